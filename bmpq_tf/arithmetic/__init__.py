@@ -1,0 +1,1 @@
+"""Numbers only: bit planes, scales and the fake quantizer. Knows tensors, knows no Keras."""

@@ -1,0 +1,63 @@
+"""The two's-complement weight quantizer and its straight-through gradient (METHOD.md, "Weight quantizer")."""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+SMALLEST_BITS, LARGEST_BITS = 2, 8
+
+
+def integer_range(bits) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns `(lo, hi)`, float32 scalars, for a width that may be a tensor.
+
+    `lo = -2^(N-1)`, `hi = 2^(N-1) - 1`; at 8 bits the range is narrow (`lo = -hi`), as LiteRT asks of its weights.
+    """
+    bits = tf.cast(bits, tf.float32)
+    high = tf.pow(2.0, bits - 1.0) - 1.0
+    low = tf.where(bits < LARGEST_BITS, -high - 1.0, -high)
+    return low, high
+
+
+def quantize(weights, scale, bits) -> tf.Tensor:
+    """Returns the integers `clip(round(w / S), lo, hi)` as float32, of the weights' shape."""
+    low, high = integer_range(bits)
+    return tf.clip_by_value(tf.round(weights / scale), low, high)
+
+
+def quantization_error(weights, scale, bits) -> tf.Tensor:
+    """Returns `Q_b(w) - w`, float32 of the weights' shape."""
+    return quantize(weights, scale, bits) * scale - weights
+
+
+def fake_quantize(weights, scale, bits, on_gradient: Callable[[tf.Tensor], None] | None = None) -> tf.Tensor:
+    """Quantizes and dequantizes, with gradients to the latent weights and to the scale.
+
+    Args:
+        weights: float32 kernel.
+        scale: positive float32, broadcastable to the kernel.
+        bits: the width `N`, a scalar (a tensor, so that a change needs no new trace).
+        on_gradient: called while the gradient is built, with `g = dL/dw_q`; where the layers accumulate sensitivities.
+
+    Returns:
+        `S * q`, float32 of the kernel's shape. The weights get `g` inside the clipping range and 0 outside; the scale gets
+        LSQ's gradient, `sum g * (q - w/S)` inside and `sum g * q` outside, over the weights that share it (Esser et al. 2020,
+        without their factor: `scales.learned` makes the step relative instead).
+    """
+
+    @tf.custom_gradient
+    def apply(weights, scale):
+        low, high = integer_range(bits)
+        ratio = weights / scale
+        integers = tf.clip_by_value(tf.round(ratio), low, high)
+
+        def grad(upstream):
+            if on_gradient is not None:
+                on_gradient(upstream)
+            inside = tf.logical_and(ratio >= low, ratio <= high)
+            to_weights = tf.where(inside, upstream, 0.0)
+            shared = [axis for axis, size in enumerate(scale.shape) if size == 1]
+            return to_weights, tf.reduce_sum(upstream * integers - to_weights * ratio, shared, keepdims=True)
+
+        return integers * scale, grad
+
+    return apply(weights, scale)

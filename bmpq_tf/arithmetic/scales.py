@@ -1,0 +1,63 @@
+"""Rules that give a kernel its scale, one for each output channel or one for the tensor.
+
+All of them return a positive float32 tensor that broadcasts against the kernel: the kernel's shape with every axis that is
+not a channel axis reduced to 1.
+"""
+
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
+
+from bmpq_tf.arithmetic.quantizers import integer_range
+
+GRANULARITIES = ("channel", "tensor")
+# The smallest scale that stays a normal float32 after a division by it; keeps all-zero channels free of NaN.
+SMALLEST_SCALE = 1e-12
+
+
+def reduced_axes(rank: int, channel_axes: Sequence[int]) -> list[int]:
+    """Returns the axes of a kernel that share one scale: all but the channel axes. Empty `channel_axes`: per tensor."""
+    kept = {axis % rank for axis in channel_axes}
+    return [axis for axis in range(rank) if axis not in kept]
+
+
+def scale_shape(kernel_shape: Sequence[int], channel_axes: Sequence[int]) -> tuple[int, ...]:
+    """Returns the shape of a kernel's scales: its own, with every axis that is not a channel axis set to 1."""
+    reduced = set(reduced_axes(len(kernel_shape), channel_axes))
+    return tuple(1 if axis in reduced else size for axis, size in enumerate(kernel_shape))
+
+
+def max_abs(weights, bits, channel_axes: Sequence[int]) -> tf.Tensor:
+    """The smallest scale that clips nothing: `max(max w / hi, -min w / |lo|)`.
+
+    At 2 bits the symmetric `max |w|` would never use the level -2; this does whenever the negative side is the longer one.
+    """
+    low, high = integer_range(bits)
+    axes = reduced_axes(len(weights.shape), channel_axes)
+    above = tf.reduce_max(weights, axes, keepdims=True) / high
+    below = tf.reduce_min(weights, axes, keepdims=True) / low
+    return tf.maximum(tf.maximum(above, below), SMALLEST_SCALE)
+
+
+def statistical(weights, bits, channel_axes: Sequence[int]) -> tf.Tensor:
+    """`2 mean|w| / sqrt(hi)`, the initial value of LSQ (Esser et al. 2020), never wider than `max_abs`.
+
+    At 8 bits the formula alone would span 22 mean absolute weights and leave most levels unused.
+    """
+    _, high = integer_range(bits)
+    axes = reduced_axes(len(weights.shape), channel_axes)
+    spread = 2.0 * tf.reduce_mean(tf.abs(weights), axes, keepdims=True) / tf.sqrt(high)
+    return tf.clip_by_value(spread, SMALLEST_SCALE, max_abs(weights, bits, channel_axes))
+
+
+def learned(base, log_gain) -> tf.Tensor:
+    """`S = base * exp(log_gain)`: positive whatever the optimizer does, and at `base` while `log_gain` is 0.
+
+    In the log domain (as TQT, Jain et al. 2020) the gradient is `S * dL/dS`, which does not grow when a scale shrinks: LSQ's own
+    parametrisation ran away within five steps of SGD at rate 0.1 behind BatchNorm. Adam changes a scale by about its learning
+    rate, relatively. Weight decay pulls towards `base`, not towards zero or one.
+    """
+    return tf.stop_gradient(base) * tf.exp(log_gain)
+
+
+RULES: dict[str, Callable] = {"max_abs": max_abs, "statistical": statistical}

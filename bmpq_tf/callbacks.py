@@ -1,0 +1,230 @@
+"""`BMPQCallback`: reads the bit gradients, asks the solver, assigns the widths, while `fit` runs."""
+
+import dataclasses
+import warnings
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from bmpq_tf import sensitivity as sensitivities
+from bmpq_tf.allocation import Solution, allocate
+from bmpq_tf.budget import FLOAT_BITS, Budget
+from bmpq_tf.kernels import KernelState, allocation_history, compression, measurement, model_kernels, read, total_bits, within
+
+
+class BMPQCallback(keras.callbacks.Callback):
+    """Re-allocates the widths of a quantized model under a hard budget while it trains (after BMPQ, DATE 2022).
+
+    The schedule: `warmup_epochs` at the widest candidates; then, every `interval_epochs`, read the sensitivities, solve,
+    assign, reset; the last `settle_epochs` keep the assignment, so that the weights were trained at their final widths.
+
+    Everything that a decision needs lies in the model's variables and file, so `BackupAndRestore`, `ModelCheckpoint` and
+    `.keras` files resume with the same widths, sensitivities, schedule and history. Decisions fall in `on_epoch_begin`, so the
+    order among callbacks does not matter for them. Each epoch's logs get `bmpq_compression`, `bmpq_bits` (average per weight)
+    and `bmpq_within_budget` (1 or 0); callbacks that come after this one see them, Keras's own `History` always does. Choose
+    the best model only among epochs within the budget.
+
+    Args:
+        budget: `"10x"`, `"2.5 bits"`, `"120 kB"`, a number (compression) or a `bmpq_tf.Budget`.
+        warmup_epochs: epochs before the first decision, at least 1.
+        interval_epochs: epochs between decisions, at least 1.
+        settle_epochs: epochs at the end without a decision, at least 1; by default a third of the epochs.
+        objective: `"first_order"` or `"squared"` (`bmpq_tf.sensitivity.costs`).
+        method: `"bmpq"`, or a control: `"error"`, `"random"`, `"reverse"` (`bmpq_tf.sensitivity.substituted`).
+        seed: of the random control.
+        time_limit: seconds for the solver.
+        verbose: 1 prints a line for each allocation, 0 nothing.
+
+    Attributes:
+        history: list of every allocation so far: `epoch`, `status`, `budget`, and by kernel `bits` and `sensitivity`.
+
+    Raises:
+        ValueError: an argument is not understood; from `fit`, before any training: the model has no quantized layers or
+            does not track sensitivities, or `fit` is too short.
+        InfeasibleBudgetError: from `fit`, before any training: the candidates cannot meet the budget.
+    """
+
+    def __init__(
+        self,
+        budget: "str | float | Budget",
+        *,
+        warmup_epochs: int = 1,
+        interval_epochs: int = 1,
+        settle_epochs: int | None = None,
+        objective: str = "first_order",
+        method: str = "bmpq",
+        seed: int = 0,
+        time_limit: float = 60.0,
+        verbose: int = 1,
+    ):
+        super().__init__()
+        self.budget = Budget.parse(budget)
+        self._said = budget
+        for name, value in (("warmup_epochs", warmup_epochs), ("interval_epochs", interval_epochs), ("settle_epochs", settle_epochs)):
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+                raise ValueError(f"{name} must be a whole number of epochs, 1 or more. Received: {name}={value!r}.")
+        for name, value, known in (("objective", objective, sensitivities.OBJECTIVES), ("method", method, sensitivities.METHODS)):
+            if value not in known:
+                raise ValueError(f"Unknown {name}. Received: {name}={value!r}. Known: {', '.join(known)}.")
+        self.warmup_epochs = warmup_epochs
+        self.interval_epochs = interval_epochs
+        self.settle_epochs = settle_epochs
+        self.objective = objective
+        self.method = method
+        self.seed = seed
+        self.time_limit = time_limit
+        self.verbose = verbose
+
+    @property
+    def history(self) -> list[dict]:
+        """Every allocation that the model has been through, oldest first."""
+        return allocation_history(self.model)
+
+    def check(self, model: keras.Model, epochs: int) -> None:
+        """Raises, as `fit` would before training, if this model cannot be trained for so many epochs under the budget."""
+        if not model.built:
+            raise ValueError(f"Model '{model.name}' is not built, so its kernels have no size yet. Call it on a batch or build() it first.")
+        states = model_kernels(model)
+        quantized = [state for state in states if state.quantizer]
+        if not quantized:
+            raise ValueError(
+                f"Model '{model.name}' has no quantized layers, so there are no widths to allocate. "
+                "Make it with bmpq_tf.quantize_model(model), or build it from bmpq_tf.layers."
+            )
+        untracked = [state.kernel.path for state in quantized if state.is_open and not state.quantizer.config.track_sensitivity]
+        if untracked and self.method not in ("error", "random"):
+            raise ValueError(f"These kernels do not track sensitivities: {untracked}. Quantize the model with track_sensitivity=True.")
+        settle = self._settle(epochs)
+        if self.warmup_epochs + settle > epochs:
+            raise ValueError(
+                f"fit is too short for a warm-up of {self.warmup_epochs}, one decision and {settle} epochs of settling: "
+                f"it needs at least {self.warmup_epochs + settle} epochs. Received: epochs={epochs}. "
+                "Train longer, or give BMPQCallback smaller warmup_epochs or settle_epochs."
+            )
+        self.budget.check([state.kernel for state in _with_open_candidates(states)], self._said)
+
+    def on_train_begin(self, logs=None):
+        self.check(self.model, self.params["epochs"])
+        self._states = model_kernels(self.model)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self._is_due(epoch):
+            self._decide(epoch)
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs is not None:
+            ratio = compression(self._states)
+            logs["bmpq_compression"] = ratio
+            logs["bmpq_bits"] = FLOAT_BITS / ratio
+            logs["bmpq_within_budget"] = float(within(self.budget, self._states))
+
+    def on_train_end(self, logs=None):
+        if not within(self.budget, self._states):
+            warnings.warn(
+                f"Training ended over the budget of {self.budget}: the model is {compression(self._states):.2f}x smaller than float32. "
+                "No allocation was possible before settling began (see the messages above), or another width was restored.",
+                stacklevel=2,
+            )
+
+    def _settle(self, epochs: int) -> int:
+        return self.settle_epochs if self.settle_epochs is not None else max(1, epochs // 3)
+
+    def _is_due(self, epoch: int) -> bool:
+        last = self.params["epochs"] - self._settle(self.params["epochs"])
+        if not self.warmup_epochs <= epoch <= last or (epoch - self.warmup_epochs) % self.interval_epochs:
+            return False
+        # A checkpoint from the middle of an epoch holds that epoch's decision already.
+        decided = self.history and self.history[-1]["epoch"] == epoch
+        steps = self.params.get("steps")
+        fresh = all(read(state.quantizer.uses_seen) < (steps or np.inf) for state in self._states if state.is_open)
+        return not (decided and fresh)
+
+    def _decide(self, epoch: int) -> None:
+        opened = [state for state in self._states if state.is_open]
+        finite, seen = self._uses(opened)
+        unseen = [state.kernel.path for state, uses in zip(opened, seen, strict=True) if not uses]
+        if unseen and self.method not in ("error", "random"):
+            self._say(f"epoch {epoch + 1}: no gradients reached {', '.join(unseen)} yet; the widths stay")
+            return
+        if any(good < 0.5 * uses for good, uses in zip(finite, seen, strict=True)):
+            self._say(f"epoch {epoch + 1}: fewer than half of the gradients were finite; the widths stay")
+            self._reset()
+            return
+        solution, told = self._solve(opened, seen)
+        changed = self._assign(solution)
+        self._record(epoch, solution, told)
+        self._reset()
+        self._say(self._line(epoch, solution, changed))
+
+    def _solve(self, opened: Sequence[KernelState], seen: Sequence[float]) -> tuple[Solution, dict[str, float]]:
+        """Returns the assignment, and the measured sensitivity of every quantized kernel that has one."""
+        steps = max(min(seen, default=1.0), 1.0)
+        tracked = [s for s in self._states if s.quantizer and read(s.quantizer.uses_finite) > 0]
+        measured = {s.kernel.path: measurement(s, float(read(s.quantizer.uses_seen)) / steps) for s in tracked}
+        told = {path: sensitivities.sensitivity(kernel, self.objective) for path, kernel in measured.items()}
+        choosable = [measured.get(state.kernel.path) or measurement(state) for state in opened]
+        factors = {m.path: m for m in sensitivities.substituted(choosable, self.method, self.seed)}
+        states = _with_open_candidates(self._states)
+        costs = [
+            sensitivities.costs(factors[state.kernel.path], state.kernel.candidates, self.objective)
+            if state.kernel.path in factors
+            else [0.0] * len(state.kernel.candidates)
+            for state in states
+        ]
+        kernels = [state.kernel for state in states]
+        return allocate(kernels, costs, self.budget.limits(kernels), time_limit=self.time_limit), told
+
+    def _assign(self, solution: Solution) -> list[str]:
+        changed = []
+        for state in self._states:
+            if state.quantizer and state.quantizer.set_width(solution.bits[state.kernel.path], state.variable):
+                changed.append(state.kernel.path)
+                if state.quantizer.config.scale == "learned":
+                    reset_slots(self.model.optimizer, state.quantizer.log_gain)
+        return changed
+
+    def _record(self, epoch: int, solution: Solution, told: dict[str, float]) -> None:
+        for state in self._states:
+            if state.quantizer:
+                path = state.kernel.path
+                record = {"epoch": epoch, "status": solution.status, "bits": solution.bits[path], "sensitivity": told.get(path)}
+                state.quantizer.history = (*state.quantizer.history, {**record, "budget": self.budget.to_dict()})
+
+    def _uses(self, states: Sequence[KernelState]) -> tuple[list[float], list[float]]:
+        finite = [float(read(state.quantizer.uses_finite)) for state in states]
+        return finite, [float(read(state.quantizer.uses_seen)) for state in states]
+
+    def _reset(self) -> None:
+        for state in self._states:
+            if state.quantizer:
+                state.quantizer.reset_accumulators()
+
+    def _line(self, epoch: int, solution: Solution, changed: Sequence[str]) -> str:
+        chosen = [bits for path, bits in solution.bits.items() if bits != FLOAT_BITS]
+        widths = ", ".join(f"{chosen.count(bits)} at {bits}" for bits in sorted(set(chosen)))
+        frozen = [s.kernel.path for s in self._states if s.quantizer and not s.variable.trainable]
+        kept = f"; frozen, so kept: {', '.join(frozen)}" if frozen else ""
+        size = f"{compression(self._states):.2f}x, {total_bits(self._states) / 8000:.1f} kB"
+        return f"epoch {epoch + 1}: {solution.status} in {solution.seconds:.2f} s, {size}; {widths} bits; {len(changed)} changed{kept}"
+
+    def _say(self, line: str) -> None:
+        if self.verbose:
+            print(f"BMPQ {line}", flush=True)
+
+
+def reset_slots(optimizer: keras.optimizers.Optimizer, variable: keras.Variable) -> None:
+    """Zeroes what an optimizer remembers of a variable, such as its momentum, by Keras's naming of slots."""
+    prefix = variable.path.replace("/", "_") + "_"
+    for slot in optimizer.variables:
+        if slot.name.startswith(prefix) and slot.shape == variable.shape:
+            slot.assign(keras.ops.zeros_like(slot))
+
+
+def _with_open_candidates(states: Sequence[KernelState]) -> list[KernelState]:
+    """The kernels with the candidates that are really open: a frozen one keeps the width it has."""
+
+    def fixed(state: KernelState) -> KernelState:
+        return dataclasses.replace(state, kernel=dataclasses.replace(state.kernel, candidates=(state.bits,)))
+
+    return [state if state.is_open or state.quantizer is None else fixed(state) for state in states]

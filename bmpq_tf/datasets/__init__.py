@@ -1,0 +1,14 @@
+"""Image classification data sets in memory, and batches whose order and augmentation are functions of (seed, epoch)."""
+
+from bmpq_tf.datasets.batches import EpochCounter, evaluation_batches, training_batches
+from bmpq_tf.datasets.sources import DATASETS, DatasetNotFoundError, ImageDataset, load_dataset
+
+__all__ = [
+    "DATASETS",
+    "DatasetNotFoundError",
+    "EpochCounter",
+    "ImageDataset",
+    "evaluation_batches",
+    "load_dataset",
+    "training_batches",
+]

@@ -1,0 +1,171 @@
+"""One training run from scratch: data, model, recipe, callback; resumable; a function of its configuration and seed."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Callable
+
+import keras
+import numpy as np
+
+from bmpq_tf.callbacks import BMPQCallback
+from bmpq_tf.datasets import EpochCounter, ImageDataset, evaluation_batches, load_dataset, training_batches
+from bmpq_tf.experiments.recipe import sgd
+from bmpq_tf.files import write_text
+from bmpq_tf.models import build_model
+from bmpq_tf.quantize import quantize_model
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides a run's outcome, and where it may keep backups.
+
+    Attributes:
+        model, dataset: names that `bmpq_tf.models` and `bmpq_tf.datasets` know.
+        data_dir, download: where tfds keeps the data, and whether it may fetch it.
+        width: multiplies the model's channels.
+        budget, candidate_bits, scale, granularity: as `quantize_model` and `BMPQCallback` take them.
+        sensitivity, objective: the callback's `method` and `objective`.
+        warmup_epochs, interval_epochs, settle_epochs: the callback's schedule.
+        epochs, batch_size, learning_rate, weight_decay: the recipe.
+        validation: hold out this many training images and judge on them; 0 trains on all and judges on the test set.
+        with_float: train the float model alike first.
+        seed: of weights, order, augmentation and the random control.
+        backup_dir: where a killed run finds its last epoch; `None` keeps none.
+    """
+
+    model: str = "digits_cnn"
+    dataset: str = "digits"
+    data_dir: str | None = None
+    download: bool = False
+    width: float = 1.0
+    budget: str = "10x"
+    candidate_bits: tuple[int, ...] = (2, 4, 8)
+    scale: str = "learned"
+    granularity: str = "channel"
+    sensitivity: str = "bmpq"
+    objective: str = "first_order"
+    warmup_epochs: int = 1
+    interval_epochs: int = 1
+    settle_epochs: int | None = None
+    epochs: int = 30
+    batch_size: int = 128
+    learning_rate: float = 0.1
+    weight_decay: float = 5e-4
+    validation: int = 0
+    with_float: bool = False
+    seed: int = 0
+    backup_dir: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What a training run leaves.
+
+    Attributes:
+        config: what was asked for.
+        dataset: the images it trained and is judged on.
+        model: the quantized model, trained.
+        callback: the `BMPQCallback`, with its history.
+        logs: of each epoch that this process trained, Keras's `History.history`.
+        accuracy: `keras` for the quantized model, `float` where one was trained; shares of the judged images.
+    """
+
+    config: TrainConfig
+    dataset: ImageDataset
+    model: keras.Model
+    callback: BMPQCallback
+    logs: dict[str, list[float]]
+    accuracy: dict[str, float]
+
+    def judged_batches(self):
+        """Returns the images that the accuracies are told for, normalised as in training."""
+        mean, std = self.dataset.moments()
+        return evaluation_batches(*self.dataset.test, batch_size=250, mean=mean, std=std)
+
+
+def train(config: TrainConfig, *, verbose: int = 2, say: Callable[[str], None] = print) -> Run:
+    """Trains as configured; a run killed and started again with the same configuration ends alike.
+
+    Raises:
+        ValueError, InfeasibleBudgetError, DatasetNotFoundError: before any training, if something asked for cannot be.
+    """
+    _check_backup(config)
+    dataset = load_dataset(config.dataset, config.data_dir, download=config.download)
+    if config.validation:
+        dataset = dataset.with_validation(config.validation)
+    keras.utils.set_random_seed(config.seed)
+    float_model = build_model(config.model, dataset.image_shape, dataset.num_classes, config.width)
+    model = quantize_model(float_model, config.candidate_bits, scale=config.scale, granularity=config.granularity)
+    callback = BMPQCallback(
+        config.budget,
+        warmup_epochs=config.warmup_epochs,
+        interval_epochs=config.interval_epochs,
+        settle_epochs=config.settle_epochs,
+        objective=config.objective,
+        method=config.sensitivity,
+        seed=config.seed,
+        verbose=int(verbose > 0),
+    )
+    callback.check(model, config.epochs)
+    accuracy = {}
+    if config.with_float:
+        say(f"Training {config.model} in float32, to compare with.")
+        _fit(float_model, dataset, config, [], "float", verbose)
+        accuracy["float"] = _accuracy(float_model, dataset)
+    say(f"Training {config.model} from scratch under a budget of {callback.budget}.")
+    history = _fit(model, dataset, config, [callback], "quantized", verbose)
+    accuracy["keras"] = _accuracy(model, dataset)
+    return Run(config, dataset, model, callback, history.history, accuracy)
+
+
+def _fit(model, dataset: ImageDataset, config: TrainConfig, callbacks: list, part: str, verbose: int) -> keras.callbacks.History:
+    mean, std = dataset.moments()
+    counter = EpochCounter()
+    batches = training_batches(
+        *dataset.train, batch_size=config.batch_size, seed=config.seed, counter=counter, mean=mean, std=std,
+        augment=dataset.augment, crop_padding=dataset.crop_padding,
+    )  # fmt: skip
+    steps = len(batches)
+    optimizer = sgd(
+        model,
+        learning_rate=config.learning_rate,
+        steps=steps * config.epochs,
+        warmup_steps=min(steps, steps * config.epochs // 10),
+        weight_decay=config.weight_decay,
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    # XLA's convolutions are the slower ones on a CPU.
+    model.compile(optimizer, loss, metrics=["accuracy"], jit_compile=False)
+    if config.backup_dir:
+        folder = pathlib.Path(config.backup_dir) / part
+        # Kept at the end, so that a run killed in its second part does not train the first again.
+        backup = keras.callbacks.BackupAndRestore(str(folder), double_checkpoint=True, delete_checkpoint=False)
+        callbacks = [*callbacks, backup]
+    return model.fit(batches, epochs=config.epochs, shuffle=False, callbacks=[*callbacks, counter], verbose=verbose)
+
+
+def _accuracy(model, dataset: ImageDataset) -> float:
+    mean, std = dataset.moments()
+    logits = model.predict(evaluation_batches(*dataset.test, batch_size=250, mean=mean, std=std), verbose=0)
+    return float(np.mean(logits.argmax(-1) == dataset.test[1]))
+
+
+def _check_backup(config: TrainConfig) -> None:
+    """Refuses to resume a run that was another one."""
+    if not config.backup_dir:
+        return
+    told = json.loads(json.dumps({**dataclasses.asdict(config), "backup_dir": None, "data_dir": None, "download": None}))
+    file = pathlib.Path(config.backup_dir) / "config.json"
+    if file.exists():
+        known = json.loads(file.read_text())
+        different = sorted(key for key in told if told[key] != known.get(key))
+        if different:
+            was = ", ".join(f"{key}={known.get(key)!r}" for key in different)
+            now = ", ".join(f"{key}={told[key]!r}" for key in different)
+            raise ValueError(
+                f"The backup in '{config.backup_dir}' is of another run. Received: {now}; the backup has {was}. "
+                "Give the same flags to resume, or another --backup_dir to start anew."
+            )
+    else:
+        write_text(file, json.dumps(told, indent=1))

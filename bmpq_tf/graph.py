@@ -1,0 +1,99 @@
+"""Questions about a Keras model's graph: which layers it has, and which weighted ones come first and last."""
+
+from collections.abc import Callable, Iterator
+
+import keras
+
+from bmpq_tf.layers import KernelQuantizer, QuantizedLayer
+
+Layer = keras.layers.Layer
+
+
+def leaf_layers(model: Layer) -> list[Layer]:
+    """Returns every layer below `model` that is no model itself, each once, sublayers of layers included."""
+    return [layer for layer in model._flatten_layers(include_self=False) if not isinstance(layer, keras.Model)]
+
+
+def quantized_layers(model: Layer) -> list[QuantizedLayer]:
+    """Returns the quantized layers of a model, however deep, each once, in the model's order."""
+    return [layer for layer in model._flatten_layers() if isinstance(layer, QuantizedLayer)]
+
+
+def kernel_variables(layer: Layer) -> list[keras.Variable]:
+    """Returns the layer's own weights with two axes or more: what counts as a kernel where no registry says."""
+    if isinstance(layer, (KernelQuantizer, QuantizedLayer)):
+        return []
+    return [variable for variable in layer._trainable_variables if len(variable.shape) >= 2]
+
+
+def first_and_last(model: keras.Model, weighted: Callable[[Layer], bool]) -> tuple[list[Layer], list[Layer]]:
+    """Finds the first and the last weighted layers of a functional or sequential model.
+
+    A layer is first if some path reaches it from an input without passing another weighted layer, and last if some path leads
+    from it to an output likewise. A branched model can have several of each; nested models are walked through.
+    """
+    first: dict[int, Layer] = {}
+    last: dict[int, Layer] = {}
+    _clean_forward(model, [True] * len(_flat(_graph(model).inputs)), weighted, first)
+    _clean_backward(model, [True] * len(_flat(_graph(model).outputs)), weighted, last)
+    return list(first.values()), list(last.values())
+
+
+def _clean_forward(model, clean_inputs: list[bool], weighted, found: dict[int, Layer]) -> list[bool]:
+    """Marks the tensors that an input reaches without meeting a weighted layer; returns the marks of the outputs."""
+    graph = _graph(model)
+    clean = {id(tensor): mark for tensor, mark in zip(_flat(graph.inputs), clean_inputs, strict=True)}
+    for node in _nodes_in_order(graph):
+        marks = [clean.get(id(tensor), False) for tensor in node.input_tensors]
+        if _is_graph(node.operation):
+            outputs = _clean_forward(node.operation, marks, weighted, found)
+        elif any(marks) and weighted(node.operation):
+            found[id(node.operation)] = node.operation
+            outputs = [False] * len(node.output_tensors)
+        else:
+            outputs = [any(marks)] * len(node.output_tensors)
+        clean.update({id(tensor): mark for tensor, mark in zip(node.output_tensors, outputs, strict=True)})
+    return [clean.get(id(tensor), False) for tensor in _flat(graph.outputs)]
+
+
+def _clean_backward(model, clean_outputs: list[bool], weighted, found: dict[int, Layer]) -> list[bool]:
+    """Marks the tensors that reach an output without meeting a weighted layer; returns the marks of the inputs."""
+    graph = _graph(model)
+    clean: dict[int, bool] = {}
+    for tensor, mark in zip(_flat(graph.outputs), clean_outputs, strict=True):
+        clean[id(tensor)] = clean.get(id(tensor), False) or mark
+    for node in reversed(list(_nodes_in_order(graph))):
+        marks = [clean.get(id(tensor), False) for tensor in node.output_tensors]
+        if _is_graph(node.operation):
+            inputs = _clean_backward(node.operation, marks, weighted, found)
+        elif any(marks) and weighted(node.operation):
+            found[id(node.operation)] = node.operation
+            continue
+        else:
+            inputs = [any(marks)] * len(node.input_tensors)
+        for tensor, mark in zip(node.input_tensors, inputs, strict=True):
+            clean[id(tensor)] = clean.get(id(tensor), False) or mark
+    return [clean.get(id(tensor), False) for tensor in _flat(graph.inputs)]
+
+
+def is_graph_model(model) -> bool:
+    """Whether the model is functional or sequential, so that its layers can be replaced by cloning."""
+    return _is_graph(model)
+
+
+def _is_graph(operation) -> bool:
+    return isinstance(operation, keras.Model) and hasattr(_graph(operation), "_nodes_by_depth")
+
+
+def _graph(model):
+    """A sequential model keeps its graph in a functional one inside."""
+    return getattr(model, "_functional", None) or model
+
+
+def _nodes_in_order(graph) -> Iterator:
+    for depth in sorted(graph._nodes_by_depth, reverse=True):
+        yield from (node for node in graph._nodes_by_depth[depth] if not node.is_input)
+
+
+def _flat(tensors) -> list:
+    return keras.tree.flatten(tensors)

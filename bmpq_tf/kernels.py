@@ -1,0 +1,142 @@
+"""The kernels of a Keras model as the allocation sees them, and what training has measured of them."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from bmpq_tf import graph
+from bmpq_tf.arithmetic import scales
+from bmpq_tf.budget import FLOAT_BITS, Budget, Kernel, parameter_bits
+from bmpq_tf.layers import KernelQuantizer, QuantizedLayer
+from bmpq_tf.sensitivity import Measurement
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelState:
+    """One kernel of a model.
+
+    Attributes:
+        kernel: its name, size and candidates.
+        variable: the float weights.
+        quantizer: its width, scales and accumulators; `None` if it stays float.
+        layer: the Keras layer that holds it.
+    """
+
+    kernel: Kernel
+    variable: keras.Variable
+    quantizer: KernelQuantizer | None
+    layer: keras.layers.Layer
+
+    @property
+    def bits(self) -> int:
+        """The present width; 32 for a kernel that stays float."""
+        return self.quantizer.width if self.quantizer else FLOAT_BITS
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the allocation may choose: more than one candidate, and gradients to judge by."""
+        return self.quantizer is not None and len(self.kernel.candidates) > 1 and self.variable.trainable
+
+
+def model_kernels(model: keras.Model) -> list[KernelState]:
+    """Returns every kernel of a model once, in the model's order: quantized ones, and the float ones that count 32 bits."""
+    states = []
+    for layer in [model, *graph.leaf_layers(model)]:
+        if isinstance(layer, QuantizedLayer):
+            for variable, quantizer in layer.kernels():
+                shape = scales.scale_shape(variable.shape, quantizer.scale_axes)
+                kernel = Kernel(
+                    path=variable.path,
+                    weights=math.prod(variable.shape),
+                    candidates=quantizer.config.candidate_bits,
+                    pinned=quantizer.config.pinned,
+                    channels=math.prod(shape),
+                    macs=_macs(layer, variable),
+                )
+                states.append(KernelState(kernel, variable, quantizer, layer))
+        else:
+            for variable in graph.kernel_variables(layer):
+                kernel = Kernel(variable.path, math.prod(variable.shape), (FLOAT_BITS,), macs=_macs(layer, variable))
+                states.append(KernelState(kernel, variable, None, layer))
+    return states
+
+
+def total_bits(states: Sequence[KernelState]) -> int:
+    """Returns the model's present parameter bits, `sum n_l * b_l` over every kernel."""
+    return parameter_bits([state.kernel for state in states], {state.kernel.path: state.bits for state in states})
+
+
+def compression(states: Sequence[KernelState]) -> float:
+    """Returns how many times fewer parameter bits than float32 the model has now."""
+    return FLOAT_BITS * sum(state.kernel.weights for state in states) / total_bits(states)
+
+
+def measurement(state: KernelState, uses_per_step: float = 1.0) -> Measurement:
+    """Reads a kernel's accumulators as means over the mini-batches since the last reset.
+
+    Args:
+        state: a quantized kernel whose gradients were finite at least once.
+        uses_per_step: how often a mini-batch goes through it; a shared layer's uses add up.
+    """
+    quantizer = state.quantizer
+    per_step = uses_per_step / max(read(quantizer.uses_finite), 1.0)
+    return Measurement(
+        path=state.kernel.path,
+        weights=np.asarray(keras.ops.convert_to_numpy(state.variable), np.float32),
+        gradient_abs=read(quantizer.gradient_abs_sum).astype(np.float64) * per_step,
+        gradient_square=read(quantizer.gradient_square_sum).astype(np.float64) * per_step,
+        enbg=float(read(quantizer.bit_gradient_sum)) * per_step,
+        channel_axes=quantizer.scale_axes,
+        rule=quantizer.config.scale if quantizer.config.scale in scales.RULES else "statistical",
+    )
+
+
+def read(variable: keras.Variable) -> np.ndarray:
+    """Returns a variable's value; where replicas hold parts of a sum, their sum."""
+    return tf.convert_to_tensor(variable.value).numpy()
+
+
+def allocation_history(model: keras.Model) -> list[dict]:
+    """Returns every allocation that the model has been through, oldest first, those of a loaded checkpoint too.
+
+    Each has `epoch`, `status`, `budget`, and by kernel path `bits` and `sensitivity`.
+    """
+    allocations: dict[int, dict] = {}
+    for state in model_kernels(model):
+        for number, record in enumerate(state.quantizer.history if state.quantizer else ()):
+            shared = {"epoch": record["epoch"], "status": record["status"], "budget": record["budget"], "bits": {}, "sensitivity": {}}
+            allocation = allocations.setdefault(number, shared)
+            allocation["bits"][state.kernel.path] = record["bits"]
+            allocation["sensitivity"][state.kernel.path] = record["sensitivity"]
+    return [allocations[number] for number in sorted(allocations)]
+
+
+def stored_budget(model: keras.Model) -> Budget | None:
+    """Returns the budget that the model's last allocation was made for, or `None` before any."""
+    history = allocation_history(model)
+    return Budget.parse(history[-1]["budget"]) if history else None
+
+
+def within(budget: Budget, states: Sequence[KernelState]) -> bool:
+    """Whether the present widths meet every limit of a budget."""
+    present = [dataclasses.replace(state.kernel, candidates=(state.bits,)) for state in states]
+    return all(sum(row[0] for row in limit.coefficients) <= limit.bound for limit in budget.limits(present))
+
+
+def _macs(layer: keras.layers.Layer, variable: keras.Variable) -> int | None:
+    """Multiply-accumulates of a kernel for one example: its weights times the positions that it is applied at."""
+    total = 0
+    for node in getattr(layer, "_inbound_nodes", ()):
+        transposed = "Transpose" in type(layer).__name__
+        tensors = node.input_tensors if transposed else node.output_tensors
+        shape = tensors[0].shape if tensors else (None, None)
+        channels_first = getattr(layer, "data_format", "channels_last") == "channels_first"
+        positions = shape[2:] if channels_first else shape[1:-1]
+        if any(size is None for size in positions):
+            return None
+        total += math.prod(variable.shape) * math.prod(positions)
+    return total or None

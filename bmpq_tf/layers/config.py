@@ -1,0 +1,87 @@
+"""How a layer's kernels are quantized: plain data that lies in the layer's config."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from bmpq_tf.arithmetic.quantizers import LARGEST_BITS, SMALLEST_BITS
+from bmpq_tf.arithmetic.scales import GRANULARITIES, RULES
+
+FORMAT_VERSION = 1
+SCALES = (*RULES, "learned")
+
+
+def checked_candidates(candidate_bits, where: str = "") -> tuple[int, ...]:
+    """Returns the candidate widths sorted and without repeats.
+
+    Raises:
+        ValueError: nothing in it, something that is no integer, or a width outside 2 to 8. `where` names the layer.
+    """
+    of = f" for '{where}'" if where else ""
+    hint = f"Give integers from {SMALLEST_BITS} to {LARGEST_BITS}, such as (2, 4, 8)."
+    if isinstance(candidate_bits, int) and not isinstance(candidate_bits, bool):
+        candidate_bits = (candidate_bits,)
+    if isinstance(candidate_bits, (str, Mapping)) or not isinstance(candidate_bits, Iterable):
+        raise ValueError(f"candidate_bits{of} must be a sequence of integers. Received: candidate_bits={candidate_bits!r}. {hint}")
+    widths = tuple(candidate_bits)
+    if not widths:
+        raise ValueError(f"candidate_bits{of} is empty, so no layer could get a width. Received: candidate_bits={candidate_bits!r}. {hint}")
+    for width in widths:
+        whole = hasattr(width, "__index__") and not isinstance(width, bool)
+        if not whole or not SMALLEST_BITS <= width <= LARGEST_BITS:
+            raise ValueError(
+                f"A candidate width{of} must be an integer from {SMALLEST_BITS} to {LARGEST_BITS}, because LiteRT stores "
+                f"nothing wider per channel. Received: {width!r} in candidate_bits={candidate_bits!r}. {hint}"
+            )
+    return tuple(sorted({int(width) for width in widths}))
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantizerConfig:
+    """What a quantized layer is told about its kernels.
+
+    Attributes:
+        candidate_bits: the widths that the allocation may choose from, 2 to 8; training starts at the widest.
+        pinned: the one candidate is fixed by decision (first and last layers), not open to the allocation.
+        scale: `"learned"` (LSQ), `"statistical"` or `"max_abs"` (`bmpq_tf.arithmetic.scales`).
+        granularity: `"channel"`, one scale per output channel, or `"tensor"`.
+        track_sensitivity: whether training accumulates bit gradients.
+    """
+
+    candidate_bits: tuple[int, ...] = (2, 4, 8)
+    pinned: bool = False
+    scale: str = "learned"
+    granularity: str = "channel"
+    track_sensitivity: bool = True
+
+    def __post_init__(self):
+        object.__setattr__(self, "candidate_bits", checked_candidates(self.candidate_bits))
+        for name, known in (("scale", SCALES), ("granularity", GRANULARITIES)):
+            value = getattr(self, name)
+            if value not in known:
+                raise ValueError(f"Unknown {name}. Received: {name}={value!r}. Known: {', '.join(known)}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain data for a layer's config, with the version of this format."""
+        return {**dataclasses.asdict(self), "candidate_bits": list(self.candidate_bits), "version": FORMAT_VERSION}
+
+    @classmethod
+    def of(cls, value: "QuantizerConfig | Mapping[str, Any] | None") -> "QuantizerConfig":
+        """Reads what `to_dict` gave; `None` gives the defaults.
+
+        Raises:
+            ValueError: the data was written by a newer version, or has fields that this one does not know.
+        """
+        if value is None:
+            return cls()
+        if isinstance(value, cls):
+            return value
+        fields = dict(value)
+        version = fields.pop("version", FORMAT_VERSION)
+        unknown = sorted(set(fields) - {field.name for field in dataclasses.fields(cls)})
+        if version > FORMAT_VERSION or unknown:
+            raise ValueError(
+                f"This quantizer config was not written for this bmpq_tf (format {FORMAT_VERSION}). "
+                f"Received: version={version}, unknown fields {unknown}. Install the newer bmpq_tf that saved it."
+            )
+        return cls(**fields)

@@ -1,0 +1,159 @@
+"""The state of one quantized kernel: its width, its scales, its accumulated bit gradients and its past allocations."""
+
+import json
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from bmpq_tf.arithmetic import quantizers, scales
+from bmpq_tf.layers.config import QuantizerConfig
+
+_HISTORY = "allocation_history"
+
+
+@keras.saving.register_keras_serializable("bmpq_tf")
+class KernelQuantizer(keras.layers.Layer):
+    """Fake-quantizes one kernel and accumulates the sensitivities of its bits (METHOD.md).
+
+    A width is a scalar variable, so changing it neither retraces nor recompiles. Everything here is a variable or lies beside
+    the variables in the saved file, so a checkpoint resumes with the same widths, scales, sensitivities and history.
+
+    Args:
+        config: the layer's `QuantizerConfig`.
+        channel_axes: the kernel's output-channel axes, such as `(-1,)`.
+        **kwargs: `keras.layers.Layer`'s own.
+
+    Attributes:
+        bits: scalar variable, the present width.
+        scale_base, log_gain: variables of the scales' shape; `S = scale_base * exp(log_gain)` where scales are learned.
+        bit_gradient_sum: scalar, the sum of NBG over the finite mini-batches since the last reset.
+        gradient_abs_sum, gradient_square_sum: one value an output channel, sums over mini-batches of the mean `|g|` and `g^2`.
+        uses_seen, uses_finite: scalars, how often a gradient arrived, and how often it was finite.
+        history: tuple of dicts, what each allocation decided for this kernel.
+    """
+
+    def __init__(self, config: QuantizerConfig, channel_axes: Sequence[int], **kwargs):
+        super().__init__(**{**kwargs, "dtype": "float32"})
+        self.config = config
+        self.channel_axes = tuple(channel_axes)
+        self.history: tuple[dict, ...] = ()
+
+    @property
+    def scale_axes(self) -> tuple[int, ...]:
+        """The axes that have a scale each; none where the granularity is the tensor."""
+        return self.channel_axes if self.config.granularity == "channel" else ()
+
+    def build(self, kernel_shape):
+        def state(name, shape=(), value=0.0, trainable=False):
+            # Replicas add to accumulators of their own; a read in cross-replica context sums them.
+            aggregation = "sum" if name in _ACCUMULATORS else "mean"
+            return self.add_weight(
+                name=name, shape=shape, initializer=keras.initializers.Constant(value), trainable=trainable, autocast=False,
+                aggregation=aggregation,
+            )  # fmt: skip
+
+        channels = scales.scale_shape(kernel_shape, self.channel_axes)
+        self.bits = state("bits", value=max(self.config.candidate_bits))
+        if self.config.scale == "learned":
+            shape = scales.scale_shape(kernel_shape, self.scale_axes)
+            self.scale_base = state("scale_base", shape, 1.0)
+            self.log_gain = state("log_gain", shape, trainable=True)
+        self.bit_gradient_sum = state("bit_gradient_sum")
+        self.gradient_abs_sum = state("gradient_abs_sum", channels)
+        self.gradient_square_sum = state("gradient_square_sum", channels)
+        self.uses_seen = state("uses_seen")
+        self.uses_finite = state("uses_finite")
+
+    def call(self, kernel):
+        """Returns the fake-quantized kernel, float32; its gradient accumulates the sensitivities."""
+        scale = self.scale(kernel)
+        on_gradient = None
+        if self.config.track_sensitivity:
+
+            def on_gradient(gradient):
+                self._accumulate(gradient, scale)
+
+        return quantizers.fake_quantize(kernel, scale, tf.convert_to_tensor(self.bits.value), on_gradient)
+
+    def scale(self, kernel) -> tf.Tensor:
+        """Returns the present scales, positive float32 that broadcast against the kernel."""
+        if self.config.scale == "learned":
+            return scales.learned(tf.convert_to_tensor(self.scale_base.value), tf.convert_to_tensor(self.log_gain.value))
+        return tf.stop_gradient(scales.RULES[self.config.scale](kernel, self.bits.value, self.scale_axes))
+
+    def integers(self, kernel) -> tf.Tensor:
+        """Returns the integers that the kernel holds at its present width, float32 of the kernel's shape."""
+        return quantizers.quantize(kernel, self.scale(kernel), self.bits.value)
+
+    @property
+    def width(self) -> int:
+        """The present width in bits."""
+        return int(self.bits.value)
+
+    def set_width(self, width: int, kernel) -> bool:
+        """Gives the kernel another width and its scales a new start for it; returns whether it changed.
+
+        Raises:
+            ValueError: the width is not among the kernel's candidates.
+        """
+        if width not in self.config.candidate_bits:
+            raise ValueError(
+                f"Kernel '{kernel.path}' cannot be {width} bits wide. Received: width={width}, candidates {self.config.candidate_bits}."
+            )
+        if width == self.width:
+            return False
+        self.bits.assign(width)
+        self.initialise_scale(kernel)
+        return True
+
+    def initialise_scale(self, kernel) -> None:
+        """Starts learned scales from the statistical rule for the present width and kernel; other rules hold no state."""
+        if self.config.scale == "learned":
+            self.scale_base.assign(scales.statistical(tf.convert_to_tensor(kernel.value), self.bits.value, self.scale_axes))
+            self.log_gain.assign(tf.zeros(self.log_gain.shape))
+
+    def reset_accumulators(self) -> None:
+        """Forgets the bit gradients so far, as after every allocation."""
+        for name in _ACCUMULATORS:
+            variable = getattr(self, name)
+            variable.assign(tf.zeros(variable.shape))
+
+    def _accumulate(self, gradient, scale) -> None:
+        """Adds one mini-batch; what is not finite adds nothing, decided on the device."""
+        gradient = tf.cast(gradient, tf.float32)
+        axes = scales.reduced_axes(len(gradient.shape), self.channel_axes)
+        mean_abs = tf.reduce_mean(tf.abs(gradient), axes, keepdims=True)
+        mean_square = tf.reduce_mean(tf.square(gradient), axes, keepdims=True)
+        bits = tf.convert_to_tensor(self.bits.value)
+        # sum_i |dL/db_i| = (2^N - 1) S |g|, so no bit plane is needed.
+        normalised = (tf.pow(2.0, bits) - 1.0) / bits * tf.reduce_mean(scale * mean_abs)
+        finite = tf.math.is_finite(tf.reduce_sum(mean_square))
+        for variable, value in (
+            (self.bit_gradient_sum, normalised),
+            (self.gradient_abs_sum, mean_abs),
+            (self.gradient_square_sum, mean_square),
+            (self.uses_finite, 1.0),
+        ):
+            variable.value.assign_add(tf.where(finite, value, tf.zeros_like(value)))
+        self.uses_seen.value.assign_add(1.0)
+
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        store[_HISTORY] = np.frombuffer(json.dumps(list(self.history)).encode(), np.uint8)
+
+    def load_own_variables(self, store):
+        variables = {key: store[key] for key in store.keys() if key != _HISTORY}
+        super().load_own_variables(variables)
+        self.history = tuple(json.loads(bytes(np.asarray(store[_HISTORY], np.uint8)))) if _HISTORY in store else ()
+
+    def get_config(self):
+        return {**super().get_config(), "config": self.config.to_dict(), "channel_axes": list(self.channel_axes)}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{**config, "config": QuantizerConfig.of(config["config"])})
+
+
+_ACCUMULATORS = ("bit_gradient_sum", "gradient_abs_sum", "gradient_square_sum", "uses_seen", "uses_finite")

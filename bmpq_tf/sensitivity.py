@@ -1,0 +1,110 @@
+"""What each width would cost each kernel: the bit gradients of training turned into estimates of the loss increase.
+
+Definitions: METHOD.md, "Bit gradients and layer sensitivity" and "Allocation". After BMPQ; the formulas are our own.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from bmpq_tf.arithmetic import quantizers, scales
+
+OBJECTIVES = ("first_order", "squared")
+METHODS = ("bmpq", "error", "random", "reverse")
+# Sensitivities are told at this width, whatever widths a kernel may have, so that they compare.
+REFERENCE_BITS = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """What training measured of one kernel, and the kernel itself.
+
+    Attributes:
+        path: the kernel's variable path.
+        weights: the float kernel, float32.
+        gradient_abs: per output channel the mean of `|g|` in a mini-batch, broadcastable to the kernel.
+        gradient_square: likewise of `g^2`.
+        enbg: the mean over mini-batches of the normalised bit gradient, at the width that the kernel then had.
+        channel_axes: axes that share nothing; empty for one scale per tensor.
+        rule: the stateless scale rule that serves every width.
+    """
+
+    path: str
+    weights: np.ndarray
+    gradient_abs: np.ndarray
+    gradient_square: np.ndarray
+    enbg: float
+    channel_axes: tuple[int, ...]
+    rule: str = "statistical"
+
+
+def costs(measured: Measurement, widths: Sequence[int], objective: str = "first_order") -> list[float]:
+    """Estimates the loss increase of a kernel at each width, `Omega_l(b)`.
+
+    Args:
+        measured: the kernel and its gradients.
+        widths: ascending widths in bits.
+        objective: `"first_order"`, `sum_c g_c sum_p |Q_b(w_p) - w_p|` with `g_c` the mean `|g|`; or `"squared"`,
+            `sum_c (g^2)_c sum_p (Q_b(w_p) - w_p)^2`, the empirical-Fisher reading of the same gradients.
+
+    Returns:
+        A float for each width, non-increasing in the width (a running maximum from the widest down).
+    """
+    weights = tf.convert_to_tensor(measured.weights, tf.float32)
+    factor = measured.gradient_abs if objective == "first_order" else measured.gradient_square
+    values = []
+    for bits in widths:
+        scale = scales.RULES[measured.rule](weights, bits, measured.channel_axes)
+        error = quantizers.quantization_error(weights, scale, bits)
+        error = tf.abs(error) if objective == "first_order" else tf.square(error)
+        # Summed over what shares a factor first, in float64: a kernel can have millions of terms.
+        axes = [axis for axis, size in enumerate(np.shape(factor)) if size == 1]
+        by_factor = tf.reduce_sum(error, axes, keepdims=True).numpy().astype(np.float64)
+        values.append(float(np.sum(by_factor * factor)))
+    return np.maximum.accumulate(values[::-1])[::-1].tolist()
+
+
+def joint_cost(weights, gradient, bits: int, channel_axes: Sequence[int], rule: str = "statistical") -> float:
+    """`sum_p |g_p| |Q_b(w_p) - w_p|`: what the per-channel form of `costs` factorises, for one mini-batch's gradient."""
+    weights = tf.convert_to_tensor(weights, tf.float32)
+    error = quantizers.quantization_error(weights, scales.RULES[rule](weights, bits, channel_axes), bits)
+    return float(tf.reduce_sum(tf.abs(gradient) * tf.abs(error)))
+
+
+def sensitivity(measured: Measurement, objective: str = "first_order") -> float:
+    """The figure told for a kernel: its estimated loss increase at 2 bits, which its present width does not colour."""
+    return costs(measured, [REFERENCE_BITS], objective)[0]
+
+
+def substituted(measured: Sequence[Measurement], method: str, seed: int = 0) -> list[Measurement]:
+    """Replaces the gradient factors by those of a control experiment (METHOD.md, "What a fair comparison is").
+
+    Args:
+        measured: the kernels that are open to the allocation.
+        method: `"bmpq"` leaves the factors; `"error"` sets all to 1, so that the quantization error alone decides;
+            `"random"` draws one per kernel, log-uniform over two decades, fixed by seed and path; `"reverse"` inverts each
+            kernel's mean.
+        seed: of the random draw.
+    """
+    if method == "bmpq":
+        return list(measured)
+
+    def factor(kernel: Measurement, mean: float) -> float:
+        if method == "error":
+            return 1.0
+        if method == "reverse":
+            return 1.0 / max(mean, np.finfo(np.float32).tiny)
+        digest = hashlib.sha256(f"{seed} {kernel.path}".encode()).digest()
+        return float(10.0 ** np.random.default_rng(list(digest)).uniform(-1.0, 1.0))
+
+    return [
+        dataclasses.replace(
+            kernel,
+            gradient_abs=np.full_like(kernel.gradient_abs, factor(kernel, float(kernel.gradient_abs.mean()))),
+            gradient_square=np.full_like(kernel.gradient_square, factor(kernel, float(kernel.gradient_square.mean()))),
+        )
+        for kernel in measured
+    ]
