@@ -1,0 +1,145 @@
+"""Finds each kernel among a converted model's constants, and what the converter has multiplied into it.
+
+Folding a BatchNorm multiplies each output channel of a convolution by its own factor: the integers stay, the scale changes. A
+multiplication before a fully connected layer may be folded into its columns, which destroys the grid unless it is divided
+out again. Both are products: `constant[c, k] = row[c] * column[k] * S[c] * q[c, k]`, and that is what is solved for here.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from bmpq_tf.export import graph_file
+
+# Folding rounds to float32 once or twice; a grid's neighbours are at least 1/255 apart.
+_TOLERANCE = 2e-5
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelIntegers:
+    """A kernel as the trained model holds it.
+
+    Attributes:
+        path: its variable path.
+        layer: the name of its layer.
+        bits: its width.
+        integers: int8 matrix, output channels first: `(channels, weights per channel)`.
+        scales: float32, one for each channel.
+    """
+
+    path: str
+    layer: str
+    bits: int
+    integers: np.ndarray
+    scales: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Match:
+    """A constant of the converted model that is a kernel.
+
+    Attributes:
+        kernel: which one.
+        subgraph, tensor: where the constant is.
+        channels_last: whether the constant has its channels last, as depthwise convolutions do.
+        row: the factor of each channel; may be negative.
+        column: the factor of each input feature, or `None` where all are 1.
+    """
+
+    kernel: KernelIntegers
+    subgraph: int
+    tensor: int
+    channels_last: bool
+    row: np.ndarray
+    column: np.ndarray | None
+
+
+def channels_first(values: np.ndarray, channel_axes: Sequence[int]) -> np.ndarray:
+    """Returns a kernel as a matrix `(channels, weights per channel)`; without channel axes the last one is taken."""
+    axes = tuple(axis % values.ndim for axis in (channel_axes or (-1,)))
+    moved = np.moveaxis(values, axes, range(len(axes)))
+    return np.ascontiguousarray(moved.reshape(int(np.prod(moved.shape[: len(axes)])), -1))
+
+
+def find_kernels(model, kernels: Sequence[KernelIntegers]) -> list[Match]:
+    """Returns every float constant that is one of the kernels; a shared layer's kernel may be found more than once."""
+    matches: list[Match] = []
+    found: set[str] = set()
+    for number, subgraph in enumerate(model.subgraphs):
+        for index, tensor in enumerate(subgraph.tensors):
+            if tensor.type != graph_file.FLOAT32 or tensor.shape is None or len(tensor.shape) < 2:
+                continue
+            same_size = [kernel for kernel in kernels if kernel.integers.size == np.prod(tensor.shape)]
+            if not same_size or not graph_file.consumers(subgraph, index):
+                continue
+            values = graph_file.constant(model, tensor)
+            if values is None:
+                continue
+            name = graph_file.tensor_name(tensor)
+            # Two kernels with the same integers fit either place; prefer one not found yet, then the one of the right name.
+            same_size.sort(key=lambda kernel: (kernel.path in found, kernel.layer not in name))
+            match = next((m for kernel in same_size if (m := _match(values, kernel, number, index))), None)
+            if match:
+                matches.append(match)
+                found.add(match.kernel.path)
+    return matches
+
+
+def _match(values: np.ndarray, kernel: KernelIntegers, subgraph: int, tensor: int) -> Match | None:
+    channels = len(kernel.scales)
+    for channels_last in (False, True):
+        if values.shape[-1 if channels_last else 0] != channels:
+            continue
+        matrix = values.reshape(-1, channels).T if channels_last else values.reshape(channels, -1)
+        factors = _factors(matrix.astype(np.float64), kernel.integers, kernel.scales)
+        if factors is not None:
+            return Match(kernel, subgraph, tensor, channels_last, *factors)
+    return None
+
+
+def _factors(matrix: np.ndarray, integers: np.ndarray, scales: np.ndarray) -> tuple[np.ndarray, np.ndarray | None] | None:
+    """Solves `matrix = row * column * scales * integers`; `None` if that is not what the matrix is."""
+    grid = integers * scales[:, None].astype(np.float64)
+    used = integers != 0
+    if not np.array_equal(used, matrix != 0):
+        # A factor of exactly zero (a dead BatchNorm channel) leaves zeros where the integers are not.
+        dead = ~matrix.any(axis=1)
+        if not np.array_equal(used & ~dead[:, None], matrix != 0):
+            return None
+    largest = np.abs(integers).argmax(axis=1)
+    channels = np.arange(len(matrix))
+    divisor = grid[channels, largest]
+    row = np.divide(matrix[channels, largest], divisor, out=np.ones(len(matrix)), where=divisor != 0)
+    if _close(row[:, None] * grid, matrix):
+        return row, None
+    return _rank_one(matrix, grid, used)
+
+
+def _rank_one(matrix: np.ndarray, grid: np.ndarray, used: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Spreads factors from channel to feature to channel along the weights that are not zero."""
+    ratio = np.divide(matrix, grid, out=np.zeros_like(matrix), where=used)
+    row, column = np.full(len(matrix), np.nan), np.full(matrix.shape[1], np.nan)
+    while np.isnan(row).any():
+        start = int(np.where(np.isnan(row), used.sum(axis=1), -1).argmax())
+        row[start] = 1.0
+        frontier = True
+        while frontier:
+            frontier = False
+            for c in np.flatnonzero(~np.isnan(row)):
+                new = used[c] & np.isnan(column)
+                if new.any() and row[c]:
+                    column[new] = ratio[c, new] / row[c]
+                    frontier = True
+            known = used & ~np.isnan(column) & (np.nan_to_num(column) != 0)
+            for c in np.flatnonzero(np.isnan(row) & known.any(axis=1)):
+                k = int(np.argmax(np.where(known[c], np.abs(grid[c]), -1)))
+                row[c] = ratio[c, k] / column[k]
+                frontier = True
+    column = np.nan_to_num(column, nan=1.0)
+    return (row, column) if _close(row[:, None] * column[None] * grid, matrix) else None
+
+
+def _close(product: np.ndarray, matrix: np.ndarray) -> bool:
+    size = np.maximum(np.abs(matrix), np.abs(product))
+    return bool(np.all(np.abs(product - matrix) <= _TOLERANCE * size))

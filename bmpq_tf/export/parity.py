@@ -1,0 +1,126 @@
+"""Does the file answer as the Keras model does?"""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from bmpq_tf.export.runtime import TFLiteModel
+
+TOLERANCE = 1e-4
+_GENERATED = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Parity:
+    """How close two models' outputs are.
+
+    Attributes:
+        max_abs_diff: the largest difference of an output value.
+        logit_scale: the largest output of the Keras model.
+        agreement: the share of equal positions of the largest output (top-1), over all outputs.
+        examples: how many were compared.
+        generated: whether the inputs were random, for want of better ones.
+    """
+
+    max_abs_diff: float
+    logit_scale: float
+    agreement: float
+    examples: int
+    generated: bool
+
+    @property
+    def tolerance(self) -> float:
+        """The largest difference that counts as rounding."""
+        return TOLERANCE * max(1.0, self.logit_scale)
+
+    @property
+    def holds(self) -> bool:
+        """Whether the difference is rounding; NaN is not."""
+        return self.max_abs_diff <= self.tolerance
+
+
+def compare(model: keras.Model, content: bytes, verify_with=None) -> Parity:
+    """Runs both models on the same inputs.
+
+    Args:
+        model: the Keras model.
+        content: the `.tflite` file's bytes.
+        verify_with: arrays as the model takes them, a `tf.data.Dataset` of batches (labels are left out), or `None` for random
+            inputs.
+
+    Raises:
+        ValueError: the inputs do not fit the model, or there are none.
+    """
+    runtime = TFLiteModel(content)
+    difference = scale = 0.0
+    equal = compared = examples = 0
+    for batch in input_batches(model, verify_with):
+        structured = keras.tree.pack_sequence_as(model._inputs_struct, [tf.convert_to_tensor(array) for array in batch])
+        expected = [np.asarray(output, np.float32) for output in keras.tree.flatten(model(structured, training=False))]
+        received = runtime(batch)
+        examples += len(batch[0])
+        for ours, theirs in zip(expected, received, strict=True):
+            # A NaN on either side must not pass as a small difference.
+            apart = np.abs(ours - theirs).max(initial=0.0)
+            difference = max(difference, float(apart)) if np.isfinite(apart) else float("inf")
+            scale = max(scale, float(np.abs(ours).max(initial=0.0)))
+            if ours.ndim >= 2 and ours.shape[-1] > 1:
+                same = ours.argmax(-1) == theirs.argmax(-1)
+                equal, compared = equal + int(same.sum()), compared + same.size
+    if not examples:
+        raise ValueError("verify_with has no examples. Give at least one batch, or nothing to verify on random inputs.")
+    return Parity(difference, scale, equal / compared if compared else 1.0, examples, verify_with is None)
+
+
+def input_batches(model: keras.Model, data, batch_size: int = 250) -> Iterator[list[np.ndarray]]:
+    """Yields batches of the model's inputs, flat, from arrays, a `tf.data.Dataset` or a Keras data set; random ones from `None`.
+
+    Raises:
+        ValueError: a batch does not fit the model's inputs.
+    """
+    if data is None:
+        yield _checked(model, _random_inputs(model))
+    elif isinstance(data, (tf.data.Dataset, keras.utils.PyDataset)) or _is_batches(data):
+        for batch in data:
+            yield _checked(model, _inputs_of(batch, len(model.inputs)))
+    else:
+        arrays = _checked(model, [np.asarray(array) for array in keras.tree.flatten(data)])
+        for start in range(0, len(arrays[0]), batch_size):
+            yield [array[start : start + batch_size] for array in arrays]
+
+
+def _is_batches(data) -> bool:
+    return isinstance(data, Iterable) and not isinstance(data, (np.ndarray, tf.Tensor, Sequence, dict))
+
+
+def _inputs_of(batch, count: int) -> list[np.ndarray]:
+    """A batch is inputs, (inputs, labels) or (inputs, labels, weights)."""
+    inputs = batch[0] if isinstance(batch, (tuple, list)) and not (len(batch) == count > 1) else batch
+    return [np.asarray(array) for array in keras.tree.flatten(inputs)]
+
+
+def _random_inputs(model) -> list[np.ndarray]:
+    generator = np.random.default_rng(0)
+    arrays = []
+    for tensor in model.inputs:
+        shape = [_GENERATED, *(size or 8 for size in tensor.shape[1:])]
+        whole = "int" in keras.backend.standardize_dtype(tensor.dtype)
+        values = generator.integers(0, 2, shape) if whole else generator.standard_normal(shape)
+        arrays.append(values.astype(keras.backend.standardize_dtype(tensor.dtype)))
+    return arrays
+
+
+def _checked(model, arrays: list[np.ndarray]) -> list[np.ndarray]:
+    wanted = [tuple(tensor.shape) for tensor in model.inputs]
+    fits = len(arrays) == len(wanted) and all(
+        array.ndim == len(shape) and all(size in (None, have) for size, have in zip(shape[1:], array.shape[1:], strict=True))
+        for array, shape in zip(arrays, wanted, strict=True)
+    )
+    if not fits:
+        raise ValueError(f"The inputs do not fit model '{model.name}', which takes {wanted}. Received: {[array.shape for array in arrays]}.")
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise ValueError(f"The inputs for model '{model.name}' hold NaN or infinite values. Clean them first.")
+    return arrays

@@ -1,0 +1,44 @@
+"""Running a `.tflite` file in LiteRT."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+
+class TFLiteModel:
+    """A `.tflite` model in the LiteRT interpreter, called with NumPy arrays.
+
+    Args:
+        content: the file's bytes.
+        num_threads: of the interpreter.
+
+    Raises:
+        ValueError: LiteRT cannot read it.
+    """
+
+    def __init__(self, content: bytes, num_threads: int = 2):
+        self._interpreter = Interpreter(model_content=content, num_threads=num_threads)
+        self.inputs, self.outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        self._shapes: list[tuple[int, ...]] | None = None
+
+    def __call__(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Returns the outputs for one batch of inputs, in the model's order."""
+        arrays = [np.asarray(value, detail["dtype"]) for value, detail in zip(inputs, self.inputs, strict=True)]
+        shapes = [array.shape for array in arrays]
+        if shapes != self._shapes:
+            for detail, shape in zip(self.inputs, shapes, strict=True):
+                self._interpreter.resize_tensor_input(detail["index"], shape)
+            self._interpreter.allocate_tensors()
+            self._shapes = shapes
+        for detail, array in zip(self.inputs, arrays, strict=True):
+            self._interpreter.set_tensor(detail["index"], array)
+        self._interpreter.invoke()
+        return [self._interpreter.get_tensor(detail["index"]) for detail in self.outputs]
+
+
+def predict(content: bytes, batches: Iterable[Sequence[np.ndarray]]) -> list[np.ndarray]:
+    """Returns each output over all batches, joined along the first axis."""
+    model = TFLiteModel(content)
+    parts = [model(batch) for batch in batches]
+    return [np.concatenate(output) for output in zip(*parts, strict=True)]
