@@ -1,0 +1,33 @@
+"""Quantization-aware training for Keras 3 that ends in a mixed-precision `.tflite` file.
+
+model = bmpq_tf.quantize_model(float_model, candidate_bits=(2, 4, 8))
+model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+model.fit(train, epochs=30, callbacks=[bmpq_tf.BMPQCallback("10x")])
+bmpq_tf.summary(model)
+report = bmpq_tf.export_tflite(model, "model.tflite", verify_with=test)
+"""
+
+from bmpq_tf import layers
+from bmpq_tf._version import __version__
+from bmpq_tf.allocation import AllocationError
+from bmpq_tf.budget import Budget, InfeasibleBudgetError
+from bmpq_tf.callbacks import BMPQCallback
+from bmpq_tf.export import ExportError, ExportReport, export_tflite
+from bmpq_tf.quantize import SkippedLayersWarning, dequantize_model, quantize_model
+from bmpq_tf.reporting import summary
+
+__all__ = [
+    "AllocationError",
+    "BMPQCallback",
+    "Budget",
+    "ExportError",
+    "ExportReport",
+    "InfeasibleBudgetError",
+    "SkippedLayersWarning",
+    "__version__",
+    "dequantize_model",
+    "export_tflite",
+    "layers",
+    "quantize_model",
+    "summary",
+]

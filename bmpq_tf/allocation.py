@@ -79,9 +79,7 @@ def allocate(
     least = [min(row) for row in costs]
     spread = max((max(row) - low for row, low in zip(costs, least, strict=True)), default=0.0) or 1.0
     model.objective = mip.xsum(
-        (cost - low) / spread * _SPREAD * x
-        for row, low, xs in zip(costs, least, choose, strict=True)
-        for cost, x in zip(row, xs, strict=True)
+        (cost - low) / spread * _SPREAD * x for row, low, xs in zip(costs, least, choose, strict=True) for cost, x in zip(row, xs, strict=True)
     )
     status = model.optimize(max_seconds=time_limit)
     if not model.num_solutions:

@@ -105,7 +105,6 @@ def train(config: TrainConfig, *, verbose: int = 2, say: Callable[[str], None] =
         objective=config.objective,
         method=config.sensitivity,
         seed=config.seed,
-        verbose=int(verbose > 0),
     )
     callback.check(model, config.epochs)
     accuracy = {}

@@ -99,9 +99,7 @@ class KernelQuantizer(keras.layers.Layer):
             ValueError: the width is not among the kernel's candidates.
         """
         if width not in self.config.candidate_bits:
-            raise ValueError(
-                f"Kernel '{kernel.path}' cannot be {width} bits wide. Received: width={width}, candidates {self.config.candidate_bits}."
-            )
+            raise ValueError(f"Kernel '{kernel.path}' cannot be {width} bits wide. Received: width={width}, candidates {self.config.candidate_bits}.")
         if width == self.width:
             return False
         self.bits.assign(width)

@@ -1,0 +1,37 @@
+# make demo: set up, train, export, evaluate. make test: the tests. Both set up what they need in .venv.
+
+# The first Python from 3.11 to 3.13 that really runs; say PYTHON=... for another.
+PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+
+.PHONY: demo test test-all lint format clean
+
+demo: .venv/.tools
+	$(BIN)/python tools/train.py --model=digits_cnn --dataset=digits --budget=12x --epochs=30 --with_float --verbose=0 \
+		--out_dir=runs/demo --overwrite
+
+test: .venv/.test
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: .venv/.test
+	$(BIN)/python -m pytest
+
+lint: .venv/.lint
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+format: .venv/.lint
+	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+clean:
+	rm -rf .venv runs build *.egg-info
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "bmpq_tf needs Python 3.11, 3.12 or 3.13, and none was found. Install one, or say make PYTHON=/path/to/python3.12"; exit 1; }
+	$(PYTHON) -m venv .venv
+
+# A stamp for each set of extras: nothing is installed again until the requirements change.
+.venv/.%: .venv/bin/python setup.cfg pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable ".[$*]"
+	@touch $@

@@ -1,0 +1,92 @@
+"""What a training run writes: the packed file, the Keras model, `report.json` and the picture."""
+
+import json
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from bmpq_tf.datasets import ImageDataset, evaluation_batches
+from bmpq_tf.experiments.training import Run
+from bmpq_tf.export import ExportReport, export_tflite
+from bmpq_tf.export.exporter import check_writable
+from bmpq_tf.export.runtime import predict
+from bmpq_tf.files import write_text
+from bmpq_tf.kernels import model_kernels
+from bmpq_tf.reporting import plot_allocations
+
+FILES = ("model.tflite", "model.keras", "report.json", "bits.png")
+
+
+def check_folder(folder: str | os.PathLike, overwrite: bool) -> pathlib.Path:
+    """Returns the folder if the outcome can be written there, and raises before any training if not."""
+    folder = pathlib.Path(folder)
+    for name in FILES:
+        check_writable(folder / name, overwrite)
+    return folder
+
+
+def write_outcome(run: Run, folder: str | os.PathLike, overwrite: bool = False) -> dict[str, Any]:
+    """Exports the model, judges the file in LiteRT, and writes everything into a folder.
+
+    Returns:
+        The content of `report.json`.
+    """
+    folder = check_folder(folder, overwrite)
+    exported = export_tflite(run.model, folder / "model.tflite", verify_with=run.judged_batches(), overwrite=overwrite)
+    run.model.save(folder / "model.keras")
+    accuracy = {**run.accuracy, "tflite": file_accuracy((folder / "model.tflite").read_bytes(), run.dataset)}
+    told = report(run, exported, accuracy)
+    write_text(folder / "report.json", json.dumps(told, indent=1))
+    plot_allocations(run.callback.history, folder / "bits.png", f"{run.config.model} on {run.config.dataset}, {run.config.budget}")
+    return told
+
+
+def file_accuracy(content: bytes, dataset: ImageDataset) -> float:
+    """Returns the share of the judged images that a `.tflite` file labels rightly in LiteRT."""
+    mean, std = dataset.moments()
+    images = evaluation_batches(*dataset.test, batch_size=250, mean=mean, std=std)
+    (logits,) = predict(content, ([batch.numpy()] for batch, _ in images))
+    return float(np.mean(logits.argmax(-1) == dataset.test[1]))
+
+
+def report(run: Run, exported: ExportReport, accuracy: dict[str, float]) -> dict[str, Any]:
+    """Collects a run's figures as plain data."""
+    config = run.config
+    budget = run.callback.budget.bits([state.kernel for state in model_kernels(run.model)])
+    return {
+        "seed": config.seed,
+        "dataset": config.dataset,
+        "model": config.model,
+        "width": config.width,
+        "epochs": config.epochs,
+        "budget": str(run.callback.budget),
+        "budget_bits": budget,
+        "allocated_bits": exported.allocated_bits,
+        "float_bits": exported.float_bits,
+        "compression": exported.compression,
+        "accuracy": accuracy,
+        "judged_on": "the last training images" if config.validation else "the test set",
+        "agreement": exported.parity.agreement,
+        "max_abs_diff": exported.parity.max_abs_diff,
+        "logit_scale": exported.parity.logit_scale,
+        "tflite_bytes": exported.tflite_bytes,
+        "packed_weight_bytes": exported.packed_weight_bytes,
+        "ideal_weight_bytes": exported.ideal_weight_bytes,
+        "layers": [
+            {
+                "name": layer.name,
+                "weights": layer.weights,
+                "bits": layer.bits,
+                "stored_bits": layer.stored_bits,
+                "pinned": layer.pinned,
+                "sensitivity": layer.sensitivity,
+                "note": layer.note,
+            }
+            for layer in exported.layers
+        ],
+        "allocations": [{key: allocation[key] for key in ("epoch", "status", "bits")} for allocation in run.callback.history],
+        "sensitivity": config.sensitivity,
+        "objective": config.objective,
+    }

@@ -1,0 +1,55 @@
+"""Exports a quantized .keras model as a packed .tflite file, checked against LiteRT before it is written.
+
+Example:
+  python tools/export.py runs/demo/model.keras phone.tflite --dataset=digits
+"""
+
+from bmpq_tf.console import run as run_program  # first: it quiets TensorFlow's start
+
+# isort: split
+import os
+
+import keras
+from absl import flags
+
+import bmpq_tf
+from bmpq_tf.datasets import evaluation_batches, load_dataset
+
+flags.DEFINE_string("dataset", None, "Verify on this data set's test images; on random inputs if not given.")
+flags.DEFINE_string("data_dir", None, "Where tfds keeps the data sets.")
+flags.DEFINE_string("budget", None, "Refuse a model that takes more; by default the budget it was trained for.")
+flags.DEFINE_bool("overwrite", False, "Replace an existing file.")
+
+
+def main(arguments: list[str]) -> None:
+    """Exports the model named first to the path named second."""
+    if len(arguments) != 3:
+        raise ValueError(f"Name the .keras model and the .tflite file to write. Received: {arguments[1:]}. See --help.")
+    given = flags.FLAGS
+    if not os.path.exists(arguments[1]):
+        raise FileNotFoundError(f"No such model. Received: '{arguments[1]}'. Train one with tools/train.py --out_dir.")
+    model = keras.models.load_model(arguments[1])
+    images = None
+    if given.dataset:
+        dataset = load_dataset(given.dataset, given.data_dir and os.path.expanduser(given.data_dir))
+        mean, std = dataset.moments()
+        images = evaluation_batches(*dataset.test, batch_size=250, mean=mean, std=std)
+    report = bmpq_tf.export_tflite(model, arguments[2], verify_with=images, budget=given.budget, overwrite=given.overwrite)
+    bmpq_tf.summary(model)
+    parity = report.parity
+    print(
+        f"{report.path}: {report.tflite_bytes:,} bytes, {report.packed_weight_bytes:,} of them packed weights; top-1 equal to Keras "
+        f"on {parity.agreement:.2%} of {parity.examples} {'random inputs' if parity.generated else 'images'}"
+    )
+    for layer in report.layers:
+        if layer.note:
+            print(f"  {layer.name}: {layer.bits} bits stored in {layer.stored_bits}, {layer.note}")
+
+
+def run() -> None:
+    """The console entry point."""
+    run_program(main)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,112 @@
+"""Trains a model from scratch under a budget, exports it as a packed .tflite file, and judges the file in LiteRT.
+
+Examples:
+  python tools/train.py --out_dir=runs/digits
+  python tools/train.py --dataset=cifar10 --data_dir=~/tensorflow_datasets --model=resnet20 --budget=10x --epochs=30 \
+      --with_float --backup_dir=runs/backup --out_dir=runs/resnet20
+
+A run that was killed and is started again with the same flags and --backup_dir goes on at its last epoch.
+"""
+
+from bmpq_tf.console import run as run_program  # first: it quiets TensorFlow's start
+
+# isort: split
+import os
+import pathlib
+
+from absl import flags
+from rich.console import Console
+
+from bmpq_tf.datasets import DATASETS
+from bmpq_tf.experiments import TrainConfig, train
+from bmpq_tf.experiments.outcome import check_folder, write_outcome
+from bmpq_tf.layers.config import SCALES
+from bmpq_tf.models import MODELS
+from bmpq_tf.reporting import kernel_table
+from bmpq_tf.sensitivity import METHODS, OBJECTIVES
+
+_DEFAULT = TrainConfig()
+
+flags.DEFINE_string("model", _DEFAULT.model, f"The model: {', '.join(MODELS)}.")
+flags.DEFINE_string("dataset", _DEFAULT.dataset, f"The data set: {', '.join(DATASETS)}. digits comes with scikit-learn.")
+flags.DEFINE_string("data_dir", None, "Where tfds keeps the data sets; its own default folder if not given.")
+flags.DEFINE_bool("download", False, "Let tfds download a data set that is missing.")
+flags.DEFINE_float("width", _DEFAULT.width, "Multiplies the channels of the model.")
+flags.DEFINE_string("budget", _DEFAULT.budget, "What the model may take: '10x', '2.5 bits', '120 kB'.")
+flags.DEFINE_list("candidate_bits", [str(bits) for bits in _DEFAULT.candidate_bits], "Widths to choose from, 2 to 8.")
+flags.DEFINE_enum("scale", _DEFAULT.scale, SCALES, "How the quantizers' scales are found.")
+flags.DEFINE_enum("granularity", _DEFAULT.granularity, ("channel", "tensor"), "One scale per output channel, or per kernel.")
+flags.DEFINE_enum("sensitivity", _DEFAULT.sensitivity, METHODS, "What the allocation goes by: bmpq, or a control experiment.")
+flags.DEFINE_enum("objective", _DEFAULT.objective, OBJECTIVES, "How bit gradients become costs.")
+flags.DEFINE_integer("epochs", _DEFAULT.epochs, "Epochs to train.", lower_bound=1)
+flags.DEFINE_integer("warmup_epochs", _DEFAULT.warmup_epochs, "Epochs before the first allocation.")
+flags.DEFINE_integer("interval_epochs", _DEFAULT.interval_epochs, "Epochs between allocations.")
+flags.DEFINE_integer("settle_epochs", None, "Epochs at the end without allocations; a third of them if not given.")
+flags.DEFINE_integer("batch_size", _DEFAULT.batch_size, "Images a step.", lower_bound=1)
+flags.DEFINE_float("learning_rate", _DEFAULT.learning_rate, "Peak learning rate of SGD with Nesterov momentum.")
+flags.DEFINE_float("weight_decay", _DEFAULT.weight_decay, "Weight decay of the kernels.")
+flags.DEFINE_integer("validation", 0, "Hold out so many training images, judge on them, and leave the test set alone.")
+flags.DEFINE_bool("with_float", False, "Train the float model alike first, to compare with.")
+flags.DEFINE_integer("seed", 0, "Of weights, data order, augmentation and controls.")
+flags.DEFINE_string("backup_dir", None, "Where to keep the last epoch, so that a killed run can go on.")
+flags.DEFINE_string("out_dir", None, "Where model.tflite, model.keras, report.json and bits.png go.")
+flags.DEFINE_bool("overwrite", False, "Replace the files of an earlier run in --out_dir.")
+flags.DEFINE_integer("verbose", 2, "0: allocations and the result; 1: also a progress bar; 2: also a line an epoch.")
+
+
+def main(arguments: list[str]) -> None:
+    """Trains as the flags say."""
+    if len(arguments) > 1:
+        raise ValueError(f"This tool takes flags only. Received: {arguments[1:]}. See --help.")
+    given = flags.FLAGS
+    if given.out_dir:
+        check_folder(given.out_dir, given.overwrite)
+    names = [field for field in TrainConfig.__dataclass_fields__ if field not in ("candidate_bits", "data_dir")]
+    config = TrainConfig(
+        **{name: given[name].value for name in names},
+        candidate_bits=_widths(given.candidate_bits),
+        data_dir=os.path.expanduser(given.data_dir) if given.data_dir else None,
+    )
+    run = train(config, verbose=given.verbose)
+    console = Console()
+    if not given.out_dir:
+        console.print({name: round(value, 4) for name, value in run.accuracy.items()})
+        return
+    told = write_outcome(run, given.out_dir, given.overwrite)
+    print_outcome(told, pathlib.Path(given.out_dir), console)
+
+
+def print_outcome(told: dict, folder: pathlib.Path, console: Console) -> None:
+    """Prints one table: the kernels, and what the file is worth."""
+    rows = [(layer["name"], layer["weights"], layer["bits"], layer["pinned"], layer["sensitivity"]) for layer in told["layers"]]
+    table = kernel_table(rows, title=f"{told['model']} on {told['dataset']}, {told['epochs']} epochs, seed {told['seed']}, budget {told['budget']}")
+    accuracy = told["accuracy"]
+    figures = [f"float {accuracy['float']:.2%}"] if "float" in accuracy else []
+    figures += [f"quantized {accuracy['keras']:.2%}", f"the file in LiteRT {accuracy['tflite']:.2%}"]
+    weights = sum(layer["weights"] for layer in told["layers"])
+    table.add_section()
+    table.add_row("total", f"{weights:,}", f"{told['allocated_bits'] / weights:.2f}", "", f"{told['allocated_bits'] / 8:,.0f}")
+    table.caption = (
+        f"accuracy on {told['judged_on']}: {', '.join(figures)}\n"
+        f"weights: {told['packed_weight_bytes']:,} bytes packed, {told['float_bits'] // 8:,} in float32: {told['compression']:.2f}x smaller\n"
+        f"file: {told['tflite_bytes']:,} bytes, top-1 equal to Keras on {told['agreement']:.2%}, "
+        f"largest difference {told['max_abs_diff']:.1e} of {told['logit_scale']:.1f}\n"
+        f"p: pinned; see {folder}/ for model.tflite, report.json and bits.png"
+    )
+    console.print(table)
+
+
+def _widths(words: list[str]) -> tuple[int, ...]:
+    try:
+        return tuple(int(word) for word in words)
+    except ValueError:
+        raise ValueError(f"Widths are whole numbers from 2 to 8. Received: --candidate_bits={','.join(words)}.") from None
+
+
+def run() -> None:
+    """The console entry point."""
+    run_program(main)
+
+
+if __name__ == "__main__":
+    run()
