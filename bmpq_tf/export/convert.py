@@ -18,7 +18,7 @@ def to_float_tflite(model: keras.Model) -> bytes:
 
     @tf.function(input_signature=specs)
     def answer(*inputs):
-        structured = keras.tree.pack_sequence_as(model._inputs_struct, list(inputs))
+        structured = keras.tree.pack_sequence_as(model.input, list(inputs))
         return keras.tree.flatten(model(structured, training=False))
 
     # Without a trackable object the weights are frozen into constants, which folding and packing need.

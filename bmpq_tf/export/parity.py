@@ -58,7 +58,7 @@ def compare(model: keras.Model, content: bytes, verify_with=None) -> Parity:
     difference = scale = 0.0
     equal = compared = examples = 0
     for batch in input_batches(model, verify_with):
-        structured = keras.tree.pack_sequence_as(model._inputs_struct, [tf.convert_to_tensor(array) for array in batch])
+        structured = keras.tree.pack_sequence_as(model.input, [tf.convert_to_tensor(array) for array in batch])
         expected = [np.asarray(output, np.float32) for output in keras.tree.flatten(model(structured, training=False))]
         received = runtime(batch)
         examples += len(batch[0])

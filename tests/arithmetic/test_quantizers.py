@@ -1,0 +1,95 @@
+"""The quantizer's range, its error, its gradients; the scale rules."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bmpq_tf.arithmetic import quantizers, scales
+
+weights_of = st.lists(st.floats(-4, 4, width=32, allow_subnormal=False), min_size=6, max_size=6).map(lambda values: np.float32(values).reshape(3, 2))
+
+
+@pytest.mark.parametrize(("bits", "low", "high"), [(2, -2, 1), (3, -4, 3), (4, -8, 7), (7, -64, 63), (8, -127, 127)])
+def test_the_range_is_twos_complement_and_narrow_at_8_bits(bits, low, high):
+    assert [float(end) for end in quantizers.integer_range(bits)] == [low, high]
+
+
+@given(weights=weights_of, bits=st.integers(2, 8))
+def test_max_abs_clips_nothing_and_errs_by_half_a_step_at_most(weights, bits):
+    scale = scales.max_abs(tf.constant(weights), bits, (-1,))
+    error = np.abs(quantizers.quantization_error(weights, scale, bits))
+    assert np.all(error <= 0.5 * np.asarray(scale) * (1 + 1e-5) + 1e-12)
+
+
+@given(weights=weights_of, bits=st.integers(2, 8))
+def test_what_is_on_the_grid_stays(weights, bits):
+    scale = scales.statistical(tf.constant(weights), bits, (-1,))
+    once = quantizers.quantize(weights, scale, bits) * scale
+    np.testing.assert_array_equal(quantizers.quantize(once, scale, bits), quantizers.quantize(weights, scale, bits))
+
+
+@given(weights=weights_of, bits=st.integers(2, 8), rule=st.sampled_from(sorted(scales.RULES)))
+def test_scales_are_positive_even_for_channels_of_zeros(weights, bits, rule):
+    weights = weights.copy()
+    weights[:, 0] = 0
+    scale = scales.RULES[rule](tf.constant(weights), bits, (-1,))
+    assert scale.shape == (1, 2)
+    assert np.all(np.asarray(scale) > 0)
+    assert np.all(np.isfinite(quantizers.quantize(weights, scale, bits)))
+
+
+def test_at_2_bits_max_abs_uses_the_lowest_level():
+    weights = tf.constant([[-1.0], [0.4], [0.1]])
+    scale = scales.max_abs(weights, 2, (-1,))
+    assert quantizers.quantize(weights, scale, 2).numpy().min() == -2
+    assert float(scale[0, 0]) == pytest.approx(0.5)
+
+
+def test_the_statistical_rule_is_lsqs_start_capped_at_max_abs():
+    weights = tf.constant(np.random.default_rng(0).standard_normal((500, 1)), tf.float32)
+    mean = float(tf.reduce_mean(tf.abs(weights)))
+    assert float(scales.statistical(weights, 2, (-1,))[0, 0]) == pytest.approx(min(2 * mean, float(scales.max_abs(weights, 2, (-1,))[0, 0])))
+    assert float(scales.statistical(weights, 8, (-1,))[0, 0]) == pytest.approx(float(scales.max_abs(weights, 8, (-1,))[0, 0]))
+
+
+def test_gradient_is_straight_through_inside_and_zero_outside():
+    weights = tf.Variable([-3.0, -0.6, 0.2, 0.9, 5.0])
+    with tf.GradientTape() as tape:
+        out = quantizers.fake_quantize(weights, tf.ones([1]), 2)
+    np.testing.assert_array_equal(out, [-2, -1, 0, 1, 1])
+    upstream = tf.constant([1.0, 2.0, 3.0, 4.0, 5.0])
+    np.testing.assert_array_equal(tape.gradient(out, weights, upstream), [0, 2, 3, 4, 0])
+
+
+def test_gradient_of_the_scale_is_lsqs_and_sums_over_what_shares_it():
+    weights = tf.constant([[-3.0, 0.3], [0.2, 0.4]])
+    scale = tf.Variable([[1.0, 0.5]])
+    upstream = tf.constant([[1.0, 2.0], [3.0, 4.0]])
+    with tf.GradientTape() as tape:
+        out = quantizers.fake_quantize(weights, scale, 2)
+    # Clipped: q = -2. Inside: q - w/S.
+    expected = [[1 * -2 + 3 * (0 - 0.2), 2 * (1 - 0.6) + 4 * (1 - 0.8)]]
+    np.testing.assert_allclose(tape.gradient(out, scale, upstream), expected, rtol=1e-5)
+
+
+def test_a_learned_scale_stays_positive_and_moves_relatively():
+    base, gain = tf.constant([0.01, 1.0]), tf.Variable([-50.0, 0.5])
+    with tf.GradientTape() as tape:
+        scale = scales.learned(base, gain)
+    assert np.all(np.asarray(scale) > 0)
+    np.testing.assert_allclose(tape.gradient(scale, gain), scale, rtol=1e-6)
+
+
+def test_the_width_is_a_tensor_so_that_a_change_needs_no_new_trace():
+    traces = []
+
+    @tf.function
+    def quantized(weights, bits):
+        traces.append(1)
+        return quantizers.fake_quantize(weights, tf.ones([1]), bits)
+
+    outputs = [quantized(tf.constant([5.0]), tf.constant(bits)).numpy()[0] for bits in (2.0, 3.0, 4.0)]
+    assert outputs == [1, 3, 5]
+    assert len(traces) == 1

@@ -1,0 +1,48 @@
+"""Small models and data that many tests share."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import settings
+
+# These machines stall now and then; a slow example is no failure. No database: runs are alike.
+settings.register_profile("ci", deadline=None, max_examples=40, database=None, derandomize=True)
+settings.load_profile("ci")
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    keras.utils.set_random_seed(7)
+    yield
+    keras.backend.clear_session()
+
+
+def small_model(**dense) -> keras.Model:
+    """A convolution, a BatchNorm, a depthwise convolution and two dense layers, on 6x6 images of 2 channels."""
+    inputs = keras.Input((6, 6, 2), name="image")
+    x = keras.layers.Conv2D(4, 3, use_bias=False, name="stem")(inputs)
+    x = keras.layers.BatchNormalization(name="bn")(x)
+    x = keras.layers.ReLU(name="relu")(x)
+    x = keras.layers.DepthwiseConv2D(3, padding="same", depth_multiplier=2, name="depthwise")(x)
+    x = keras.layers.Flatten(name="flatten")(x)
+    x = keras.layers.Dense(6, activation="relu", name="hidden", **dense)(x)
+    return keras.Model(inputs, keras.layers.Dense(3, name="head")(x), name="small")
+
+
+def small_data(count: int = 32) -> tuple[np.ndarray, np.ndarray]:
+    """Images whose class can be learned: the label sets a channel's mean."""
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 3, count)
+    images = generator.standard_normal((count, 6, 6, 2)).astype("float32")
+    return images + labels[:, None, None, None].astype("float32"), labels
+
+
+def compiled(model: keras.Model, **kwargs) -> keras.Model:
+    """Compiles a classifier that returns logits."""
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(**{"optimizer": keras.optimizers.Adam(1e-2), "loss": loss, "jit_compile": False, **kwargs})
+    return model

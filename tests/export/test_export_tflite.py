@@ -1,0 +1,226 @@
+"""Files that LiteRT runs: packed, equal to Keras, and absent when anything is wrong."""
+
+import os
+
+import keras
+import numpy as np
+import pytest
+from conftest import compiled, small_data, small_model
+
+from bmpq_tf import ExportError, export_tflite, quantize_model
+from bmpq_tf.export import exporter, graph_file, packing, parity
+from bmpq_tf.export.convert import ConversionError
+from bmpq_tf.kernels import model_kernels
+
+IMAGES, LABELS = small_data()
+
+
+def with_widths(model, widths, **quantize):
+    """Quantizes a model, gives its kernels these widths in turn, and trains it for a moment so that BatchNorm is real."""
+    quantized = quantize_model(model, (2, 3, 4, 5, 8), pin=None, **quantize)
+    states = model_kernels(quantized)
+    for number, state in enumerate(states):
+        state.quantizer.set_width(widths[number % len(widths)], state.variable)
+    return quantized
+
+
+def trained(model):
+    compiled(model).fit(IMAGES, LABELS, epochs=2, verbose=0)
+    return model
+
+
+def packed_tensors(path):
+    model = graph_file.parse(path.read_bytes())
+    found = {}
+    for tensor in model.subgraphs[0].tensors:
+        if tensor.type in graph_file.PACKED_BITS and graph_file.constant(model, tensor) is not None:
+            found[graph_file.tensor_name(tensor)] = (graph_file.PACKED_BITS[tensor.type], graph_file.constant(model, tensor), tensor)
+    return found
+
+
+@pytest.mark.parametrize("granularity", ["channel", "tensor"])
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 8])
+def test_every_width_is_packed_and_answers_as_keras_does(bits, granularity, tmp_path):
+    model = trained(with_widths(small_model(), [bits], granularity=granularity))
+    report = export_tflite(model, tmp_path / "model.tflite", verify_with=IMAGES)
+    container = {2: 2, 3: 4, 4: 4, 5: 8, 8: 8}[bits]
+    assert [layer.stored_bits for layer in report.layers] == [container] * 4
+    assert all(bool(layer.note) == (container != bits) for layer in report.layers)
+    assert report.parity.agreement == 1.0
+    assert report.parity.max_abs_diff <= 1e-4 * max(1.0, report.parity.logit_scale)
+    tensors = packed_tensors(tmp_path / "model.tflite")
+    assert sorted(width for width, _, _ in tensors.values()) == [container] * 4
+    weights = sum(layer.weights for layer in report.layers)
+    assert weights * container / 8 <= report.packed_weight_bytes <= weights * container / 8 + 4
+    assert report.tflite_bytes == os.path.getsize(tmp_path / "model.tflite")
+
+
+def test_the_integers_in_the_file_are_the_models(tmp_path):
+    model = trained(with_widths(small_model(), [2, 4, 8, 2]))
+    export_tflite(model, tmp_path / "model.tflite")
+    stored = [sorted(np.abs(values.astype(int)).reshape(-1)) for _, values, _ in packed_tensors(tmp_path / "model.tflite").values()]
+    ours = [sorted(np.abs(np.asarray(state.quantizer.integers(state.variable.value)).astype(int)).reshape(-1)) for state in model_kernels(model)]
+    for integers in ours:
+        assert integers in stored
+
+
+def test_a_folded_batchnorm_with_negative_gamma_keeps_the_lowest_level(tmp_path):
+    model = trained(with_widths(small_model(), [2]))
+    gamma = model.get_layer("bn").gamma
+    gamma.assign(np.float32([-1.0, 0.7, -0.3, 1.2]))
+    stem = next(state for state in model_kernels(model) if state.layer.name == "stem")
+    stem.variable.assign(3 * stem.variable.numpy())
+    assert np.asarray(stem.quantizer.integers(stem.variable.value)).min() == -2
+    report = export_tflite(model, tmp_path / "model.tflite", verify_with=IMAGES)
+    assert report.layers[0].stored_bits == 2
+    points = [np.asarray(tensor.quantization.zeroPoint) for _, _, tensor in packed_tensors(tmp_path / "model.tflite").values()]
+    assert any((zero == -1).any() for zero in points)
+
+
+@pytest.mark.parametrize("multiplication", ["batchnorm", "layernorm"])
+def test_a_multiplication_fused_into_dense_columns_is_taken_out_again(multiplication, tmp_path):
+    inputs = keras.Input((12,))
+    norm = keras.layers.BatchNormalization() if multiplication == "batchnorm" else keras.layers.LayerNormalization()
+    x = norm(keras.layers.ReLU()(inputs))
+    x = keras.layers.Dense(8, name="wide")(x)
+    model = with_widths(keras.Model(inputs, keras.layers.Dense(3, name="head")(x)), [2, 4])
+    norm = next(layer for layer in model.layers if "normalization" in layer.name)
+    norm.gamma.assign(np.linspace(-1, 2, 12).astype("float32"))
+    data = np.random.default_rng(0).standard_normal((20, 12)).astype("float32")
+    report = export_tflite(model, tmp_path / "model.tflite", verify_with=data)
+    assert [layer.stored_bits for layer in report.layers] == [2, 4]
+
+
+def test_shared_layers_nested_models_and_several_inputs_and_outputs(tmp_path):
+    one, two = keras.Input((6,), name="b_one"), keras.Input((4,), name="a_two")
+    shared = keras.layers.Dense(5, name="shared")
+    inner_input = keras.Input((6,))
+    inner = keras.Model(inner_input, keras.layers.Dense(6, activation="relu", name="inner_dense")(inner_input), name="inner")
+    x = keras.layers.Concatenate()([shared(one), shared(inner(one)), two])
+    outputs = {"z": keras.layers.Dense(3, name="first_out")(x), "a": keras.layers.Dense(2, name="second_out")(x)}
+    model = with_widths(keras.Model([one, two], outputs), [4, 2])
+    generator = np.random.default_rng(0)
+    data = [generator.standard_normal((9, size)).astype("float32") for size in (6, 4)]
+    report = export_tflite(model, tmp_path / "model.tflite", verify_with=data)
+    assert {layer.stored_bits for layer in report.layers} == {2, 4}
+    assert report.parity.examples == 9
+    file = graph_file.parse((tmp_path / "model.tflite").read_bytes())
+    (signature,) = file.signatureDefs
+    assert [entry.name for entry in signature.inputs] == [b"b_one", b"a_two"]
+
+
+def test_odd_numbers_of_weights_pack(tmp_path):
+    model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(3, name="a"), keras.layers.Dense(1, name="b")])
+    report = export_tflite(with_widths(model, [2, 4]), tmp_path / "model.tflite")
+    assert [layer.stored_bits for layer in report.layers] == [2, 4]
+    assert report.parity.generated
+
+
+def test_a_kernel_that_stays_float_says_so(tmp_path):
+    model = quantize_model(small_model(), (2,), exclude="hidden", pin=None)
+    report = export_tflite(model, tmp_path / "model.tflite")
+    assert {layer.name: layer.stored_bits for layer in report.layers}["hidden/kernel"] == 32
+
+
+def test_the_same_model_gives_the_same_bytes(tmp_path):
+    model = trained(with_widths(small_model(), [2, 4]))
+    for name in ("a", "b"):
+        export_tflite(model, tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_answers_that_differ_leave_no_file(tmp_path, monkeypatch):
+    model = with_widths(small_model(), [4])
+    honest = packing.stored_kernel
+
+    def wrong_scales(match, name, shape):
+        kernel = honest(match, name, shape)
+        kernel.scales[0] *= 1.5
+        return kernel
+
+    monkeypatch.setattr(packing, "stored_kernel", wrong_scales)
+    with pytest.raises(ExportError, match="answers differ from Keras's by up to"):
+        export_tflite(model, tmp_path / "model.tflite", verify_with=IMAGES)
+    assert not list(tmp_path.iterdir())
+
+
+def test_integers_that_differ_leave_no_file(tmp_path, monkeypatch):
+    model = with_widths(small_model(), [4])
+    honest = packing.pack
+
+    def corrupted(file, pairs):
+        content = graph_file.parse(honest(file, pairs))
+        tensor = next(t for t in content.subgraphs[0].tensors if t.type in graph_file.PACKED_BITS)
+        data = np.array(content.buffers[tensor.buffer].data)
+        data[0] ^= 1
+        content.buffers[tensor.buffer].data = data
+        return graph_file.serialise(content)
+
+    monkeypatch.setattr(packing, "pack", corrupted)
+    with pytest.raises(ExportError, match="does not hold the integers of kernel"):
+        export_tflite(model, tmp_path / "model.tflite", verify_with=IMAGES)
+    assert not list(tmp_path.iterdir())
+
+
+def test_nan_from_the_runtime_is_a_difference(tmp_path, monkeypatch):
+    model = with_widths(small_model(), [4])
+    honest = parity.TFLiteModel.__call__
+    monkeypatch.setattr(parity.TFLiteModel, "__call__", lambda self, inputs: [output * np.nan for output in honest(self, inputs)])
+    with pytest.raises(ExportError, match="differ from Keras's by up to inf"):
+        export_tflite(model, tmp_path / "model.tflite", verify_with=IMAGES)
+
+
+def test_an_export_over_budget_is_refused(tmp_path):
+    model = with_widths(small_model(), [8])
+    with pytest.raises(ValueError, match=r"over its budget.*Received: budget='10x'; the model is 4.00x"):
+        export_tflite(model, tmp_path / "model.tflite", budget="10x")
+    record = {"epoch": 1, "status": "optimal", "bits": 2, "sensitivity": 1.0, "budget": {"compression": 12}}
+    for state in model_kernels(model):
+        state.quantizer.history = (record,)
+    with pytest.raises(ValueError, match="budget='12x'"):
+        export_tflite(model, tmp_path / "model.tflite")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (np.zeros((2, 5, 5, 2), "float32"), r"do not fit model 'small', which takes .*Received: \[\(2, 5, 5, 2\)\]"),
+        (np.full((2, 6, 6, 2), np.nan, "float32"), "hold NaN"),
+        (iter([]), "has no examples"),
+    ],
+)
+def test_inputs_that_cannot_verify_are_named(data, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        export_tflite(with_widths(small_model(), [4]), tmp_path / "model.tflite", verify_with=data)
+    assert not list(tmp_path.iterdir())
+
+
+def test_paths_that_cannot_be_written_are_refused_first(tmp_path):
+    model = with_widths(small_model(), [4])
+    (tmp_path / "there.tflite").write_text("mine")
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        export_tflite(model, tmp_path / "there.tflite")
+    assert (tmp_path / "there.tflite").read_text() == "mine"
+    export_tflite(model, tmp_path / "there.tflite", overwrite=True)
+    assert (tmp_path / "there.tflite").read_bytes()[4:8] == b"TFL3"
+    with pytest.raises(IsADirectoryError, match="is a folder"):
+        export_tflite(model, tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PermissionError, match="Nothing can be written"):
+        exporter.check_writable(tmp_path / "file" / "model.tflite")
+
+
+def test_a_layer_without_a_builtin_is_named(tmp_path):
+    import tensorflow as tf
+
+    @keras.saving.register_keras_serializable("tests")
+    class Bessel(keras.layers.Layer):
+        def call(self, inputs):
+            return tf.math.bessel_i0(inputs)
+
+    inputs = keras.Input((4,))
+    model = quantize_model(keras.Model(inputs, Bessel(name="odd")(keras.layers.Dense(3)(inputs))), pin=None)
+    with pytest.raises(ConversionError, match=r"'odd' \(Bessel\)"):
+        export_tflite(model, tmp_path / "model.tflite")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,215 @@
+"""The schedule, what it writes down, and what it refuses before any training."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import compiled, small_data, small_model
+
+import bmpq_tf
+from bmpq_tf import BMPQCallback, InfeasibleBudgetError, quantize_model
+from bmpq_tf.allocation import allocate
+from bmpq_tf.callbacks import reset_slots
+from bmpq_tf.kernels import measurement, model_kernels, read, stored_budget, total_bits
+from bmpq_tf.sensitivity import costs
+
+IMAGES, LABELS = small_data()
+
+
+def fitted(callback, epochs=6, model=None, **fit):
+    model = model or compiled(quantize_model(small_model(), (2, 4)))
+    history = model.fit(IMAGES, LABELS, epochs=epochs, batch_size=8, verbose=0, callbacks=[callback], **fit)
+    return model, history
+
+
+def test_the_schedule_warms_up_decides_and_settles():
+    seen = []
+
+    class Watch(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append([state.bits for state in model_kernels(self.model)])
+
+    callback = BMPQCallback("10x", warmup_epochs=2, interval_epochs=2, settle_epochs=3, verbose=0)
+    model = compiled(quantize_model(small_model(), (2, 4)))
+    history = model.fit(IMAGES, LABELS, epochs=8, verbose=0, callbacks=[callback, Watch()])
+    assert [allocation["epoch"] for allocation in callback.history] == [2, 4]
+    assert seen[0] == seen[1] == [8, 4, 4, 8]
+    assert seen[4] == seen[5] == seen[6] == seen[7]
+    assert all(allocation["status"] == "optimal" for allocation in callback.history)
+    budget = bmpq_tf.Budget.parse("10x").bits([state.kernel for state in model_kernels(model)])
+    assert total_bits(model_kernels(model)) <= budget
+    assert history.history["bmpq_within_budget"] == [0, 0, 1, 1, 1, 1, 1, 1]
+    assert history.history["bmpq_compression"][0] == pytest.approx(32 / history.history["bmpq_bits"][0])
+    assert stored_budget(model) == bmpq_tf.Budget(compression=10)
+
+
+def test_one_trace_serves_a_whole_fit_with_several_allocations():
+    traces = []
+
+    @keras.saving.register_keras_serializable("tests")
+    class Counting(keras.layers.Layer):
+        def call(self, inputs, training=None):
+            if training:
+                traces.append(1)
+            return inputs
+
+    inputs = keras.Input((6, 6, 2))
+    x = keras.layers.Conv2D(4, 3, name="stem")(Counting()(inputs))
+    x = keras.layers.Conv2D(4, 3, name="mid")(x)
+    x = keras.layers.Dense(8, name="hidden")(keras.layers.Flatten()(x))
+    model = compiled(quantize_model(keras.Model(inputs, keras.layers.Dense(3, name="head")(x)), (2, 4, 8)))
+    callback = BMPQCallback("8x", verbose=0)
+    steps = []
+
+    class Squeeze(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            steps.append(len(traces))
+            for state in model_kernels(self.model):
+                if state.is_open:
+                    state.quantizer.set_width((2, 4, 8)[epoch % 3], state.variable)
+
+    model.fit(IMAGES, LABELS, epochs=5, verbose=0, callbacks=[Squeeze(), callback])
+    after_first_epoch = steps[1]
+    assert len(traces) == after_first_epoch
+    assert len(callback.history) >= 3
+
+
+def test_history_and_widths_come_back_from_a_saved_model(tmp_path):
+    callback = BMPQCallback("10x", verbose=0)
+    model, _ = fitted(callback)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    again = BMPQCallback("10x", verbose=0)
+    again.set_model(loaded)
+    assert again.history == callback.history
+    assert len(callback.history) == 4
+    assert [state.bits for state in model_kernels(loaded)] == [state.bits for state in model_kernels(model)]
+    for ours, theirs in zip(model.optimizer.variables, loaded.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+
+
+@pytest.mark.parametrize("method", ["bmpq", "error", "random", "reverse"])
+@pytest.mark.parametrize("objective", ["first_order", "squared"])
+def test_every_method_meets_the_budget(method, objective):
+    model, history = fitted(BMPQCallback("10x", method=method, objective=objective, verbose=0), epochs=3)
+    assert history.history["bmpq_within_budget"][-1] == 1
+
+
+def test_permuting_the_sensitivities_changes_the_allocation():
+    model = compiled(quantize_model(small_model(), (2, 4, 8), pin=None))
+    model.fit(IMAGES, LABELS, verbose=0)
+    states = model_kernels(model)
+    kernels = [state.kernel for state in states]
+    # Room for 8 bits in the large kernel, or in the three small ones.
+    limits = bmpq_tf.Budget.parse("7 bits").limits(kernels)
+    factors = np.float32([1.0, 1e-3, 1e3, 1e-3])
+
+    def allocation(order):
+        table = []
+        for state, factor in zip(states, factors[order], strict=True):
+            measured = measurement(state)
+            measured.gradient_abs[...] = factor
+            table.append(costs(measured, state.kernel.candidates))
+        return allocate(kernels, table, limits).bits
+
+    assert allocation([0, 1, 2, 3]) != allocation([2, 0, 1, 3])
+
+
+def test_the_present_width_does_not_colour_the_sensitivity():
+    shares = {}
+    for bits in (2, 4, 8):
+        keras.utils.set_random_seed(3)
+        model = compiled(quantize_model(small_model(), (2, 4, 8), pin=None), optimizer=keras.optimizers.SGD(0.0))
+        for state in model_kernels(model):
+            state.quantizer.set_width(bits if state.layer.name == "hidden" else 4, state.variable)
+        model.fit(IMAGES, LABELS, batch_size=len(IMAGES), verbose=0)
+        told = {state.layer.name: costs(measurement(state), [2])[0] for state in model_kernels(model)}
+        shares[bits] = told["hidden"] / sum(told.values())
+    assert max(shares.values()) / min(shares.values()) <= 1.5
+
+
+def test_learned_scales_and_their_slots_start_anew_only_where_the_width_changes():
+    model = compiled(quantize_model(small_model(), (2, 4)), optimizer=keras.optimizers.SGD(0.1, momentum=0.9))
+    model.fit(IMAGES, LABELS, verbose=0)
+    states = {state.layer.name: state for state in model_kernels(model)}
+    slots = {v.name: v for v in model.optimizer.variables if "log_gain" in v.name}
+    hidden, depthwise = (next(v for name, v in slots.items() if layer in name) for layer in ("hidden", "depthwise"))
+    kept = depthwise.numpy()
+    assert np.any(hidden.numpy() != 0)
+    reset_slots(model.optimizer, states["hidden"].quantizer.log_gain)
+    assert np.all(hidden.numpy() == 0)
+    np.testing.assert_array_equal(depthwise.numpy(), kept)
+
+
+def test_an_interval_without_finite_gradients_decides_nothing(capsys):
+    def poisoned(y_true, y_pred):
+        return tf.reduce_mean(y_pred) * np.nan
+
+    model = compiled(quantize_model(small_model(), (2, 4)), loss=poisoned, optimizer=keras.optimizers.SGD(0.0))
+    with pytest.warns(UserWarning, match="Training ended over the budget"):
+        fitted(BMPQCallback("10x"), epochs=3, model=model)
+    assert [state.bits for state in model_kernels(model)] == [8, 4, 4, 8]
+    assert "fewer than half of the gradients were finite" in capsys.readouterr().out
+
+
+def test_a_frozen_kernel_keeps_its_width_and_is_named(capsys):
+    model = quantize_model(small_model(), (2, 4))
+    model.get_layer("depthwise").trainable = False
+    fitted(BMPQCallback("8x"), epochs=3, model=compiled(model))
+    assert {state.layer.name: state.bits for state in model_kernels(model)}["depthwise"] == 4
+    assert "frozen, so kept: depthwise/kernel" in capsys.readouterr().out
+
+
+def test_one_line_an_allocation(capsys):
+    fitted(BMPQCallback("10x"), epochs=3)
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith("BMPQ epoch ") and "optimal" in line and "changed" in line for line in lines)
+
+
+def test_csv_and_history_have_the_values(tmp_path):
+    csv = keras.callbacks.CSVLogger(str(tmp_path / "log.csv"))
+    model = compiled(quantize_model(small_model(), (2, 4)))
+    model.fit(IMAGES, LABELS, epochs=3, verbose=0, callbacks=[BMPQCallback("10x", verbose=0), csv])
+    assert "bmpq_within_budget" in (tmp_path / "log.csv").read_text().splitlines()[0]
+
+
+def test_accumulators_start_anew_after_a_decision():
+    callback = BMPQCallback("10x", interval_epochs=1, settle_epochs=1, verbose=0)
+    model, _ = fitted(callback, epochs=3)
+    steps = len(IMAGES) // 8
+    assert all(read(state.quantizer.uses_seen) == steps for state in model_kernels(model))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"budget": "fast"}, "Cannot read the budget"),
+        ({"budget": "10x", "warmup_epochs": 0}, r"warmup_epochs must be .*1 or more"),
+        ({"budget": "10x", "interval_epochs": 1.5}, "interval_epochs must be"),
+        ({"budget": "10x", "method": "magic"}, r"Unknown method.*reverse"),
+        ({"budget": "10x", "objective": "cubic"}, r"Unknown objective.*squared"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        BMPQCallback(**arguments)
+
+
+def test_what_cannot_be_is_refused_before_training():
+    before = quantize_model(small_model(), (2, 4))
+    start = [weight.numpy() for weight in before.weights]
+    with pytest.raises(InfeasibleBudgetError, match=r"Received: budget='40x'.*'stem/kernel'.* are pinned"):
+        fitted(BMPQCallback("40x"), model=compiled(before))
+    with pytest.raises(ValueError, match=r"fit is too short.*at least 3 epochs. Received: epochs=2"):
+        fitted(BMPQCallback("10x", settle_epochs=2), epochs=2, model=compiled(before))
+    with pytest.raises(ValueError, match="has no quantized layers"):
+        fitted(BMPQCallback("10x"), model=compiled(small_model()))
+    with pytest.raises(ValueError, match="do not track sensitivities"):
+        fitted(BMPQCallback("10x"), model=compiled(quantize_model(small_model(), (2, 4), track_sensitivity=False)))
+    with pytest.raises(ValueError, match="is not built"):
+        BMPQCallback("10x").check(keras.Sequential([bmpq_tf.layers.QuantDense(3)]), epochs=9)
+    with pytest.raises(ValueError, match="compile"):
+        quantize_model(small_model()).fit(IMAGES, LABELS, verbose=0, callbacks=[BMPQCallback("10x")])
+    for weight, value in zip(before.weights, start, strict=True):
+        np.testing.assert_array_equal(weight.numpy(), value)

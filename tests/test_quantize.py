@@ -1,0 +1,161 @@
+"""Cloning: which layers become quantized, which are pinned, what is said of the rest, and back again."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from conftest import compiled, small_data, small_model
+
+from bmpq_tf import SkippedLayersWarning, dequantize_model, layers, quantize_model
+from bmpq_tf.graph import first_and_last, quantized_layers
+from bmpq_tf.kernels import model_kernels, total_bits
+
+
+def pinned(model) -> set[str]:
+    return {state.layer.name for state in model_kernels(model) if state.kernel.pinned}
+
+
+def widths(model) -> dict[str, tuple[int, ...]]:
+    return {state.layer.name: state.kernel.candidates for state in model_kernels(model)}
+
+
+def test_a_functional_model_keeps_names_weights_and_nearly_its_answers():
+    model = small_model()
+    quantized = quantize_model(model)
+    assert [layer.name for layer in quantized.layers] == [layer.name for layer in model.layers]
+    assert [type(quantized.get_layer(name)) for name in ("stem", "depthwise", "hidden")] == [
+        layers.QuantConv2D,
+        layers.QuantDepthwiseConv2D,
+        layers.QuantDense,
+    ]
+    for name in ("stem", "hidden"):
+        np.testing.assert_array_equal(quantized.get_layer(name)._kernel, model.get_layer(name).kernel)
+    np.testing.assert_array_equal(quantized.get_layer("bn").gamma, model.get_layer("bn").gamma)
+    images, _ = small_data()
+    np.testing.assert_allclose(quantized(images), model(images), atol=0.15)
+
+
+def test_first_and_last_are_pinned_and_the_rest_open():
+    assert widths(quantize_model(small_model(), (2, 3))) == {"stem": (8,), "depthwise": (2, 3), "hidden": (2, 3), "head": (8,)}
+    assert pinned(quantize_model(small_model(), pin=None)) == set()
+    assert pinned(quantize_model(small_model(), pin="hidden")) == {"hidden"}
+    assert widths(quantize_model(small_model(), (2, 4), pin=("last",), pinned_bits=6))["head"] == (6,)
+
+
+def branched() -> keras.Model:
+    one, two = keras.Input((4,), name="one"), keras.Input((4,), name="two")
+    a = keras.layers.Dense(4, name="a")(one)
+    b = keras.layers.Dense(4, name="b")(two)
+    shared = keras.layers.Dense(4, name="shared")
+    inner_input = keras.Input((4,))
+    inner = keras.Model(inner_input, keras.layers.Dense(4, name="inner_dense")(inner_input), name="inner")
+    joined = keras.layers.Add()([shared(a), shared(b), two])
+    x = inner(joined)
+    return keras.Model([one, two], [keras.layers.Dense(2, name="left")(x), keras.layers.ReLU()(x)], name="branched")
+
+
+def test_branches_have_several_first_and_last_layers_even_inside_nested_models():
+    first, last = first_and_last(branched(), lambda layer: isinstance(layer, keras.layers.Dense))
+    # A path leads around a and b: input two reaches the nested model directly.
+    assert {layer.name for layer in first} == {"a", "b", "inner_dense"}
+    assert {layer.name for layer in last} == {"left", "inner_dense"}
+
+
+def test_nested_models_and_shared_layers_stay_what_they_are():
+    model = branched()
+    quantized = quantize_model(model)
+    assert {layer.name for layer in quantized_layers(quantized)} == {"a", "b", "shared", "inner_dense", "left"}
+    assert isinstance(quantized.get_layer("inner").get_layer("inner_dense"), layers.QuantDense)
+    assert len(quantized.get_layer("shared")._inbound_nodes) == 2
+    inputs = [np.ones((2, 4), "float32")] * 2
+    for ours, theirs in zip(quantized(inputs), model(inputs), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=0.1)
+
+
+def test_a_sequential_model_stays_sequential():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="a"), keras.layers.Dense(3, name="b"), keras.layers.Dense(1, name="c")])
+    quantized = quantize_model(model)
+    assert isinstance(quantized, keras.Sequential)
+    assert pinned(quantized) == {"a", "c"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"layers": "hidden"}, {"hidden"}),
+        ({"layers": ["hidden", keras.layers.Conv2D]}, {"hidden", "stem"}),
+        ({"layers": lambda layer: layer.name.startswith("h")}, {"hidden", "head"}),
+        ({"exclude": keras.layers.Dense}, {"stem", "depthwise"}),
+        ({"layers": keras.layers.Dense, "exclude": ["head"]}, {"hidden"}),
+    ],
+)
+def test_layers_are_chosen_by_name_class_and_predicate(arguments, expected):
+    quantized = quantize_model(small_model(), **arguments)
+    assert {layer.name for layer in quantized_layers(quantized)} == expected
+    others = {state.layer.name: state.bits for state in model_kernels(quantized) if state.quantizer is None}
+    assert set(others.values()) <= {32}
+    assert set(others) == {"stem", "depthwise", "hidden", "head"} - expected
+
+
+def test_what_is_not_known_stays_float_and_is_listed_once():
+    inputs = keras.Input((8, 4))
+    x = keras.layers.LSTM(3, name="memory")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(2, name="head")(keras.layers.Dense(3, name="hidden")(x)))
+    with pytest.warns(SkippedLayersWarning, match=r"'lstm_cell' \(LSTMCell\)") as caught:
+        quantized = quantize_model(model)
+    assert len(caught) == 1
+    assert total_bits(model_kernels(quantized)) == 32 * (4 * 12 + 3 * 12) + 8 * 9 + 8 * 6
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        quantize_model(model, exclude=[keras.layers.LSTM, "lstm_cell"])
+
+
+def test_dequantize_gives_plain_keras_layers_on_the_grid(tmp_path):
+    model = quantize_model(small_model(), (2, 4))
+    for state in model_kernels(model):
+        if state.is_open:
+            state.quantizer.set_width(2, state.variable)
+    images, labels = small_data()
+    compiled(model).fit(images, labels, verbose=0)
+    plain = dequantize_model(model)
+    assert not quantized_layers(plain)
+    assert all(type(layer).__module__.startswith("keras.") for layer in plain.layers)
+    np.testing.assert_allclose(plain(images), model(images), rtol=1e-5, atol=1e-6)
+    assert len(np.unique(np.asarray(plain.get_layer("hidden").kernel)[:, 0])) <= 4
+    plain.save(tmp_path / "plain.keras")
+    assert b"bmpq" not in (tmp_path / "plain.keras").read_bytes()
+
+
+def test_a_subclassed_model_is_told_to_use_the_layers():
+    class Custom(keras.Model):
+        def call(self, inputs):
+            return inputs
+
+    with pytest.raises(TypeError, match=r"subclass of keras.Model \(Custom\).*bmpq_tf.layers.QuantConv2D"):
+        quantize_model(Custom())
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments", "message"),
+    [
+        (lambda: keras.Sequential([keras.layers.Dense(2)]), {}, "is not built"),
+        (lambda: quantize_model(small_model()), {}, "has quantized layers already"),
+        (small_model, {"layers": "nope"}, r"No layer is called 'nope'.*stem"),
+        (small_model, {"layers": keras.layers.Conv1D}, r"No layer .* would be quantized"),
+        (small_model, {"candidate_bits": (1,)}, "integer from 2 to 8"),
+        (small_model, {"pinned_bits": 16}, "integer from 2 to 8"),
+        (small_model, {"scale": "magic"}, r"Unknown scale.*learned"),
+        (small_model, {"exclude": [3]}, "takes layer names, classes and predicates"),
+    ],
+)
+def test_bad_input_is_named(make, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        quantize_model(make(), **arguments)
+
+
+def test_dequantize_needs_quantized_layers():
+    with pytest.raises(ValueError, match="no quantized layers"):
+        dequantize_model(small_model())
+    with pytest.raises(TypeError, match="Expected a Keras 3 model"):
+        quantize_model("model.keras")
