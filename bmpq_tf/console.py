@@ -7,7 +7,7 @@ from collections.abc import Callable
 # Set before TensorFlow is imported; its start-up messages would bury ours.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from absl import app
+from absl import app, logging
 
 # What a user can mend; anything else is a fault of ours and keeps its traceback.
 _FOR_PEOPLE = (ValueError, OSError, TypeError, RuntimeError)

@@ -1,0 +1,81 @@
+"""Takes any Keras model of yours to a packed .tflite file.
+
+With a saved model and arrays (`images` and `labels` in an .npz, integer labels):
+
+    python examples/own_model.py --model=mine.keras --data=mine.npz --budget=10x --epochs=20 --out=mine.tflite
+
+Without flags it builds a small model for scikit-learn's digits, to show the steps.
+"""
+
+from bmpq_tf.console import run as run_program  # first: it quiets TensorFlow's start
+
+# isort: split
+import keras
+import numpy as np
+from absl import flags
+
+import bmpq_tf
+
+flags.DEFINE_string("model", None, "A .keras model; it is trained anew, from the weights that it has.")
+flags.DEFINE_string("data", None, "An .npz file with images (as the model takes them) and labels.")
+flags.DEFINE_string("budget", "10x", "What the model may take: '10x', '2.5 bits', '120 kB'.")
+flags.DEFINE_integer("epochs", 12, "Epochs to train.", lower_bound=2)
+flags.DEFINE_string("out", "runs/own_model.tflite", "Where the file goes.")
+flags.DEFINE_integer("seed", 0, "Of weights and data order.")
+
+
+def example_model() -> keras.Model:
+    """Any Keras model will do; this is one for 8x8 digits."""
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Conv2D(24, 3, padding="same", activation="relu"),
+            keras.layers.Conv2D(32, 3, strides=2, padding="same", activation="relu"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(48, activation="relu"),
+            keras.layers.Dense(10, activation="softmax"),
+        ]
+    )
+
+
+def example_data() -> tuple[np.ndarray, np.ndarray]:
+    """Images as float32 and their labels."""
+    from sklearn.datasets import load_digits
+
+    pixels, labels = load_digits(return_X_y=True)
+    return (pixels.reshape(-1, 8, 8, 1) / 16).astype("float32"), labels
+
+
+def main(_: list[str]) -> None:
+    """Quantizes, trains under the budget, exports, and checks the file."""
+    given = flags.FLAGS
+    bmpq_tf.export.exporter.check_writable(given.out, overwrite=True)
+    keras.utils.set_random_seed(given.seed)
+    float_model = keras.models.load_model(given.model) if given.model else example_model()
+    if given.data:
+        with np.load(given.data) as arrays:
+            images, labels = arrays["images"], arrays["labels"]
+    else:
+        images, labels = example_data()
+    order = np.random.default_rng(given.seed).permutation(len(labels))
+    test, train = np.split(order, [len(order) // 5])
+
+    model = bmpq_tf.quantize_model(float_model, candidate_bits=(2, 4, 8))
+    # A model that ends in logits wants keras.losses.SparseCategoricalCrossentropy(from_logits=True).
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.fit(
+        images[train],
+        labels[train],
+        validation_data=(images[test], labels[test]),
+        epochs=given.epochs,
+        callbacks=[bmpq_tf.BMPQCallback(given.budget)],
+        verbose=2,
+    )
+    bmpq_tf.summary(model)
+    report = bmpq_tf.export_tflite(model, given.out, verify_with=images[test], overwrite=True)
+    print(f"{report.path}: {report.tflite_bytes:,} bytes, {report.compression:.1f}x fewer parameter bits than float32;")
+    print(f"top-1 equal to Keras on {report.parity.agreement:.2%} of {report.parity.examples} test images")
+
+
+if __name__ == "__main__":
+    run_program(main)

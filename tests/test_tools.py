@@ -1,0 +1,89 @@
+"""The command-line tools as a user meets them: help, a whole run, and bad input answered in a line."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("sklearn")
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def tool(name, *arguments, ok=True):
+    script = ROOT / ("examples" if name == "own_model" else "tools") / f"{name}.py"
+    done = subprocess.run([sys.executable, str(script), *map(str, arguments)], capture_output=True, text=True, timeout=300, cwd=ROOT)
+    assert (done.returncode == 0) is ok, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "out"
+    printed = tool("train", "--width=0.25", "--epochs=6", "--budget=9x", "--learning_rate=0.05", "--verbose=0", f"--out_dir={folder}")
+    return folder, printed
+
+
+def test_training_writes_what_the_report_promises(run):
+    folder, printed = run
+    report = json.loads((folder / "report.json").read_text())
+    assert sorted(path.name for path in folder.iterdir()) == ["bits.png", "model.keras", "model.tflite", "report.json"]
+    assert report["allocated_bits"] <= report["budget_bits"]
+    assert report["accuracy"]["keras"] == report["accuracy"]["tflite"]
+    assert report["agreement"] == 1.0
+    assert report["max_abs_diff"] <= 1e-4 * max(1, report["logit_scale"])
+    assert report["packed_weight_bytes"] <= 1.02 * report["ideal_weight_bytes"] + 64 * len(report["layers"])
+    assert report["tflite_bytes"] == (folder / "model.tflite").stat().st_size
+    assert [set(layer) >= {"name", "weights", "bits", "stored_bits", "pinned", "sensitivity"} for layer in report["layers"]] == [True] * 6
+    assert [allocation["epoch"] for allocation in report["allocations"]] == [1, 2, 3, 4]
+    assert (folder / "bits.png").read_bytes()[:4] == b"\x89PNG"
+    assert "the file in LiteRT" in printed
+    assert "Traceback" not in printed
+
+
+def test_a_finished_run_is_not_overwritten_unasked(run):
+    said = tool("train", f"--out_dir={run[0]}", ok=False)
+    assert "The file exists already" in said
+
+
+def test_export_and_evaluate_take_the_saved_model(run, tmp_path):
+    folder, _ = run
+    said = tool("export", folder / "model.keras", tmp_path / "again.tflite", "--dataset=digits")
+    assert "top-1 equal to Keras on 100.00% of 360 images" in said
+    assert (tmp_path / "again.tflite").read_bytes() == (folder / "model.tflite").read_bytes()
+    said = tool("evaluate", tmp_path / "again.tflite", f"--keras={folder / 'model.keras'}")
+    accuracy = json.loads((folder / "report.json").read_text())["accuracy"]["tflite"]
+    assert f"accuracy in LiteRT {accuracy:.2%} on 360 images" in said
+    assert "top-1 equal" in said
+
+
+def test_bad_input_is_answered_in_a_line(run, tmp_path):
+    folder, _ = run
+    (tmp_path / "broken.tflite").write_bytes(b"not a model at all")
+    (tmp_path / "file").write_text("")
+    for name, arguments, message in (
+        ("evaluate", [tmp_path / "broken.tflite"], "LiteRT cannot read the file"),
+        ("evaluate", [tmp_path / "none.tflite"], "No such file"),
+        ("export", [folder / "model.keras", folder / "model.tflite"], "The file exists already"),
+        ("export", [folder / "model.keras", tmp_path / "small.tflite", "--budget=30x"], "over its budget"),
+        ("train", [f"--out_dir={tmp_path / 'file' / 'out'}"], "Nothing can be written"),
+        ("train", ["--dataset=cifar10", f"--data_dir={tmp_path}"], "--data_dir"),
+        ("train", ["--budget=40x"], "The smallest this model reaches is"),
+    ):
+        said = tool(name, *arguments, ok=False)
+        assert message in said
+        assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("name", ["train", "export", "evaluate"])
+def test_help_shows_the_flags_and_an_example(name):
+    said = tool(name, "--help", ok=False)
+    assert f"python tools/{name}.py" in said
+    assert "--" in said.split("flags:")[-1]
+
+
+def test_the_example_for_a_users_own_model_runs(tmp_path):
+    said = tool("own_model", "--epochs=4", f"--out={tmp_path / 'own.tflite'}")
+    assert "top-1 equal to Keras on 100.00%" in said
+    assert (tmp_path / "own.tflite").exists()
