@@ -45,7 +45,7 @@ def _clean_forward(model, clean_inputs: list[bool], weighted, found: dict[int, L
     clean = {id(tensor): mark for tensor, mark in zip(_flat(graph.inputs), clean_inputs, strict=True)}
     for node in _nodes_in_order(graph):
         marks = [clean.get(id(tensor), False) for tensor in node.input_tensors]
-        if _is_graph(node.operation):
+        if is_graph(node.operation):
             outputs = _clean_forward(node.operation, marks, weighted, found)
         elif any(marks) and weighted(node.operation):
             found[id(node.operation)] = node.operation
@@ -64,7 +64,7 @@ def _clean_backward(model, clean_outputs: list[bool], weighted, found: dict[int,
         clean[id(tensor)] = clean.get(id(tensor), False) or mark
     for node in reversed(list(_nodes_in_order(graph))):
         marks = [clean.get(id(tensor), False) for tensor in node.output_tensors]
-        if _is_graph(node.operation):
+        if is_graph(node.operation):
             inputs = _clean_backward(node.operation, marks, weighted, found)
         elif any(marks) and weighted(node.operation):
             found[id(node.operation)] = node.operation
@@ -76,12 +76,13 @@ def _clean_backward(model, clean_outputs: list[bool], weighted, found: dict[int,
     return [clean.get(id(tensor), False) for tensor in _flat(graph.inputs)]
 
 
-def is_graph_model(model) -> bool:
-    """Whether the model is functional or sequential, so that its layers can be replaced by cloning."""
-    return _is_graph(model)
+def structured_inputs(model: keras.Model, flat: list):
+    """Returns a flat list of inputs as the structure that the model takes: one tensor, a list or a dict."""
+    return keras.tree.pack_sequence_as(_graph(model)._inputs_struct, flat)
 
 
-def _is_graph(operation) -> bool:
+def is_graph(operation) -> bool:
+    """Whether this is a functional or sequential model, whose layers can be replaced by cloning."""
     return isinstance(operation, keras.Model) and hasattr(_graph(operation), "_nodes_by_depth")
 
 

@@ -157,8 +157,7 @@ def _relative_path(layer: Layer, variable: keras.Variable) -> str:
 def _check_model(model) -> None:
     if not isinstance(model, keras.Model):
         raise TypeError(f"Expected a Keras 3 model. Received: model={model!r} (of type {type(model)}).")
-    subclassed = not isinstance(model, (keras.Sequential,)) and not graph.is_graph_model(model)
-    if subclassed:
+    if not isinstance(model, keras.Sequential) and not graph.is_graph(model):
         raise TypeError(
             f"Model '{model.name}' is a subclass of keras.Model ({type(model).__name__}), whose layers cannot be replaced from "
             "outside. Build it from the quantized layers instead, such as bmpq_tf.layers.QuantConv2D(32, 3, "

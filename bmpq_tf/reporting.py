@@ -1,5 +1,6 @@
 """What a person sees of a quantized model: a table and a picture."""
 
+import itertools
 import os
 from collections.abc import Sequence
 
@@ -73,7 +74,7 @@ def plot_allocations(allocations: Sequence[dict], path: str | os.PathLike, title
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, sharey=True)
     levels = sorted({width for row in bits for width in row})
-    edges = [levels[0] - 0.5, *[(a + b) / 2 for a, b in zip(levels, levels[1:], strict=False)], levels[-1] + 0.5]
+    edges = [levels[0] - 0.5, *[(a + b) / 2 for a, b in itertools.pairwise(levels)], levels[-1] + 0.5]
     widths = left.imshow(bits, aspect="auto", cmap="viridis", norm=BoundaryNorm(edges, 256), interpolation="nearest")
     figure.colorbar(widths, ax=left, ticks=levels, label="bits")
     positive = [value for row in told for value in row if value > 0]

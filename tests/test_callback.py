@@ -91,7 +91,7 @@ def test_history_and_widths_come_back_from_a_saved_model(tmp_path):
 @pytest.mark.parametrize("method", ["bmpq", "error", "random", "reverse"])
 @pytest.mark.parametrize("objective", ["first_order", "squared"])
 def test_every_method_meets_the_budget(method, objective):
-    model, history = fitted(BMPQCallback("10x", method=method, objective=objective, verbose=0), epochs=3)
+    _model, history = fitted(BMPQCallback("10x", method=method, objective=objective, verbose=0), epochs=3)
     assert history.history["bmpq_within_budget"][-1] == 1
 
 

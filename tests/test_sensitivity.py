@@ -1,5 +1,7 @@
 """The estimates that the allocation goes by."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -19,7 +21,7 @@ def measured(seed=0, path="kernel", gain=1.0, shape=(5, 4)) -> Measurement:
 def test_costs_do_not_increase_with_the_width(seed, objective):
     values = costs(measured(seed), range(2, 9), objective)
     assert all(np.isfinite(values))
-    assert all(wide <= narrow for narrow, wide in zip(values, values[1:], strict=False))
+    assert all(wide <= narrow for narrow, wide in itertools.pairwise(values))
     assert values[-1] < values[0]
 
 

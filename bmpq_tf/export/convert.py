@@ -3,6 +3,8 @@
 import keras
 import tensorflow as tf
 
+from bmpq_tf import graph
+
 
 class ConversionError(RuntimeError):
     """TFLite has no builtin operator for something in the model."""
@@ -18,7 +20,7 @@ def to_float_tflite(model: keras.Model) -> bytes:
 
     @tf.function(input_signature=specs)
     def answer(*inputs):
-        structured = keras.tree.pack_sequence_as(model.input, list(inputs))
+        structured = graph.structured_inputs(model, list(inputs))
         return keras.tree.flatten(model(structured, training=False))
 
     # Without a trackable object the weights are frozen into constants, which folding and packing need.

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from bmpq_tf import graph
 from bmpq_tf.export.runtime import TFLiteModel
 
 TOLERANCE = 1e-4
@@ -58,7 +59,7 @@ def compare(model: keras.Model, content: bytes, verify_with=None) -> Parity:
     difference = scale = 0.0
     equal = compared = examples = 0
     for batch in input_batches(model, verify_with):
-        structured = keras.tree.pack_sequence_as(model.input, [tf.convert_to_tensor(array) for array in batch])
+        structured = graph.structured_inputs(model, [tf.convert_to_tensor(array) for array in batch])
         expected = [np.asarray(output, np.float32) for output in keras.tree.flatten(model(structured, training=False))]
         received = runtime(batch)
         examples += len(batch[0])

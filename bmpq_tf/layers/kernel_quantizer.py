@@ -142,7 +142,7 @@ class KernelQuantizer(keras.layers.Layer):
         store[_HISTORY] = np.frombuffer(json.dumps(list(self.history)).encode(), np.uint8)
 
     def load_own_variables(self, store):
-        variables = {key: store[key] for key in store.keys() if key != _HISTORY}
+        variables = {key: store[key] for key in store if key != _HISTORY}
         super().load_own_variables(variables)
         self.history = tuple(json.loads(bytes(np.asarray(store[_HISTORY], np.uint8)))) if _HISTORY in store else ()
 

@@ -76,7 +76,7 @@ class TestRegisteredLayer:
             np.testing.assert_array_equal(model.predict(x, verbose=0), other.predict(x, verbose=0))
 
     def test_the_float_kernel_is_saved_and_the_quantized_one_is_used(self, name, tmp_path):
-        model, layer, _, _ = self.model(name)
+        _model, layer, _, _ = self.model(name)
         for kernel, quantizer in layer.kernels():
             quantizer.set_width(2, kernel)
             attribute = kernel.name
@@ -86,7 +86,7 @@ class TestRegisteredLayer:
             assert not np.array_equal(used, kernel.numpy())
 
     def test_a_training_step_moves_every_float_kernel_and_every_scale(self, name):
-        model, layer, x, y = self.model(name)
+        model, _layer, x, y = self.model(name)
         before = {variable.path: variable.numpy() for variable in model.trainable_variables}
         model.fit(x, y, verbose=0)
         for variable in model.trainable_variables:
@@ -123,7 +123,7 @@ class TestRegisteredLayer:
             np.testing.assert_allclose(read(quantizer.bit_gradient_sum), sum(float(nbg) for _, nbg in expected[kernel.path]), rtol=1e-4)
 
     def test_gradients_that_are_not_finite_add_nothing(self, name):
-        model, layer, x, y = self.model(name)
+        model, layer, x, _y = self.model(name)
         for value in (np.nan, np.inf):
             with tf.GradientTape() as tape:
                 loss = tf.reduce_mean(model(x) * value)
