@@ -11,6 +11,7 @@ from bmpq_tf import sensitivity as sensitivities
 from bmpq_tf.allocation import Solution, allocate
 from bmpq_tf.budget import FLOAT_BITS, Budget
 from bmpq_tf.kernels import KernelState, allocation_history, compression, measurement, model_kernels, read, total_bits, within
+from bmpq_tf.sensitivity import Measurement
 
 
 class BMPQCallback(keras.callbacks.Callback):
@@ -37,7 +38,7 @@ class BMPQCallback(keras.callbacks.Callback):
         verbose: 1 prints a line for each allocation, 0 nothing.
 
     Attributes:
-        history: list of every allocation so far: `epoch`, `status`, `budget`, and by kernel `bits` and `sensitivity`.
+        history: list of every allocation so far: `epoch`, `status`, `budget`, and by kernel `bits`, `sensitivity` and `enbg`.
 
     Raises:
         ValueError: an argument is not understood; from `fit`, before any training: the model has no quantized layers or
@@ -151,18 +152,17 @@ class BMPQCallback(keras.callbacks.Callback):
             self._say(f"epoch {epoch + 1}: fewer than half of the gradients were finite; the widths stay")
             self._reset()
             return
-        solution, told = self._solve(opened, seen)
+        solution, measured = self._solve(opened, seen)
         changed = self._assign(solution)
-        self._record(epoch, solution, told)
+        self._record(epoch, solution, measured)
         self._reset()
         self._say(self._line(epoch, solution, changed))
 
-    def _solve(self, opened: Sequence[KernelState], seen: Sequence[float]) -> tuple[Solution, dict[str, float]]:
-        """Returns the assignment, and the measured sensitivity of every quantized kernel that has one."""
+    def _solve(self, opened: Sequence[KernelState], seen: Sequence[float]) -> tuple[Solution, dict[str, Measurement]]:
+        """Returns the assignment, and what was measured of every quantized kernel that gradients reached."""
         steps = max(min(seen, default=1.0), 1.0)
         tracked = [s for s in self._states if s.quantizer and read(s.quantizer.uses_finite) > 0]
         measured = {s.kernel.path: measurement(s, float(read(s.quantizer.uses_seen)) / steps) for s in tracked}
-        told = {path: sensitivities.sensitivity(kernel, self.objective) for path, kernel in measured.items()}
         choosable = [measured.get(state.kernel.path) or measurement(state) for state in opened]
         factors = {m.path: m for m in sensitivities.substituted(choosable, self.method, self.seed)}
         states = _with_open_candidates(self._states)
@@ -173,7 +173,7 @@ class BMPQCallback(keras.callbacks.Callback):
             for state in states
         ]
         kernels = [state.kernel for state in states]
-        return allocate(kernels, costs, self.budget.limits(kernels), time_limit=self.time_limit), told
+        return allocate(kernels, costs, self.budget.limits(kernels), time_limit=self.time_limit), measured
 
     def _assign(self, solution: Solution) -> list[str]:
         changed = []
@@ -184,12 +184,19 @@ class BMPQCallback(keras.callbacks.Callback):
                     reset_slots(self.model.optimizer, state.quantizer.log_gain)
         return changed
 
-    def _record(self, epoch: int, solution: Solution, told: dict[str, float]) -> None:
+    def _record(self, epoch: int, solution: Solution, measured: dict[str, Measurement]) -> None:
         for state in self._states:
             if state.quantizer:
-                path = state.kernel.path
-                record = {"epoch": epoch, "status": solution.status, "bits": solution.bits[path], "sensitivity": told.get(path)}
-                state.quantizer.history = (*state.quantizer.history, {**record, "budget": self.budget.to_dict()})
+                kernel = measured.get(state.kernel.path)
+                record = {
+                    "epoch": epoch,
+                    "status": solution.status,
+                    "budget": self.budget.to_dict(),
+                    "bits": solution.bits[state.kernel.path],
+                    "sensitivity": sensitivities.sensitivity(kernel, self.objective) if kernel else None,
+                    "enbg": kernel.enbg if kernel else None,
+                }
+                state.quantizer.history = (*state.quantizer.history, record)
 
     def _uses(self, states: Sequence[KernelState]) -> tuple[list[float], list[float]]:
         finite = [float(read(state.quantizer.uses_finite)) for state in states]

@@ -1,13 +1,10 @@
-"""What the command-line tools share: quiet start, errors for people, exit codes."""
+"""What the command-line tools share: errors for people, exit codes."""
 
 import os
 import sys
 from collections.abc import Callable
 
-# Set before TensorFlow is imported; its start-up messages would bury ours.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-from absl import app, logging
+from absl import app, flags, logging
 
 # What a user can mend; anything else is a fault of ours and keeps its traceback.
 _FOR_PEOPLE = (ValueError, OSError, TypeError, RuntimeError)
@@ -26,6 +23,15 @@ def run(main: Callable[[list[str]], None]) -> None:
             return 1
         return 0
 
+    _show_help_of(sys.modules[main.__module__])
     # TFLite's converter talks at length at the lower levels.
     logging.set_verbosity(logging.ERROR)
     app.run(guarded)
+
+
+def _show_help_of(module) -> None:
+    """absl's --help tells of the program that was started; an installed command is only a stub that imports the tool."""
+    if module.__name__ != "__main__":
+        sys.modules["__main__"].__doc__ = module.__doc__
+        for flag in flags.FLAGS.get_key_flags_for_module(module.__name__):
+            flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)

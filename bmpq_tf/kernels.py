@@ -103,15 +103,14 @@ def read(variable: keras.Variable) -> np.ndarray:
 def allocation_history(model: keras.Model) -> list[dict]:
     """Returns every allocation that the model has been through, oldest first, those of a loaded checkpoint too.
 
-    Each has `epoch`, `status`, `budget`, and by kernel path `bits` and `sensitivity`.
+    Each has `epoch`, `status`, `budget`, and by kernel path `bits`, `sensitivity` and `enbg` (at the width before).
     """
     allocations: dict[int, dict] = {}
     for state in model_kernels(model):
         for number, record in enumerate(state.quantizer.history if state.quantizer else ()):
-            shared = {"epoch": record["epoch"], "status": record["status"], "budget": record["budget"], "bits": {}, "sensitivity": {}}
-            allocation = allocations.setdefault(number, shared)
-            allocation["bits"][state.kernel.path] = record["bits"]
-            allocation["sensitivity"][state.kernel.path] = record["sensitivity"]
+            allocation = allocations.setdefault(number, {key: record[key] for key in ("epoch", "status", "budget")})
+            for key in ("bits", "sensitivity", "enbg"):
+                allocation.setdefault(key, {})[state.kernel.path] = record[key]
     return [allocations[number] for number in sorted(allocations)]
 
 

@@ -7,7 +7,10 @@ With a saved model and arrays (`images` and `labels` in an .npz, integer labels)
 Without flags it builds a small model for scikit-learn's digits, to show the steps.
 """
 
-from bmpq_tf.console import run as run_program  # first: it quiets TensorFlow's start
+import os
+
+# Before TensorFlow is imported; its start-up messages would bury ours.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 # isort: split
 import keras
@@ -15,6 +18,7 @@ import numpy as np
 from absl import flags
 
 import bmpq_tf
+from bmpq_tf.console import run as run_program
 
 flags.DEFINE_string("model", None, "A .keras model; it is trained anew, from the weights that it has.")
 flags.DEFINE_string("data", None, "An .npz file with images (as the model takes them) and labels.")

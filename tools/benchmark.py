@@ -4,7 +4,10 @@ Example:
   python tools/benchmark.py --model=resnet20 --batch_size=128 --rounds=7
 """
 
-from bmpq_tf.console import run as run_program  # first: it quiets TensorFlow's start
+import os
+
+# Before TensorFlow is imported; its start-up messages would bury ours.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 # isort: split
 import json
@@ -18,6 +21,7 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
+from bmpq_tf.console import run as run_program
 from bmpq_tf.models import MODELS, build_model
 from bmpq_tf.quantize import quantize_model
 

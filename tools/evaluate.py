@@ -4,15 +4,18 @@ Example:
   python tools/evaluate.py runs/demo/model.tflite --dataset=digits --keras=runs/demo/model.keras
 """
 
-from bmpq_tf.console import run as run_program  # first: it quiets TensorFlow's start
+import os
+
+# Before TensorFlow is imported; its start-up messages would bury ours.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 # isort: split
-import os
 import pathlib
 
 import keras
 from absl import flags
 
+from bmpq_tf.console import run as run_program
 from bmpq_tf.datasets import evaluation_batches, load_dataset
 from bmpq_tf.experiments.outcome import file_accuracy
 from bmpq_tf.export.parity import compare

@@ -4,15 +4,18 @@ Example:
   python tools/export.py runs/demo/model.keras phone.tflite --dataset=digits
 """
 
-from bmpq_tf.console import run as run_program  # first: it quiets TensorFlow's start
+import os
+
+# Before TensorFlow is imported; its start-up messages would bury ours.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 # isort: split
-import os
 
 import keras
 from absl import flags
 
 import bmpq_tf
+from bmpq_tf.console import run as run_program
 from bmpq_tf.datasets import evaluation_batches, load_dataset
 
 flags.DEFINE_string("dataset", None, "Verify on this data set's test images; on random inputs if not given.")

@@ -8,15 +8,18 @@ Examples:
 A run that was killed and is started again with the same flags and --backup_dir goes on at its last epoch.
 """
 
-from bmpq_tf.console import run as run_program  # first: it quiets TensorFlow's start
+import os
+
+# Before TensorFlow is imported; its start-up messages would bury ours.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 # isort: split
-import os
 import pathlib
 
 from absl import flags
 from rich.console import Console
 
+from bmpq_tf.console import run as run_program
 from bmpq_tf.datasets import DATASETS
 from bmpq_tf.experiments import TrainConfig, train
 from bmpq_tf.experiments.outcome import check_folder, write_outcome

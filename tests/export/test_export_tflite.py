@@ -174,7 +174,7 @@ def test_an_export_over_budget_is_refused(tmp_path):
     model = with_widths(small_model(), [8])
     with pytest.raises(ValueError, match=r"over its budget.*Received: budget='10x'; the model is 4.00x"):
         export_tflite(model, tmp_path / "model.tflite", budget="10x")
-    record = {"epoch": 1, "status": "optimal", "bits": 2, "sensitivity": 1.0, "budget": {"compression": 12}}
+    record = {"epoch": 1, "status": "optimal", "bits": 2, "sensitivity": 1.0, "enbg": 1.0, "budget": {"compression": 12}}
     for state in model_kernels(model):
         state.quantizer.history = (record,)
     with pytest.raises(ValueError, match="budget='12x'"):

@@ -59,7 +59,7 @@ class TestRegisteredLayer:
         model.fit(x, y, epochs=2, verbose=0)
         for kernel, quantizer in layer.kernels():
             quantizer.set_width(2, kernel)
-            quantizer.history = ({"epoch": 1, "bits": 2, "status": "optimal", "sensitivity": 0.5, "budget": {"compression": 8}},)
+            quantizer.history = ({"epoch": 1, "bits": 2, "status": "optimal", "sensitivity": 0.5, "enbg": 0.1, "budget": {"compression": 8}},)
         model.fit(x, y, verbose=0)
         model.save(tmp_path / "model.keras")
         model.save_weights(tmp_path / "model.weights.h5")
