@@ -83,7 +83,7 @@ def measurement(state: KernelState, uses_per_step: float = 1.0) -> Measurement:
         uses_per_step: how often a mini-batch goes through it; a shared layer's uses add up.
     """
     quantizer = state.quantizer
-    per_step = uses_per_step / max(read(quantizer.uses_finite), 1.0)
+    per_step = uses_per_step / max(float(read(quantizer.uses_finite)), 1.0)
     return Measurement(
         path=state.kernel.path,
         weights=np.asarray(keras.ops.convert_to_numpy(state.variable), np.float32),

@@ -16,7 +16,7 @@ import keras
 from absl import flags
 
 from bmpq_tf.console import run as run_program
-from bmpq_tf.datasets import evaluation_batches, load_dataset
+from bmpq_tf.datasets import load_dataset, normalised_test_images
 from bmpq_tf.experiments.outcome import file_accuracy
 from bmpq_tf.export.parity import compare
 from bmpq_tf.export.runtime import TFLiteModel
@@ -39,9 +39,7 @@ def main(arguments: list[str]) -> None:
     _check_readable(content, path, dataset.image_shape)
     print(f"{path}: accuracy in LiteRT {file_accuracy(content, dataset):.2%} on {len(dataset.test[1]):,} images of {given.dataset}")
     if given.keras:
-        mean, std = dataset.moments()
-        images = evaluation_batches(*dataset.test, batch_size=250, mean=mean, std=std)
-        parity = compare(keras.models.load_model(given.keras), content, images)
+        parity = compare(keras.models.load_model(given.keras), content, normalised_test_images(dataset))
         print(f"top-1 equal to {given.keras} on {parity.agreement:.2%}; largest difference {parity.max_abs_diff:.2e} of {parity.logit_scale:.1f}")
 
 

@@ -16,7 +16,7 @@ from absl import flags
 
 import bmpq_tf
 from bmpq_tf.console import run as run_program
-from bmpq_tf.datasets import evaluation_batches, load_dataset
+from bmpq_tf.datasets import load_dataset, normalised_test_images
 
 flags.DEFINE_string("dataset", None, "Verify on this data set's test images; on random inputs if not given.")
 flags.DEFINE_string("data_dir", None, "Where tfds keeps the data sets.")
@@ -34,9 +34,7 @@ def main(arguments: list[str]) -> None:
     model = keras.models.load_model(arguments[1])
     images = None
     if given.dataset:
-        dataset = load_dataset(given.dataset, given.data_dir and os.path.expanduser(given.data_dir))
-        mean, std = dataset.moments()
-        images = evaluation_batches(*dataset.test, batch_size=250, mean=mean, std=std)
+        images = normalised_test_images(load_dataset(given.dataset, given.data_dir and os.path.expanduser(given.data_dir)))
     report = bmpq_tf.export_tflite(model, arguments[2], verify_with=images, budget=given.budget, overwrite=given.overwrite)
     bmpq_tf.summary(model)
     parity = report.parity

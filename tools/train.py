@@ -2,7 +2,7 @@
 
 Examples:
   python tools/train.py --out_dir=runs/digits
-  python tools/train.py --dataset=cifar10 --data_dir=~/tensorflow_datasets --model=resnet20 --budget=10x --epochs=30 \
+  python tools/train.py --dataset=cifar10 --data_dir=~/tensorflow_datasets --model=resnet20 --budget=10x --epochs=30 \\
       --with_float --backup_dir=runs/backup --out_dir=runs/resnet20
 
 A run that was killed and is started again with the same flags and --backup_dir goes on at its last epoch.

@@ -1,6 +1,6 @@
 """Image classification data sets in memory, and batches whose order and augmentation are functions of (seed, epoch)."""
 
-from bmpq_tf.datasets.batches import EpochCounter, evaluation_batches, training_batches
+from bmpq_tf.datasets.batches import EpochCounter, evaluation_batches, normalised_test_images, training_batches
 from bmpq_tf.datasets.sources import DATASETS, DatasetNotFoundError, ImageDataset, load_dataset
 
 __all__ = [
@@ -10,5 +10,6 @@ __all__ = [
     "ImageDataset",
     "evaluation_batches",
     "load_dataset",
+    "normalised_test_images",
     "training_batches",
 ]

@@ -8,6 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from bmpq_tf.datasets.sources import ImageDataset
+
 _PARALLEL, _PREFETCHED = 2, 4
 
 
@@ -71,6 +73,12 @@ def evaluation_batches(images: np.ndarray, labels: np.ndarray, *, batch_size: in
     batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(batch_size)
     normalised = batches.map(lambda pixels, label: ((tf.cast(pixels, tf.float32) - mean) / std, label), _PARALLEL)
     return _without_autotuning(normalised.prefetch(_PREFETCHED))
+
+
+def normalised_test_images(dataset: ImageDataset, batch_size: int = 250) -> tf.data.Dataset:
+    """Returns a data set's test images in their order, normalised as its training images are."""
+    mean, std = dataset.moments()
+    return evaluation_batches(*dataset.test, batch_size=batch_size, mean=mean, std=std)
 
 
 def _without_autotuning(batches: tf.data.Dataset) -> tf.data.Dataset:

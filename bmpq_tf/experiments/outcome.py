@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bmpq_tf.datasets import ImageDataset, evaluation_batches
+from bmpq_tf.datasets import ImageDataset, normalised_test_images
 from bmpq_tf.experiments.training import Run
 from bmpq_tf.export import ExportReport, export_tflite
 from bmpq_tf.export.exporter import check_writable
@@ -45,9 +45,7 @@ def write_outcome(run: Run, folder: str | os.PathLike, overwrite: bool = False) 
 
 def file_accuracy(content: bytes, dataset: ImageDataset) -> float:
     """Returns the share of the judged images that a `.tflite` file labels rightly in LiteRT."""
-    mean, std = dataset.moments()
-    images = evaluation_batches(*dataset.test, batch_size=250, mean=mean, std=std)
-    (logits,) = predict(content, ([batch.numpy()] for batch, _ in images))
+    (logits,) = predict(content, ([images.numpy()] for images, _ in normalised_test_images(dataset)))
     return float(np.mean(logits.argmax(-1) == dataset.test[1]))
 
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from bmpq_tf.callbacks import BMPQCallback
-from bmpq_tf.datasets import EpochCounter, ImageDataset, evaluation_batches, load_dataset, training_batches
+from bmpq_tf.datasets import EpochCounter, ImageDataset, load_dataset, normalised_test_images, training_batches
 from bmpq_tf.experiments.recipe import sgd
 from bmpq_tf.files import write_text
 from bmpq_tf.models import build_model
@@ -80,8 +80,7 @@ class Run:
 
     def judged_batches(self):
         """Returns the images that the accuracies are told for, normalised as in training."""
-        mean, std = self.dataset.moments()
-        return evaluation_batches(*self.dataset.test, batch_size=250, mean=mean, std=std)
+        return normalised_test_images(self.dataset)
 
 
 def train(config: TrainConfig, *, verbose: int = 2, say: Callable[[str], None] = print) -> Run:
@@ -145,8 +144,7 @@ def _fit(model, dataset: ImageDataset, config: TrainConfig, callbacks: list, par
 
 
 def _accuracy(model, dataset: ImageDataset) -> float:
-    mean, std = dataset.moments()
-    logits = model.predict(evaluation_batches(*dataset.test, batch_size=250, mean=mean, std=std), verbose=0)
+    logits = model.predict(normalised_test_images(dataset), verbose=0)
     return float(np.mean(logits.argmax(-1) == dataset.test[1]))
 
 

@@ -142,9 +142,11 @@ class KernelQuantizer(keras.layers.Layer):
         store[_HISTORY] = np.frombuffer(json.dumps(list(self.history)).encode(), np.uint8)
 
     def load_own_variables(self, store):
-        variables = {key: store[key] for key in store if key != _HISTORY}
-        super().load_own_variables(variables)
-        self.history = tuple(json.loads(bytes(np.asarray(store[_HISTORY], np.uint8)))) if _HISTORY in store else ()
+        # Keras's stores are no mappings: they have keys(), but neither iterate nor answer `in`.
+        values = {key: store[key] for key in list(store.keys())}
+        history = values.pop(_HISTORY, None)
+        super().load_own_variables(values)
+        self.history = () if history is None else tuple(json.loads(bytes(np.asarray(history, np.uint8))))
 
     def get_config(self):
         return {**super().get_config(), "config": self.config.to_dict(), "channel_axes": list(self.channel_axes)}
