@@ -2,14 +2,14 @@
 
 import dataclasses
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import keras
 import numpy as np
 
 from bmpq_tf import sensitivity as sensitivities
 from bmpq_tf.allocation import Solution, allocate
-from bmpq_tf.budget import FLOAT_BITS, Budget
+from bmpq_tf.budget import FLOAT_BITS, Budget, InfeasibleBudgetError
 from bmpq_tf.kernels import KernelState, allocation_history, compression, measurement, model_kernels, read, total_bits, within
 from bmpq_tf.sensitivity import Measurement
 
@@ -144,28 +144,30 @@ class BMPQCallback(keras.callbacks.Callback):
     def _decide(self, epoch: int) -> None:
         opened = [state for state in self._states if state.is_open]
         finite, seen = self._uses(opened)
-        unseen = [state.kernel.path for state, uses in zip(opened, seen, strict=True) if not uses]
-        if unseen and self.method not in ("error", "random"):
-            self._say(f"epoch {epoch + 1}: no gradients reached {', '.join(unseen)} yet; the widths stay")
-            return
         if any(good < 0.5 * uses for good, uses in zip(finite, seen, strict=True)):
             self._say(f"epoch {epoch + 1}: fewer than half of the gradients were finite; the widths stay")
             self._reset()
             return
-        solution, measured = self._solve(opened, seen)
+        unreached = set() if self.method in ("error", "random") else {s.kernel.path for s, uses in zip(opened, seen, strict=True) if not uses}
+        states = _with_open_candidates(self._states, unreached)
+        try:
+            self.budget.check([state.kernel for state in states], self._said)
+        except InfeasibleBudgetError as error:
+            self._say(f"epoch {epoch + 1}: no gradients reached {', '.join(sorted(unreached))}; the widths stay. {error}")
+            return
+        solution, measured = self._solve(states, [uses for uses in seen if uses])
         changed = self._assign(solution)
         self._record(epoch, solution, measured)
         self._reset()
-        self._say(self._line(epoch, solution, changed))
+        self._say(self._line(epoch, solution, changed, unreached))
 
-    def _solve(self, opened: Sequence[KernelState], seen: Sequence[float]) -> tuple[Solution, dict[str, Measurement]]:
+    def _solve(self, states: Sequence[KernelState], seen: Sequence[float]) -> tuple[Solution, dict[str, Measurement]]:
         """Returns the assignment, and what was measured of every quantized kernel that gradients reached."""
         steps = max(min(seen, default=1.0), 1.0)
         tracked = [s for s in self._states if s.quantizer and read(s.quantizer.uses_finite) > 0]
         measured = {s.kernel.path: measurement(s, float(read(s.quantizer.uses_seen)) / steps) for s in tracked}
-        choosable = [measured.get(state.kernel.path) or measurement(state) for state in opened]
+        choosable = [measured.get(s.kernel.path) or measurement(s) for s in states if len(s.kernel.candidates) > 1]
         factors = {m.path: m for m in sensitivities.substituted(choosable, self.method, self.seed)}
-        states = _with_open_candidates(self._states)
         costs = [
             sensitivities.costs(factors[state.kernel.path], state.kernel.candidates, self.objective)
             if state.kernel.path in factors
@@ -207,11 +209,11 @@ class BMPQCallback(keras.callbacks.Callback):
             if state.quantizer:
                 state.quantizer.reset_accumulators()
 
-    def _line(self, epoch: int, solution: Solution, changed: Sequence[str]) -> str:
+    def _line(self, epoch: int, solution: Solution, changed: Sequence[str], unreached: set[str]) -> str:
         chosen = [bits for path, bits in solution.bits.items() if bits != FLOAT_BITS]
         widths = ", ".join(f"{chosen.count(bits)} at {bits}" for bits in sorted(set(chosen)))
         frozen = [s.kernel.path for s in self._states if s.quantizer and not s.variable.trainable]
-        kept = f"; frozen, so kept: {', '.join(frozen)}" if frozen else ""
+        kept = f"; without gradients, so kept: {', '.join([*frozen, *sorted(unreached)])}" if frozen or unreached else ""
         size = f"{compression(self._states):.2f}x, {total_bits(self._states) / 8000:.1f} kB"
         return f"epoch {epoch + 1}: {solution.status} in {solution.seconds:.2f} s, {size}; {widths} bits; {len(changed)} changed{kept}"
 
@@ -228,10 +230,13 @@ def reset_slots(optimizer: keras.optimizers.Optimizer, variable: keras.Variable)
             slot.assign(keras.ops.zeros_like(slot))
 
 
-def _with_open_candidates(states: Sequence[KernelState]) -> list[KernelState]:
-    """The kernels with the candidates that are really open: a frozen one keeps the width it has."""
+def _with_open_candidates(states: Sequence[KernelState], unreached: Collection[str] = ()) -> list[KernelState]:
+    """The kernels with the candidates that are really open: one that is frozen, or that no gradient reached, keeps its width."""
 
     def fixed(state: KernelState) -> KernelState:
         return dataclasses.replace(state, kernel=dataclasses.replace(state.kernel, candidates=(state.bits,)))
 
-    return [state if state.is_open or state.quantizer is None else fixed(state) for state in states]
+    def is_open(state: KernelState) -> bool:
+        return state.is_open and state.kernel.path not in unreached
+
+    return [state if state.quantizer is None or is_open(state) else fixed(state) for state in states]

@@ -136,22 +136,22 @@ def _clone(model: keras.Model, twin: Callable[[Layer], Layer | None]) -> keras.M
 
 
 def _copy_weights(source: Layer, target: Layer) -> None:
-    values = {_relative_path(source, variable): variable for variable in source.variables}
+    values = {_relative_path(source, variable): variable for variable in source.weights}
     if isinstance(source, QuantizedLayer):
         # What reads as `kernel` is on the grid; the variable behind it is the latent float weight.
         values |= {_relative_path(source, kernel): quantizer.call(kernel.value) for kernel, quantizer in source.kernels()}
-    for variable in target.variables:
-        value = values.get(_relative_path(target, variable))
-        if value is not None:
-            variable.assign(value)
-    if isinstance(target, QuantizedLayer):
-        for kernel, quantizer in target.kernels():
-            quantizer.initialise_scale(kernel)
+    states = [quantizer for _, quantizer in target.kernels()] if isinstance(target, QuantizedLayer) else []
+    own = {id(variable) for state in states for variable in state.variables}
+    for variable in target.weights:
+        if id(variable) not in own:
+            variable.assign(values[_relative_path(target, variable)])
+    for state, (kernel, _) in zip(states, target.kernels() if states else (), strict=True):
+        state.initialise_scale(kernel)
 
 
 def _relative_path(layer: Layer, variable: keras.Variable) -> str:
-    prefix, _, rest = variable.path.partition(f"{layer.name}/")
-    return rest or prefix
+    """A variable's path below its layer; what is above depends on where the layer was built."""
+    return f"/{variable.path}".rpartition(f"/{layer.name}/")[2]
 
 
 def _check_model(model) -> None:

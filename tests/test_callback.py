@@ -157,7 +157,20 @@ def test_a_frozen_kernel_keeps_its_width_and_is_named(capsys):
     model.get_layer("depthwise").trainable = False
     fitted(BMPQCallback("8x"), epochs=3, model=compiled(model))
     assert {state.layer.name: state.bits for state in model_kernels(model)}["depthwise"] == 4
-    assert "frozen, so kept: depthwise/kernel" in capsys.readouterr().out
+    assert "without gradients, so kept: depthwise/kernel" in capsys.readouterr().out
+
+
+def test_a_kernel_that_no_gradient_reaches_keeps_its_width_and_is_named(capsys):
+    inputs = keras.Input((6, 6, 2))
+    x = keras.layers.Flatten()(inputs)
+    unused = keras.layers.Dense(2, name="unused")(x)
+    used = keras.layers.Dense(3, name="used")(keras.layers.Dense(6, name="hidden")(x))
+    model = quantize_model(keras.Model(inputs, [used, unused]), (2, 4), pin=None)
+    model.compile("sgd", loss=[keras.losses.SparseCategoricalCrossentropy(from_logits=True), None], jit_compile=False)
+    with pytest.warns(UserWarning, match="Gradients do not exist for variables"):
+        model.fit(IMAGES, LABELS, epochs=3, verbose=0, callbacks=[BMPQCallback("10x")])
+    assert {state.layer.name: state.bits for state in model_kernels(model)} == {"unused": 4, "hidden": 2, "used": 4}
+    assert "without gradients, so kept: unused/kernel" in capsys.readouterr().out
 
 
 def test_one_line_an_allocation(capsys):

@@ -80,6 +80,15 @@ def test_a_sequential_model_stays_sequential():
     assert pinned(quantized) == {"a", "c"}
 
 
+def test_weights_are_copied_whatever_the_layers_around_are_called():
+    inner = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4, name="dense")], name="my_dense")
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Dense(2, name="e")(keras.layers.Dense(3, name="nse")(inner(inputs))), name="dense")
+    quantized = quantize_model(model)
+    for state, original in zip(model_kernels(quantized), [inner.layers[0], model.layers[2], model.layers[3]], strict=True):
+        np.testing.assert_array_equal(state.variable.numpy(), original.kernel.numpy())
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

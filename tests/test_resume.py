@@ -22,13 +22,12 @@ def test_sigkill_and_the_same_command_end_in_the_same_allocations(tmp_path):
     whole = subprocess.run(command(tmp_path, "whole"), capture_output=True, text=True, timeout=300)
     assert whole.returncode == 0, whole.stderr
     backup = f"--backup_dir={tmp_path / 'backup'}"
-    killed = subprocess.Popen(command(tmp_path, "resumed", backup), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    for line in killed.stdout:
-        if line.startswith("Epoch 5/"):
-            time.sleep(0.02)
-            killed.send_signal(signal.SIGKILL)
-            break
-    killed.wait()
+    with subprocess.Popen(command(tmp_path, "resumed", backup), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as killed:
+        for line in killed.stdout:
+            if line.startswith("Epoch 5/"):
+                time.sleep(0.02)
+                killed.send_signal(signal.SIGKILL)
+                break
     assert killed.returncode == -signal.SIGKILL
     assert not (tmp_path / "resumed" / "report.json").exists()
     resumed = subprocess.run(command(tmp_path, "resumed", backup), capture_output=True, text=True, timeout=300)

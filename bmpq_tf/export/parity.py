@@ -98,8 +98,9 @@ def _is_batches(data) -> bool:
 
 
 def _inputs_of(batch, count: int) -> list[np.ndarray]:
-    """A batch is inputs, (inputs, labels) or (inputs, labels, weights)."""
-    inputs = batch[0] if isinstance(batch, (tuple, list)) and not (len(batch) == count > 1) else batch
+    """A batch is inputs, (inputs, labels) or (inputs, labels, weights); several inputs may come bare where nothing is nested."""
+    bare = isinstance(batch, (tuple, list)) and len(batch) == count > 1 and not any(isinstance(part, (tuple, list, dict)) for part in batch)
+    inputs = batch[0] if isinstance(batch, (tuple, list)) and not bare else batch
     return [np.asarray(array) for array in keras.tree.flatten(inputs)]
 
 
