@@ -60,18 +60,17 @@ def quantize_model(
     (pinned_width,) = checked_candidates(pinned_bits)
     leaves = graph.leaf_layers(model)
     chosen = _matcher(layers, leaves, "layers") if layers is not None else lambda layer: True
-    excluded = _matcher(exclude, leaves, "exclude")
+    named = _matcher(exclude, leaves, "exclude")
+    left_out = {id(part) for layer in leaves if named(layer) for part in layer._flatten_layers()}
     pinned = _pin_matcher(model, pin, leaves)
 
-    skipped = [layer for layer in leaves if not entry_for(layer) and graph.kernel_variables(layer) and chosen(layer) and not excluded(layer)]
-    count = 0
+    replaced: set[int] = set()
 
     def twin(layer: Layer) -> Layer | None:
-        nonlocal count
         entry = entry_for(layer)
-        if entry is None or not chosen(layer) or excluded(layer):
+        if entry is None or not chosen(layer) or id(layer) in left_out:
             return None
-        count += 1
+        replaced.add(id(layer))
         is_pinned = pinned(layer)
         config = QuantizerConfig(
             candidate_bits=(pinned_width,) if is_pinned else candidates,
@@ -83,16 +82,18 @@ def quantize_model(
         return entry.quantized_class.from_config({**layer.get_config(), "quantizer": config.to_dict()})
 
     quantized = _clone(model, twin)
-    if not count:
+    if not replaced:
         known = sorted({type(layer).__name__ for layer in leaves if layer.weights})
         raise ValueError(
             f"No layer of model '{model.name}' would be quantized. Received: layers={layers!r}, exclude={exclude!r}. "
             f"Its layers with weights are of the classes {', '.join(known) or '(none)'}."
         )
+    # A known layer inside an unknown one stays float too, since only whole layers are replaced.
+    skipped = [layer for layer in leaves if graph.kernel_variables(layer) and chosen(layer) and id(layer) not in replaced | left_out]
     if skipped:
         listed = ", ".join(f"'{layer.name}' ({type(layer).__name__})" for layer in skipped)
         warnings.warn(
-            f"These layers stay float and count 32 bits a weight, because bmpq_tf has no quantized twin for them: {listed}. "
+            f"These layers stay float and count 32 bits a weight, because bmpq_tf has no quantized twin for them or for what holds them: {listed}. "
             "Name them in exclude= to silence this.",
             SkippedLayersWarning,
             stacklevel=2,
@@ -136,22 +137,23 @@ def _clone(model: keras.Model, twin: Callable[[Layer], Layer | None]) -> keras.M
 
 
 def _copy_weights(source: Layer, target: Layer) -> None:
-    values = {_relative_path(source, variable): variable for variable in source.weights}
+    """Copies in the layers' own order: paths depend on where a layer was built, the order does not."""
+    for value, variable in zip(_own_weights(source), _own_weights(target), strict=True):
+        variable.assign(value)
     if isinstance(source, QuantizedLayer):
         # What reads as `kernel` is on the grid; the variable behind it is the latent float weight.
-        values |= {_relative_path(source, kernel): quantizer.call(kernel.value) for kernel, quantizer in source.kernels()}
-    states = [quantizer for _, quantizer in target.kernels()] if isinstance(target, QuantizedLayer) else []
-    own = {id(variable) for state in states for variable in state.variables}
-    for variable in target.weights:
-        if id(variable) not in own:
-            variable.assign(values[_relative_path(target, variable)])
-    for state, (kernel, _) in zip(states, target.kernels() if states else (), strict=True):
-        state.initialise_scale(kernel)
+        for (kernel, quantizer), name in zip(source.kernels(), source.kernel_channel_axes, strict=True):
+            getattr(target, name).assign(quantizer.call(kernel.value))
+    if isinstance(target, QuantizedLayer):
+        for kernel, quantizer in target.kernels():
+            quantizer.initialise_scale(kernel)
 
 
-def _relative_path(layer: Layer, variable: keras.Variable) -> str:
-    """A variable's path below its layer; what is above depends on where the layer was built."""
-    return f"/{variable.path}".rpartition(f"/{layer.name}/")[2]
+def _own_weights(layer: Layer) -> list[keras.Variable]:
+    """A layer's weights, without the state of quantizers."""
+    quantizers = [quantizer for _, quantizer in layer.kernels()] if isinstance(layer, QuantizedLayer) else []
+    state = {id(variable) for quantizer in quantizers for variable in quantizer.weights}
+    return [variable for variable in layer.weights if id(variable) not in state]
 
 
 def _check_model(model) -> None:

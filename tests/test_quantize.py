@@ -117,7 +117,17 @@ def test_what_is_not_known_stays_float_and_is_listed_once():
     assert total_bits(model_kernels(quantized)) == 32 * (4 * 12 + 3 * 12) + 8 * 9 + 8 * 6
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        quantize_model(model, exclude=[keras.layers.LSTM, "lstm_cell"])
+        quantize_model(model, exclude=keras.layers.LSTM)
+
+
+def test_a_known_layer_inside_an_unknown_one_is_listed_too():
+    inputs = keras.Input((4, 6))
+    x = keras.layers.TimeDistributed(keras.layers.Dense(3, name="inside"), name="wrapper")(inputs)
+    x = keras.layers.MultiHeadAttention(2, 3, name="attention")(x, x)
+    model = keras.Model(inputs, keras.layers.Dense(2, name="head")(x))
+    with pytest.warns(SkippedLayersWarning, match=r"'inside' \(Dense\).*'query' \(EinsumDense\)"):
+        quantized = quantize_model(model)
+    assert {layer.name for layer in quantized_layers(quantized)} == {"head"}
 
 
 def test_dequantize_gives_plain_keras_layers_on_the_grid(tmp_path):

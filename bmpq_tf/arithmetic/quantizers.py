@@ -51,6 +51,8 @@ def fake_quantize(weights, scale, bits, on_gradient: Callable[[tf.Tensor], None]
         integers = tf.clip_by_value(tf.round(ratio), low, high)
 
         def grad(upstream):
+            # Embedding's lookups send slices.
+            upstream = tf.convert_to_tensor(upstream)
             if on_gradient is not None:
                 on_gradient(upstream)
             inside = tf.logical_and(ratio >= low, ratio <= high)

@@ -10,11 +10,63 @@ class QuantDense(QuantizedLayer, keras.layers.Dense):
     """`keras.layers.Dense` with a quantized kernel, one scale an output unit."""
 
 
+def _einsum_output_axes(layer: keras.layers.EinsumDense) -> tuple[int, ...]:
+    """The kernel's axes whose letters are in the output: those are not summed over."""
+    operands, output = layer.equation.replace(" ", "").split("->")
+    letters = operands.split(",")[1]
+    return tuple(axis - len(letters) for axis, letter in enumerate(letters) if letter in output)
+
+
+@register(keras.layers.EinsumDense, kernel=_einsum_output_axes)
+class QuantEinsumDense(QuantizedLayer, keras.layers.EinsumDense):
+    """`keras.layers.EinsumDense` with a quantized kernel, one scale for each of its axes' positions that reach the output."""
+
+
+@register(keras.layers.Embedding, embeddings=(-1,))
+class QuantEmbedding(QuantizedLayer, keras.layers.Embedding):
+    """`keras.layers.Embedding` with a quantized table, one scale for each position of the vectors: rows would cost one each."""
+
+
+@register(keras.layers.Conv1D, kernel=(-1,))
+class QuantConv1D(QuantizedLayer, keras.layers.Conv1D):
+    """`keras.layers.Conv1D` with a quantized kernel, one scale a filter."""
+
+
 @register(keras.layers.Conv2D, kernel=(-1,))
 class QuantConv2D(QuantizedLayer, keras.layers.Conv2D):
     """`keras.layers.Conv2D` with a quantized kernel, one scale a filter."""
 
 
+@register(keras.layers.Conv3D, kernel=(-1,))
+class QuantConv3D(QuantizedLayer, keras.layers.Conv3D):
+    """`keras.layers.Conv3D` with a quantized kernel, one scale a filter."""
+
+
+@register(keras.layers.Conv1DTranspose, kernel=(-2,))
+class QuantConv1DTranspose(QuantizedLayer, keras.layers.Conv1DTranspose):
+    """`keras.layers.Conv1DTranspose` with a quantized kernel, one scale a filter."""
+
+
+@register(keras.layers.Conv2DTranspose, kernel=(-2,))
+class QuantConv2DTranspose(QuantizedLayer, keras.layers.Conv2DTranspose):
+    """`keras.layers.Conv2DTranspose` with a quantized kernel, one scale a filter."""
+
+
+@register(keras.layers.DepthwiseConv1D, kernel=(-2, -1))
+class QuantDepthwiseConv1D(QuantizedLayer, keras.layers.DepthwiseConv1D):
+    """`keras.layers.DepthwiseConv1D` with a quantized kernel, one scale for each input channel and multiplier."""
+
+
 @register(keras.layers.DepthwiseConv2D, kernel=(-2, -1))
 class QuantDepthwiseConv2D(QuantizedLayer, keras.layers.DepthwiseConv2D):
     """`keras.layers.DepthwiseConv2D` with a quantized kernel, one scale for each input channel and multiplier."""
+
+
+@register(keras.layers.SeparableConv1D, depthwise_kernel=(-2, -1), pointwise_kernel=(-1,))
+class QuantSeparableConv1D(QuantizedLayer, keras.layers.SeparableConv1D):
+    """`keras.layers.SeparableConv1D` with two quantized kernels, each with a width of its own."""
+
+
+@register(keras.layers.SeparableConv2D, depthwise_kernel=(-2, -1), pointwise_kernel=(-1,))
+class QuantSeparableConv2D(QuantizedLayer, keras.layers.SeparableConv2D):
+    """`keras.layers.SeparableConv2D` with two quantized kernels, each with a width of its own."""

@@ -10,6 +10,9 @@ import tensorflow as tf
 from bmpq_tf.layers.config import QuantizerConfig
 from bmpq_tf.layers.kernel_quantizer import KernelQuantizer
 
+# Axes of a kernel that are output channels, or how to tell them for a layer.
+ChannelAxes = tuple[int, ...] | Callable[[keras.layers.Layer], tuple[int, ...]]
+
 
 class QuantizedLayer:
     """Gives a Keras layer kernels that are fake-quantized whenever they are read.
@@ -18,12 +21,13 @@ class QuantizedLayer:
     class's own, with one more keyword: `quantizer`, a `QuantizerConfig` or the plain dict of one.
     """
 
-    kernel_channel_axes: dict[str, tuple[int, ...]] = {}
+    kernel_channel_axes: dict[str, "ChannelAxes"] = {}
 
     def __init__(self, *args, quantizer=None, **kwargs):
         super().__init__(*args, **kwargs)
         self.quantizer = QuantizerConfig.of(quantizer)
-        for attribute, axes in self.kernel_channel_axes.items():
+        for attribute, channel_axes in self.kernel_channel_axes.items():
+            axes = channel_axes(self) if callable(channel_axes) else channel_axes
             setattr(self, f"{attribute}_quantizer", KernelQuantizer(self.quantizer, axes, name=f"{attribute}_quantizer", trainable=self.trainable))
 
     def add_weight(self, *args, name=None, **kwargs):
@@ -59,15 +63,16 @@ class Entry:
 
     float_class: type[keras.layers.Layer]
     quantized_class: type[keras.layers.Layer]
-    kernel_channel_axes: dict[str, tuple[int, ...]]
+    kernel_channel_axes: dict[str, ChannelAxes]
 
 
 _BY_FLOAT_CLASS: dict[type, Entry] = {}
 _BY_QUANTIZED_CLASS: dict[type, Entry] = {}
 
 
-def register(float_class: type[keras.layers.Layer], **kernel_channel_axes: tuple[int, ...]) -> Callable[[type], type]:
-    """Decorates the quantized twin of `float_class`; the keywords name its kernels and their output-channel axes."""
+def register(float_class: type[keras.layers.Layer], **kernel_channel_axes: ChannelAxes) -> Callable[[type], type]:
+    """Decorates the quantized twin of `float_class`; the keywords name its kernels and their output-channel axes,
+    or a function that tells a layer's axes."""
 
     def decorate(quantized_class: type) -> type:
         quantized_class.kernel_channel_axes = kernel_channel_axes

@@ -6,17 +6,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from layer_examples import EXAMPLES, example_inputs
 
 from bmpq_tf.arithmetic import bit_planes
 from bmpq_tf.kernels import model_kernels, read
 from bmpq_tf.layers import QuantizerConfig, registered
 
-# How to build each layer, and the shape of one of its inputs. A new entry needs a line here, or the first test fails.
-EXAMPLES = {
-    "Dense": ({"units": 3}, (5,)),
-    "Conv2D": ({"filters": 3, "kernel_size": 3, "padding": "same"}, (5, 5, 2)),
-    "DepthwiseConv2D": ({"kernel_size": 3, "depth_multiplier": 2, "padding": "same"}, (5, 5, 2)),
-}
 ENTRIES = {entry.float_class.__name__: entry for entry in registered()}
 
 
@@ -36,9 +31,8 @@ class TestRegisteredLayer:
         inputs = keras.Input(shape)
         model = keras.Model(inputs, layer(inputs))
         model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
-        generator = np.random.default_rng(0)
-        x = generator.standard_normal((8, *shape)).astype("float32")
-        return model, layer, x, generator.standard_normal((8, *model.output_shape[1:])).astype("float32")
+        x = example_inputs(name, 8)
+        return model, layer, x, np.random.default_rng(1).standard_normal(model(x).shape).astype("float32")
 
     def test_signature_is_the_parents_and_quantizer(self, name):
         ours = inspect.signature(ENTRIES[name].quantized_class).parameters
@@ -105,7 +99,7 @@ class TestRegisteredLayer:
             with tf.GradientTape() as tape:
                 tape.watch(list(quantized.values()))
                 loss = tf.reduce_mean((plain_call(layer, quantized, inputs) - targets) ** 2)
-            gradients = tape.gradient(loss, quantized)
+            gradients = {path: tf.convert_to_tensor(gradient) for path, gradient in tape.gradient(loss, quantized).items()}
             for kernel, quantizer in layer.kernels():
                 scale = quantizer.scale(kernel.value)
                 expected[kernel.path].append((gradients[kernel.path], bit_planes.normalised_bit_gradient(gradients[kernel.path], scale, bits)))
