@@ -53,9 +53,9 @@ def statistical(weights, bits, channel_axes: Sequence[int]) -> tf.Tensor:
 def learned(base, log_gain) -> tf.Tensor:
     """`S = base * exp(log_gain)`: positive whatever the optimizer does, and at `base` while `log_gain` is 0.
 
-    In the log domain (as TQT, Jain et al. 2020) the gradient is `S * dL/dS`, which does not grow when a scale shrinks: LSQ's own
-    parametrisation ran away within five steps of SGD at rate 0.1 behind BatchNorm. Adam changes a scale by about its learning
-    rate, relatively. Weight decay pulls towards `base`, not towards zero or one.
+    In the log domain (as TQT, Jain et al. 2020) the gradient is `S * dL/dS`, which does not grow when a scale shrinks. Steps of
+    LSQ's relative size, `dL/dS / S / sqrt(n * hi)`, ran to NaN within five steps of SGD at rate 0.1 behind BatchNorm (tried here,
+    8 bits, from scratch). Adam changes a scale by about its learning rate, relatively. Weight decay pulls towards `base`, not towards zero or one.
     """
     return tf.stop_gradient(base) * tf.exp(log_gain)
 
