@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from bmpq_tf import sensitivity as sensitivities
-from bmpq_tf.allocation import Solution, allocate
+from bmpq_tf.allocation import AllocationError, Solution, allocate
 from bmpq_tf.budget import FLOAT_BITS, Budget, InfeasibleBudgetError
 from bmpq_tf.kernels import KernelState, allocation_history, compression, measurement, model_kernels, read, total_bits, within
 from bmpq_tf.sensitivity import Measurement
@@ -155,7 +155,12 @@ class BMPQCallback(keras.callbacks.Callback):
         except InfeasibleBudgetError as error:
             self._say(f"epoch {epoch + 1}: no gradients reached {', '.join(sorted(unreached))}; the widths stay. {error}")
             return
-        solution, measured = self._solve(states, [uses for uses in seen if uses])
+        try:
+            solution, measured = self._solve(states, [uses for uses in seen if uses])
+        except AllocationError as error:
+            # The training so far is worth more than this decision; over budget at the end is told there.
+            warnings.warn(f"No allocation before epoch {epoch + 1}; the widths stay. {error}", stacklevel=2)
+            return
         changed = self._assign(solution)
         self._record(epoch, solution, measured)
         self._reset()

@@ -96,7 +96,7 @@ def measurement(state: KernelState, uses_per_step: float = 1.0) -> Measurement:
 
 
 def read(variable: keras.Variable) -> np.ndarray:
-    """Returns a variable's value; where replicas hold parts of a sum, their sum."""
+    """Returns a variable's value."""
     return tf.convert_to_tensor(variable.value).numpy()
 
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 from conftest import compiled, small_data, small_model
 
 import bmpq_tf
-from bmpq_tf import BMPQCallback, InfeasibleBudgetError, quantize_model
+from bmpq_tf import AllocationError, BMPQCallback, InfeasibleBudgetError, callbacks, kernels, quantize_model
 from bmpq_tf.allocation import allocate
 from bmpq_tf.callbacks import reset_slots
 from bmpq_tf.kernels import measurement, model_kernels, read, stored_budget, total_bits
@@ -99,9 +99,9 @@ def test_permuting_the_sensitivities_changes_the_allocation():
     model = compiled(quantize_model(small_model(), (2, 4, 8), pin=None))
     model.fit(IMAGES, LABELS, verbose=0)
     states = model_kernels(model)
-    kernels = [state.kernel for state in states]
+    inventory = [state.kernel for state in states]
     # Room for 8 bits in the large kernel, or in the three small ones.
-    limits = bmpq_tf.Budget.parse("7 bits").limits(kernels)
+    limits = bmpq_tf.Budget.parse("7 bits").limits(inventory)
     factors = np.float32([1.0, 1e-3, 1e3, 1e-3])
 
     def allocation(order):
@@ -110,7 +110,7 @@ def test_permuting_the_sensitivities_changes_the_allocation():
             measured = measurement(state)
             measured.gradient_abs[...] = factor
             table.append(costs(measured, state.kernel.candidates))
-        return allocate(kernels, table, limits).bits
+        return allocate(inventory, table, limits).bits
 
     assert allocation([0, 1, 2, 3]) != allocation([2, 0, 1, 3])
 
@@ -171,6 +171,25 @@ def test_a_kernel_that_no_gradient_reaches_keeps_its_width_and_is_named(capsys):
         model.fit(IMAGES, LABELS, epochs=3, verbose=0, callbacks=[BMPQCallback("10x")])
     assert {state.layer.name: state.bits for state in model_kernels(model)} == {"unused": 4, "hidden": 2, "used": 4}
     assert "without gradients, so kept: unused/kernel" in capsys.readouterr().out
+
+
+def test_a_solver_that_fails_does_not_end_the_training(monkeypatch):
+    def failing(*arguments, **keywords):
+        raise AllocationError("no answer in time")
+
+    monkeypatch.setattr(callbacks, "allocate", failing)
+    with pytest.warns(UserWarning, match=r"the widths stay. no answer in time|over the budget") as caught:
+        _, history = fitted(BMPQCallback("10x", verbose=0), epochs=3)
+    assert len(history.history["loss"]) == 3
+    assert sum("the widths stay. no answer in time" in str(warning.message) for warning in caught) == 2
+
+
+def test_the_best_epochs_weights_come_back_with_their_widths():
+    stopping = keras.callbacks.EarlyStopping(monitor="loss", patience=99, restore_best_weights=True, start_from_epoch=1)
+    model = compiled(quantize_model(small_model(), (2, 4)))
+    model.fit(IMAGES, LABELS, epochs=4, verbose=0, callbacks=[BMPQCallback("10x", verbose=0), stopping])
+    assert stopping.best_epoch >= 1
+    assert kernels.within(bmpq_tf.Budget(compression=10), model_kernels(model))
 
 
 def test_one_line_an_allocation(capsys):

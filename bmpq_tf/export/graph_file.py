@@ -80,11 +80,6 @@ def add_signature(model, input_names: list[str], output_names: list[str]) -> Non
     model.signatureDefs = [signature]
 
 
-def serialise(model) -> bytes:
-    """Returns the model as a TFLite file's content."""
-    return bytes(fb.convert_object_to_bytearray(model))
-
-
 def _in_order(subgraph, indices) -> list[int]:
     """The converter may order inputs by its own lights; theirs are named input_0, input_1, ..."""
     number = {int(index): int(tensor_name(subgraph.tensors[index]).split("input_")[1].split(":")[0]) for index in indices}

@@ -47,7 +47,7 @@ class KernelQuantizer(keras.layers.Layer):
 
     def build(self, kernel_shape):
         def state(name, shape=(), value=0.0, trainable=False):
-            # Replicas add to accumulators of their own; a read in cross-replica context sums them.
+            # Keras's default is none, with which replicas could not share the variable; several devices are not tested yet.
             aggregation = "sum" if name in _ACCUMULATORS else "mean"
             return self.add_weight(
                 name=name, shape=shape, initializer=keras.initializers.Constant(value), trainable=trainable, autocast=False,

@@ -154,7 +154,7 @@ def test_integers_that_differ_leave_no_file(tmp_path, monkeypatch):
         data = np.array(content.buffers[tensor.buffer].data)
         data[0] ^= 1
         content.buffers[tensor.buffer].data = data
-        return graph_file.serialise(content)
+        return bytes(graph_file.fb.convert_object_to_bytearray(content))
 
     monkeypatch.setattr(packing, "pack", corrupted)
     with pytest.raises(ExportError, match="does not hold the integers of kernel"):

@@ -69,7 +69,7 @@ class TestRegisteredLayer:
                 assert theirs.width == 2
             np.testing.assert_array_equal(model.predict(x, verbose=0), other.predict(x, verbose=0))
 
-    def test_the_float_kernel_is_saved_and_the_quantized_one_is_used(self, name, tmp_path):
+    def test_what_reads_as_the_kernel_is_quantized_and_the_float_one_is_kept(self, name):
         _model, layer, _, _ = self.model(name)
         for kernel, quantizer in layer.kernels():
             quantizer.set_width(2, kernel)
