@@ -127,7 +127,9 @@ def _clone(model: keras.Model, twin: Callable[[Layer], Layer | None]) -> keras.M
 
     def replace(layer: Layer) -> Layer:
         clone = twin(layer) or type(layer).from_config(layer.get_config())
-        pairs.append((layer, clone))
+        # Operators such as `x + 3.0` come here too; they have no weights.
+        if isinstance(layer, Layer):
+            pairs.append((layer, clone))
         return clone
 
     copy = keras.models.clone_model(model, clone_function=replace, recursive=True)

@@ -178,3 +178,12 @@ def test_dequantize_needs_quantized_layers():
         dequantize_model(small_model())
     with pytest.raises(TypeError, match="Expected a Keras 3 model"):
         quantize_model("model.keras")
+
+
+def test_operators_between_layers_are_kept():
+    inputs = keras.Input((4,))
+    x = keras.layers.Dense(3, name="dense")(inputs)
+    float_model = keras.Model(inputs, keras.ops.relu(x + 3.0) * x)
+    model = quantize_model(float_model, pin=None)
+    data = np.linspace(-2, 2, 8, dtype="float32").reshape(2, 4)
+    np.testing.assert_allclose(model(data), float_model(data), atol=0.2)
