@@ -8,9 +8,7 @@ import keras
 from bmpq_tf import graph
 from bmpq_tf.layers import QuantizedLayer, QuantizerConfig, entry_for, quantized_entry_for
 from bmpq_tf.layers.config import checked_candidates
-
-Layer = keras.layers.Layer
-Selector = str | type | Callable[[Layer], bool]
+from bmpq_tf.selectors import Layer, Selector, as_list, matcher
 
 
 class SkippedLayersWarning(UserWarning):
@@ -59,8 +57,8 @@ def quantize_model(
     candidates = checked_candidates(candidate_bits)
     (pinned_width,) = checked_candidates(pinned_bits)
     leaves = graph.leaf_layers(model)
-    chosen = _matcher(layers, leaves, "layers") if layers is not None else lambda layer: True
-    named = _matcher(exclude, leaves, "exclude")
+    chosen = matcher(layers, leaves, "layers") if layers is not None else lambda layer: True
+    named = matcher(exclude, leaves, "exclude")
     left_out = {id(part) for layer in leaves if named(layer) for part in layer._flatten_layers()}
     pinned = _pin_matcher(model, pin, leaves)
 
@@ -172,48 +170,15 @@ def _check_model(model) -> None:
 
 
 def _pin_matcher(model, pin, leaves) -> Callable[[Layer], bool]:
-    selectors = _as_list(pin)
+    selectors = as_list(pin)
     ends: list[Layer] = []
     if "first" in selectors or "last" in selectors:
         first, last = graph.first_and_last(model, lambda layer: bool(entry_for(layer) or _weighted(layer)))
         ends = [*(first if "first" in selectors else ()), *(last if "last" in selectors else ())]
     end_ids = {id(part) for layer in ends for part in layer._flatten_layers()}
-    named = _matcher([s for s in selectors if s not in ("first", "last")], leaves, "pin")
+    named = matcher([s for s in selectors if s not in ("first", "last")], leaves, "pin")
     return lambda layer: id(layer) in end_ids or named(layer)
 
 
 def _weighted(layer) -> bool:
     return isinstance(layer, Layer) and any(graph.kernel_variables(part) for part in layer._flatten_layers())
-
-
-def _as_list(selectors) -> list:
-    if selectors is None:
-        return []
-    if isinstance(selectors, (str, type)) or callable(selectors):
-        return [selectors]
-    return list(selectors)
-
-
-def _matcher(selectors, leaves: list[Layer], argument: str) -> Callable[[Layer], bool]:
-    """Turns names, classes and predicates into one predicate; a name that no layer has is an error."""
-    listed = _as_list(selectors)
-    names = {layer.name for layer in leaves}
-    for selector in listed:
-        if isinstance(selector, str) and selector not in names:
-            raise ValueError(f"No layer is called {selector!r}. Received: {argument}={selectors!r}. Layers: {', '.join(sorted(names))}.")
-        if not isinstance(selector, str) and not callable(selector):
-            raise ValueError(f"{argument} takes layer names, classes and predicates. Received: {selector!r} in {argument}={selectors!r}.")
-
-    def matches(layer: Layer) -> bool:
-        for selector in listed:
-            if isinstance(selector, str):
-                hit = layer.name == selector
-            elif isinstance(selector, type):
-                hit = isinstance(layer, selector)
-            else:
-                hit = bool(selector(layer))
-            if hit:
-                return True
-        return False
-
-    return matches

@@ -16,7 +16,8 @@ from bmpq_tf.layers.core import (
     QuantSeparableConv2D,
 )
 from bmpq_tf.layers.kernel_quantizer import KernelQuantizer
-from bmpq_tf.layers.quantized_layer import QuantizedLayer, entry_for, quantized_entry_for, registered
+from bmpq_tf.layers.quantized_layer import QuantizedLayer
+from bmpq_tf.layers.registry import entry_for, quantized_entry_for, registered
 
 __all__ = [
     "KernelQuantizer",

@@ -2,7 +2,8 @@
 
 import keras
 
-from bmpq_tf.layers.quantized_layer import QuantizedLayer, register
+from bmpq_tf.layers.quantized_layer import QuantizedLayer
+from bmpq_tf.layers.registry import register
 
 
 @register(keras.layers.Dense, kernel=(-1,))

@@ -1,0 +1,42 @@
+"""Choosing layers by name, class or predicate."""
+
+from collections.abc import Callable
+
+import keras
+
+Layer = keras.layers.Layer
+Selector = str | type | Callable[[Layer], bool]
+
+
+def as_list(selectors) -> list:
+    """Returns one selector, several or none as a list."""
+    if selectors is None:
+        return []
+    if isinstance(selectors, (str, type)) or callable(selectors):
+        return [selectors]
+    return list(selectors)
+
+
+def matcher(selectors, leaves: list[Layer], argument: str) -> Callable[[Layer], bool]:
+    """Turns names, classes and predicates into one predicate; a name that no layer has is an error."""
+    listed = as_list(selectors)
+    names = {layer.name for layer in leaves}
+    for selector in listed:
+        if isinstance(selector, str) and selector not in names:
+            raise ValueError(f"No layer is called {selector!r}. Received: {argument}={selectors!r}. Layers: {', '.join(sorted(names))}.")
+        if not isinstance(selector, str) and not callable(selector):
+            raise ValueError(f"{argument} takes layer names, classes and predicates. Received: {selector!r} in {argument}={selectors!r}.")
+
+    def matches(layer: Layer) -> bool:
+        for selector in listed:
+            if isinstance(selector, str):
+                hit = layer.name == selector
+            elif isinstance(selector, type):
+                hit = isinstance(layer, selector)
+            else:
+                hit = bool(selector(layer))
+            if hit:
+                return True
+        return False
+
+    return matches
