@@ -11,19 +11,35 @@ Layer = keras.layers.Layer
 
 def leaf_layers(model: Layer) -> list[Layer]:
     """Returns every layer below `model` that is no model itself, each once, sublayers of layers included."""
-    return [layer for layer in model._flatten_layers(include_self=False) if not isinstance(layer, keras.Model)]
+    return [layer for layer in sublayers(model) if not isinstance(layer, keras.Model)]
+
+
+def sublayers(layer: Layer) -> list[Layer]:
+    """Returns every layer below `layer`, however deep, each once, a layer before what is inside it."""
+    found: dict[int, Layer] = {}
+    pending = list(layer._layers)
+    while pending:
+        part = pending.pop(0)
+        if id(part) not in found:
+            found[id(part)] = part
+            pending = [*part._layers, *pending]
+    return list(found.values())
 
 
 def quantized_layers(model: Layer) -> list[QuantizedLayer]:
     """Returns the quantized layers of a model, however deep, each once, in the model's order."""
-    return [layer for layer in model._flatten_layers() if isinstance(layer, QuantizedLayer)]
+    return [layer for layer in [model, *sublayers(model)] if isinstance(layer, QuantizedLayer)]
 
 
 def kernel_variables(layer: Layer) -> list[keras.Variable]:
-    """Returns the layer's own weights with two axes or more: what counts as a kernel where no registry says."""
+    """Returns the layer's own weights with two axes or more: what counts as a kernel where no registry says.
+
+    What a layer inside holds too (as under `SpectralNormalization`) is that layer's.
+    """
     if isinstance(layer, (KernelQuantizer, QuantizedLayer)):
         return []
-    return [variable for variable in layer._trainable_variables if len(variable.shape) >= 2]
+    inside = {id(variable) for part in sublayers(layer) for variable in part._trainable_variables}
+    return [variable for variable in layer._trainable_variables if len(variable.shape) >= 2 and id(variable) not in inside]
 
 
 def first_and_last(model: keras.Model, weighted: Callable[[Layer], bool]) -> tuple[list[Layer], list[Layer]]:
@@ -45,8 +61,8 @@ def _clean_forward(model, clean_inputs: list[bool], weighted, found: dict[int, L
     clean = {id(tensor): mark for tensor, mark in zip(_flat(graph.inputs), clean_inputs, strict=True)}
     for node in _nodes_in_order(graph):
         marks = [clean.get(id(tensor), False) for tensor in node.input_tensors]
-        if is_graph(node.operation):
-            outputs = _clean_forward(node.operation, marks, weighted, found)
+        if (inner := graph_inside(node.operation)) is not None:
+            outputs = _clean_forward(inner, marks, weighted, found)
         elif any(marks) and weighted(node.operation):
             found[id(node.operation)] = node.operation
             outputs = [False] * len(node.output_tensors)
@@ -64,8 +80,8 @@ def _clean_backward(model, clean_outputs: list[bool], weighted, found: dict[int,
         clean[id(tensor)] = clean.get(id(tensor), False) or mark
     for node in reversed(list(_nodes_in_order(graph))):
         marks = [clean.get(id(tensor), False) for tensor in node.output_tensors]
-        if is_graph(node.operation):
-            inputs = _clean_backward(node.operation, marks, weighted, found)
+        if (inner := graph_inside(node.operation)) is not None:
+            inputs = _clean_backward(inner, marks, weighted, found)
         elif any(marks) and weighted(node.operation):
             found[id(node.operation)] = node.operation
             continue
@@ -84,6 +100,12 @@ def structured_inputs(model: keras.Model, flat: list):
 def is_graph(operation) -> bool:
     """Whether this is a functional or sequential model, whose layers can be replaced by cloning."""
     return isinstance(operation, keras.Model) and hasattr(_graph(operation), "_nodes_by_depth")
+
+
+def graph_inside(operation):
+    """Returns the model that an operation is, or is a wrapper of (`TimeDistributed`); `None` where it is neither."""
+    inner = operation.layer if isinstance(operation, keras.layers.TimeDistributed) else operation
+    return inner if is_graph(inner) else None
 
 
 def _graph(model):

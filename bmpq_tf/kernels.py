@@ -44,7 +44,7 @@ class KernelState:
 
 def model_kernels(model: keras.Model) -> list[KernelState]:
     """Returns every kernel of a model once, in the model's order: quantized ones, and the float ones that count 32 bits."""
-    states = []
+    states, seen = [], set()
     for layer in [model, *graph.leaf_layers(model)]:
         if isinstance(layer, QuantizedLayer):
             for variable, quantizer in layer.kernels():
@@ -59,7 +59,9 @@ def model_kernels(model: keras.Model) -> list[KernelState]:
                 )
                 states.append(KernelState(kernel, variable, quantizer, layer))
         else:
-            for variable in graph.kernel_variables(layer):
+            # A tied kernel is a weight of several layers.
+            for variable in [variable for variable in graph.kernel_variables(layer) if id(variable) not in seen]:
+                seen.add(id(variable))
                 kernel = Kernel(variable.path, math.prod(variable.shape), (FLOAT_BITS,), macs=_macs(layer, variable))
                 states.append(KernelState(kernel, variable, None, layer))
     return states

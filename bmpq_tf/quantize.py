@@ -1,18 +1,19 @@
 """From a float Keras model to a quantized one and back, by cloning: the models handed in stay as they are."""
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import keras
 
 from bmpq_tf import graph
-from bmpq_tf.layers import QuantizedLayer, QuantizerConfig, entry_for, quantized_entry_for
+from bmpq_tf.layers import KernelQuantizer, QuantizedLayer, QuantizerConfig, entry_for, quantized_entry_for
 from bmpq_tf.layers.config import checked_candidates
-from bmpq_tf.selectors import Layer, Selector, as_list, matcher
+from bmpq_tf.obstacles import check_not_quantized_by_keras, find_obstacles
+from bmpq_tf.selectors import Layer, Selector, as_list, covered
 
 
 class SkippedLayersWarning(UserWarning):
-    """Layers with kernels that stay float because no quantized twin is registered for them."""
+    """Layers with kernels that stay float, because the registry does not know them or quantizing them would break something."""
 
 
 def quantize_model(
@@ -23,6 +24,7 @@ def quantize_model(
     exclude: Selector | Iterable[Selector] | None = None,
     pin: str | Selector | Iterable[Selector] | None = ("first", "last"),
     pinned_bits: int = 8,
+    overrides: Mapping[Selector, int | Iterable[int]] | None = None,
     scale: str = "learned",
     granularity: str = "channel",
     track_sensitivity: bool = True,
@@ -32,11 +34,14 @@ def quantize_model(
     Args:
         model: a built functional or sequential model; nested models and shared layers are kept as such.
         candidate_bits: widths that the allocation may choose from, integers from 2 to 8. Training starts at the widest.
-        layers: which layers to quantize, by name, class or predicate, one or several; all that are known by default.
+        layers: which layers to quantize, by name, class or predicate, one or several; all that are known by default. Here and
+            below, a layer that holds others (attention, recurrent layers, `TimeDistributed`) stands for those inside too.
         exclude: which of those to leave float; their kernels count 32 bits a weight against a budget.
         pin: layers held at `pinned_bits`: `"first"` (a path from an input meets no weighted layer before it), `"last"`
             (likewise towards an output), names, classes or predicates; `None` pins nothing.
         pinned_bits: the width of pinned layers.
+        overrides: other candidates for some layers, by name, class or predicate, such as `{"head": (4, 8), keras.layers.Embedding: 8}`.
+            A later one wins over an earlier one, and any of them over `pin`.
         scale: `"learned"` (LSQ), `"statistical"` or `"max_abs"`.
         granularity: one scale per output `"channel"`, or one per `"tensor"`.
         track_sensitivity: whether training accumulates bit gradients; `BMPQCallback` needs them.
@@ -46,55 +51,59 @@ def quantize_model(
 
     Raises:
         TypeError: the model is subclassed, so its layers cannot be replaced from outside.
-        ValueError: it is not built, is quantized already, an argument is not understood, or nothing would be quantized.
+        ValueError: it is not built, is quantized already (by us or by Keras), an argument is not understood, an override is for
+            layers that stay float or cannot be exported at that width, or nothing would be quantized.
 
     Warns:
-        SkippedLayersWarning: once, with a list, if layers with kernels stay float because they are not known.
+        SkippedLayersWarning: once, if layers with kernels stay float; it lists each with the reason.
     """
     _check_model(model)
     if graph.quantized_layers(model):
         raise ValueError(f"Model '{model.name}' has quantized layers already. Use it as it is, or dequantize_model(model) first.")
+    check_not_quantized_by_keras(model)
     candidates = checked_candidates(candidate_bits)
     (pinned_width,) = checked_candidates(pinned_bits)
     leaves = graph.leaf_layers(model)
-    chosen = matcher(layers, leaves, "layers") if layers is not None else lambda layer: True
-    named = matcher(exclude, leaves, "exclude")
-    left_out = {id(part) for layer in leaves if named(layer) for part in layer._flatten_layers()}
-    pinned = _pin_matcher(model, pin, leaves)
+    chosen = covered(layers, leaves, "layers") if layers is not None else {id(layer) for layer in leaves}
+    left_out = covered(exclude, leaves, "exclude")
+    pinned = _pinned(model, pin, leaves)
+    own_candidates = _own_candidates(overrides, leaves)
+    obstacles = find_obstacles(model)
 
-    replaced: set[int] = set()
-
-    def twin(layer: Layer) -> Layer | None:
+    def config(layer: Layer) -> QuantizerConfig | None:
+        """What the kernels of this very layer are told; `None` where they stay float."""
         entry = entry_for(layer)
-        if entry is None or not chosen(layer) or id(layer) in left_out:
+        if entry is None or entry.is_composite or id(layer) not in chosen or id(layer) in left_out or id(layer) in obstacles:
             return None
-        replaced.add(id(layer))
-        is_pinned = pinned(layer)
-        config = QuantizerConfig(
-            candidate_bits=(pinned_width,) if is_pinned else candidates,
+        overridden = own_candidates.get(id(layer))
+        is_pinned = id(layer) in pinned and overridden is None
+        return QuantizerConfig(
+            candidate_bits=overridden or ((pinned_width,) if is_pinned else candidates),
             pinned=is_pinned,
             scale=scale,
             granularity=granularity,
             track_sensitivity=track_sensitivity,
         )
-        return entry.quantized_class.from_config({**layer.get_config(), "quantizer": config.to_dict()})
 
-    quantized = _clone(model, twin)
-    if not replaced:
+    configs = {id(layer): found for layer in leaves if (found := config(layer)) is not None}
+    skipped = [layer for layer in leaves if graph.kernel_variables(layer) and id(layer) in chosen and id(layer) not in {*configs, *left_out}]
+    reasons = "".join(f"\n- '{layer.name}' ({type(layer).__name__}): {obstacles[id(layer)]}" for layer in skipped)
+    _check_configs(configs, leaves, overrides, reasons)
+    if not configs:
         known = sorted({type(layer).__name__ for layer in leaves if layer.weights})
         raise ValueError(
             f"No layer of model '{model.name}' would be quantized. Received: layers={layers!r}, exclude={exclude!r}. "
-            f"Its layers with weights are of the classes {', '.join(known) or '(none)'}."
+            f"Its layers with weights are of the classes {', '.join(known) or '(none)'}. {reasons}"
         )
-    # A known layer inside an unknown one stays float too, since only whole layers are replaced.
-    skipped = [layer for layer in leaves if graph.kernel_variables(layer) and chosen(layer) and id(layer) not in replaced | left_out]
+
+    def twin(layer: Layer, config: dict) -> Layer | None:
+        quantizer = _quantizer_argument(layer, configs)
+        return None if quantizer is None else entry_for(layer).quantized_class.from_config({**config, "quantizer": quantizer})
+
+    quantized = _clone(model, twin)
     if skipped:
-        listed = ", ".join(f"'{layer.name}' ({type(layer).__name__})" for layer in skipped)
         warnings.warn(
-            f"These layers stay float and count 32 bits a weight, because bmpq_tf has no quantized twin for them or for what holds them: {listed}. "
-            "Name them in exclude= to silence this.",
-            SkippedLayersWarning,
-            stacklevel=2,
+            f"These layers stay float and count 32 bits a weight. Name them in exclude= to silence this.{reasons}", SkippedLayersWarning, stacklevel=2
         )
     return quantized
 
@@ -109,36 +118,70 @@ def dequantize_model(model: keras.Model) -> keras.Model:
     if not graph.quantized_layers(model):
         raise ValueError(f"Model '{model.name}' has no quantized layers. Make them with bmpq_tf.quantize_model(model).")
 
-    def twin(layer: Layer) -> Layer | None:
+    def twin(layer: Layer, config: dict) -> Layer | None:
         entry = quantized_entry_for(layer)
-        if entry is None:
-            return None
-        config = {key: value for key, value in layer.get_config().items() if key != "quantizer"}
-        return entry.float_class.from_config(config)
+        return None if entry is None else entry.float_class.from_config({key: value for key, value in config.items() if key != "quantizer"})
 
     return _clone(model, twin)
 
 
-def _clone(model: keras.Model, twin: Callable[[Layer], Layer | None]) -> keras.Model:
-    """Clones a model, each layer as its twin where it has one, and copies the weights."""
+def _quantizer_argument(layer: Layer, configs: dict[int, QuantizerConfig]) -> dict | None:
+    """Returns the `quantizer` of a layer's twin, for a composite with those of the layers inside; `None` where nothing is quantized."""
+    entry = entry_for(layer)
+    if entry is None or not entry.is_composite:
+        return configs[id(layer)].to_dict() if id(layer) in configs else None
+    if not any(id(part) in configs for part in graph.sublayers(layer)):
+        return None
+    return {"sublayers": {part.name: _quantizer_argument(part, configs) for part in layer._layers if entry_for(part)}}
+
+
+def _clone(model: keras.Model, twin: Callable[[Layer, dict], Layer | None]) -> keras.Model:
+    """Clones a model and copies the weights. `twin` makes a layer's copy from its config, or returns `None` for a copy of its class."""
     pairs: list[tuple[Layer, Layer]] = []
 
+    def rebuilt(layer: Layer) -> Layer:
+        if graph.is_graph(layer):
+            return keras.models.clone_model(layer, clone_function=rebuilt, recursive=True)
+        config = layer.get_config()
+        entry = entry_for(layer) or quantized_entry_for(layer)
+        for key, attribute in (entry.held if entry else {}).items():
+            held = getattr(layer, attribute)
+            serialize = keras.saving.serialize_keras_object
+            config[key] = [serialize(rebuilt(part)) for part in held] if isinstance(held, (list, tuple)) else serialize(rebuilt(held))
+        return twin(layer, config) or type(layer).from_config(config)
+
     def replace(layer: Layer) -> Layer:
-        clone = twin(layer) or type(layer).from_config(layer.get_config())
-        # Operators such as `x + 3.0` come here too; they have no weights.
-        if isinstance(layer, Layer):
-            pairs.append((layer, clone))
-        return clone
+        pairs.append((layer, rebuilt(layer)))
+        return pairs[-1][1]
 
     copy = keras.models.clone_model(model, clone_function=replace, recursive=True)
-    for layer, clone in pairs:
-        _copy_weights(layer, clone)
+    parts = [pair for layer, clone in pairs for pair in zip(_parts(layer), _parts(clone), strict=True)]
+    for part, clone in parts:
+        _copy_weights(part, clone)
+    _tie(parts)
     return copy
 
 
+def _parts(layer: Layer) -> list[Layer]:
+    """A layer and those inside it, without the quantizers, in an order that the twin has too."""
+    return [part for part in [layer, *graph.sublayers(layer)] if not isinstance(part, KernelQuantizer)]
+
+
+def _own_variables(layer: Layer) -> list[keras.Variable]:
+    """Sorted by attribute, which a layer and its twin share but for a leading underscore; those in lists come last, in order."""
+    attributes = {id(value): name.lstrip("_") for name, value in vars(layer).items() if isinstance(value, keras.Variable)}
+    return sorted([*layer._trainable_variables, *layer._non_trainable_variables], key=lambda variable: attributes.get(id(variable), "~"))
+
+
 def _copy_weights(source: Layer, target: Layer) -> None:
-    """Copies in the layers' own order: paths depend on where a layer was built, the order does not."""
-    for value, variable in zip(_own_weights(source), _own_weights(target), strict=True):
+    """Copies a layer's own weights, without those of the layers inside."""
+    values, variables = _own_variables(source), _own_variables(target)
+    if len(values) != len(variables):
+        raise ValueError(
+            f"Layer '{source.name}' ({type(source).__name__}) cannot be copied: a layer made from its config has {len(variables)} weights. "
+            f"Received: one with {len(values)} of its own. Weights that were added or replaced by hand are not in a config."
+        )
+    for value, variable in zip(values, variables, strict=True):
         variable.assign(value)
     if isinstance(source, QuantizedLayer):
         # What reads as `kernel` is on the grid; the variable behind it is the latent float weight.
@@ -149,11 +192,17 @@ def _copy_weights(source: Layer, target: Layer) -> None:
             quantizer.initialise_scale(kernel)
 
 
-def _own_weights(layer: Layer) -> list[keras.Variable]:
-    """A layer's weights, without the state of quantizers."""
-    quantizers = [quantizer for _, quantizer in layer.kernels()] if isinstance(layer, QuantizedLayer) else []
-    state = {id(variable) for quantizer in quantizers for variable in quantizer.weights}
-    return [variable for variable in layer.weights if id(variable) not in state]
+def _tie(parts: list[tuple[Layer, Layer]]) -> None:
+    """Gives copies of layers that shared a variable one variable again: cloned one by one, each has its own."""
+    copies: dict[int, keras.Variable] = {}
+    for part, clone in parts:
+        for source, copy in zip(_own_variables(part), _own_variables(clone), strict=True):
+            kept = copies.setdefault(id(source), copy)
+            for name in [name for name, value in vars(clone).items() if value is copy and kept is not copy]:
+                clone._tracker.unlock()
+                delattr(clone, name)
+                setattr(clone, name, kept)
+                clone._tracker.lock()
 
 
 def _check_model(model) -> None:
@@ -169,16 +218,43 @@ def _check_model(model) -> None:
         raise ValueError(f"Model '{model.name}' is not built, so its kernels have no shape yet. Give it an Input or call build().")
 
 
-def _pin_matcher(model, pin, leaves) -> Callable[[Layer], bool]:
+def _pinned(model, pin, leaves) -> set[int]:
     selectors = as_list(pin)
-    ends: list[Layer] = []
+    named = covered([selector for selector in selectors if selector not in ("first", "last")], leaves, "pin")
     if "first" in selectors or "last" in selectors:
-        first, last = graph.first_and_last(model, lambda layer: bool(entry_for(layer) or _weighted(layer)))
+        first, last = graph.first_and_last(model, _weighted)
         ends = [*(first if "first" in selectors else ()), *(last if "last" in selectors else ())]
-    end_ids = {id(part) for layer in ends for part in layer._flatten_layers()}
-    named = matcher([s for s in selectors if s not in ("first", "last")], leaves, "pin")
-    return lambda layer: id(layer) in end_ids or named(layer)
+        named |= {id(part) for layer in ends for part in [layer, *graph.sublayers(layer)]}
+    return named
 
 
 def _weighted(layer) -> bool:
-    return isinstance(layer, Layer) and any(graph.kernel_variables(part) for part in layer._flatten_layers())
+    return isinstance(layer, Layer) and any(graph.kernel_variables(part) for part in [layer, *graph.sublayers(layer)])
+
+
+def _own_candidates(overrides, leaves) -> dict[int, tuple[int, ...]]:
+    if overrides is not None and not isinstance(overrides, Mapping):
+        raise ValueError(f"overrides maps names, classes or predicates to widths, such as {{'head': (4, 8)}}. Received: overrides={overrides!r}.")
+    found = {}
+    for selector, bits in (overrides or {}).items():
+        widths = checked_candidates(bits, str(selector))
+        found.update(dict.fromkeys(covered(selector, leaves, "overrides"), widths))
+    return found
+
+
+def _check_configs(configs: dict[int, QuantizerConfig], leaves: list[Layer], overrides, reasons: str) -> None:
+    """Raises ValueError for widths that the file could not hold: of a layer that stays float, or beyond what its entry says."""
+    for selector in overrides or ():
+        if not covered(selector, leaves, "overrides") & set(configs):
+            raise ValueError(
+                f"overrides gives widths to layers that stay float, so neither training nor the exported file could hold them. "
+                f"Received: overrides={{{selector!r}: {overrides[selector]!r}}}.{reasons or ' None of them is known and chosen.'}"
+            )
+    for layer in leaves:
+        allowed = entry_for(layer).export_bits if id(layer) in configs else ()
+        too_much = sorted(set(configs[id(layer)].candidate_bits) - set(allowed)) if id(layer) in configs else []
+        if too_much:
+            raise ValueError(
+                f"An exported file cannot hold the kernels of '{layer.name}' ({type(layer).__name__}) at these widths. Received: {too_much}; "
+                f"it can at {list(allowed)}. Give it some of those in overrides=, or name it in exclude=."
+            )

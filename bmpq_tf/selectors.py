@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import keras
 
+from bmpq_tf import graph
+
 Layer = keras.layers.Layer
 Selector = str | type | Callable[[Layer], bool]
 
@@ -40,3 +42,9 @@ def matcher(selectors, leaves: list[Layer], argument: str) -> Callable[[Layer], 
         return False
 
     return matches
+
+
+def covered(selectors, leaves: list[Layer], argument: str) -> set[int]:
+    """Returns the ids of the layers that match, and of all layers inside them."""
+    matches = matcher(selectors, leaves, argument)
+    return {id(part) for layer in leaves if matches(layer) for part in [layer, *graph.sublayers(layer)]}

@@ -4,6 +4,7 @@ All of them return a positive float32 tensor that broadcasts against the kernel:
 not a channel axis reduced to 1.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
@@ -44,10 +45,27 @@ def statistical(weights, bits, channel_axes: Sequence[int]) -> tf.Tensor:
 
     At 8 bits the formula alone would span 22 mean absolute weights and leave most levels unused.
     """
+    if 0 in weights.shape:
+        # The mean of no weights is NaN; the maximum of none is the smallest scale.
+        return max_abs(weights, bits, channel_axes)
     _, high = integer_range(bits)
     axes = reduced_axes(len(weights.shape), channel_axes)
     spread = 2.0 * tf.reduce_mean(tf.abs(weights), axes, keepdims=True) / tf.sqrt(high)
     return tf.clip_by_value(spread, SMALLEST_SCALE, max_abs(weights, bits, channel_axes))
+
+
+def initial(weights, bits, channel_axes: Sequence[int]) -> tf.Tensor:
+    """Where a learned scale starts: `statistical`, and for a channel of zeros the scale of its tensor.
+
+    A learned scale does not follow the weights as the other rules do: at `SMALLEST_SCALE` a channel that starts at zero would clip
+    its first step away and get no gradient ever after. A tensor of zeros starts as if its weights were `+-1/sqrt(n)`, `n` to a channel.
+    """
+    scale = statistical(weights, bits, channel_axes)
+    axes = reduced_axes(len(weights.shape), channel_axes)
+    a_channel = max(math.prod(weights.shape[axis] for axis in axes), 1)
+    whole = statistical(weights, bits, ())
+    whole = tf.where(whole > SMALLEST_SCALE, whole, statistical(tf.fill([1] * len(weights.shape), a_channel**-0.5), bits, ()))
+    return tf.where(tf.reduce_any(weights != 0, axes, keepdims=True), scale, whole)
 
 
 def learned(base, log_gain) -> tf.Tensor:

@@ -1,5 +1,8 @@
 """A plain Keras model as a float TFLite model of builtin operators only."""
 
+import contextlib
+from collections.abc import Iterator
+
 import keras
 import tensorflow as tf
 
@@ -23,15 +26,41 @@ def to_float_tflite(model: keras.Model) -> bytes:
         structured = graph.structured_inputs(model, list(inputs))
         return keras.tree.flatten(model(structured, training=False))
 
-    # Without a trackable object the weights are frozen into constants, which folding and packing need.
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([answer.get_concrete_function()])
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
     try:
+        with _loops_unrolled(model):
+            function = answer.get_concrete_function()
+        # Without a trackable object the weights are frozen into constants, which folding and packing need.
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([function])
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
         return converter.convert()
     except Exception as error:
-        custom = sorted({f"'{layer.name}' ({type(layer).__name__})" for layer in model.layers if not type(layer).__module__.startswith("keras.")})
-        suspects = f" Layers that are not Keras's own: {', '.join(custom)}." if custom else ""
         raise ConversionError(
-            f"Model '{model.name}' does not convert to TFLite builtins: {str(error).strip().splitlines()[0]}.{suspects} "
+            f"Model '{model.name}' does not convert to TFLite builtins: {str(error).strip().splitlines()[0]}.{_suspects(model)} "
             "Replace what has no builtin, or build it from Keras layers."
         ) from error
+
+
+@contextlib.contextmanager
+def _loops_unrolled(model: keras.Model) -> Iterator[None]:
+    """TFLite's builtins have no loop over a batch of unknown size, so recurrent layers are converted step by step."""
+    unroll = {layer: layer.unroll for layer in graph.sublayers(model) if isinstance(layer, keras.layers.RNN)}
+    try:
+        for layer in unroll:
+            layer.unroll = True
+        yield
+    finally:
+        for layer, before in unroll.items():
+            layer.unroll = before
+
+
+def _suspects(model: keras.Model) -> str:
+    def named(layers) -> str:
+        return ", ".join(sorted({f"'{layer.name}' ({type(layer).__name__})" for layer in layers}))
+
+    layers = graph.sublayers(model)
+    custom = named(layer for layer in layers if not type(layer).__module__.startswith("keras."))
+    loops = named(layer for layer in layers if isinstance(layer, (keras.layers.RNN, keras.layers.TimeDistributed)))
+    said = f" Layers that are not Keras's own: {custom}." if custom else ""
+    if loops and any(None in tensor.shape[1:] for tensor in model.inputs):
+        said += f" Layers that loop over time need a fixed number of steps in Input to be converted: {loops}."
+    return said

@@ -42,7 +42,7 @@ class Match:
     Attributes:
         kernel: which one.
         subgraph, tensor: where the constant is.
-        channels_last: whether the constant has its channels last, as depthwise convolutions do.
+        channel_axis: the constant's axis of channels: mostly 0, for depthwise convolutions the last, for `Conv3DTranspose` the last but one.
         row: the factor of each channel; may be negative.
         column: the factor of each input feature, or `None` where all are 1.
     """
@@ -50,7 +50,7 @@ class Match:
     kernel: KernelIntegers
     subgraph: int
     tensor: int
-    channels_last: bool
+    channel_axis: int
     row: np.ndarray
     column: np.ndarray | None
 
@@ -88,13 +88,13 @@ def find_kernels(model, kernels: Sequence[KernelIntegers]) -> list[Match]:
 
 def _match(values: np.ndarray, kernel: KernelIntegers, subgraph: int, tensor: int) -> Match | None:
     channels = len(kernel.scales)
-    for channels_last in (False, True):
-        if values.shape[-1 if channels_last else 0] != channels:
+    for axis in (0, values.ndim - 1, *range(values.ndim - 2, 0, -1)):
+        if values.shape[axis] != channels:
             continue
-        matrix = values.reshape(-1, channels).T if channels_last else values.reshape(channels, -1)
+        matrix = np.moveaxis(values, axis, 0).reshape(channels, -1)
         factors = _factors(matrix.astype(np.float64), kernel.integers, kernel.scales)
         if factors is not None:
-            return Match(kernel, subgraph, tensor, channels_last, *factors)
+            return Match(kernel, subgraph, tensor, axis, *factors)
     return None
 
 

@@ -44,10 +44,11 @@ def stored_kernel(match: Match, name: str, shape: Sequence[int]) -> StoredKernel
     overflow = flipped & (kernel.integers == -(2 ** (bits - 1))).any(axis=1)
     integers = np.where(flipped[:, None], -kernel.integers.astype(np.int16), kernel.integers)
     integers = np.where(overflow[:, None], ~kernel.integers, integers).astype(np.int8)
-    stored = integers.T if match.channels_last else integers
+    others = [size for axis, size in enumerate(shape) if axis != match.channel_axis]
+    stored = np.moveaxis(integers.reshape(len(integers), *others), 0, match.channel_axis)
     return StoredKernel(
         name=name,
-        integers=np.ascontiguousarray(stored.reshape(shape)),
+        integers=np.ascontiguousarray(stored),
         scales=(np.abs(match.row) * kernel.scales).astype(np.float32),
         zero_points=np.where(overflow, -1, 0).astype(np.int64),
         bits=bits,
@@ -83,7 +84,7 @@ def pack(model, kernels: Sequence[tuple[Match, StoredKernel]]) -> bytes:
             int(tensor.buffer),
             qtyping.UniformQuantParams(
                 num_bits=stored.bits,
-                quantized_dimension=len(stored.integers.shape) - 1 if match.channels_last else 0,
+                quantized_dimension=match.channel_axis,
                 scale=stored.scales,
                 zero_point=stored.zero_points,
                 symmetric=not stored.zero_points.any(),

@@ -1,5 +1,17 @@
-"""Quantized Keras layers: a mixin, one nearly empty class a layer, and the registry that pairs them with Keras's."""
+"""Quantized Keras layers: two mixins, one nearly empty class a layer, and the registry that pairs them with Keras's."""
 
+from bmpq_tf.layers.composite import CompositeConfig, QuantizedComposite
+from bmpq_tf.layers.composites import (
+    QuantBidirectional,
+    QuantGroupQueryAttention,
+    QuantGRU,
+    QuantLSTM,
+    QuantMultiHeadAttention,
+    QuantRNN,
+    QuantSimpleRNN,
+    QuantStackedRNNCells,
+    QuantTimeDistributed,
+)
 from bmpq_tf.layers.config import QuantizerConfig
 from bmpq_tf.layers.core import (
     QuantConv1D,
@@ -7,32 +19,51 @@ from bmpq_tf.layers.core import (
     QuantConv2D,
     QuantConv2DTranspose,
     QuantConv3D,
+    QuantConv3DTranspose,
     QuantDense,
     QuantDepthwiseConv1D,
     QuantDepthwiseConv2D,
     QuantEinsumDense,
     QuantEmbedding,
+    QuantGRUCell,
+    QuantLSTMCell,
     QuantSeparableConv1D,
     QuantSeparableConv2D,
+    QuantSimpleRNNCell,
 )
 from bmpq_tf.layers.kernel_quantizer import KernelQuantizer
 from bmpq_tf.layers.quantized_layer import QuantizedLayer
 from bmpq_tf.layers.registry import entry_for, quantized_entry_for, registered
 
 __all__ = [
+    "CompositeConfig",
     "KernelQuantizer",
+    "QuantBidirectional",
     "QuantConv1D",
     "QuantConv1DTranspose",
     "QuantConv2D",
     "QuantConv2DTranspose",
     "QuantConv3D",
+    "QuantConv3DTranspose",
     "QuantDense",
     "QuantDepthwiseConv1D",
     "QuantDepthwiseConv2D",
     "QuantEinsumDense",
     "QuantEmbedding",
+    "QuantGRU",
+    "QuantGRUCell",
+    "QuantGroupQueryAttention",
+    "QuantLSTM",
+    "QuantLSTMCell",
+    "QuantMultiHeadAttention",
+    "QuantRNN",
     "QuantSeparableConv1D",
     "QuantSeparableConv2D",
+    "QuantSimpleRNN",
+    "QuantSimpleRNNCell",
+    "QuantStackedRNNCells",
+    "QuantTimeDistributed",
+    "QuantizedComposite",
     "QuantizedLayer",
     "QuantizerConfig",
     "entry_for",

@@ -53,6 +53,11 @@ class QuantConv2DTranspose(QuantizedLayer, keras.layers.Conv2DTranspose):
     """`keras.layers.Conv2DTranspose` with a quantized kernel, one scale a filter."""
 
 
+@register(keras.layers.Conv3DTranspose, kernel=(-2,))
+class QuantConv3DTranspose(QuantizedLayer, keras.layers.Conv3DTranspose):
+    """`keras.layers.Conv3DTranspose` with a quantized kernel, one scale a filter."""
+
+
 @register(keras.layers.DepthwiseConv1D, kernel=(-2, -1))
 class QuantDepthwiseConv1D(QuantizedLayer, keras.layers.DepthwiseConv1D):
     """`keras.layers.DepthwiseConv1D` with a quantized kernel, one scale for each input channel and multiplier."""
@@ -71,3 +76,18 @@ class QuantSeparableConv1D(QuantizedLayer, keras.layers.SeparableConv1D):
 @register(keras.layers.SeparableConv2D, depthwise_kernel=(-2, -1), pointwise_kernel=(-1,))
 class QuantSeparableConv2D(QuantizedLayer, keras.layers.SeparableConv2D):
     """`keras.layers.SeparableConv2D` with two quantized kernels, each with a width of its own."""
+
+
+@register(keras.layers.LSTMCell, kernel=(-1,), recurrent_kernel=(-1,))
+class QuantLSTMCell(QuantizedLayer, keras.layers.LSTMCell):
+    """`keras.layers.LSTMCell` with two quantized kernels, one scale for each gate of each unit."""
+
+
+@register(keras.layers.GRUCell, kernel=(-1,), recurrent_kernel=(-1,))
+class QuantGRUCell(QuantizedLayer, keras.layers.GRUCell):
+    """`keras.layers.GRUCell` with two quantized kernels, one scale for each gate of each unit."""
+
+
+@register(keras.layers.SimpleRNNCell, kernel=(-1,), recurrent_kernel=(-1,))
+class QuantSimpleRNNCell(QuantizedLayer, keras.layers.SimpleRNNCell):
+    """`keras.layers.SimpleRNNCell` with two quantized kernels, one scale a unit."""

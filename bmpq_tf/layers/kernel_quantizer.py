@@ -70,7 +70,8 @@ class KernelQuantizer(keras.layers.Layer):
         """Returns the fake-quantized kernel, float32; its gradient accumulates the sensitivities."""
         scale = self.scale(kernel)
         on_gradient = None
-        if self.config.track_sensitivity:
+        # A kernel without elements has no mean gradient.
+        if self.config.track_sensitivity and 0 not in kernel.shape:
 
             def on_gradient(gradient):
                 self._accumulate(gradient, scale)
@@ -107,9 +108,9 @@ class KernelQuantizer(keras.layers.Layer):
         return True
 
     def initialise_scale(self, kernel) -> None:
-        """Starts learned scales from the statistical rule for the present width and kernel; other rules hold no state."""
+        """Starts learned scales anew (`scales.initial`) for the present width and kernel; other rules hold no state."""
         if self.config.scale == "learned":
-            self.scale_base.assign(scales.statistical(tf.convert_to_tensor(kernel.value), self.bits.value, self.scale_axes))
+            self.scale_base.assign(scales.initial(tf.convert_to_tensor(kernel.value), self.bits.value, self.scale_axes))
             self.log_gain.assign(tf.zeros(self.log_gain.shape))
 
     def reset_accumulators(self) -> None:

@@ -1,6 +1,8 @@
 """The mixin that turns a Keras layer with kernels into its quantized twin."""
 
-from collections.abc import Callable
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
 
 import keras
 import tensorflow as tf
@@ -10,6 +12,10 @@ from bmpq_tf.layers.kernel_quantizer import KernelQuantizer
 
 # Axes of a kernel that are output channels, or how to tell them for a layer.
 ChannelAxes = tuple[int, ...] | Callable[[keras.layers.Layer], tuple[int, ...]]
+WEIGHT_DTYPE = "float32"
+
+# What `kernels_read_once` has read, by layer and attribute; each thread, and so each replica, has its own.
+_READ: contextvars.ContextVar[dict[tuple[int, str], tf.Tensor]] = contextvars.ContextVar("kernels_read_once")
 
 
 class QuantizedLayer:
@@ -24,12 +30,19 @@ class QuantizedLayer:
     def __init__(self, *args, quantizer=None, **kwargs):
         super().__init__(*args, **kwargs)
         self.quantizer = QuantizerConfig.of(quantizer)
+        if (why := unsupported_policy(self)) is not None:
+            raise ValueError(f"Layer '{self.name}' cannot be quantized: {why}. Received: dtype={self.dtype_policy.name!r}.")
         for attribute, channel_axes in self.kernel_channel_axes.items():
             axes = channel_axes(self) if callable(channel_axes) else channel_axes
             setattr(self, f"{attribute}_quantizer", KernelQuantizer(self.quantizer, axes, name=f"{attribute}_quantizer", trainable=self.trainable))
 
     def add_weight(self, *args, name=None, **kwargs):
         if name in self.kernel_channel_axes:
+            if (constraint := kwargs.get("constraint")) is not None:
+                raise ValueError(
+                    f"Layer '{self.name}' cannot keep its quantized {name} to a constraint, which would hold for the float weights only. "
+                    f"Received: {constraint!r}. Leave the constraint out, or use Keras's own layer."
+                )
             # Scales and rounding are float32 under every dtype policy; the result is cast instead.
             kwargs["autocast"] = False
         return super().add_weight(*args, name=name, **kwargs)
@@ -44,6 +57,10 @@ class QuantizedLayer:
         """Returns each float kernel with its quantizer."""
         return [(getattr(self, f"_{name}"), getattr(self, f"{name}_quantizer")) for name in self.kernel_channel_axes]
 
+    def enable_lora(self, *args, **kwargs):
+        """Not supported: what reads as the kernel is the quantized one, to which nothing is added."""
+        raise NotImplementedError(f"Layer '{self.name}' is quantized and takes no LoRA weights. Use Keras's own layer for them.")
+
     def save_own_variables(self, store):
         # Dense, Conv, EinsumDense and Embedding would store the quantized kernel and lose the float one.
         keras.layers.Layer.save_own_variables(self, store)
@@ -55,6 +72,32 @@ class QuantizedLayer:
         return {**super().get_config(), "quantizer": self.quantizer.to_dict()}
 
 
+def unsupported_policy(layer: keras.layers.Layer) -> str | None:
+    """Returns why the layer's dtype policy cannot be used with quantized kernels, or `None`."""
+    if isinstance(layer.dtype_policy, keras.dtype_policies.QuantizedDTypePolicy):
+        return "its dtype policy has Keras quantize the weights already"
+    if layer.variable_dtype != WEIGHT_DTYPE:
+        return f"its weights are {layer.variable_dtype}, and quantized ones are float32 (float32, mixed_float16 and mixed_bfloat16 will do)"
+    return None
+
+
+@contextlib.contextmanager
+def kernels_read_once(layer: keras.layers.Layer) -> Iterator[None]:
+    """Within it, every quantized kernel below `layer` reads as what it was at the start.
+
+    A loop over time would else quantize a kernel at every step and take each for a use of its own: `|g|` summed over steps is
+    not the `|g|` of their sum, which is what the mini-batch's bit gradients are made of.
+    """
+    # A layer not built yet has no kernel to read; it is built, and read, inside.
+    parts = [part for part in layer._flatten_layers() if isinstance(part, QuantizedLayer) and part.built]
+    values = {(id(part), attribute): getattr(part, attribute) for part in parts for attribute in part.kernel_channel_axes}
+    token = _READ.set({**_READ.get({}), **values})
+    try:
+        yield
+    finally:
+        _READ.reset(token)
+
+
 def quantized_weight(attribute: str) -> property:
     """Returns a property that quantizes on reading; the setter serves the layers that assign their kernel by its public name."""
     private = f"_{attribute}"
@@ -62,6 +105,8 @@ def quantized_weight(attribute: str) -> property:
     def read(layer):
         if not layer.built:
             raise AttributeError(f"You must build the layer before accessing `{attribute}`.")
+        if (once := _READ.get({}).get((id(layer), attribute))) is not None:
+            return once
         quantized = getattr(layer, f"{attribute}_quantizer").call(tf.convert_to_tensor(getattr(layer, private).value))
         return tf.cast(quantized, layer.compute_dtype)
 

@@ -6,34 +6,53 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from layer_examples import EXAMPLES, example_inputs
+from layer_examples import EXAMPLES, INSIDE, call_arguments, class_name, example_arguments, example_inputs
 
+from bmpq_tf import graph
 from bmpq_tf.arithmetic import bit_planes
 from bmpq_tf.kernels import model_kernels, read
-from bmpq_tf.layers import QuantizerConfig, registered
+from bmpq_tf.layers import KernelQuantizer, QuantizedLayer, QuantizerConfig, registered
 
 ENTRIES = {entry.float_class.__name__: entry for entry in registered()}
+# One composite of each kind stands for the rest in the fast tests: what they share is one mixin.
+SLOW = {"MultiHeadAttention/plain", "GroupedQueryAttention", "GRU", "SimpleRNN", "RNN", "Bidirectional"}
+SLOWER = {name for name in EXAMPLES if ENTRIES[class_name(name)].is_composite}
+ALL = pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in EXAMPLES])
+LEAVES = pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name in SLOWER else ()) for name in EXAMPLES])
 
 
 def test_every_registered_layer_is_tested_here():
-    assert set(EXAMPLES) == set(ENTRIES)
+    assert {class_name(name) for name in EXAMPLES} | INSIDE == set(ENTRIES)
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+def with_layers(marks, parameter, *values):
+    """Every layer with every value, those of `marks` slow, and composites with all values but the first."""
+    pairs = []
+    for name in EXAMPLES:
+        slow = [name in marks or (name in SLOWER and value != values[0]) for value in values]
+        pairs += [pytest.param(name, value, marks=pytest.mark.slow if is_slow else ()) for value, is_slow in zip(values, slow, strict=True)]
+    return pytest.mark.parametrize(("name", parameter), pairs)
+
+
+def kernels_of(layer) -> list[tuple[QuantizedLayer, keras.Variable, KernelQuantizer]]:
+    """Every kernel in a layer, its own or of the layers inside, with who holds it."""
+    return [(part, kernel, quantizer) for part in graph.quantized_layers(layer) for kernel, quantizer in part.kernels()]
+
+
 class TestRegisteredLayer:
     def layer(self, name, **quantizer):
-        arguments, shape = EXAMPLES[name]
         config = {"candidate_bits": (2, 4), "scale": "learned", **quantizer}
-        return ENTRIES[name].quantized_class(**arguments, quantizer=config, name="layer"), shape
+        return ENTRIES[class_name(name)].quantized_class(**example_arguments(name), quantizer=config, name="layer"), EXAMPLES[name][1]
 
     def model(self, name, **quantizer):
         layer, shape = self.layer(name, **quantizer)
         inputs = keras.Input(shape)
-        model = keras.Model(inputs, layer(inputs))
+        model = keras.Model(inputs, layer(*call_arguments(name, inputs)))
         model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
         x = example_inputs(name, 8)
         return model, layer, x, np.random.default_rng(1).standard_normal(model(x).shape).astype("float32")
 
+    @pytest.mark.parametrize("name", ENTRIES)
     def test_signature_is_the_parents_and_quantizer(self, name):
         ours = inspect.signature(ENTRIES[name].quantized_class).parameters
         theirs = inspect.signature(ENTRIES[name].float_class).parameters
@@ -41,44 +60,53 @@ class TestRegisteredLayer:
         assert all(ours[key].default == theirs[key].default for key in theirs)
         assert ours["quantizer"].default is None
 
+    @pytest.mark.parametrize("name", EXAMPLES)
     def test_config_round_trip(self, name):
-        layer, _ = self.layer(name, pinned=True, granularity="tensor")
+        layer, shape = self.layer(name, pinned=True, granularity="tensor")
         again = type(layer).from_config(layer.get_config())
         assert again.get_config() == layer.get_config()
-        assert again.quantizer == QuantizerConfig((2, 4), pinned=True, granularity="tensor")
+        inputs = keras.Input(shape)
+        again(*call_arguments(name, inputs))
+        for _, _, quantizer in kernels_of(again):
+            assert quantizer.config == QuantizerConfig((2, 4), pinned=True, granularity="tensor")
+        # Each kernel once, under a path of its own.
+        assert len({kernel.path for _, kernel, _ in kernels_of(again)}) == len(kernels_of(again)) >= 1
+        assert not [part for part in graph.leaf_layers(again) if graph.kernel_variables(part)]
 
-    @pytest.mark.parametrize("scale", ["learned", "statistical", "max_abs"])
+    @with_layers(SLOW, "scale", "learned", "statistical", "max_abs")
     def test_save_and_load_give_back_every_bit_of_state(self, name, scale, tmp_path):
         model, layer, x, y = self.model(name, scale=scale)
         model.fit(x, y, epochs=2, verbose=0)
-        for kernel, quantizer in layer.kernels():
+        for _, kernel, quantizer in kernels_of(layer):
             quantizer.set_width(2, kernel)
             quantizer.history = ({"epoch": 1, "bits": 2, "status": "optimal", "sensitivity": 0.5, "enbg": 0.1, "budget": {"compression": 8}},)
         model.fit(x, y, verbose=0)
         model.save(tmp_path / "model.keras")
         model.save_weights(tmp_path / "model.weights.h5")
         loaded = keras.models.load_model(tmp_path / "model.keras")
+        assert [kernel.path for _, kernel, _ in kernels_of(loaded)] == [kernel.path for _, kernel, _ in kernels_of(layer)]
         fresh, fresh_layer, _, _ = self.model(name, scale=scale)
         fresh.load_weights(tmp_path / "model.weights.h5")
         for other, other_layer in ((loaded, loaded.layers[-1]), (fresh, fresh_layer)):
             assert len(other.weights) == len(model.weights)
             for mine, theirs in zip(model.weights, other.weights, strict=True):
                 np.testing.assert_array_equal(mine.numpy(), theirs.numpy(), err_msg=mine.path)
-            for (_, mine), (_, theirs) in zip(layer.kernels(), other_layer.kernels(), strict=True):
+            for (_, _, mine), (_, _, theirs) in zip(kernels_of(layer), kernels_of(other_layer), strict=True):
                 assert theirs.history == mine.history
                 assert theirs.width == 2
             np.testing.assert_array_equal(model.predict(x, verbose=0), other.predict(x, verbose=0))
 
+    @ALL
     def test_what_reads_as_the_kernel_is_quantized_and_the_float_one_is_kept(self, name):
         _model, layer, _, _ = self.model(name)
-        for kernel, quantizer in layer.kernels():
+        for part, kernel, quantizer in kernels_of(layer):
             quantizer.set_width(2, kernel)
-            attribute = kernel.name
-            used = np.asarray(getattr(layer, attribute))
+            used = np.asarray(getattr(part, kernel.name))
             scale = np.broadcast_to(np.asarray(quantizer.scale(kernel.value)), used.shape)
             assert set(np.unique(np.round(used / scale))) <= {-2.0, -1.0, 0.0, 1.0}
             assert not np.array_equal(used, kernel.numpy())
 
+    @ALL
     def test_a_training_step_moves_every_float_kernel_and_every_scale(self, name):
         model, _layer, x, y = self.model(name)
         before = {variable.path: variable.numpy() for variable in model.trainable_variables}
@@ -87,26 +115,26 @@ class TestRegisteredLayer:
             assert not np.array_equal(before[variable.path], variable.numpy()), variable.path
         assert any("log_gain" in path for path in before)
 
-    @pytest.mark.parametrize("bits", [2, 4])
+    @with_layers(SLOW, "bits", 2, 4)
     def test_accumulated_sensitivities_equal_the_explicit_bit_planes(self, name, bits):
         model, layer, x, y = self.model(name)
-        for kernel, quantizer in layer.kernels():
+        for _, kernel, quantizer in kernels_of(layer):
             quantizer.set_width(bits, kernel)
         batches = [(x[:4], y[:4]), (x[4:], y[4:])]
-        expected = {kernel.path: [] for kernel, _ in layer.kernels()}
+        expected = {kernel.path: [] for _, kernel, _ in kernels_of(layer)}
         for inputs, targets in batches:
-            quantized = {kernel.path: tf.identity(getattr(layer, kernel.name)) for kernel, _ in layer.kernels()}
+            quantized = {kernel.path: tf.identity(getattr(part, kernel.name)) for part, kernel, _ in kernels_of(layer)}
             with tf.GradientTape() as tape:
                 tape.watch(list(quantized.values()))
-                loss = tf.reduce_mean((plain_call(layer, quantized, inputs) - targets) ** 2)
+                loss = tf.reduce_mean((plain_call(name, layer, quantized, inputs) - targets) ** 2)
             gradients = {path: tf.convert_to_tensor(gradient) for path, gradient in tape.gradient(loss, quantized).items()}
-            for kernel, quantizer in layer.kernels():
+            for _, kernel, quantizer in kernels_of(layer):
                 scale = quantizer.scale(kernel.value)
                 expected[kernel.path].append((gradients[kernel.path], bit_planes.normalised_bit_gradient(gradients[kernel.path], scale, bits)))
             with tf.GradientTape() as tape:
                 loss = tf.reduce_mean((model(inputs) - targets) ** 2)
             tape.gradient(loss, model.trainable_variables)
-        for kernel, quantizer in layer.kernels():
+        for _, kernel, quantizer in kernels_of(layer):
             assert read(quantizer.uses_seen) == read(quantizer.uses_finite) == 2
             gradients = [np.asarray(gradient) for gradient, _ in expected[kernel.path]]
             axes = tuple(axis for axis, size in enumerate(quantizer.gradient_abs_sum.shape) if size == 1)
@@ -116,22 +144,24 @@ class TestRegisteredLayer:
             np.testing.assert_allclose(read(quantizer.gradient_square_sum), square_sum, rtol=1e-4)
             np.testing.assert_allclose(read(quantizer.bit_gradient_sum), sum(float(nbg) for _, nbg in expected[kernel.path]), rtol=1e-4)
 
+    @LEAVES
     def test_gradients_that_are_not_finite_add_nothing(self, name):
         model, layer, x, _y = self.model(name)
         for value in (np.nan, np.inf):
             with tf.GradientTape() as tape:
                 loss = tf.reduce_mean(model(x) * value)
             tape.gradient(loss, model.trainable_variables)
-        for _, quantizer in layer.kernels():
+        for _, _, quantizer in kernels_of(layer):
             assert read(quantizer.uses_seen) == 2
             assert read(quantizer.uses_finite) == 0
             assert np.all(read(quantizer.gradient_abs_sum) == 0)
             assert read(quantizer.bit_gradient_sum) == 0
 
+    @LEAVES
     def test_a_new_width_starts_the_scale_anew_and_the_same_width_leaves_it(self, name):
         model, layer, x, y = self.model(name)
         model.fit(x, y, epochs=3, verbose=0)
-        for kernel, quantizer in layer.kernels():
+        for _, kernel, quantizer in kernels_of(layer):
             learned = quantizer.log_gain.numpy()
             assert not quantizer.set_width(4, kernel)
             np.testing.assert_array_equal(quantizer.log_gain.numpy(), learned)
@@ -141,15 +171,17 @@ class TestRegisteredLayer:
                 quantizer.set_width(3, kernel)
 
 
-def plain_call(layer, kernels, inputs):
-    """Calls a layer with given kernels in place of its own."""
-    entry = next(entry for entry in registered() if entry.quantized_class is type(layer))
-    config = {key: value for key, value in layer.get_config().items() if key != "quantizer"}
-    plain = entry.float_class.from_config(config)
-    plain.build((None, *inputs.shape[1:]))
-    state = [(variable, kernels.get(f"layer/{variable.name}", None)) for variable in plain.variables]
-    values = [value if value is not None else getattr(layer, variable.name).value for variable, value in state]
-    output, _ = plain.stateless_call([v for (x, _), v in zip(state, values, strict=True) if x.trainable], [], tf.convert_to_tensor(inputs))
+def plain_call(name, layer, kernels, inputs):
+    """Calls Keras's own layer with given kernels, and else with the weights of ours."""
+    plain = ENTRIES[class_name(name)].float_class(**example_arguments(name), name="layer")
+    arguments = call_arguments(name, tf.convert_to_tensor(inputs))
+    plain(*arguments)
+    ours = {variable.path.split("layer/", 1)[1]: variable for variable in layer.variables}
+    values = []
+    for variable in plain.trainable_variables:
+        mine = ours[variable.path.split("layer/", 1)[1]]
+        values.append(kernels.get(mine.path, mine.value))
+    output, _ = plain.stateless_call(values, [variable.value for variable in plain.non_trainable_variables], *arguments)
     return output
 
 
