@@ -45,6 +45,8 @@ class KernelState:
 def model_kernels(model: keras.Model) -> list[KernelState]:
     """Returns every kernel of a model once, in the model's order: quantized ones, and the float ones that count 32 bits."""
     states, seen = [], set()
+    # What another layer calls, and how often, only that one knows.
+    inside = {id(part) for layer in graph.leaf_layers(model) for part in graph.sublayers(layer)}
     for layer in [model, *graph.leaf_layers(model)]:
         if isinstance(layer, QuantizedLayer):
             for variable, quantizer in layer.kernels():
@@ -55,14 +57,14 @@ def model_kernels(model: keras.Model) -> list[KernelState]:
                     candidates=quantizer.config.candidate_bits,
                     pinned=quantizer.config.pinned,
                     channels=math.prod(shape),
-                    macs=_macs(layer, variable),
+                    macs=None if id(layer) in inside else _macs(layer, variable),
                 )
                 states.append(KernelState(kernel, variable, quantizer, layer))
         else:
             # A tied kernel is a weight of several layers.
             for variable in [variable for variable in graph.kernel_variables(layer) if id(variable) not in seen]:
                 seen.add(id(variable))
-                kernel = Kernel(variable.path, math.prod(variable.shape), (FLOAT_BITS,), macs=_macs(layer, variable))
+                kernel = Kernel(variable.path, math.prod(variable.shape), (FLOAT_BITS,), macs=None if id(layer) in inside else _macs(layer, variable))
                 states.append(KernelState(kernel, variable, None, layer))
     return states
 

@@ -151,8 +151,11 @@ def _clone(model: keras.Model, twin: Callable[[Layer, dict], Layer | None]) -> k
         return twin(layer, config) or type(layer).from_config(config)
 
     def replace(layer: Layer) -> Layer:
-        pairs.append((layer, rebuilt(layer)))
-        return pairs[-1][1]
+        clone = rebuilt(layer)
+        # A slice or a sum of tensors is an operation of the model, and no layer.
+        if isinstance(layer, Layer):
+            pairs.append((layer, clone))
+        return clone
 
     copy = keras.models.clone_model(model, clone_function=replace, recursive=True)
     parts = [pair for layer, clone in pairs for pair in zip(_parts(layer), _parts(clone), strict=True)]

@@ -1,5 +1,6 @@
 """Cloning: which layers become quantized, which are pinned, what is said of the rest, and back again."""
 
+import dataclasses
 import warnings
 
 import keras
@@ -8,8 +9,9 @@ import pytest
 from conftest import compiled, small_data, small_model
 
 from bmpq_tf import SkippedLayersWarning, dequantize_model, layers, quantize_model
-from bmpq_tf.graph import first_and_last, quantized_layers
-from bmpq_tf.kernels import model_kernels, total_bits
+from bmpq_tf.graph import first_and_last, quantized_layers, sublayers
+from bmpq_tf.kernels import model_kernels
+from bmpq_tf.layers import registry
 
 
 def pinned(model) -> set[str]:
@@ -107,27 +109,187 @@ def test_layers_are_chosen_by_name_class_and_predicate(arguments, expected):
     assert set(others) == {"stem", "depthwise", "hidden", "head"} - expected
 
 
-def test_what_is_not_known_stays_float_and_is_listed_once():
-    inputs = keras.Input((8, 4))
-    x = keras.layers.LSTM(3, name="memory")(inputs)
-    model = keras.Model(inputs, keras.layers.Dense(2, name="head")(keras.layers.Dense(3, name="hidden")(x)))
-    with pytest.warns(SkippedLayersWarning, match=r"'lstm_cell' \(LSTMCell\)") as caught:
+def with_second_layer(layer, width: int = 4) -> keras.Model:
+    return keras.Sequential([keras.Input((4,)), keras.layers.Dense(width, name="first"), layer, keras.layers.Dense(2, name="head")])
+
+
+@keras.saving.register_keras_serializable("tests")
+class OwnDense(keras.layers.Dense):
+    pass
+
+
+@keras.saving.register_keras_serializable("tests")
+class Holder(keras.layers.Layer):
+    """A layer that the registry does not know, around one that it does; such as an output that shares the embedding's table."""
+
+    def __init__(self, inner, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = inner
+
+    def call(self, inputs):
+        return inputs + self.inner(inputs)
+
+    def get_config(self):
+        return {**super().get_config(), "inner": keras.saving.serialize_keras_object(self.inner)}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(keras.saving.deserialize_keras_object(config.pop("inner")), **config)
+
+
+def dense(**kwargs) -> keras.layers.Dense:
+    return keras.layers.Dense(4, name="odd", **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [
+        (lambda: OwnDense(4, name="odd"), "its class derives from Dense and may do anything"),
+        (lambda: dense(kernel_constraint="non_neg"), r"kernel is constrained \(NonNeg\)"),
+        (lambda: dense(dtype="float64"), "its weights are float64"),
+        (lambda: dense(lora_rank=2), "LoRA is enabled"),
+        (lambda: keras.layers.SpectralNormalization(dense(), name="norm"), r"inside 'norm' \(SpectralNormalization\), which rescales its kernel"),
+        (lambda: Holder(dense(), name="around"), r"inside 'around' \(Holder\), which bmpq_tf does not know"),
+    ],
+)
+def test_what_would_break_stays_float_with_its_weights_and_the_reason(layer, reason):
+    model = with_second_layer(layer())
+    for variable in model.trainable_variables:
+        variable.assign_add(0.1 * np.ones(variable.shape))
+    with pytest.warns(SkippedLayersWarning, match=reason) as caught:
         quantized = quantize_model(model)
     assert len(caught) == 1
-    assert total_bits(model_kernels(quantized)) == 32 * (4 * 12 + 3 * 12) + 8 * 9 + 8 * 6
+    assert str(caught[0].message).count("\n- ") == 1
+    states = {state.layer.name: state for state in model_kernels(quantized)}
+    assert states["odd"].bits == 32
+    inner = next(part for part in sublayers(model) if part.name == "odd")
+    np.testing.assert_array_equal(states["odd"].layer.kernel.numpy(), inner.kernel.numpy())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        quantize_model(model, exclude=keras.layers.LSTM)
+        quantize_model(model, exclude=lambda layer: layer.name in ("odd", "norm", "around"))
 
 
-def test_a_known_layer_inside_an_unknown_one_is_listed_too():
-    inputs = keras.Input((4, 6))
-    x = keras.layers.TimeDistributed(keras.layers.Dense(3, name="inside"), name="wrapper")(inputs)
-    x = keras.layers.MultiHeadAttention(2, 3, name="attention")(x, x)
-    model = keras.Model(inputs, keras.layers.Dense(2, name="head")(x))
-    with pytest.warns(SkippedLayersWarning, match=r"'inside' \(Dense\).*'query' \(EinsumDense\)"):
+def test_a_layer_without_a_twin_and_a_kernel_without_elements_stay_float():
+    inputs = keras.Input((6, 6, 2))
+    x = keras.layers.ConvLSTM1D(3, 2, name="odd")(keras.layers.Reshape((3, 12, 2))(inputs))
+    x = keras.layers.Concatenate()([keras.layers.Flatten()(x), keras.layers.Dense(2, name="nothing")(keras.layers.Flatten()(inputs[:, :0]))])
+    model = keras.Model(inputs, keras.layers.Dense(2, name="head")(keras.layers.Dense(3, name="hidden")(x)))
+    reasons = r"(?s)'conv_lstm_cell' .*: it is inside 'odd' \(ConvLSTM1D\).*'nothing' \(Dense\): its kernel has no elements"
+    with pytest.warns(SkippedLayersWarning, match=reasons):
         quantized = quantize_model(model)
-    assert {layer.name for layer in quantized_layers(quantized)} == {"head"}
+    images, _ = small_data(4)
+    assert np.isfinite(quantized(images)).all()
+
+
+def test_tied_kernels_stay_float_and_tied():
+    table = keras.layers.Dense(4, name="table")
+    inputs = keras.Input((4,))
+    x = Holder(table, name="around")(keras.layers.Dense(4, name="first")(table(inputs)))
+    model = keras.Model(inputs, keras.layers.Dense(2, name="head")(x))
+    with pytest.warns(SkippedLayersWarning, match="'table'"):
+        quantized = quantize_model(model)
+    assert quantized.get_layer("around").inner._kernel is quantized.get_layer("table")._kernel
+    assert sum(state.kernel.weights for state in model_kernels(quantized)) == 4 * 4 + 4 * 4 + 4 * 2
+    np.testing.assert_allclose(quantized(np.ones((1, 4))), model(np.ones((1, 4))), atol=0.05)
+
+
+def test_a_layer_that_also_stands_inside_another_says_so():
+    shared = keras.layers.Dense(4, name="shared")
+    inputs = keras.Input((3, 4))
+    x = keras.layers.TimeDistributed(shared, name="wrapper")(shared(inputs))
+    with pytest.warns(SkippedLayersWarning, match="'shared' .*: it is also inside 'wrapper'"):
+        quantized = quantize_model(keras.Model(inputs, keras.layers.Dense(2, name="head")(x)))
+    assert quantized.get_layer("wrapper").layer._kernel is quantized.get_layer("shared")._kernel
+
+
+@pytest.mark.parametrize("mode", ["int8", "int4", "float8"])
+def test_what_keras_has_quantized_is_refused(mode):
+    model = with_second_layer(dense())
+    model.get_layer("odd").quantize(mode)
+    with pytest.raises(ValueError, match=rf"Keras has quantized.*Received: 'odd' \({mode}\)"):
+        quantize_model(model)
+
+
+def composites() -> keras.Model:
+    """Attention, a wrapped model and a wrapped recurrent layer, on sequences of 4 vectors of 5."""
+    inputs = keras.Input((4, 5))
+    x = keras.layers.MultiHeadAttention(2, 3, name="attention")(inputs, inputs)
+    inner = [keras.Input((5,)), keras.layers.Dense(6, name="wide"), keras.layers.Dense(5, name="narrow")]
+    x = keras.layers.TimeDistributed(keras.Sequential(inner, name="inner"), name="steps")(x)
+    x = keras.layers.Bidirectional(keras.layers.LSTM(3, name="lstm"), name="both")(x)
+    return keras.Model(inputs, keras.layers.Dense(2, name="head")(x), name="composites")
+
+
+def candidates(model) -> dict[str, tuple[int, ...]]:
+    """By the last two parts of the paths but the kernel's own name."""
+    return {"/".join(state.kernel.path.split("/")[-3:]): state.kernel.candidates for state in model_kernels(model)}
+
+
+def test_layers_that_hold_layers_are_quantized_inside_and_back():
+    model = composites()
+    quantized = quantize_model(model, (2, 4))
+    found = candidates(quantized)
+    assert list(found) == [
+        *(f"attention/{name}/kernel" for name in ("query", "key", "value", "attention_output")),
+        "wide/kernel",
+        "narrow/kernel",
+        *(f"{direction}_lstm/lstm_cell/{kernel}" for direction in ("forward", "backward") for kernel in ("kernel", "recurrent_kernel")),
+        "head/kernel",
+    ]
+    # Attention stands at the input, as one layer.
+    assert [path for path, bits in found.items() if bits == (8,)] == [*list(found)[:4], "head/kernel"]
+    data = np.random.default_rng(0).standard_normal((3, 4, 5)).astype("float32")
+    np.testing.assert_allclose(quantized(data), model(data), atol=0.05)
+    plain = dequantize_model(quantized)
+    assert not [part for part in sublayers(plain) if type(part).__module__.startswith("bmpq")]
+    np.testing.assert_allclose(plain(data), quantized(data), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"layers": "attention"}, {"query", "key", "value", "attention_output"}),
+        ({"layers": ["attention", "wide"], "exclude": "key"}, {"query", "value", "attention_output", "wide"}),
+        ({"layers": keras.layers.LSTM, "exclude": "forward_lstm"}, {"lstm_cell"}),
+        ({"layers": keras.layers.TimeDistributed}, {"wide", "narrow"}),
+        ({"exclude": ["attention", "steps", "both"]}, {"head"}),
+    ],
+)
+def test_layers_inside_layers_are_chosen_like_others(arguments, expected, tmp_path):
+    quantized = quantize_model(composites(), **arguments)
+    assert {layer.name for layer in quantized_layers(quantized)} == expected
+    quantized.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert candidates(loaded) == candidates(quantized)
+
+
+def test_pins_reach_into_wrapped_models():
+    inner = keras.Sequential([keras.Input((5,)), *(keras.layers.Dense(5, name=name) for name in "abc")])
+    inputs = keras.Input((4, 5))
+    model = keras.Model(inputs, keras.layers.TimeDistributed(inner)(inputs))
+    assert pinned(quantize_model(model)) == {"a", "c"}
+
+
+def test_overrides_give_layers_candidates_of_their_own():
+    overrides = {"attention": (3, 5), "key": 6, keras.layers.LSTM: (2,), "head": (4, 8)}
+    found = candidates(quantize_model(composites(), (2, 4), overrides=overrides))
+    assert found["attention/query/kernel"] == (3, 5)
+    assert found["attention/key/kernel"] == (6,)
+    assert found["wide/kernel"] == (2, 4)
+    assert found["forward_lstm/lstm_cell/recurrent_kernel"] == (2,)
+    assert found["head/kernel"] == (4, 8)
+    assert pinned(quantize_model(composites(), overrides=overrides)) == set()
+
+
+def test_a_width_that_the_file_cannot_hold_is_refused(monkeypatch):
+    entry = registry.entry_for(keras.layers.Dense(1))
+    monkeypatch.setitem(registry._BY_FLOAT_CLASS, keras.layers.Dense, dataclasses.replace(entry, export_bits=(4, 8)))
+    message = r"cannot hold the kernels of 'hidden' \(Dense\) at these widths. Received: \[2\]; it can at \[4, 8\]"
+    with pytest.raises(ValueError, match=message):
+        quantize_model(small_model(), (4, 8), overrides={"hidden": (2, 4)})
+    with pytest.raises(ValueError, match=message):
+        quantize_model(small_model(), (2, 4))
+    quantize_model(small_model(), (2, 4), overrides={"hidden": (4, 8)})
 
 
 def test_dequantize_gives_plain_keras_layers_on_the_grid(tmp_path):
@@ -166,6 +328,16 @@ def test_a_subclassed_model_is_told_to_use_the_layers():
         (small_model, {"pinned_bits": 16}, "integer from 2 to 8"),
         (small_model, {"scale": "magic"}, r"Unknown scale.*learned"),
         (small_model, {"exclude": [3]}, "takes layer names, classes and predicates"),
+        (small_model, {"overrides": {"nope": 4}}, r"No layer is called 'nope'"),
+        (small_model, {"overrides": {"hidden": 9}}, "integer from 2 to 8"),
+        (small_model, {"overrides": [4]}, r"overrides maps names, classes or predicates to widths.*Received: overrides=\[4\]"),
+        (small_model, {"overrides": {"hidden": 4}, "exclude": "hidden"}, r"layers that stay float.*Received: overrides=\{'hidden': 4\}"),
+        (
+            lambda: with_second_layer(dense(kernel_constraint="non_neg")),
+            {"overrides": {"odd": 4}},
+            r"(?s)layers that stay float.*'odd' .*constrained",
+        ),
+        (lambda: with_second_layer(dense(dtype="float64")), {"layers": "odd"}, r"(?s)No layer .* would be quantized.*'odd' .*float64"),
     ],
 )
 def test_bad_input_is_named(make, arguments, message):
