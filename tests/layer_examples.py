@@ -26,7 +26,10 @@ EXAMPLES = {
     "LSTM": ({"units": 3, "return_sequences": True}, (4, 2)),
     "GRU": ({"units": 3}, (4, 2)),
     "SimpleRNN": ({"units": 3}, (4, 2)),
-    "RNN": ({"cell": lambda: [keras.layers.LSTMCell(3, name="one"), keras.layers.GRUCell(2, name="two")]}, (4, 2)),
+    "RNN": (
+        {"cell": lambda: keras.layers.StackedRNNCells([keras.layers.LSTMCell(3, name="a"), keras.layers.GRUCell(2, name="b")], name="s")},
+        (4, 2),
+    ),
     "TimeDistributed": ({"layer": lambda: keras.layers.Dense(3, name="inside")}, (4, 2)),
     "TimeDistributed/dynamic": ({"layer": lambda: keras.layers.Conv1D(3, 2, name="inside")}, (None, 3, 2)),
     "Bidirectional": ({"layer": lambda: keras.layers.LSTM(3, name="lstm")}, (4, 2)),

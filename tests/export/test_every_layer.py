@@ -1,19 +1,68 @@
 """Each registered layer, exported at each container's width, is packed and answers as Keras does."""
 
 import keras
+import numpy as np
 import pytest
-from layer_examples import EXAMPLES, example_inputs
+from layer_examples import EXAMPLES, call_arguments, class_name, example_arguments, example_inputs
 
 from bmpq_tf import export_tflite, quantize_model
+from bmpq_tf.export import graph_file
+from bmpq_tf.export.convert import ConversionError
 from bmpq_tf.kernels import model_kernels
+from bmpq_tf.layers import registered
+
+ENTRIES = {entry.float_class.__name__: entry for entry in registered()}
+LEAVES = [name for name in EXAMPLES if not ENTRIES[class_name(name)].is_composite]
+FAST = ("MultiHeadAttention", "LSTM", "TimeDistributed")
+COMPOSITES = [name for name in EXAMPLES if name not in LEAVES and None not in EXAMPLES[name][1]]
+
+
+def example_model(name: str, dtype: str) -> keras.Model:
+    inputs = keras.Input(EXAMPLES[name][1], dtype=dtype)
+    layer = ENTRIES[class_name(name)].float_class(**example_arguments(name), name="layer")
+    return keras.Model(inputs, layer(*call_arguments(name, inputs)))
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize("name", LEAVES)
 def test_the_layers_kernels_are_packed(name, bits, tmp_path):
-    arguments, shape = EXAMPLES[name]
     data = example_inputs(name, 9)
-    inputs = keras.Input(shape, dtype=data.dtype.name)
-    model = quantize_model(keras.Model(inputs, getattr(keras.layers, name)(**arguments, name="layer")(inputs)), (bits,), pin=None)
+    model = quantize_model(example_model(name, data.dtype.name), (bits,), pin=None)
     report = export_tflite(model, tmp_path / "model.tflite", verify_with=data)
     assert [layer.stored_bits for layer in report.layers] == [bits] * len(model_kernels(model))
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in COMPOSITES])
+def test_the_kernels_inside_a_layer_are_packed_each_at_its_own_width(name, tmp_path):
+    data = example_inputs(name, 9)
+    model = quantize_model(example_model(name, data.dtype.name), (2, 4, 8), pin=None)
+    states = model_kernels(model)
+    widths = [(2, 4, 8)[number % 3] for number in range(len(states))]
+    for state, width in zip(states, widths, strict=True):
+        state.quantizer.set_width(width, state.variable)
+    report = export_tflite(model, tmp_path / "model.tflite", verify_with=data)
+    assert [layer.stored_bits for layer in report.layers] == widths
+    assert all(not layer.unroll for layer in model.layers if isinstance(layer, keras.layers.RNN))
+
+
+def test_channels_in_the_middle_of_a_constant_have_their_scales_there(tmp_path):
+    model = quantize_model(example_model("Conv3DTranspose", "float32"), (4,), pin=None)
+    export_tflite(model, tmp_path / "model.tflite")
+    file = graph_file.parse((tmp_path / "model.tflite").read_bytes())
+    (tensor,) = [tensor for tensor in file.subgraphs[0].tensors if tensor.type in graph_file.PACKED_BITS]
+    assert tensor.quantization.quantizedDimension == 3
+    (state,) = model_kernels(model)
+    np.testing.assert_array_equal(graph_file.constant(file, tensor), state.quantizer.integers(state.variable.value))
+
+
+@pytest.mark.parametrize(
+    "inner", [lambda: keras.layers.LSTM(2, name="loop"), lambda: keras.layers.TimeDistributed(keras.layers.Dense(2), name="loop")]
+)
+def test_a_loop_over_an_unknown_number_of_steps_is_named(inner, tmp_path):
+    inputs = keras.Input((None, 3))
+    model = quantize_model(keras.Model(inputs, inner()(inputs)), (4,), pin=None)
+    with pytest.raises(
+        ConversionError, match=r"loop over time need a fixed number of steps in Input to be converted: 'loop' \((LSTM|TimeDistributed)\)"
+    ):
+        export_tflite(model, tmp_path / "model.tflite")
+    assert not list(tmp_path.iterdir())

@@ -176,7 +176,7 @@ def plain_call(name, layer, kernels, inputs):
     plain = ENTRIES[class_name(name)].float_class(**example_arguments(name), name="layer")
     arguments = call_arguments(name, tf.convert_to_tensor(inputs))
     plain(*arguments)
-    ours = {variable.path.split("layer/", 1)[1]: variable for variable in layer.variables}
+    ours = {variable.path.split("layer/", 1)[1]: variable for variable in layer.weights}
     values = []
     for variable in plain.trainable_variables:
         mine = ours[variable.path.split("layer/", 1)[1]]
@@ -208,3 +208,67 @@ def test_candidate_widths_are_checked(widths):
 def test_a_config_of_a_newer_version_is_refused():
     with pytest.raises(ValueError, match="Install the newer bmpq_tf"):
         QuantizerConfig.of({**QuantizerConfig().to_dict(), "version": 99})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"kernel_constraint": "non_neg"}, r"Layer 'odd' cannot keep its quantized kernel to a constraint.*Received: .*NonNeg"),
+        ({"dtype": "float64"}, r"Layer 'odd' cannot be quantized: its weights are float64.*Received: dtype='float64'"),
+        ({"dtype": "int8_from_float32"}, "has Keras quantize the weights already"),
+    ],
+)
+def test_what_a_quantized_layer_cannot_keep_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ENTRIES["Dense"].quantized_class(3, name="odd", **arguments).build((None, 4))
+
+
+def test_lora_on_a_quantized_layer_is_refused():
+    layer = ENTRIES["Dense"].quantized_class(3, name="odd")
+    layer.build((None, 4))
+    with pytest.raises(NotImplementedError, match="Layer 'odd' is quantized and takes no LoRA weights"):
+        layer.enable_lora(2)
+
+
+def test_exceptions_inside_a_composite_are_kept_and_names_are_checked():
+    attention = ENTRIES["MultiHeadAttention"].quantized_class
+    layer = attention(1, 2, quantizer={"candidate_bits": [4], "sublayers": {"key": None, "value": {"candidate_bits": [2]}}})
+    layer = attention.from_config(layer.get_config())
+    inputs = keras.Input((3, 4))
+    layer(inputs, inputs)
+    assert {part.name: quantizer.width for part, _, quantizer in kernels_of(layer)} == {"query": 4, "value": 2, "attention_output": 4}
+    with pytest.raises(ValueError, match=r"holds no layers called \['quer'\].*Inside are .*query"):
+        attention(1, 2, quantizer={"sublayers": {"quer": None}})(inputs, inputs)
+
+
+def test_a_built_layer_is_not_silently_started_anew():
+    dense = keras.layers.Dense(3, name="trained")
+    dense.build((None, 4))
+    with pytest.raises(ValueError, match=r"'trained' \(Dense\) is built already"):
+        ENTRIES["TimeDistributed"].quantized_class(dense)
+
+
+@pytest.mark.parametrize("scale", ["learned", "statistical", "max_abs"])
+def test_channels_and_kernels_of_zeros_learn(scale):
+    layer = ENTRIES["Dense"].quantized_class(3, kernel_initializer="zeros", quantizer={"candidate_bits": (2,), "scale": scale})
+    model = keras.Sequential([keras.Input((4,)), layer])
+    kernel = np.zeros((4, 3), "float32")
+    kernel[:, 0] = 1
+    layer._kernel.assign(kernel)
+    model.compile(keras.optimizers.SGD(0.5), "mse", jit_compile=False)
+    x = np.random.default_rng(0).standard_normal((32, 4)).astype("float32")
+    model.fit(x, x @ np.ones((4, 3), "float32"), epochs=4, verbose=0)
+    assert all(np.isfinite(variable.numpy()).all() for variable in model.weights)
+    assert np.all(np.abs(np.asarray(layer.kernel)).max(axis=0) > 0.1)
+
+
+@pytest.mark.parametrize("scale", ["learned", "statistical", "max_abs"])
+def test_a_kernel_without_elements_adds_no_nan(scale):
+    # Eagerly: fit aborts on such a layer, Keras's own too (oneDNN has no inner product over nothing).
+    layer = ENTRIES["Dense"].quantized_class(3, quantizer={"scale": scale})
+    model = keras.Sequential([keras.Input((0,)), layer])
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean((model(np.zeros((4, 0), "float32")) - 1) ** 2)
+    gradients = tape.gradient(loss, model.trainable_variables)
+    assert all(np.isfinite(value).all() for value in [*gradients, *(variable.numpy() for variable in model.weights)])
+    assert np.all(np.asarray(layer.kernel_quantizer.scale(layer._kernel)) > 0)
