@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from bmpq_tf import sensitivity as sensitivities
 from bmpq_tf.allocation import AllocationError, Solution, allocate
@@ -108,6 +109,7 @@ class BMPQCallback(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         self.check(self.model, self.params["epochs"])
         self._states = model_kernels(self.model)
+        self._divide_out_loss_scale()
 
     def on_epoch_begin(self, epoch, logs=None):
         if self._is_due(epoch):
@@ -128,6 +130,20 @@ class BMPQCallback(keras.callbacks.Callback):
                 stacklevel=2,
             )
 
+    def _divide_out_loss_scale(self) -> None:
+        """Tells the quantizers what the optimizer multiplies the loss by; a step traced without that is traced anew."""
+        optimizer = getattr(self.model, "optimizer", None)
+        if optimizer is None:
+            raise ValueError(
+                f"Model '{self.model.name}' has no optimizer, whose loss scale and slots belong to the widths. "
+                "Call model.compile(optimizer) first, in a loop of your own too, and take model.optimizer there."
+            )
+        one = tf.ones(())
+        is_scaled = optimizer.scale_loss(one) is not one
+        stale = [state.quantizer.follow_loss_scale(optimizer if is_scaled else None) for state in self._states if state.quantizer]
+        if any(stale) and self.model.train_function is not None:
+            self.model.make_train_function(force=True)
+
     def _settle(self, epochs: int) -> int:
         return self.settle_epochs if self.settle_epochs is not None else max(1, epochs // 3)
 
@@ -137,8 +153,9 @@ class BMPQCallback(keras.callbacks.Callback):
             return False
         # A checkpoint from the middle of an epoch holds that epoch's decision already.
         decided = self.history and self.history[-1]["epoch"] == epoch
-        steps = self.params.get("steps")
-        fresh = all(read(state.quantizer.uses_seen) < (steps or np.inf) for state in self._states if state.is_open)
+        # Every replica counts, and so does every use of a shared layer; a kernel that no gradient reaches counts nothing.
+        uses = min((seen for seen in self._uses([s for s in self._states if s.is_open])[1] if seen), default=0.0)
+        fresh = uses < (self.params.get("steps") or np.inf) * self.model.distribute_strategy.num_replicas_in_sync
         return not (decided and fresh)
 
     def _decide(self, epoch: int) -> None:

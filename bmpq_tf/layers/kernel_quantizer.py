@@ -1,7 +1,7 @@
 """The state of one quantized kernel: its width, its scales, its accumulated bit gradients and its past allocations."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -32,6 +32,9 @@ class KernelQuantizer(keras.layers.Layer):
         gradient_abs_sum, gradient_square_sum: one value an output channel, sums over mini-batches of the mean `|g|` and `g^2`.
         uses_seen, uses_finite: scalars, how often a gradient arrived, and how often it was finite.
         history: tuple of dicts, what each allocation decided for this kernel.
+
+    Under a `tf.distribute` strategy each replica sums what it sees and reading adds the replicas up, so that a step over R replicas
+    counts as R mini-batches. Under several workers, reading is a collective operation: all of them read, in the same order.
     """
 
     def __init__(self, config: QuantizerConfig, channel_axes: Sequence[int], **kwargs):
@@ -39,6 +42,8 @@ class KernelQuantizer(keras.layers.Layer):
         self.config = config
         self.channel_axes = tuple(channel_axes)
         self.history: tuple[dict, ...] = ()
+        self._scale_loss: Callable[[tf.Tensor], tf.Tensor] | None = None
+        self._traced_with: tuple = ()
 
     @property
     def scale_axes(self) -> tuple[int, ...]:
@@ -47,12 +52,15 @@ class KernelQuantizer(keras.layers.Layer):
 
     def build(self, kernel_shape):
         def state(name, shape=(), value=0.0, trainable=False):
-            # Keras's default is none, with which replicas could not share the variable; several devices are not tested yet.
-            aggregation = "sum" if name in _ACCUMULATORS else "mean"
-            return self.add_weight(
-                name=name, shape=shape, initializer=keras.initializers.Constant(value), trainable=trainable, autocast=False,
-                aggregation=aggregation,
-            )  # fmt: skip
+            initializer = keras.initializers.Constant(value)
+            return self.add_weight(name=name, shape=shape, initializer=initializer, trainable=trainable, autocast=False, aggregation="mean")
+
+        def accumulator(name, shape=()):
+            # Not add_weight, which cannot say on_read: replicas would have to agree in the middle of a gradient.
+            with keras.name_scope(self.name, caller=self):
+                return keras.Variable(
+                    "zeros", shape, "float32", trainable=False, autocast=False, aggregation="sum", synchronization="on_read", name=name
+                )
 
         channels = scales.scale_shape(kernel_shape, self.channel_axes)
         self.bits = state("bits", value=max(self.config.candidate_bits))
@@ -60,11 +68,11 @@ class KernelQuantizer(keras.layers.Layer):
             shape = scales.scale_shape(kernel_shape, self.scale_axes)
             self.scale_base = state("scale_base", shape, 1.0)
             self.log_gain = state("log_gain", shape, trainable=True)
-        self.bit_gradient_sum = state("bit_gradient_sum")
-        self.gradient_abs_sum = state("gradient_abs_sum", channels)
-        self.gradient_square_sum = state("gradient_square_sum", channels)
-        self.uses_seen = state("uses_seen")
-        self.uses_finite = state("uses_finite")
+        self.bit_gradient_sum = accumulator("bit_gradient_sum")
+        self.gradient_abs_sum = accumulator("gradient_abs_sum", channels)
+        self.gradient_square_sum = accumulator("gradient_square_sum", channels)
+        self.uses_seen = accumulator("uses_seen")
+        self.uses_finite = accumulator("uses_finite")
 
     def call(self, kernel):
         """Returns the fake-quantized kernel, float32; its gradient accumulates the sensitivities."""
@@ -91,7 +99,7 @@ class KernelQuantizer(keras.layers.Layer):
     @property
     def width(self) -> int:
         """The present width in bits."""
-        return int(self.bits.value)
+        return int(self.bits.numpy())
 
     def set_width(self, width: int, kernel) -> bool:
         """Gives the kernel another width and its scales a new start for it; returns whether it changed.
@@ -119,9 +127,22 @@ class KernelQuantizer(keras.layers.Layer):
             variable = getattr(self, name)
             variable.assign(tf.zeros(variable.shape))
 
+    def follow_loss_scale(self, optimizer: keras.optimizers.Optimizer | None) -> bool:
+        """Divides gradients from now on by what `optimizer` multiplies the loss by (`None`: by nothing).
+
+        Returns:
+            Whether a step was traced already that does otherwise. It must be traced anew; what it summed up is forgotten.
+        """
+        # Bound methods of one object are equal.
+        self._scale_loss = None if optimizer is None else optimizer.scale_loss
+        stale = bool(self._traced_with) and self._traced_with != (self._scale_loss,)
+        if stale:
+            self.reset_accumulators()
+        return stale
+
     def _accumulate(self, gradient, scale) -> None:
         """Adds one mini-batch; what is not finite adds nothing, decided on the device."""
-        gradient = tf.cast(gradient, tf.float32)
+        gradient = tf.cast(gradient, tf.float32) / self._loss_factor()
         axes = scales.reduced_axes(len(gradient.shape), self.channel_axes)
         mean_abs = tf.reduce_mean(tf.abs(gradient), axes, keepdims=True)
         mean_square = tf.reduce_mean(tf.square(gradient), axes, keepdims=True)
@@ -137,6 +158,12 @@ class KernelQuantizer(keras.layers.Layer):
         ):
             variable.value.assign_add(tf.where(finite, value, tf.zeros_like(value)))
         self.uses_seen.value.assign_add(1.0)
+
+    def _loss_factor(self):
+        """What the gradients carry: the loss scale, and a replica's share in the mean over all of them (as Keras scales a loss)."""
+        self._traced_with = (self._scale_loss,)
+        scale = 1.0 if self._scale_loss is None else self._scale_loss(tf.ones(()))
+        return scale / tf.distribute.get_strategy().num_replicas_in_sync
 
     def save_own_variables(self, store):
         super().save_own_variables(store)
