@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from bmpq_tf import distribute
 from bmpq_tf import sensitivity as sensitivities
 from bmpq_tf.allocation import AllocationError, Solution, allocate
 from bmpq_tf.budget import FLOAT_BITS, Budget, InfeasibleBudgetError
@@ -190,14 +191,18 @@ class BMPQCallback(keras.callbacks.Callback):
         measured = {s.kernel.path: measurement(s, float(read(s.quantizer.uses_seen)) / steps) for s in tracked}
         choosable = [measured.get(s.kernel.path) or measurement(s) for s in states if len(s.kernel.candidates) > 1]
         factors = {m.path: m for m in sensitivities.substituted(choosable, self.method, self.seed)}
-        costs = [
-            sensitivities.costs(factors[state.kernel.path], state.kernel.candidates, self.objective)
-            if state.kernel.path in factors
-            else [0.0] * len(state.kernel.candidates)
-            for state in states
-        ]
         kernels = [state.kernel for state in states]
-        return allocate(kernels, costs, self.budget.limits(kernels), time_limit=self.time_limit), measured
+
+        def solve() -> Solution:
+            costs = [
+                sensitivities.costs(factors[kernel.path], kernel.candidates, self.objective)
+                if kernel.path in factors
+                else [0.0] * len(kernel.candidates)
+                for kernel in kernels
+            ]
+            return allocate(kernels, costs, self.budget.limits(kernels), time_limit=self.time_limit)
+
+        return distribute.solved_by_chief(self.model.distribute_strategy, kernels, solve), measured
 
     def _assign(self, solution: Solution) -> list[str]:
         changed = []
@@ -240,7 +245,7 @@ class BMPQCallback(keras.callbacks.Callback):
         return f"epoch {epoch + 1}: {solution.status} in {solution.seconds:.2f} s, {size}; {widths} bits; {len(changed)} changed{kept}"
 
     def _say(self, line: str) -> None:
-        if self.verbose:
+        if self.verbose and distribute.is_chief(self.model.distribute_strategy):
             print(f"BMPQ {line}", flush=True)
 
 

@@ -1,9 +1,15 @@
 """Every way of training measures the same sensitivities, and ends in the same widths, as plain float32 `fit`."""
 
+import functools
+import importlib.util
+import pathlib
+import re
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl import flags
 from conftest import compiled, small_data, small_model
 
 from bmpq_tf import BMPQCallback, InfeasibleBudgetError, dequantize_model, quantize_model
@@ -50,7 +56,7 @@ def by_fit(model, callback, **arguments):
 
 
 def by_own_loop(model, callback):
-    """Keras's own `CallbackList` drives the allocation; see examples/own_loop.py."""
+    """Keras's own `CallbackList` drives the allocation; as in examples/own_loop.py."""
     callbacks = keras.callbacks.CallbackList([callback], model=model, epochs=EPOCHS, steps=len(IMAGES) // BATCH)
 
     @tf.function
@@ -261,3 +267,20 @@ def test_a_decision_of_this_epoch_is_not_taken_again_after_a_restart_whatever_co
     assert read(shared.uses_seen) == 2
     callbacks.on_epoch_begin(1)
     assert len(callback.history) == 1
+
+
+def test_the_example_of_an_own_loop_ends_within_its_budget(capsys, monkeypatch):
+    pytest.importorskip("sklearn")
+    # A registry of its own, since tools define flags of the same names.
+    monkeypatch.setattr(flags, "FLAGS", flags.FlagValues())
+    for define in ("DEFINE_string", "DEFINE_integer"):
+        monkeypatch.setattr(flags, define, functools.partial(getattr(flags, define), flag_values=flags.FLAGS))
+    path = pathlib.Path(__file__).parents[2] / "examples" / "own_loop.py"
+    spec = importlib.util.spec_from_file_location("own_loop", path)
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    flags.FLAGS(["own_loop", "--budget=10x", "--epochs=3"])
+    example.main([])
+    told = re.findall(r"^epoch (\d): loss [\d.]+, ([\d.]+)x", capsys.readouterr().out, re.MULTILINE)
+    assert [epoch for epoch, _ in told] == ["1", "2", "3"]
+    assert float(told[0][1]) < 10 <= float(told[2][1])

@@ -1,0 +1,125 @@
+"""What files hold: the best epoch's widths, models that serve, files of older and newer versions, and none of it unsafe."""
+
+import json
+import pathlib
+import subprocess
+import sys
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+from conftest import compiled, small_data, small_model
+
+from bmpq_tf import BMPQCallback, quantize_model
+from bmpq_tf.kernels import allocation_history, model_kernels
+
+IMAGES, LABELS = small_data()
+VERSION_1 = pathlib.Path(__file__).parent / "files" / "version_1.keras"
+# What files/make_version_1.py printed.
+VERSION_1_ANSWERS = [[-0.4386276304721832, 0.17811115086078644], [-0.32808491587638855, 0.1190980076789856]]
+BEST = 2
+
+
+class Swing(keras.callbacks.Callback):
+    """Gives one kernel other widths than the allocation, so that the best epoch's are not the last one's, and scores the epochs."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        (hidden,) = (state for state in model_kernels(self.model) if state.layer.name == "hidden")
+        hidden.quantizer.set_width(3 if epoch == BEST else 2, hidden.variable)
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["score"] = float(epoch == BEST)
+        if epoch == BEST:
+            self.best = state_of(self.model)
+
+
+def state_of(model) -> tuple[dict, list, np.ndarray]:
+    widths = {state.kernel.path: state.bits for state in model_kernels(model)}
+    scales = [np.asarray(state.quantizer.scale(state.variable.value)) for state in model_kernels(model)]
+    return widths, scales, model.predict(IMAGES, verbose=0)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A model after five epochs of which the third was best, that epoch's state, and a folder of what was saved."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    swing, best = Swing(), {"monitor": "score", "mode": "max"}
+    model = compiled(quantize_model(small_model(), (2, 3, 4)))
+    saving = [
+        keras.callbacks.ModelCheckpoint(folder / "best.keras", save_best_only=True, **best),
+        keras.callbacks.ModelCheckpoint(folder / "best.weights.h5", save_best_only=True, save_weights_only=True, **best),
+        keras.callbacks.EarlyStopping(patience=9, restore_best_weights=True, **best),
+    ]
+    model.fit(IMAGES, LABELS, epochs=5, verbose=0, callbacks=[BMPQCallback("10x", settle_epochs=1, verbose=0), swing, *saving])
+    model.export(folder / "served", verbose=False)
+    return model, swing.best, folder
+
+
+def restored(model, folder):
+    return model
+
+
+def from_file(model, folder):
+    return keras.models.load_model(folder / "best.keras", safe_mode=True)
+
+
+def from_weights(model, folder):
+    fresh = quantize_model(small_model(), (2, 3, 4))
+    fresh.load_weights(folder / "best.weights.h5")
+    return fresh
+
+
+@pytest.mark.parametrize("come_back", [restored, from_file, from_weights])
+def test_the_best_epochs_weights_come_back_with_their_widths_and_scales(trained, come_back):
+    model, (widths, scales, answers), folder = trained
+    assert widths["hidden/kernel"] == 3
+    again, their_scales, their_answers = state_of(come_back(model, folder))
+    assert again == widths
+    for scale, theirs in zip(scales, their_scales, strict=True):
+        np.testing.assert_array_equal(theirs, scale)
+    np.testing.assert_allclose(their_answers, answers, rtol=1e-6, atol=1e-6)
+
+
+FRESH = """
+import sys, keras, numpy as np, tensorflow as tf
+folder = sys.argv[1]
+images = np.load(folder + "/images.npy")
+served = tf.saved_model.load(folder + "/served")
+np.save(folder + "/answers.npy", served.serve(images))
+assert "bmpq_tf" not in sys.modules
+keras.models.load_model(folder + "/best.keras")
+"""
+
+
+def test_a_process_without_bmpq_tf_serves_the_exported_model_and_is_told_why_it_cannot_load_the_other(trained):
+    model, _, folder = trained
+    np.save(folder / "images.npy", IMAGES)
+    done = subprocess.run([sys.executable, "-c", FRESH, str(folder)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    assert "Could not locate class 'QuantConv2D'. Make sure custom classes" in done.stderr
+    np.testing.assert_allclose(np.load(folder / "answers.npy"), model.predict(IMAGES, verbose=0), rtol=1e-5, atol=1e-6)
+
+
+def test_a_file_of_format_1_loads_and_trains_on():
+    model = keras.models.load_model(VERSION_1, safe_mode=True)
+    assert {state.layer.name: state.bits for state in model_kernels(model)} == {"wide": 2, "head": 8}
+    assert [decision["epoch"] for decision in allocation_history(model)] == [1, 2]
+    x = np.linspace(-1, 1, 32).reshape(8, 4).astype("float32")
+    np.testing.assert_allclose(model.predict(x[:2], verbose=0), VERSION_1_ANSWERS, rtol=1e-5)
+    model.fit(x, x[:, :2], epochs=3, verbose=0, callbacks=[BMPQCallback("7x", verbose=0)])
+    assert len(allocation_history(model)) == 4
+
+
+def test_a_file_of_a_newer_version_says_what_to_do(tmp_path):
+    def newer(part):
+        if isinstance(part, dict):
+            return {key: 99 if key == "version" else newer(value) for key, value in part.items()}
+        return [newer(value) for value in part] if isinstance(part, list) else part
+
+    with zipfile.ZipFile(VERSION_1) as old, zipfile.ZipFile(tmp_path / "newer.keras", "w") as file:
+        for name in old.namelist():
+            data = old.read(name)
+            file.writestr(name, json.dumps(newer(json.loads(data))) if name == "config.json" else data)
+    with pytest.raises((TypeError, ValueError), match=r"Received: version=99.*Install the newer bmpq_tf that saved it"):
+        keras.models.load_model(tmp_path / "newer.keras")
