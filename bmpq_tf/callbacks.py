@@ -28,6 +28,10 @@ class BMPQCallback(keras.callbacks.Callback):
     and `bmpq_within_budget` (1 or 0); callbacks that come after this one see them, Keras's own `History` always does. Choose
     the best model only among epochs within the budget.
 
+    In a training loop of your own, `keras.callbacks.CallbackList` drives it (`examples/own_loop.py`). `model.optimizer` is taken for the
+    one that trains the kernels: its loss scale is divided out of the sensitivities, its slots start anew with a learned scale. Under
+    `MultiWorkerMirroredStrategy` every worker has its callback and the chief decides (`bmpq_tf.distribute`).
+
     Args:
         budget: `"10x"`, `"2.5 bits"`, `"120 kB"`, a number (compression) or a `bmpq_tf.Budget`.
         warmup_epochs: epochs before the first decision, at least 1.
@@ -44,7 +48,7 @@ class BMPQCallback(keras.callbacks.Callback):
 
     Raises:
         ValueError: an argument is not understood; from `fit`, before any training: the model has no quantized layers or
-            does not track sensitivities, or `fit` is too short.
+            does not track sensitivities, has no optimizer, or `fit` is too short.
         InfeasibleBudgetError: from `fit`, before any training: the candidates cannot meet the budget.
     """
 
