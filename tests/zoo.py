@@ -83,6 +83,7 @@ def _nested() -> keras.Model:
 
 
 SMALL: dict[str, Callable[[], keras.Model]] = {
+    "transformer": _transformer,
     "time_series": _time_series,
     "unet": _unet,
     "two_by_two": _two_by_two,
