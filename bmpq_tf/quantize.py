@@ -6,8 +6,18 @@ from collections.abc import Callable, Iterable
 import keras
 
 from bmpq_tf import graph
-from bmpq_tf.layers import QuantizedLayer, QuantizerConfig, entry_for, quantized_entry_for
-from bmpq_tf.layers.config import checked_candidates
+from bmpq_tf.layers import (
+    ActivationQuantizer,
+    KernelQuantizer,
+    QuantIdentity,
+    QuantizedLayer,
+    QuantizerConfig,
+    QuantReLU,
+    entry_for,
+    quantized_entry_for,
+)
+from bmpq_tf.layers.config import checked_activation_bits, checked_candidates
+from bmpq_tf.placement import Plan
 
 Layer = keras.layers.Layer
 Selector = str | type | Callable[[Layer], bool]
@@ -21,6 +31,7 @@ def quantize_model(
     model: keras.Model,
     candidate_bits: Iterable[int] = (2, 4, 8),
     *,
+    activation_bits: int | None = None,
     layers: Selector | Iterable[Selector] | None = None,
     exclude: Selector | Iterable[Selector] | None = None,
     pin: str | Selector | Iterable[Selector] | None = ("first", "last"),
@@ -34,7 +45,10 @@ def quantize_model(
     Args:
         model: a built functional or sequential model; nested models and shared layers are kept as such.
         candidate_bits: widths that the allocation may choose from, integers from 2 to 8. Training starts at the widest.
-        layers: which layers to quantize, by name, class or predicate, one or several; all that are known by default.
+        activation_bits: 8, 4 or 2 rounds activations too: the output of every ReLU with PACT, and the input of every quantized layer
+            that reads anything else (a linear bottleneck, swish, a mean) with a signed quantizer. What comes from the model's
+            inputs alone is rounded at 8 bits; the model's outputs stay float. `None` leaves activations float.
+        layers: which layers to quantize, ReLUs too, by name, class or predicate, one or several; all that are known by default.
         exclude: which of those to leave float; their kernels count 32 bits a weight against a budget.
         pin: layers held at `pinned_bits`: `"first"` (a path from an input meets no weighted layer before it), `"last"`
             (likewise towards an output), names, classes or predicates; `None` pins nothing.
@@ -64,12 +78,16 @@ def quantize_model(
     left_out = {id(part) for layer in leaves if named(layer) for part in layer._flatten_layers()}
     pinned = _pin_matcher(model, pin, leaves)
 
+    def wanted(layer: Layer) -> bool:
+        return chosen(layer) and id(layer) not in left_out
+
+    plan = Plan(model, checked_activation_bits(activation_bits), wanted, lambda layer: entry_for(layer) is not None)
     replaced: set[int] = set()
 
     def twin(layer: Layer) -> Layer | None:
         entry = entry_for(layer)
-        if entry is None or not chosen(layer) or id(layer) in left_out:
-            return None
+        if entry is None or not wanted(layer):
+            return plan.relu(layer)
         replaced.add(id(layer))
         is_pinned = pinned(layer)
         config = QuantizerConfig(
@@ -78,6 +96,7 @@ def quantize_model(
             scale=scale,
             granularity=granularity,
             track_sensitivity=track_sensitivity,
+            **plan.bits(layer),
         )
         return entry.quantized_class.from_config({**layer.get_config(), "quantizer": config.to_dict()})
 
@@ -104,6 +123,8 @@ def quantize_model(
 def dequantize_model(model: keras.Model) -> keras.Model:
     """Returns a copy of plain Keras layers whose kernels lie on the quantized model's grid; it needs no bmpq_tf to load.
 
+    Activations are float in it: no Keras layer rounds them, so where the model does, the copy answers a little differently.
+
     Raises:
         TypeError, ValueError: as `quantize_model`; also a model without quantized layers.
     """
@@ -112,6 +133,9 @@ def dequantize_model(model: keras.Model) -> keras.Model:
         raise ValueError(f"Model '{model.name}' has no quantized layers. Make them with bmpq_tf.quantize_model(model).")
 
     def twin(layer: Layer) -> Layer | None:
+        if isinstance(layer, (QuantReLU, QuantIdentity)):
+            float_class = keras.layers.ReLU if isinstance(layer, QuantReLU) else keras.layers.Identity
+            return float_class.from_config({key: value for key, value in layer.get_config().items() if key != "bits"})
         entry = quantized_entry_for(layer)
         if entry is None:
             return None
@@ -119,6 +143,22 @@ def dequantize_model(model: keras.Model) -> keras.Model:
         return entry.float_class.from_config(config)
 
     return _clone(model, twin)
+
+
+def frozen_model(model: keras.Model) -> keras.Model:
+    """Returns a copy for conversion: its kernels are constants on their grid, its activations are rounded in fixed ranges.
+
+    Raises:
+        TypeError, ValueError: as `dequantize_model`; also an activation quantizer that has no range yet.
+    """
+    _check_model(model)
+    if not graph.quantized_layers(model):
+        raise ValueError(f"Model '{model.name}' has no quantized layers. Make them with bmpq_tf.quantize_model(model).")
+    copy = _clone(model, lambda layer: None)
+    for part in copy._flatten_layers():
+        if isinstance(part, (QuantizedLayer, ActivationQuantizer)):
+            part.freeze()
+    return copy
 
 
 def _clone(model: keras.Model, twin: Callable[[Layer], Layer | None]) -> keras.Model:
@@ -138,6 +178,10 @@ def _clone(model: keras.Model, twin: Callable[[Layer], Layer | None]) -> keras.M
 
 def _copy_weights(source: Layer, target: Layer) -> None:
     """Copies in the layers' own order: paths depend on where a layer was built, the order does not."""
+    if type(source) is type(target):
+        for value, variable in zip(source.weights, target.weights, strict=True):
+            variable.assign(value)
+        return
     for value, variable in zip(_own_weights(source), _own_weights(target), strict=True):
         variable.assign(value)
     if isinstance(source, QuantizedLayer):
@@ -151,7 +195,7 @@ def _copy_weights(source: Layer, target: Layer) -> None:
 
 def _own_weights(layer: Layer) -> list[keras.Variable]:
     """A layer's weights, without the state of quantizers."""
-    quantizers = [quantizer for _, quantizer in layer.kernels()] if isinstance(layer, QuantizedLayer) else []
+    quantizers = [part for part in layer._flatten_layers() if isinstance(part, (KernelQuantizer, ActivationQuantizer))]
     state = {id(variable) for quantizer in quantizers for variable in quantizer.weights}
     return [variable for variable in layer.weights if id(variable) not in state]
 
