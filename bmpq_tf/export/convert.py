@@ -1,4 +1,4 @@
-"""A plain Keras model as a float TFLite model of builtin operators only."""
+"""A Keras model as a float TFLite model of builtin operators only."""
 
 import keras
 import tensorflow as tf
@@ -11,7 +11,7 @@ class ConversionError(RuntimeError):
 
 
 def to_float_tflite(model: keras.Model) -> bytes:
-    """Converts a plain Keras model; batch and other unknown sizes stay dynamic.
+    """Converts a Keras model whose kernels are plain weights; batch and other unknown sizes stay dynamic.
 
     Raises:
         ConversionError: the converter refuses the model; the message holds its first line and the layers to look at.
@@ -29,7 +29,8 @@ def to_float_tflite(model: keras.Model) -> bytes:
     try:
         return converter.convert()
     except Exception as error:
-        custom = sorted({f"'{layer.name}' ({type(layer).__name__})" for layer in model.layers if not type(layer).__module__.startswith("keras.")})
+        ours = ("keras.", "bmpq_tf.")
+        custom = sorted({f"'{layer.name}' ({type(layer).__name__})" for layer in model.layers if not type(layer).__module__.startswith(ours)})
         suspects = f" Layers that are not Keras's own: {', '.join(custom)}." if custom else ""
         raise ConversionError(
             f"Model '{model.name}' does not convert to TFLite builtins: {str(error).strip().splitlines()[0]}.{suspects} "
