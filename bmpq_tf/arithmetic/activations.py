@@ -36,7 +36,14 @@ def quantize(values, clip, zero_point, bits: int, rounding: Callable[[tf.Tensor]
     return rounding(clipped * (1.0 / step))
 
 
-def fake_quantize(values, clip, zero_point, bits: int, rounding: Callable[[tf.Tensor], tf.Tensor] = tf.round) -> tf.Tensor:
+def fake_quantize(
+    values,
+    clip,
+    zero_point,
+    bits: int,
+    rounding: Callable[[tf.Tensor], tf.Tensor] = tf.round,
+    on_gradient: Callable[[], None] | None = None,
+) -> tf.Tensor:
     """Clips, rounds and scales back, with gradients to the values and to the clip.
 
     Args:
@@ -45,6 +52,7 @@ def fake_quantize(values, clip, zero_point, bits: int, rounding: Callable[[tf.Te
         zero_point: `z`, an integer from 0 to `2^a - 1` as a float32 scalar; 0 is PACT.
         bits: the width `a`.
         rounding: what rounds; `tf.round`, halves to even, unless the caller follows another runtime.
+        on_gradient: called while the gradient is built.
 
     Returns:
         float32 of the values' shape. With `g` the gradient of the result, a value inside the range gets `g` and others 0; the
@@ -57,6 +65,8 @@ def fake_quantize(values, clip, zero_point, bits: int, rounding: Callable[[tf.Te
         step, low, high = ends(clip, zero_point, bits)
 
         def grad(upstream):
+            if on_gradient is not None:
+                on_gradient()
             above, below = values >= high, values < low
             share = zero_point / steps(bits)
             to_clip = tf.reduce_sum(tf.where(above, upstream, 0.0)) * (1.0 - share) - tf.reduce_sum(tf.where(below, upstream, 0.0)) * share

@@ -54,8 +54,19 @@ class ActivationQuantizer(keras.layers.Layer):
     def call(self, values, training=None):
         """Returns the values on the grid, in their own dtype; the first training batch sets the range."""
         exact = tf.cast(values, tf.float32)
-        clip, zero_point = self._fixed or self._range(exact, training)
-        return tf.cast(activations.fake_quantize(exact, clip, zero_point, self.bits, self.rounding), values.dtype)
+        if self._fixed:
+            return tf.cast(activations.fake_quantize(exact, *self._fixed, self.bits, self.rounding), values.dtype)
+        base, zero_point, observed = self._range(exact)
+
+        def keep():
+            for variable, value in ((self.clip_base, base), (self.zero_point, zero_point), (self.observed, observed)):
+                variable.assign(value)
+
+        if training:
+            keep()
+        # A subclassed model whose call() takes no `training` passes none on; that it trains shows in the gradient.
+        unsaid = keep if training is None else None
+        return tf.cast(activations.fake_quantize(exact, self._learned(base), zero_point, self.bits, self.rounding, unsaid), values.dtype)
 
     def clip(self) -> tf.Tensor:
         """Returns `alpha`, the width of the learned range, a positive float32 scalar."""
@@ -73,19 +84,16 @@ class ActivationQuantizer(keras.layers.Layer):
             )
         self._fixed = (tf.constant(self.clip().numpy()), tf.constant(tf.convert_to_tensor(self.zero_point.value).numpy()))
 
-    def _range(self, values, training) -> tuple[tf.Tensor, tf.Tensor]:
+    def _range(self, values) -> list[tf.Tensor]:
+        """Returns `[clip_base, zero_point, observed]` as they are, or as this batch would set them if none has."""
         kept = [tf.convert_to_tensor(variable.value) for variable in (self.clip_base, self.zero_point, self.observed)]
 
         def first():
             base, zero_point, found = activations.first_range(values, self.bits, self.signed)
             return [base, zero_point, tf.cast(found, tf.float32)]
 
-        base, zero_point, observed = tf.cond(kept[2] > 0, lambda: kept, first)
-        if training:
-            # Outside of tf.cond, where replicas may not meet.
-            for variable, value in ((self.clip_base, base), (self.zero_point, zero_point), (self.observed, observed)):
-                variable.assign(value)
-        return self._learned(base), zero_point
+        # The variables are assigned outside of tf.cond, inside of which replicas may not meet.
+        return tf.cond(kept[2] > 0, lambda: kept, first)
 
     def _learned(self, base) -> tf.Tensor:
         clip = scales.learned(base, tf.convert_to_tensor(self.log_clip.value))
