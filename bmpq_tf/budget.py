@@ -26,6 +26,7 @@ class Kernel:
         pinned: its one width is a decision, not a choice.
         channels: how many scales it has.
         macs: multiply-accumulates for one example, where known.
+        activation_bits: the width of what the kernel is multiplied with; 32 for float.
     """
 
     path: str
@@ -34,6 +35,7 @@ class Kernel:
     pinned: bool = False
     channels: int = 1
     macs: int | None = None
+    activation_bits: int = FLOAT_BITS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +132,7 @@ class Budget:
         # A product that should be whole may come out a hair below it.
         return math.floor(min(limits) * (1 + 1e-12)) if limits else None
 
-    def limits(self, kernels: Sequence[Kernel], activation_bits: int = FLOAT_BITS) -> list[Limit]:
+    def limits(self, kernels: Sequence[Kernel]) -> list[Limit]:
         """Returns the budget as rows of the integer program over these kernels.
 
         Raises:
@@ -145,7 +147,7 @@ class Budget:
             unknown = [kernel.path for kernel in kernels if kernel.macs is None]
             if unknown:
                 raise ValueError(f"Bit operations cannot be limited, because the MACs of {unknown} are not known. Received: budget={self}.")
-            table = _table(kernels, lambda kernel, bits: kernel.macs * bits * activation_bits)
+            table = _table(kernels, lambda kernel, bits: kernel.macs * bits * kernel.activation_bits)
             rows.append(Limit("bit operations", table, math.floor(self.bit_operations)))
         return rows
 

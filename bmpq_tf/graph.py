@@ -59,7 +59,7 @@ def _clean_forward(model, clean_inputs: list[bool], weighted, found: dict[int, L
     """Marks the tensors that an input reaches without meeting a weighted layer; returns the marks of the outputs."""
     graph = _graph(model)
     clean = {id(tensor): mark for tensor, mark in zip(_flat(graph.inputs), clean_inputs, strict=True)}
-    for node in _nodes_in_order(graph):
+    for node in nodes_in_order(model):
         marks = [clean.get(id(tensor), False) for tensor in node.input_tensors]
         if (inner := graph_inside(node.operation)) is not None:
             outputs = _clean_forward(inner, marks, weighted, found)
@@ -78,7 +78,7 @@ def _clean_backward(model, clean_outputs: list[bool], weighted, found: dict[int,
     clean: dict[int, bool] = {}
     for tensor, mark in zip(_flat(graph.outputs), clean_outputs, strict=True):
         clean[id(tensor)] = clean.get(id(tensor), False) or mark
-    for node in reversed(list(_nodes_in_order(graph))):
+    for node in reversed(list(nodes_in_order(model))):
         marks = [clean.get(id(tensor), False) for tensor in node.output_tensors]
         if (inner := graph_inside(node.operation)) is not None:
             inputs = _clean_backward(inner, marks, weighted, found)
@@ -97,6 +97,30 @@ def structured_inputs(model: keras.Model, flat: list):
     return keras.tree.pack_sequence_as(_graph(model)._inputs_struct, flat)
 
 
+def inputs_of(model: keras.Model) -> list:
+    """Returns the symbolic inputs of a functional or sequential model, flat."""
+    return _flat(_graph(model).inputs)
+
+
+def outputs_of(model: keras.Model) -> list:
+    """Returns the symbolic outputs of a functional or sequential model, flat."""
+    return _flat(_graph(model).outputs)
+
+
+def nodes_in_order(model: keras.Model) -> Iterator:
+    """Yields the calls that make up a functional or sequential model, each after those that it reads from."""
+    by_depth = _graph(model)._nodes_by_depth
+    for depth in sorted(by_depth, reverse=True):
+        yield from (node for node in by_depth[depth] if not node.is_input)
+
+
+def has_kernels(operation) -> bool:
+    """Whether an operation, or a layer inside it, has weights that count as kernels, quantized or not."""
+    if not isinstance(operation, Layer):
+        return False
+    return any(isinstance(part, QuantizedLayer) or kernel_variables(part) for part in operation._flatten_layers())
+
+
 def is_graph(operation) -> bool:
     """Whether this is a functional or sequential model, whose layers can be replaced by cloning."""
     return isinstance(operation, keras.Model) and hasattr(_graph(operation), "_nodes_by_depth")
@@ -111,11 +135,6 @@ def graph_inside(operation):
 def _graph(model):
     """A sequential model keeps its graph in a functional one inside."""
     return getattr(model, "_functional", None) or model
-
-
-def _nodes_in_order(graph) -> Iterator:
-    for depth in sorted(graph._nodes_by_depth, reverse=True):
-        yield from (node for node in graph._nodes_by_depth[depth] if not node.is_input)
 
 
 def _flat(tensors) -> list:

@@ -12,6 +12,7 @@ from bmpq_tf import graph
 from bmpq_tf.arithmetic import scales
 from bmpq_tf.budget import FLOAT_BITS, Budget, Kernel, parameter_bits
 from bmpq_tf.layers import KernelQuantizer, QuantizedLayer
+from bmpq_tf.placement import activation_widths
 from bmpq_tf.sensitivity import Measurement
 
 
@@ -45,11 +46,12 @@ class KernelState:
 def model_kernels(model: keras.Model) -> list[KernelState]:
     """Returns every kernel of a model once, in the model's order: quantized ones, and the float ones that count 32 bits."""
     states, seen = [], set()
+    activations = activation_widths(model)
     # What another layer calls, and how often, only that one knows.
     inside = {id(part) for layer in graph.leaf_layers(model) for part in graph.sublayers(layer)}
     for layer in [model, *graph.leaf_layers(model)]:
         if isinstance(layer, QuantizedLayer):
-            for variable, quantizer in layer.kernels():
+            for position, (variable, quantizer) in enumerate(layer.kernels()):
                 shape = scales.scale_shape(variable.shape, quantizer.scale_axes)
                 kernel = Kernel(
                     path=variable.path,
@@ -58,6 +60,8 @@ def model_kernels(model: keras.Model) -> list[KernelState]:
                     pinned=quantizer.config.pinned,
                     channels=math.prod(shape),
                     macs=None if id(layer) in inside else _macs(layer, variable),
+                    # What a separable convolution's second kernel reads never leaves the operator, and is float.
+                    activation_bits=activations[id(layer)] if position == 0 else FLOAT_BITS,
                 )
                 states.append(KernelState(kernel, variable, quantizer, layer))
         else:

@@ -6,10 +6,22 @@ from collections.abc import Callable, Iterable, Mapping
 import keras
 
 from bmpq_tf import graph
-from bmpq_tf.layers import KernelQuantizer, QuantizedLayer, QuantizerConfig, entry_for, quantized_entry_for
-from bmpq_tf.layers.config import checked_candidates
+from bmpq_tf.layers import (
+    ActivationQuantizer,
+    KernelQuantizer,
+    QuantIdentity,
+    QuantizedLayer,
+    QuantizerConfig,
+    QuantReLU,
+    entry_for,
+    quantized_entry_for,
+)
+from bmpq_tf.layers.config import checked_activation_bits, checked_candidates
 from bmpq_tf.obstacles import check_not_quantized_by_keras, find_obstacles
+from bmpq_tf.placement import Plan
 from bmpq_tf.selectors import Layer, Selector, as_list, covered
+
+_QUANTIZERS = (KernelQuantizer, ActivationQuantizer)
 
 
 class SkippedLayersWarning(UserWarning):
@@ -20,6 +32,7 @@ def quantize_model(
     model: keras.Model,
     candidate_bits: Iterable[int] = (2, 4, 8),
     *,
+    activation_bits: int | None = None,
     layers: Selector | Iterable[Selector] | None = None,
     exclude: Selector | Iterable[Selector] | None = None,
     pin: str | Selector | Iterable[Selector] | None = ("first", "last"),
@@ -34,8 +47,12 @@ def quantize_model(
     Args:
         model: a built functional or sequential model; nested models and shared layers are kept as such.
         candidate_bits: widths that the allocation may choose from, integers from 2 to 8. Training starts at the widest.
-        layers: which layers to quantize, by name, class or predicate, one or several; all that are known by default. Here and
-            below, a layer that holds others (attention, recurrent layers, `TimeDistributed`) stands for those inside too.
+        activation_bits: 8, 4 or 2 rounds activations too: the output of every ReLU with PACT, and the input of every quantized layer
+            that reads anything else (a linear bottleneck, swish, a mean) with a signed quantizer. What comes from the model's
+            inputs alone is rounded at 8 bits; the model's outputs stay float, and so does what recurrent cells read. `None` leaves
+            activations float.
+        layers: which layers to quantize, ReLUs too, by name, class or predicate, one or several; all that are known by default.
+            Here and below, a layer that holds others (attention, recurrent layers, `TimeDistributed`) stands for those inside too.
         exclude: which of those to leave float; their kernels count 32 bits a weight against a budget.
         pin: layers held at `pinned_bits`: `"first"` (a path from an input meets no weighted layer before it), `"last"`
             (likewise towards an output), names, classes or predicates; `None` pins nothing.
@@ -70,11 +87,17 @@ def quantize_model(
     own_candidates = _own_candidates(overrides, leaves)
     obstacles = find_obstacles(model)
 
-    def config(layer: Layer) -> QuantizerConfig | None:
-        """What the kernels of this very layer are told; `None` where they stay float."""
+    def wanted(layer: Layer) -> bool:
+        return id(layer) in chosen and id(layer) not in left_out
+
+    def quantizable(layer: Layer) -> bool:
+        """Whether kernels of this very layer will be quantized."""
         entry = entry_for(layer)
-        if entry is None or entry.is_composite or id(layer) not in chosen or id(layer) in left_out or id(layer) in obstacles:
-            return None
+        return entry is not None and not entry.is_composite and wanted(layer) and id(layer) not in obstacles
+
+    plan = Plan(model, checked_activation_bits(activation_bits), wanted, quantizable)
+
+    def config(layer: Layer) -> QuantizerConfig:
         overridden = own_candidates.get(id(layer))
         is_pinned = id(layer) in pinned and overridden is None
         return QuantizerConfig(
@@ -83,9 +106,10 @@ def quantize_model(
             scale=scale,
             granularity=granularity,
             track_sensitivity=track_sensitivity,
+            **plan.bits(layer),
         )
 
-    configs = {id(layer): found for layer in leaves if (found := config(layer)) is not None}
+    configs = {id(layer): config(layer) for layer in leaves if quantizable(layer)}
     skipped = [layer for layer in leaves if graph.kernel_variables(layer) and id(layer) in chosen and id(layer) not in {*configs, *left_out}]
     reasons = "".join(f"\n- '{layer.name}' ({type(layer).__name__}): {obstacles[id(layer)]}" for layer in skipped)
     _check_configs(configs, leaves, overrides, reasons)
@@ -98,7 +122,7 @@ def quantize_model(
 
     def twin(layer: Layer, config: dict) -> Layer | None:
         quantizer = _quantizer_argument(layer, configs)
-        return None if quantizer is None else entry_for(layer).quantized_class.from_config({**config, "quantizer": quantizer})
+        return plan.relu(layer) if quantizer is None else entry_for(layer).quantized_class.from_config({**config, "quantizer": quantizer})
 
     quantized = _clone(model, twin)
     if skipped:
@@ -111,6 +135,8 @@ def quantize_model(
 def dequantize_model(model: keras.Model) -> keras.Model:
     """Returns a copy of plain Keras layers whose kernels lie on the quantized model's grid; it needs no bmpq_tf to load.
 
+    Activations are float in it: no Keras layer rounds them, so where the model does, the copy answers a little differently.
+
     Raises:
         TypeError, ValueError: as `quantize_model`; also a model without quantized layers.
     """
@@ -119,10 +145,29 @@ def dequantize_model(model: keras.Model) -> keras.Model:
         raise ValueError(f"Model '{model.name}' has no quantized layers. Make them with bmpq_tf.quantize_model(model).")
 
     def twin(layer: Layer, config: dict) -> Layer | None:
+        if isinstance(layer, (QuantReLU, QuantIdentity)):
+            float_class = keras.layers.ReLU if isinstance(layer, QuantReLU) else keras.layers.Identity
+            return float_class.from_config({key: value for key, value in config.items() if key != "bits"})
         entry = quantized_entry_for(layer)
         return None if entry is None else entry.float_class.from_config({key: value for key, value in config.items() if key != "quantizer"})
 
     return _clone(model, twin)
+
+
+def frozen_model(model: keras.Model) -> keras.Model:
+    """Returns a copy for conversion: its kernels are constants on their grid, its activations are rounded in fixed ranges.
+
+    Raises:
+        TypeError, ValueError: as `dequantize_model`; also an activation quantizer that has no range yet.
+    """
+    _check_model(model)
+    if not graph.quantized_layers(model):
+        raise ValueError(f"Model '{model.name}' has no quantized layers. Make them with bmpq_tf.quantize_model(model).")
+    copy = _clone(model, lambda layer, config: None)
+    for part in copy._flatten_layers():
+        if isinstance(part, (QuantizedLayer, ActivationQuantizer)):
+            part.freeze()
+    return copy
 
 
 def _quantizer_argument(layer: Layer, configs: dict[int, QuantizerConfig]) -> dict | None:
@@ -167,7 +212,7 @@ def _clone(model: keras.Model, twin: Callable[[Layer, dict], Layer | None]) -> k
 
 def _parts(layer: Layer) -> list[Layer]:
     """A layer and those inside it, without the quantizers, in an order that the twin has too."""
-    return [part for part in [layer, *graph.sublayers(layer)] if not isinstance(part, KernelQuantizer)]
+    return [part for part in [layer, *graph.sublayers(layer)] if not isinstance(part, _QUANTIZERS)]
 
 
 def _own_variables(layer: Layer) -> list[keras.Variable]:
@@ -186,6 +231,11 @@ def _copy_weights(source: Layer, target: Layer) -> None:
         )
     for value, variable in zip(values, variables, strict=True):
         variable.assign(value)
+    if type(source) is type(target):
+        for mine, theirs in zip(_quantizers(source), _quantizers(target), strict=True):
+            for value, variable in zip(mine.weights, theirs.weights, strict=True):
+                variable.assign(value)
+        return
     if isinstance(source, QuantizedLayer):
         # What reads as `kernel` is on the grid; the variable behind it is the latent float weight.
         for (kernel, quantizer), name in zip(source.kernels(), source.kernel_channel_axes, strict=True):
@@ -193,6 +243,10 @@ def _copy_weights(source: Layer, target: Layer) -> None:
     if isinstance(target, QuantizedLayer):
         for kernel, quantizer in target.kernels():
             quantizer.initialise_scale(kernel)
+
+
+def _quantizers(layer: Layer) -> list[Layer]:
+    return [part for part in layer._layers if isinstance(part, _QUANTIZERS)]
 
 
 def _tie(parts: list[tuple[Layer, Layer]]) -> None:

@@ -39,6 +39,7 @@ flags.DEFINE_string("budget", _DEFAULT.budget, "What the model may take: '10x', 
 flags.DEFINE_list("candidate_bits", [str(bits) for bits in _DEFAULT.candidate_bits], "Widths to choose from, 2 to 8.")
 flags.DEFINE_enum("scale", _DEFAULT.scale, SCALES, "How the quantizers' scales are found.")
 flags.DEFINE_enum("granularity", _DEFAULT.granularity, ("channel", "tensor"), "One scale per output channel, or per kernel.")
+flags.DEFINE_integer("activation_bits", _DEFAULT.activation_bits, "Width of the activations: 8, 4 or 2; 0 leaves them float.")
 flags.DEFINE_enum("sensitivity", _DEFAULT.sensitivity, METHODS, "What the allocation goes by: bmpq, or a control experiment.")
 flags.DEFINE_enum("objective", _DEFAULT.objective, OBJECTIVES, "How bit gradients become costs.")
 flags.DEFINE_integer("epochs", _DEFAULT.epochs, "Epochs to train.", lower_bound=1)

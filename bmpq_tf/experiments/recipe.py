@@ -2,8 +2,8 @@
 
 import keras
 
-# Decay would pull BatchNorm's parameters, biases and learned scales to values that mean nothing.
-NOT_DECAYED = ["gamma", "beta", "bias", "log_gain"]
+# Decay would pull BatchNorm's parameters, biases, learned scales and clips to values that mean nothing.
+NOT_DECAYED = ["gamma", "beta", "bias", "log_gain", "log_clip"]
 
 
 def sgd(model: keras.Model, *, learning_rate: float, steps: int, warmup_steps: int = 0, weight_decay: float = 5e-4) -> keras.optimizers.SGD:

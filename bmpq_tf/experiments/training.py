@@ -25,6 +25,7 @@ class TrainConfig:
         data_dir, download: where tfds keeps the data, and whether it may fetch it.
         width: multiplies the model's channels.
         budget, candidate_bits, scale, granularity: as `quantize_model` and `BMPQCallback` take them.
+        activation_bits: likewise: 8, 4 or 2; 0 leaves activations float.
         sensitivity, objective: the callback's `method` and `objective`.
         warmup_epochs, interval_epochs, settle_epochs: the callback's schedule.
         epochs, batch_size, learning_rate, weight_decay: the recipe.
@@ -43,6 +44,7 @@ class TrainConfig:
     candidate_bits: tuple[int, ...] = (2, 4, 8)
     scale: str = "learned"
     granularity: str = "channel"
+    activation_bits: int = 0
     sensitivity: str = "bmpq"
     objective: str = "first_order"
     warmup_epochs: int = 1
@@ -95,7 +97,13 @@ def train(config: TrainConfig, *, verbose: int = 2, say: Callable[[str], None] =
         dataset = dataset.with_validation(config.validation)
     keras.utils.set_random_seed(config.seed)
     float_model = build_model(config.model, dataset.image_shape, dataset.num_classes, config.width)
-    model = quantize_model(float_model, config.candidate_bits, scale=config.scale, granularity=config.granularity)
+    model = quantize_model(
+        float_model,
+        config.candidate_bits,
+        activation_bits=config.activation_bits or None,
+        scale=config.scale,
+        granularity=config.granularity,
+    )
     callback = BMPQCallback(
         config.budget,
         warmup_epochs=config.warmup_epochs,

@@ -1,4 +1,4 @@
-"""A plain Keras model as a float TFLite model of builtin operators only."""
+"""A Keras model as a float TFLite model of builtin operators only."""
 
 import contextlib
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ class ConversionError(RuntimeError):
 
 
 def to_float_tflite(model: keras.Model) -> bytes:
-    """Converts a plain Keras model; batch and other unknown sizes stay dynamic.
+    """Converts a Keras model whose kernels are plain weights; batch and other unknown sizes stay dynamic.
 
     Raises:
         ConversionError: the converter refuses the model; the message holds its first line and the layers to look at.
@@ -58,7 +58,7 @@ def _suspects(model: keras.Model) -> str:
         return ", ".join(sorted({f"'{layer.name}' ({type(layer).__name__})" for layer in layers}))
 
     layers = graph.sublayers(model)
-    custom = named(layer for layer in layers if not type(layer).__module__.startswith("keras."))
+    custom = named(layer for layer in layers if not type(layer).__module__.startswith(("keras.", "bmpq_tf.")))
     loops = named(layer for layer in layers if isinstance(layer, (keras.layers.RNN, keras.layers.TimeDistributed)))
     said = f" Layers that are not Keras's own: {custom}." if custom else ""
     if loops and any(None in tensor.shape[1:] for tensor in model.inputs):

@@ -12,9 +12,10 @@ from bmpq_tf.budget import FLOAT_BITS, Budget
 from bmpq_tf.export import graph_file, packing, parity
 from bmpq_tf.export.convert import to_float_tflite
 from bmpq_tf.export.matching import KernelIntegers, channels_first, find_kernels
+from bmpq_tf.export.roundings import name_roundings
 from bmpq_tf.files import write_bytes
 from bmpq_tf.kernels import KernelState, compression, model_kernels, stored_budget, total_bits, within
-from bmpq_tf.quantize import dequantize_model
+from bmpq_tf.quantize import frozen_model
 
 
 class ExportError(RuntimeError):
@@ -87,7 +88,8 @@ def export_tflite(
 ) -> ExportReport:
     """Writes a quantized model as a `.tflite` file with its weights packed at 2, 4 and 8 bits.
 
-    The weights are dequantized when the file is loaded; every other constant and operator is float. Widths of 3 bits are stored
+    The weights are dequantized when the file is loaded; every other constant and operator is float. Where the model rounds
+    activations, so does the file, in float operators that LiteRT has built in. Widths of 3 bits are stored
     in 4, and 5 to 7 in 8: the report says so. The file is written only after it was read back, its integers were found equal to
     the model's, and LiteRT gave the answers that Keras gives.
 
@@ -104,21 +106,23 @@ def export_tflite(
     Raises:
         FileExistsError: the path exists and `overwrite` is false.
         PermissionError: the path cannot be written to.
-        ValueError: the model is over the budget, is not quantized, or `verify_with` does not fit it.
+        ValueError: the model is over the budget, is not quantized, rounds activations whose range no training batch has set yet,
+            or `verify_with` does not fit it.
         ConversionError: a layer has no TFLite builtin.
         ExportError: integers or answers differ from the model's; nothing was written.
     """
     path = check_writable(path, overwrite)
-    plain = dequantize_model(model)
+    frozen = frozen_model(model)
+    name_roundings(frozen)
     states = model_kernels(model)
     _check_budget(states, Budget.parse(budget) if budget is not None else stored_budget(model))
     kernels = [_integers(state) for state in states if state.quantizer]
-    content, stored = _packed(plain, kernels)
+    content, stored = _packed(frozen, kernels)
     packed_bytes = _read_back(content, stored)
     result = parity.compare(model, content, verify_with)
     if not result.holds:
         raise ExportError(
-            f"LiteRT's answers differ from Keras's by up to {result.max_abs_diff:.3g} on {result.examples} examples, more than the "
+            f"LiteRT's answers differ from Keras's by up to {result.unexplained_diff:.3g} on {result.examples} examples, more than the "
             f"{result.tolerance:.3g} that rounding explains; top-1 agreement {result.agreement:.4f}. Nothing was written to '{path}'."
         )
     write_bytes(path, content)
@@ -171,12 +175,12 @@ def _integers(state: KernelState) -> KernelIntegers:
     )
 
 
-def _packed(plain: keras.Model, kernels: list[KernelIntegers]) -> tuple[bytes, dict[str, list[packing.StoredKernel]]]:
+def _packed(frozen: keras.Model, kernels: list[KernelIntegers]) -> tuple[bytes, dict[str, list[packing.StoredKernel]]]:
     """Returns the file's content, and what was stored for each kernel by path."""
-    model = graph_file.parse(to_float_tflite(plain))
+    model = graph_file.parse(to_float_tflite(frozen))
     matches = find_kernels(model, kernels)
     packing.unfold_columns(model, matches)
-    graph_file.add_signature(model, [tensor.name for tensor in plain.inputs], [f"output_{i}" for i in range(len(plain.outputs))])
+    graph_file.add_signature(model, [tensor.name for tensor in frozen.inputs], [f"output_{i}" for i in range(len(frozen.outputs))])
     pairs, stored = [], {}
     for match in matches:
         tensor = model.subgraphs[match.subgraph].tensors[match.tensor]

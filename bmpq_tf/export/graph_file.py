@@ -29,6 +29,11 @@ def parse(content: bytes) -> "fb.ModelT":
     return fb.read_model_from_bytearray(content)
 
 
+def serialise(model) -> bytes:
+    """Returns the file of a parsed model."""
+    return bytes(fb.convert_object_to_bytearray(model))
+
+
 def constant(model, tensor) -> np.ndarray | None:
     """Returns a constant tensor's values, integers unpacked to int8; `None` for what is computed."""
     data = model.buffers[tensor.buffer].data

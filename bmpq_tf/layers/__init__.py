@@ -1,5 +1,7 @@
 """Quantized Keras layers: two mixins, one nearly empty class a layer, and the registry that pairs them with Keras's."""
 
+from bmpq_tf.layers.activation_quantizer import ActivationQuantizer
+from bmpq_tf.layers.activations import QuantIdentity, QuantReLU
 from bmpq_tf.layers.composite import CompositeConfig, QuantizedComposite
 from bmpq_tf.layers.composites import (
     QuantBidirectional,
@@ -36,6 +38,7 @@ from bmpq_tf.layers.quantized_layer import QuantizedLayer
 from bmpq_tf.layers.registry import entry_for, quantized_entry_for, registered
 
 __all__ = [
+    "ActivationQuantizer",
     "CompositeConfig",
     "KernelQuantizer",
     "QuantBidirectional",
@@ -53,10 +56,12 @@ __all__ = [
     "QuantGRU",
     "QuantGRUCell",
     "QuantGroupQueryAttention",
+    "QuantIdentity",
     "QuantLSTM",
     "QuantLSTMCell",
     "QuantMultiHeadAttention",
     "QuantRNN",
+    "QuantReLU",
     "QuantSeparableConv1D",
     "QuantSeparableConv2D",
     "QuantSimpleRNN",

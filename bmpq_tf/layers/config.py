@@ -7,8 +7,10 @@ from typing import Any
 from bmpq_tf.arithmetic.quantizers import LARGEST_BITS, SMALLEST_BITS
 from bmpq_tf.arithmetic.scales import GRANULARITIES, RULES
 
-FORMAT_VERSION = 1
+# 2: activation_bits and input_bits, which a file of version 1 does not have.
+FORMAT_VERSION = 2
 SCALES = (*RULES, "learned")
+ACTIVATION_BITS = (8, 4, 2)
 
 
 def checked_candidates(candidate_bits, where: str = "") -> tuple[int, ...]:
@@ -36,9 +38,20 @@ def checked_candidates(candidate_bits, where: str = "") -> tuple[int, ...]:
     return tuple(sorted({int(width) for width in widths}))
 
 
+def checked_activation_bits(value, name: str = "activation_bits") -> int | None:
+    """Returns a width of activations, `None` for float.
+
+    Raises:
+        ValueError: it is none of `None`, 8, 4 and 2.
+    """
+    if value is not None and (isinstance(value, bool) or not hasattr(value, "__index__") or value not in ACTIVATION_BITS):
+        raise ValueError(f"{name} must be None (float), 8, 4 or 2. Received: {name}={value!r}.")
+    return None if value is None else int(value)
+
+
 @dataclasses.dataclass(frozen=True)
 class QuantizerConfig:
-    """What a quantized layer is told about its kernels.
+    """What a quantized layer is told about its kernels and its activations.
 
     Attributes:
         candidate_bits: the widths that the allocation may choose from, 2 to 8; training starts at the widest.
@@ -46,6 +59,8 @@ class QuantizerConfig:
         scale: `"learned"` (LSQ), `"statistical"` or `"max_abs"` (`bmpq_tf.arithmetic.scales`).
         granularity: `"channel"`, one scale per output channel, or `"tensor"`.
         track_sensitivity: whether training accumulates bit gradients.
+        activation_bits: the width that the layer's output is rounded to if its own activation is a ReLU; `None` leaves it float.
+        input_bits: the width that the layer rounds its input to; `None` takes the input as it comes.
     """
 
     candidate_bits: tuple[int, ...] = (2, 4, 8)
@@ -53,6 +68,8 @@ class QuantizerConfig:
     scale: str = "learned"
     granularity: str = "channel"
     track_sensitivity: bool = True
+    activation_bits: int | None = None
+    input_bits: int | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "candidate_bits", checked_candidates(self.candidate_bits))
@@ -60,6 +77,8 @@ class QuantizerConfig:
             value = getattr(self, name)
             if value not in known:
                 raise ValueError(f"Unknown {name}. Received: {name}={value!r}. Known: {', '.join(known)}.")
+        for name in ("activation_bits", "input_bits"):
+            object.__setattr__(self, name, checked_activation_bits(getattr(self, name), name))
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain data for a layer's config, with the version of this format."""

@@ -7,25 +7,30 @@ from collections.abc import Callable, Iterator
 import keras
 import tensorflow as tf
 
+from bmpq_tf.layers.activation_quantizer import ActivationQuantizer
 from bmpq_tf.layers.config import QuantizerConfig
 from bmpq_tf.layers.kernel_quantizer import KernelQuantizer
 
 # Axes of a kernel that are output channels, or how to tell them for a layer.
 ChannelAxes = tuple[int, ...] | Callable[[keras.layers.Layer], tuple[int, ...]]
 WEIGHT_DTYPE = "float32"
+# The activations that PACT stands for, and the most that they give.
+RELU_LIMITS = {keras.activations.relu: None, keras.activations.relu6: 6.0}
 
 # What `kernels_read_once` has read, by layer and attribute; each thread, and so each replica, has its own.
 _READ: contextvars.ContextVar[dict[tuple[int, str], tf.Tensor]] = contextvars.ContextVar("kernels_read_once")
 
 
 class QuantizedLayer:
-    """Gives a Keras layer kernels that are fake-quantized whenever they are read.
+    """Gives a Keras layer kernels that are fake-quantized whenever they are read, and activations that are if its config says so.
 
     A subclass names it before the Keras class and is decorated with `register`. Constructor, config and call stay the Keras
     class's own, with one more keyword: `quantizer`, a `QuantizerConfig` or the plain dict of one.
     """
 
     kernel_channel_axes: dict[str, "ChannelAxes"] = {}
+    # Whether the Keras class's call() takes `training`.
+    parent_takes_training = False
 
     def __init__(self, *args, quantizer=None, **kwargs):
         super().__init__(*args, **kwargs)
@@ -35,6 +40,16 @@ class QuantizedLayer:
         for attribute, channel_axes in self.kernel_channel_axes.items():
             axes = channel_axes(self) if callable(channel_axes) else channel_axes
             setattr(self, f"{attribute}_quantizer", KernelQuantizer(self.quantizer, axes, name=f"{attribute}_quantizer", trainable=self.trainable))
+        bits, activation = self.quantizer, getattr(self, "activation", None)
+        if is_cell(self) and (bits.input_bits or bits.activation_bits):
+            raise ValueError(f"The activations of a recurrent cell stay float. Received: quantizer={bits} for '{self.name}'.")
+        self.input_quantizer = self.output_quantizer = None
+        if bits.input_bits:
+            self.input_quantizer = ActivationQuantizer(bits.input_bits, signed=True, name="input_quantizer", trainable=self.trainable)
+        if bits.activation_bits and activation in RELU_LIMITS:
+            limit = RELU_LIMITS[activation]
+            self.output_quantizer = ActivationQuantizer(bits.activation_bits, limit=limit, name="output_quantizer", trainable=self.trainable)
+        self._frozen = False
 
     def add_weight(self, *args, name=None, **kwargs):
         if name in self.kernel_channel_axes:
@@ -52,6 +67,26 @@ class QuantizedLayer:
         for kernel, quantizer in self.kernels():
             quantizer.build(kernel.shape)
             quantizer.initialise_scale(kernel)
+        for quantizer in self.activation_quantizers():
+            quantizer.build()
+
+    def call(self, inputs, *args, training=None, **kwargs):
+        if self.parent_takes_training:
+            kwargs["training"] = training
+        if self.input_quantizer:
+            inputs = self.input_quantizer.call(inputs, training)
+        outputs = super().call(inputs, *args, **kwargs)
+        return self.output_quantizer.call(outputs, training) if self.output_quantizer else outputs
+
+    def activation_quantizers(self) -> list[ActivationQuantizer]:
+        """Returns the quantizers of the input and of the output, where the layer has them."""
+        return [quantizer for quantizer in (self.input_quantizer, self.output_quantizer) if quantizer]
+
+    def freeze(self) -> None:
+        """Puts the kernels on their grid for good, so that a conversion sees them as constants; the float ones are lost."""
+        for kernel, quantizer in self.kernels():
+            kernel.assign(quantizer.call(tf.convert_to_tensor(kernel.value)))
+        self._frozen = True
 
     def kernels(self) -> list[tuple[keras.Variable, KernelQuantizer]]:
         """Returns each float kernel with its quantizer."""
@@ -70,6 +105,11 @@ class QuantizedLayer:
 
     def get_config(self):
         return {**super().get_config(), "quantizer": self.quantizer.to_dict()}
+
+
+def is_cell(layer) -> bool:
+    """Whether this is a recurrent layer's cell, called once for every step of time."""
+    return hasattr(layer, "state_size")
 
 
 def unsupported_policy(layer: keras.layers.Layer) -> str | None:
@@ -107,7 +147,8 @@ def quantized_weight(attribute: str) -> property:
             raise AttributeError(f"You must build the layer before accessing `{attribute}`.")
         if (once := _READ.get({}).get((id(layer), attribute))) is not None:
             return once
-        quantized = getattr(layer, f"{attribute}_quantizer").call(tf.convert_to_tensor(getattr(layer, private).value))
+        weight = tf.convert_to_tensor(getattr(layer, private).value)
+        quantized = weight if layer._frozen else getattr(layer, f"{attribute}_quantizer").call(weight)
         return tf.cast(quantized, layer.compute_dtype)
 
     def assign(layer, value):

@@ -64,6 +64,7 @@ def register(
             quantized_class.build, quantized_class.call = _checking_sublayers(float_class.build), _reading_kernels_once(float_class.call)
         else:
             quantized_class.kernel_channel_axes = kernel_channel_axes
+            quantized_class.parent_takes_training = "training" in inspect.signature(float_class.call).parameters
             for attribute in kernel_channel_axes:
                 setattr(quantized_class, attribute, quantized_weight(attribute))
         quantized_class.__signature__ = _signature_with_quantizer(float_class)

@@ -1,0 +1,120 @@
+"""The activation quantizer and its gradients: PACT where values start at zero, an affine range elsewhere (METHOD.md, "Activations").
+
+A range is its width, the clip `alpha`, and an integer zero point `z`: the `2^a - 1` steps `step = alpha / (2^a - 1)` reach from
+`-z * step` to `(2^a - 1 - z) * step`, and zero is always on the grid. `z = 0` is PACT (Choi et al. 2018); the general form is how
+LiteRT stores activations, and how LSQ+ trains them (Bhalgat et al. 2020).
+"""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+# Shares of the largest range that a first range is chosen from.
+_SHARES = 16
+_SMALLEST_CLIP = 1e-12
+
+
+def steps(bits: int) -> int:
+    """Returns the number of steps, `2^a - 1`."""
+    return 2**bits - 1
+
+
+def ends(clip, zero_point, bits: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Returns `(step, low, high)`, float32 scalars; the ends are multiples of the step, as every value is."""
+    step = clip / steps(bits)
+    return step, -zero_point * step, (steps(bits) - zero_point) * step
+
+
+def quantize(values, clip, zero_point, bits: int, rounding: Callable[[tf.Tensor], tf.Tensor] = tf.round) -> tf.Tensor:
+    """Returns the integers `round(clip(x, low, high) / step)`, float32 of the values' shape, from `-z` to `2^a - 1 - z`.
+
+    Clipping comes first and the division is a product with the reciprocal, as in the exported file: both runtimes then round the
+    same numbers.
+    """
+    step, low, high = ends(clip, zero_point, bits)
+    clipped = tf.minimum(tf.maximum(values, low), high)
+    return rounding(clipped * (1.0 / step))
+
+
+def fake_quantize(
+    values,
+    clip,
+    zero_point,
+    bits: int,
+    rounding: Callable[[tf.Tensor], tf.Tensor] = tf.round,
+    on_gradient: Callable[[], None] | None = None,
+) -> tf.Tensor:
+    """Clips, rounds and scales back, with gradients to the values and to the clip.
+
+    Args:
+        values: float32 of any shape.
+        clip: `alpha`, a positive float32 scalar.
+        zero_point: `z`, an integer from 0 to `2^a - 1` as a float32 scalar; 0 is PACT.
+        bits: the width `a`.
+        rounding: what rounds; `tf.round`, halves to even, unless the caller follows another runtime.
+        on_gradient: called while the gradient is built.
+
+    Returns:
+        float32 of the values' shape. With `g` the gradient of the result, a value inside the range gets `g` and others 0; the
+        clip gets PACT's gradient, `sum of g` where `x >= alpha`. Where `z > 0`, each end moves by its own share of the clip:
+        `sum of g * high / alpha` where `x >= high`, and `sum of g * low / alpha` where `x < low`.
+    """
+
+    @tf.custom_gradient
+    def apply(values, clip, zero_point):
+        step, low, high = ends(clip, zero_point, bits)
+
+        def grad(upstream):
+            if on_gradient is not None:
+                on_gradient()
+            above, below = values >= high, values < low
+            share = zero_point / steps(bits)
+            to_clip = tf.reduce_sum(tf.where(above, upstream, 0.0)) * (1.0 - share) - tf.reduce_sum(tf.where(below, upstream, 0.0)) * share
+            return tf.where(above | below, 0.0, upstream), to_clip, None
+
+        return quantize(values, clip, zero_point, bits, rounding) * step, grad
+
+    return apply(values, clip, zero_point)
+
+
+@tf.custom_gradient
+def bounded(clip, limit: float):
+    """Returns `min(clip, limit)`; a clip at its limit gets a gradient only if a step against it leads back below."""
+
+    def grad(upstream):
+        return tf.where((clip >= limit) & (upstream < 0), 0.0, upstream), None
+
+    return tf.minimum(clip, limit), grad
+
+
+def first_range(values, bits: int, signed: bool) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Chooses the range that a batch of values is rounded in with the smallest mean square error.
+
+    Tried are sixteen shares of the range that holds every value and zero; at 2 bits a good range cuts off the tails.
+
+    Args:
+        values: float32 of any shape.
+        bits: the width `a`.
+        signed: whether the range may reach below zero.
+
+    Returns:
+        `(clip, zero_point, found)`, scalars; `found` is false, and the rest means nothing, if all values are zero or any is not
+        finite.
+    """
+    values = tf.stop_gradient(values)
+    high = tf.maximum(tf.reduce_max(values), 0.0)
+    low = tf.minimum(tf.reduce_min(values), 0.0) if signed else tf.zeros_like(high)
+    span = high - low
+    found = tf.math.is_finite(tf.reduce_sum(values)) & (span > _SMALLEST_CLIP)
+    span = tf.where(found, span, 1.0)
+    zero_point = tf.where(found, tf.round(tf.abs(low) / span * steps(bits)), 0.0)
+
+    def error(share):
+        step = ends(share * span, zero_point, bits)[0]
+        return tf.reduce_mean(tf.square(quantize(values, share * span, zero_point, bits) * step - values))
+
+    shares = tf.range(1.0, _SHARES + 1.0) / _SHARES
+    errors = tf.map_fn(error, shares)
+    # Of equal errors the widest range.
+    best = tf.reverse(shares, [0])[tf.argmin(tf.reverse(errors, [0]))]
+    return best * span, zero_point, found

@@ -1,0 +1,103 @@
+"""The state of one activation quantizer: its clip, its zero point, and whether it has seen a batch."""
+
+import keras
+import tensorflow as tf
+
+from bmpq_tf.arithmetic import activations, scales
+from bmpq_tf.layers.config import checked_activation_bits
+
+
+@keras.saving.register_keras_serializable("bmpq_tf")
+class ActivationQuantizer(keras.layers.Layer):
+    """Rounds activations to `2^a - 1` steps of a learned range (METHOD.md, "Activations").
+
+    The range starts as the best for the first training batch (`bmpq_tf.arithmetic.activations.first_range`), and then its width
+    is learned: `clip = clip_base * exp(log_clip)`, positive whatever the optimizer does. The zero point stays where the first
+    batch put it. Before any training batch, every batch is rounded in its own best range and nothing is kept. All arithmetic is
+    float32, whatever the dtype policy.
+
+    Args:
+        bits: the width `a`: 8, 4 or 2.
+        signed: whether the range may reach below zero; PACT's starts there.
+        limit: the largest clip, such as ReLU6's 6; `None` for none.
+        **kwargs: `keras.layers.Layer`'s own.
+
+    Attributes:
+        clip_base, zero_point, observed: scalar variables that the first training batch sets.
+        log_clip: scalar variable, trained.
+        rounding: what rounds, `tf.round`; the export's comparison replaces it for a while.
+
+    Raises:
+        ValueError: the width is not 8, 4 or 2.
+    """
+
+    def __init__(self, bits: int, *, signed: bool = False, limit: float | None = None, **kwargs):
+        super().__init__(**{**kwargs, "dtype": "float32"})
+        self.bits = checked_activation_bits(bits)
+        if self.bits is None:
+            raise ValueError("An activation quantizer needs a width. Received: bits=None. Give 8, 4 or 2, or leave the quantizer out.")
+        self.signed = signed
+        self.limit = limit
+        self.rounding = tf.round
+        self._fixed: tuple[tf.Tensor, tf.Tensor] | None = None
+
+    def build(self, input_shape=None):
+        def state(name, value, trainable=False):
+            initializer = keras.initializers.Constant(value)
+            return self.add_weight(name=name, shape=(), initializer=initializer, trainable=trainable, autocast=False, aggregation="mean")
+
+        self.clip_base = state("clip_base", 1.0)
+        self.log_clip = state("log_clip", 0.0, trainable=True)
+        self.zero_point = state("zero_point", 0.0)
+        self.observed = state("observed", 0.0)
+
+    def call(self, values, training=None):
+        """Returns the values on the grid, in their own dtype; the first training batch sets the range."""
+        exact = tf.cast(values, tf.float32)
+        if self._fixed:
+            return tf.cast(activations.fake_quantize(exact, *self._fixed, self.bits, self.rounding), values.dtype)
+        base, zero_point, observed = self._range(exact)
+
+        def keep():
+            for variable, value in ((self.clip_base, base), (self.zero_point, zero_point), (self.observed, observed)):
+                variable.assign(value)
+
+        if training:
+            keep()
+        # A subclassed model whose call() takes no `training` passes none on; that it trains shows in the gradient.
+        unsaid = keep if training is None else None
+        return tf.cast(activations.fake_quantize(exact, self._learned(base), zero_point, self.bits, self.rounding, unsaid), values.dtype)
+
+    def clip(self) -> tf.Tensor:
+        """Returns `alpha`, the width of the learned range, a positive float32 scalar."""
+        return self._learned(tf.convert_to_tensor(self.clip_base.value))
+
+    def freeze(self) -> None:
+        """Makes the range a constant, for conversion.
+
+        Raises:
+            ValueError: no training batch has set the range yet.
+        """
+        if not bool(tf.convert_to_tensor(self.observed.value) > 0):
+            raise ValueError(
+                f"Activation quantizer '{self.path}' has no range yet, since it saw no training batch. Train the model first, if only for a step."
+            )
+        self._fixed = (tf.constant(self.clip().numpy()), tf.constant(tf.convert_to_tensor(self.zero_point.value).numpy()))
+
+    def _range(self, values) -> list[tf.Tensor]:
+        """Returns `[clip_base, zero_point, observed]` as they are, or as this batch would set them if none has."""
+        kept = [tf.convert_to_tensor(variable.value) for variable in (self.clip_base, self.zero_point, self.observed)]
+
+        def first():
+            base, zero_point, found = activations.first_range(values, self.bits, self.signed)
+            return [base, zero_point, tf.cast(found, tf.float32)]
+
+        # The variables are assigned outside of tf.cond, inside of which replicas may not meet.
+        return tf.cond(kept[2] > 0, lambda: kept, first)
+
+    def _learned(self, base) -> tf.Tensor:
+        clip = scales.learned(base, tf.convert_to_tensor(self.log_clip.value))
+        return clip if self.limit is None else activations.bounded(clip, self.limit)
+
+    def get_config(self):
+        return {**super().get_config(), "bits": self.bits, "signed": self.signed, "limit": self.limit}

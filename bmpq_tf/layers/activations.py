@@ -1,0 +1,64 @@
+"""Layers that do nothing but quantize activations: PACT in place of a ReLU, and a signed quantizer anywhere."""
+
+import keras
+
+from bmpq_tf.layers.activation_quantizer import ActivationQuantizer
+
+
+@keras.saving.register_keras_serializable("bmpq_tf")
+class QuantReLU(keras.layers.ReLU):
+    """`keras.layers.ReLU` with its output rounded to `2^a - 1` steps below a learned clip (PACT, Choi et al. 2018; METHOD.md).
+
+    Args:
+        max_value: as Keras's; the clip never passes it.
+        negative_slope: 0, since PACT starts at zero.
+        threshold: as Keras's.
+        bits: the width `a`: 8, 4 or 2.
+        **kwargs: `keras.layers.Layer`'s own.
+
+    Raises:
+        ValueError: the width is not 8, 4 or 2, or the slope is not 0.
+    """
+
+    def __init__(self, max_value=None, negative_slope=0.0, threshold=0.0, *, bits: int = 8, **kwargs):
+        super().__init__(max_value, negative_slope, threshold, **kwargs)
+        if negative_slope:
+            raise ValueError(
+                f"QuantReLU has no values below zero. Received: negative_slope={negative_slope}. Put QuantIdentity behind a leaky ReLU instead."
+            )
+        self.activation_quantizer = ActivationQuantizer(bits, limit=max_value, name="activation_quantizer", trainable=self.trainable)
+
+    def build(self, input_shape):
+        self.activation_quantizer.build()
+
+    def call(self, inputs, training=None):
+        return self.activation_quantizer.call(super().call(inputs), training)
+
+    def get_config(self):
+        return {**super().get_config(), "bits": self.activation_quantizer.bits}
+
+
+@keras.saving.register_keras_serializable("bmpq_tf")
+class QuantIdentity(keras.layers.Identity):
+    """Rounds what passes to `2^a - 1` steps of a learned range that may reach below zero (METHOD.md, "Activations").
+
+    Args:
+        bits: the width `a`: 8, 4 or 2.
+        **kwargs: `keras.layers.Layer`'s own.
+
+    Raises:
+        ValueError: the width is not 8, 4 or 2.
+    """
+
+    def __init__(self, *, bits: int = 8, **kwargs):
+        super().__init__(**kwargs)
+        self.activation_quantizer = ActivationQuantizer(bits, signed=True, name="activation_quantizer", trainable=self.trainable)
+
+    def build(self, input_shape):
+        self.activation_quantizer.build()
+
+    def call(self, inputs, training=None):
+        return self.activation_quantizer.call(inputs, training)
+
+    def get_config(self):
+        return {**super().get_config(), "bits": self.activation_quantizer.bits}

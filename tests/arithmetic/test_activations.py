@@ -1,0 +1,86 @@
+"""The activation quantizer: its grid, its ends, its gradients, and the range that it starts with."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bmpq_tf.arithmetic import activations
+
+values_of = st.lists(st.floats(-8, 8, width=32, allow_subnormal=False), min_size=6, max_size=6).map(np.float32)
+clips = st.floats(0.015625, 128, width=32)
+widths = st.sampled_from([2, 4, 8])
+
+
+@given(values=values_of, clip=clips, bits=widths, share=st.floats(0, 1))
+def test_values_lie_on_the_grid_keep_their_order_and_stay_there(values, clip, bits, share):
+    zero_point = np.float32(round(share * (2**bits - 1)))
+    step, low, high = (np.asarray(x) for x in activations.ends(tf.constant(clip), zero_point, bits))
+    values = np.sort(np.concatenate([values, np.float32([0, -1e9, 1e9])]))
+    integers = np.asarray(activations.quantize(values, clip, zero_point, bits))
+    once = np.asarray(activations.fake_quantize(values, clip, zero_point, bits))
+    np.testing.assert_array_equal(integers, np.round(integers))
+    np.testing.assert_array_equal(once, integers * step)
+    assert np.all(np.diff(once) >= 0)
+    assert (once[0], once[-1]) == (low, high)
+    assert high - low == pytest.approx(clip, rel=1e-5)
+    assert 0 in once
+    inside = (values >= low) & (values <= high)
+    assert np.all(np.abs(once - values)[inside] <= 0.5 * step * (1 + 1e-4))
+    np.testing.assert_array_equal(activations.fake_quantize(once, clip, zero_point, bits), once)
+
+
+def test_pact_at_2_bits_by_hand_halves_to_even():
+    values = tf.constant([-1.0, 0.0, 0.5, 0.9, 1.5, 2.5, 3.0, 7.0])
+    np.testing.assert_array_equal(activations.fake_quantize(values, tf.constant(3.0), 0.0, 2), [0, 0, 0, 1, 2, 2, 3, 3])
+
+
+def test_gradients_are_pacts_and_each_end_of_a_signed_range_moves_by_its_share():
+    upstream = tf.constant([1.0, 2.0, 4.0, 8.0, 16.0])
+    values, clip = tf.Variable([-5.0, -0.5, 0.4, 3.0, 9.0]), tf.Variable(3.0)
+    with tf.GradientTape() as tape:
+        out = activations.fake_quantize(values, clip, tf.constant(0.0), 2)
+    to_values, to_clip = tape.gradient(out, [values, clip], upstream)
+    # The clip itself belongs to what is clipped: PACT has 1 where x >= alpha.
+    np.testing.assert_array_equal(to_values, [0, 0, 4, 0, 0])
+    assert float(to_clip) == 8 + 16
+    with tf.GradientTape() as tape:
+        out = activations.fake_quantize(values, clip, tf.constant(1.0), 2)  # from -1 to 2
+    to_values, to_clip = tape.gradient(out, [values, clip], upstream)
+    np.testing.assert_array_equal(to_values, [0, 2, 4, 0, 0])
+    assert float(to_clip) == pytest.approx((8 + 16) * 2 / 3 - 1 * 1 / 3)
+
+
+@pytest.mark.parametrize(("clip", "upstream", "gradient"), [(5.0, -1.0, -1.0), (5.0, 1.0, 1.0), (7.0, -1.0, 0.0), (7.0, 1.0, 1.0)])
+def test_a_clip_at_its_limit_moves_only_back(clip, upstream, gradient):
+    clip = tf.Variable(clip)
+    with tf.GradientTape() as tape:
+        out = activations.bounded(clip, 6.0)
+    assert float(out) == min(float(clip), 6.0)
+    assert float(tape.gradient(out, clip, tf.constant(upstream))) == gradient
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("bits", [2, 8])
+def test_the_first_range_errs_least_among_the_shares_of_the_whole_one(bits, signed):
+    values = np.random.default_rng(0).standard_normal(2000).astype("float32")
+    values = values if signed else np.maximum(values, 0)
+    clip, zero_point, found = activations.first_range(tf.constant(values), bits, signed)
+    whole = values.max() - min(values.min(), 0)
+
+    def error(share):
+        return float(np.mean((np.asarray(activations.fake_quantize(values, share * whole, zero_point, bits)) - values) ** 2))
+
+    assert bool(found)
+    assert error(float(clip) / whole) <= min(error(share) for share in np.arange(1, 17) / 16) * (1 + 1e-5)
+    # 2 bits pay for the tails with everything else, 8 bits can have them.
+    assert (float(clip) < 0.8 * whole) == (bits == 2)
+    assert (float(zero_point) > 0) is signed
+
+
+@pytest.mark.parametrize("values", [[0.0, 0.0], [np.nan, 1.0], [np.inf, 1.0]])
+def test_values_that_give_no_range_say_so(values):
+    clip, _, found = activations.first_range(tf.constant(values), 4, True)
+    assert not bool(found)
+    assert np.isfinite(float(clip))

@@ -1,0 +1,101 @@
+"""Files of models that round activations: the same roundings, and nothing but ties between the runtimes."""
+
+import keras
+import numpy as np
+import pytest
+from conftest import compiled, small_data, small_model
+
+from bmpq_tf import ExportError, export_tflite, quantize_model
+from bmpq_tf.export import graph_file, packing, parity
+
+IMAGES, LABELS = small_data()
+ROUND = graph_file.schema.BuiltinOperator.ROUND
+
+
+def trained(bits):
+    model = compiled(quantize_model(small_model(), (4,), activation_bits=bits))
+    model.fit(IMAGES, LABELS, epochs=2, verbose=0)
+    return model
+
+
+@pytest.mark.parametrize("bits", [8, 4, 2])
+def test_the_file_rounds_as_keras_does(bits, tmp_path):
+    model = trained(bits)
+    report = export_tflite(model, tmp_path / "model.tflite", verify_with=IMAGES)
+    assert report.parity.unexplained_diff <= 1e-4 * max(1.0, report.parity.logit_scale)
+    assert report.parity.agreement == 1
+    assert [layer.stored_bits for layer in report.layers] == [8, 4, 4, 8]
+    file = graph_file.parse((tmp_path / "model.tflite").read_bytes())
+    codes = [file.operatorCodes[operator.opcodeIndex].builtinCode for operator in file.subgraphs[0].operators]
+    # The image, the ReLU, the depthwise convolution's output, the hidden layer's ReLU.
+    assert codes.count(ROUND) == 4
+    # The BatchNorm went into the convolution, the steps into the kernels behind them.
+    assert codes.count(graph_file.schema.BuiltinOperator.MUL) == 4
+    assert not any("Flex" in str(code.customCode) for code in file.operatorCodes)
+
+
+def at_the_edges():
+    """A model most of whose values lie on edges between two steps, as exactly as float32 can have it."""
+    inputs = keras.Input((64,))
+    x = keras.layers.Dense(64, use_bias=False, name="spread")(inputs)
+    x = keras.layers.ReLU(name="relu")(keras.layers.BatchNormalization(name="bn")(x))
+    model = quantize_model(keras.Model(inputs, keras.layers.Dense(4, name="head")(x)), (8,), activation_bits=8)
+    generator = np.random.default_rng(0)
+    data = generator.standard_normal((64, 64)).astype("float32")
+    model(data, training=True)
+    norm, quantizer = model.get_layer("bn"), model.get_layer("relu").activation_quantizer
+    norm.moving_variance.assign(generator.uniform(0.5, 2, 64).astype("float32"))
+    # The input's own integers, spread by powers of two, fall on multiples of half a step.
+    spread = model.get_layer("spread")
+    spread._kernel.assign(np.eye(64, dtype="float32"))
+    spread.kernel_quantizer.initialise_scale(spread._kernel)
+    step_in = float(spread.input_quantizer.clip()) / 255
+    quantizer.clip_base.assign(1.0)
+    norm.gamma.assign(np.sqrt(norm.moving_variance.numpy() + norm.epsilon) / 255 / 2 / step_in / np.diag(spread.kernel))
+    norm.moving_mean.assign(np.zeros(64, "float32"))
+    return model, data
+
+
+def test_ties_are_told_and_followed_and_nothing_else_passes(tmp_path, monkeypatch):
+    model, data = at_the_edges()
+    report = export_tflite(model, tmp_path / "model.tflite", verify_with=data)
+    assert report.parity.ties > 0
+    assert report.parity.max_abs_diff > report.parity.tolerance >= report.parity.unexplained_diff
+    assert all(quantizer.rounding is parity.tf.round for quantizer in parity.activation_quantizers(model))
+    # Without following, or with a kernel that is a little off, there is no file.
+    monkeypatch.setattr(parity.Following, "_rounding", lambda self, *arguments: parity.tf.round)
+    with pytest.raises(ExportError, match="answers differ from Keras's by up to"):
+        export_tflite(model, tmp_path / "other.tflite", verify_with=data)
+    monkeypatch.undo()
+    honest = packing.stored_kernel
+
+    def slightly_wrong(match, name, shape):
+        kernel = honest(match, name, shape)
+        kernel.scales[0] *= 1.01
+        return kernel
+
+    monkeypatch.setattr(packing, "stored_kernel", slightly_wrong)
+    with pytest.raises(ExportError, match="answers differ from Keras's by up to"):
+        export_tflite(model, tmp_path / "other.tflite", verify_with=data)
+    assert not (tmp_path / "other.tflite").exists()
+
+
+def test_a_shared_relu_and_a_nested_model_round_at_every_use(tmp_path):
+    relu = keras.layers.ReLU(name="shared_relu")
+    inner_input = keras.Input((6,))
+    inner = keras.Model(inner_input, relu(keras.layers.Dense(6, name="inner_dense")(inner_input)), name="inner")
+    inputs = keras.Input((6,))
+    x = relu(keras.layers.Dense(6, name="first")(inputs))
+    model = quantize_model(keras.Model(inputs, keras.layers.Dense(3, name="head")(keras.layers.Add()([inner(x), inner(inputs)]))), activation_bits=8)
+    data = np.random.default_rng(0).standard_normal((99, 6)).astype("float32")
+    model(data, training=True)
+    report = export_tflite(model, tmp_path / "model.tflite", verify_with=data)
+    assert report.parity.unexplained_diff <= report.parity.tolerance
+    _, uses = parity.expose((tmp_path / "model.tflite").read_bytes())
+    assert len(uses) == len(set(uses)) == 7
+
+
+def test_a_range_that_no_batch_has_set_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"'.*input_quantizer' has no range yet.*Train the model first"):
+        export_tflite(quantize_model(small_model(), activation_bits=8), tmp_path / "model.tflite")
+    assert not list(tmp_path.iterdir())

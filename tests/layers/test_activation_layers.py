@@ -1,0 +1,130 @@
+"""Layers that round activations: their config, their files, what training does to their clips, and what nothing does."""
+
+import keras
+import numpy as np
+import pytest
+
+from bmpq_tf import layers
+from bmpq_tf.layers import QuantizerConfig
+
+MAKERS = {
+    "relu": lambda **k: layers.QuantReLU(bits=4, **k),
+    "relu6": lambda **k: layers.QuantReLU(6.0, bits=2, **k),
+    "identity": lambda **k: layers.QuantIdentity(bits=4, **k),
+    "dense": lambda **k: layers.QuantDense(3, activation="relu", quantizer={"activation_bits": 4, "input_bits": 8}, **k),
+    "conv": lambda **k: layers.QuantConv1D(3, 2, activation="relu6", quantizer={"activation_bits": 2, "input_bits": 4}, **k),
+}
+X = np.random.default_rng(0).standard_normal((8, 4, 5)).astype("float32")
+
+
+def quantizers(model) -> list[layers.ActivationQuantizer]:
+    return [part for part in model._flatten_layers() if isinstance(part, layers.ActivationQuantizer)]
+
+
+def built(name, **compile_arguments):
+    """A model whose first layer is trained too, so that a clip is all but certain to cut something off in the second step."""
+    inputs = keras.Input(X.shape[1:])
+    model = keras.Model(inputs, MAKERS[name](name="layer")(keras.layers.Dense(5, name="before")(inputs)))
+    model.compile(**{"optimizer": keras.optimizers.SGD(0.1), "loss": "mse", "jit_compile": False, **compile_arguments})
+    return model
+
+
+def fit(model, scale=1.0):
+    model.fit(scale * X, np.ones((8, *model.output_shape[1:]), "float32"), verbose=0)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_config_round_trip(name):
+    layer = MAKERS[name](name="layer")
+    again = type(layer).from_config(layer.get_config())
+    assert again.get_config() == layer.get_config()
+    assert "bits" in layer.get_config() or layer.get_config()["quantizer"]["activation_bits"]
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_training_moves_every_clip_and_files_give_back_every_bit_of_state(name, tmp_path):
+    model = built(name)
+    fit(model)
+    assert len(quantizers(model)) == (2 if name in ("dense", "conv") else 1)
+    starts = [float(quantizer.clip_base.value) for quantizer in quantizers(model)]
+    fit(model, scale=3)
+    for quantizer, start in zip(quantizers(model), starts, strict=True):
+        assert float(quantizer.observed.value) == 1
+        assert float(quantizer.clip_base.value) == start
+        assert float(quantizer.log_clip.value) != 0, quantizer.path
+        assert float(quantizer.clip()) > 0
+    model.save(tmp_path / "model.keras")
+    model.save_weights(tmp_path / "model.weights.h5")
+    fresh = built(name)
+    fresh.load_weights(tmp_path / "model.weights.h5")
+    for other in (keras.models.load_model(tmp_path / "model.keras"), fresh):
+        for mine, theirs in zip(model.weights, other.weights, strict=True):
+            np.testing.assert_array_equal(mine.numpy(), theirs.numpy(), err_msg=mine.path)
+        np.testing.assert_array_equal(model(X), other(X))
+
+
+def test_before_a_training_batch_each_batch_has_its_own_range_and_nothing_is_kept():
+    layer = layers.QuantReLU(bits=8)
+    for scale in (1.0, 100.0):
+        np.testing.assert_allclose(layer(scale * X), np.maximum(scale * X, 0), atol=scale * X.max() / 255)
+    assert float(layer.activation_quantizer.observed.value) == 0
+    layer(X, training=True)
+    assert np.max(layer(100 * X)) <= X.max() * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("nothing", [0.0, np.nan])
+def test_a_first_batch_without_a_range_is_passed_over(nothing):
+    layer = layers.QuantIdentity(bits=4)
+    layer(nothing * X, training=True)
+    assert float(layer.activation_quantizer.observed.value) == 0
+    layer(X, training=True)
+    assert float(layer.activation_quantizer.observed.value) == 1
+    assert len(np.unique(layer(X))) > 8
+
+
+def test_relu6_never_passes_6_and_a_clip_stays_positive_whatever_the_optimizer_does():
+    layer = layers.QuantReLU(6.0, bits=4)
+    layer(X, training=True)
+    for log_clip, largest in ((50.0, 6.0), (-30.0, 1e-6)):
+        layer.activation_quantizer.log_clip.assign(log_clip)
+        assert 0 < np.max(layer(100 * X)) <= largest * (1 + 1e-6)
+
+
+def test_under_float16_the_range_is_float32_and_the_answer_float16():
+    layer = layers.QuantDense(3, activation="relu", quantizer={"activation_bits": 8, "input_bits": 8}, dtype="mixed_float16")
+    answer = layer(X, training=True)
+    assert keras.backend.standardize_dtype(answer.dtype) == "float16"
+    assert {variable.dtype for quantizer in layer.activation_quantizers() for variable in quantizer.variables} == {"float32"}
+    plain = keras.layers.Dense(3, activation="relu")
+    plain.build(X.shape)
+    plain.set_weights([layer._kernel.numpy(), layer.bias.numpy()])
+    np.testing.assert_allclose(answer, plain(X), atol=0.1)
+
+
+def test_a_frozen_layer_keeps_its_clip_but_finds_its_range():
+    model = built("relu")
+    model.get_layer("layer").trainable = False
+    model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
+    fit(model)
+    fit(model, scale=3)
+    (quantizer,) = quantizers(model)
+    assert (float(quantizer.observed.value), float(quantizer.log_clip.value)) == (1, 0)
+
+
+@pytest.mark.parametrize("bits", [3, 1, 16, "8", True, 4.0])
+def test_widths_of_activations_are_checked(bits):
+    for make in (lambda: layers.QuantReLU(bits=bits), lambda: QuantizerConfig(activation_bits=bits), lambda: QuantizerConfig(input_bits=bits)):
+        with pytest.raises(ValueError, match=r"must be None \(float\), 8, 4 or 2. Received: "):
+            make()
+
+
+def test_a_layer_without_a_width_and_a_leaky_relu_are_refused():
+    with pytest.raises(ValueError, match="Give 8, 4 or 2"):
+        layers.QuantIdentity(bits=None)
+    with pytest.raises(ValueError, match="Put QuantIdentity behind a leaky ReLU"):
+        layers.QuantReLU(negative_slope=0.1)
+
+
+def test_a_config_from_before_activations_were_quantized_still_loads():
+    old = {key: value for key, value in QuantizerConfig().to_dict().items() if key not in ("activation_bits", "input_bits")}
+    assert QuantizerConfig.of({**old, "version": 1}) == QuantizerConfig()
