@@ -271,6 +271,7 @@ def test_a_decision_of_this_epoch_is_not_taken_again_after_a_restart_whatever_co
     assert len(callback.history) == 1
 
 
+@pytest.mark.slow
 def test_the_example_of_an_own_loop_ends_within_its_budget(capsys, monkeypatch):
     pytest.importorskip("sklearn")
     # A registry of its own, since tools define flags of the same names.
