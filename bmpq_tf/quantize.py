@@ -231,6 +231,9 @@ def _copy_weights(source: Layer, target: Layer) -> None:
         )
     for value, variable in zip(values, variables, strict=True):
         variable.assign(value)
+    # A config does not tell whether a layer inside was frozen.
+    if target.trainable != source.trainable:
+        target.trainable = source.trainable
     if type(source) is type(target):
         for mine, theirs in zip(_quantizers(source), _quantizers(target), strict=True):
             for value, variable in zip(mine.weights, theirs.weights, strict=True):

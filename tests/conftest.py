@@ -34,6 +34,16 @@ def small_model(**dense) -> keras.Model:
     return keras.Model(inputs, keras.layers.Dense(3, name="head")(x), name="small")
 
 
+def sequence_model() -> keras.Model:
+    """Attention, a wrapped model and a wrapped recurrent layer, on sequences of 4 vectors of 5."""
+    inputs = keras.Input((4, 5))
+    x = keras.layers.MultiHeadAttention(2, 3, name="attention")(inputs, inputs)
+    inner = [keras.Input((5,)), keras.layers.Dense(6, name="wide"), keras.layers.Dense(5, name="narrow")]
+    x = keras.layers.TimeDistributed(keras.Sequential(inner, name="inner"), name="steps")(x)
+    x = keras.layers.Bidirectional(keras.layers.LSTM(3, name="lstm"), name="both")(x)
+    return keras.Model(inputs, keras.layers.Dense(3, name="head")(x), name="sequences")
+
+
 def small_data(count: int = 32) -> tuple[np.ndarray, np.ndarray]:
     """Images whose class can be learned: the label sets a channel's mean."""
     generator = np.random.default_rng(0)

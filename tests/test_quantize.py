@@ -6,7 +6,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
-from conftest import compiled, small_data, small_model
+from conftest import compiled, sequence_model, small_data, small_model
 
 from bmpq_tf import SkippedLayersWarning, dequantize_model, layers, quantize_model
 from bmpq_tf.graph import first_and_last, quantized_layers, sublayers
@@ -210,23 +210,13 @@ def test_what_keras_has_quantized_is_refused(mode):
         quantize_model(model)
 
 
-def composites() -> keras.Model:
-    """Attention, a wrapped model and a wrapped recurrent layer, on sequences of 4 vectors of 5."""
-    inputs = keras.Input((4, 5))
-    x = keras.layers.MultiHeadAttention(2, 3, name="attention")(inputs, inputs)
-    inner = [keras.Input((5,)), keras.layers.Dense(6, name="wide"), keras.layers.Dense(5, name="narrow")]
-    x = keras.layers.TimeDistributed(keras.Sequential(inner, name="inner"), name="steps")(x)
-    x = keras.layers.Bidirectional(keras.layers.LSTM(3, name="lstm"), name="both")(x)
-    return keras.Model(inputs, keras.layers.Dense(2, name="head")(x), name="composites")
-
-
 def candidates(model) -> dict[str, tuple[int, ...]]:
     """By the last two parts of the paths but the kernel's own name."""
     return {"/".join(state.kernel.path.split("/")[-3:]): state.kernel.candidates for state in model_kernels(model)}
 
 
 def test_layers_that_hold_layers_are_quantized_inside_and_back():
-    model = composites()
+    model = sequence_model()
     quantized = quantize_model(model, (2, 4))
     found = candidates(quantized)
     assert list(found) == [
@@ -256,11 +246,18 @@ def test_layers_that_hold_layers_are_quantized_inside_and_back():
     ],
 )
 def test_layers_inside_layers_are_chosen_like_others(arguments, expected, tmp_path):
-    quantized = quantize_model(composites(), **arguments)
+    quantized = quantize_model(sequence_model(), **arguments)
     assert {layer.name for layer in quantized_layers(quantized)} == expected
     quantized.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert candidates(loaded) == candidates(quantized)
+
+
+def test_a_frozen_layer_inside_another_stays_frozen():
+    model = sequence_model()
+    model.get_layer("attention").query_dense.trainable = False
+    states = {state.layer.name: state for state in model_kernels(quantize_model(model, pin=None))}
+    assert [name for name, state in states.items() if not state.is_open] == ["query"]
 
 
 def test_pins_reach_into_wrapped_models():
@@ -272,13 +269,13 @@ def test_pins_reach_into_wrapped_models():
 
 def test_overrides_give_layers_candidates_of_their_own():
     overrides = {"attention": (3, 5), "key": 6, keras.layers.LSTM: (2,), "head": (4, 8)}
-    found = candidates(quantize_model(composites(), (2, 4), overrides=overrides))
+    found = candidates(quantize_model(sequence_model(), (2, 4), overrides=overrides))
     assert found["attention/query/kernel"] == (3, 5)
     assert found["attention/key/kernel"] == (6,)
     assert found["wide/kernel"] == (2, 4)
     assert found["forward_lstm/lstm_cell/recurrent_kernel"] == (2,)
     assert found["head/kernel"] == (4, 8)
-    assert pinned(quantize_model(composites(), overrides=overrides)) == set()
+    assert pinned(quantize_model(sequence_model(), overrides=overrides)) == set()
 
 
 def test_a_width_that_the_file_cannot_hold_is_refused(monkeypatch):

@@ -3,12 +3,13 @@
 import keras
 import numpy as np
 import pytest
+from conftest import compiled, sequence_model
 from layer_examples import EXAMPLES, call_arguments, class_name, example_arguments, example_inputs
 
-from bmpq_tf import export_tflite, quantize_model
+from bmpq_tf import BMPQCallback, export_tflite, quantize_model
 from bmpq_tf.export import graph_file
-from bmpq_tf.export.convert import ConversionError
-from bmpq_tf.kernels import model_kernels
+from bmpq_tf.export.convert import ConversionError, to_float_tflite
+from bmpq_tf.kernels import allocation_history, model_kernels
 from bmpq_tf.layers import registered
 
 ENTRIES = {entry.float_class.__name__: entry for entry in registered()}
@@ -42,7 +43,6 @@ def test_the_kernels_inside_a_layer_are_packed_each_at_its_own_width(name, tmp_p
         state.quantizer.set_width(width, state.variable)
     report = export_tflite(model, tmp_path / "model.tflite", verify_with=data)
     assert [layer.stored_bits for layer in report.layers] == widths
-    assert all(not layer.unroll for layer in model.layers if isinstance(layer, keras.layers.RNN))
 
 
 def test_channels_in_the_middle_of_a_constant_have_their_scales_there(tmp_path):
@@ -55,14 +55,32 @@ def test_channels_in_the_middle_of_a_constant_have_their_scales_there(tmp_path):
     np.testing.assert_array_equal(graph_file.constant(file, tensor), state.quantizer.integers(state.variable.value))
 
 
-@pytest.mark.parametrize(
-    "inner", [lambda: keras.layers.LSTM(2, name="loop"), lambda: keras.layers.TimeDistributed(keras.layers.Dense(2), name="loop")]
-)
-def test_a_loop_over_an_unknown_number_of_steps_is_named(inner, tmp_path):
+@pytest.mark.slow
+def test_a_model_of_such_layers_trains_under_a_budget_and_is_exported(tmp_path):
+    model = compiled(quantize_model(sequence_model(), pin="last"))
+    generator = np.random.default_rng(0)
+    x, y = generator.standard_normal((64, 4, 5)).astype("float32"), generator.integers(0, 3, 64)
+    model.fit(x, y, epochs=4, verbose=0, callbacks=[BMPQCallback("8x", verbose=0)])
+    (*_, last) = allocation_history(model)
+    assert set(last["bits"]) == {state.kernel.path for state in model_kernels(model)}
+    assert all(sensitivity > 0 for sensitivity in last["sensitivity"].values())
+    assert len(set(last["bits"].values())) > 1
+    report = export_tflite(model, tmp_path / "model.tflite", verify_with=x)
+    assert [layer.stored_bits for layer in report.layers] == [layer.bits for layer in report.layers]
+    assert report.compression >= 8
+
+
+def test_conversion_leaves_recurrent_layers_as_they_were():
+    model = example_model("LSTM", "float32")
+    to_float_tflite(model)
+    assert not model.get_layer("layer").unroll
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "TimeDistributed"])
+def test_a_loop_over_an_unknown_number_of_steps_is_named(kind, tmp_path):
     inputs = keras.Input((None, 3))
-    model = quantize_model(keras.Model(inputs, inner()(inputs)), (4,), pin=None)
-    with pytest.raises(
-        ConversionError, match=r"loop over time need a fixed number of steps in Input to be converted: 'loop' \((LSTM|TimeDistributed)\)"
-    ):
+    loop = keras.layers.LSTM(2, name="loop") if kind == "LSTM" else keras.layers.TimeDistributed(keras.layers.Dense(2), name="loop")
+    model = quantize_model(keras.Model(inputs, loop(inputs)), (4,), pin=None)
+    with pytest.raises(ConversionError, match=rf"need a fixed number of steps in Input to be converted: 'loop' \({kind}\)"):
         export_tflite(model, tmp_path / "model.tflite")
     assert not list(tmp_path.iterdir())

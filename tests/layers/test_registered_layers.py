@@ -272,3 +272,5 @@ def test_a_kernel_without_elements_adds_no_nan(scale):
     gradients = tape.gradient(loss, model.trainable_variables)
     assert all(np.isfinite(value).all() for value in [*gradients, *(variable.numpy() for variable in model.weights)])
     assert np.all(np.asarray(layer.kernel_quantizer.scale(layer._kernel)) > 0)
+    # What was seen and not finite would stop the allocation of all the others.
+    assert read(layer.kernel_quantizer.uses_seen) == 0
