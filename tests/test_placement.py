@@ -90,7 +90,9 @@ def test_nested_models_shared_layers_and_outputs():
     x = inner(k.Dense(4, activation="relu", name="first")(inputs))
     # Shared reads the nested ReLU's integers and the float of a linear layer.
     y = k.Add()([shared(x), shared(k.Dense(4, name="linear")(x))])
-    model = keras.Model([tokens, inputs], [words, k.Reshape((2, 2))(k.ReLU(name="end")(y)), k.Dense(4, activation="relu", name="end_dense")(x)])
+    end = k.ReLU(name="end")(y)
+    behind = k.Dense(4, activation="relu", name="behind_end")(end)
+    model = keras.Model([tokens, inputs], [words, k.Reshape((2, 2))(end), behind])
     model = quantize_model(model, activation_bits=2, pin=None)
     assert placed(model) == {
         "table": (None, None),
@@ -100,7 +102,7 @@ def test_nested_models_shared_layers_and_outputs():
         "inner_dense": (None, None),
         "shared": (2, None),
         "linear": (None, None),
-        "end_dense": (None, None),
+        "behind_end": (2, None),
     }
 
 

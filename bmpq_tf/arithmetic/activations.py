@@ -87,6 +87,12 @@ def bounded(clip, limit: float):
     return tf.minimum(clip, limit), grad
 
 
+@tf.custom_gradient
+def damped(value, share):
+    """Returns the value, which gets only this share of its gradient."""
+    return tf.identity(value), lambda upstream: (share * upstream, None)
+
+
 def first_range(values, bits: int, signed: bool) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Chooses the range that a batch of values is rounded in with the smallest mean square error.
 

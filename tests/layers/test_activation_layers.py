@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from bmpq_tf import layers
 from bmpq_tf.layers import QuantizerConfig
@@ -128,3 +129,15 @@ def test_a_layer_without_a_width_and_a_leaky_relu_are_refused():
 def test_a_config_from_before_activations_were_quantized_still_loads():
     old = {key: value for key, value in QuantizerConfig().to_dict().items() if key not in ("activation_bits", "input_bits")}
     assert QuantizerConfig.of({**old, "version": 1}) == QuantizerConfig()
+
+
+def test_the_clip_gets_a_damped_gradient_so_that_it_does_not_outrun_the_weights():
+    layer = layers.QuantReLU(bits=2)
+    layer(X, training=True)
+    quantizer = layer.activation_quantizer
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(layer(X))
+    cut_off = np.sum(float(quantizer.clip()) <= X)
+    # 4 x 5 values an example, 3 steps.
+    expected = cut_off * float(quantizer.clip()) / np.sqrt(20 * 3)
+    assert float(tape.gradient(loss, quantizer.log_clip.value)) == pytest.approx(expected, rel=1e-5)
