@@ -193,3 +193,21 @@ def test_digits_are_learned_from_scratch_and_the_file_answers_as_keras_does(bits
     model = keras.models.load_model(tmp_path / "model.keras")
     for mine, theirs in zip(run.model.weights, model.weights, strict=True):
         np.testing.assert_array_equal(mine.numpy(), theirs.numpy(), err_msg=mine.path)
+
+
+def test_layers_inside_layers_round_what_they_read_and_recurrent_cells_do_not():
+    k = keras.layers
+    inputs = keras.Input((None, 6))
+    x = k.TimeDistributed(k.Dense(4, activation="relu", name="inner"))(inputs)
+    x = k.MultiHeadAttention(2, 4, name="attention")(x, x)
+    x = k.SimpleRNN(4, activation="relu", name="rnn")(x)
+    model = quantize_model(keras.Model(inputs, k.Dense(3, name="head")(x)), activation_bits=4, pin=None)
+    found = placed(model)
+    cell = found.pop(next(name for name in found if "cell" in name))
+    assert cell == (None, None)
+    assert found == {
+        "inner": (4, 4),
+        **dict.fromkeys(("query", "key", "value", "attention_output", "head"), (4, None)),
+    }
+    with pytest.raises(ValueError, match="activations of a recurrent cell stay float"):
+        layers.QuantLSTMCell(4, quantizer={"activation_bits": 4})
