@@ -5,15 +5,14 @@ import math
 import time
 from collections.abc import Sequence
 
-import mip
+import numpy as np
 
+from bmpq_tf.allocation.choices import choices
+from bmpq_tf.allocation.core import Answer, solve
+from bmpq_tf.allocation.relaxation import relax
 from bmpq_tf.budget import Kernel, Limit
 
-# Beyond this many kernels a proof of optimality may cost more than it is worth, so a small gap is allowed.
-EXACT_UP_TO = 200
-GAP_ABOVE = 1e-4
-# CBC ignores improvements below about 1e-5, so the costs are spread over many times that.
-_SPREAD = 1e6
+__all__ = ["AllocationError", "Solution", "allocate"]
 
 
 class AllocationError(RuntimeError):
@@ -26,9 +25,9 @@ class Solution:
 
     Attributes:
         bits: the width of each kernel, by path.
-        status: `"optimal"` if proven (within the gap asked for), `"feasible"` if the time ran out first.
+        status: `"optimal"` if proven, at a gap of zero; `"feasible"` if the time ran out first.
         objective: the sum of the costs chosen.
-        gap: the proven relative distance to the best possible objective; 0 where optimality is exact.
+        gap: the proven relative distance to the best possible objective; 0 if optimal.
         seconds: what the solver took.
     """
 
@@ -63,41 +62,28 @@ def allocate(
     """
     _check(kernels, costs, limits)
     started = time.perf_counter()
-    model = mip.Model(sense=mip.MINIMIZE, solver_name=mip.CBC)
-    model.verbose = 0
-    model.threads = 1
-    model.max_mip_gap = 0.0 if len(kernels) <= EXACT_UP_TO else GAP_ABOVE
-    model.max_mip_gap_abs = 0.0
-    choose = [[model.add_var(var_type=mip.BINARY) for _ in kernel.candidates] for kernel in kernels]
-    for row in choose:
-        model += mip.xsum(row) == 1
-    for limit in limits:
-        unit = math.gcd(limit.bound, *(value for row in limit.coefficients for value in row)) or 1
-        terms = (value // unit * x for row, xs in zip(limit.coefficients, choose, strict=True) for value, x in zip(row, xs, strict=True))
-        model += mip.xsum(terms) <= limit.bound // unit
-    # Only differences within a kernel matter; what all candidates share is taken off before scaling.
-    least = [min(row) for row in costs]
-    spread = max((max(row) - low for row, low in zip(costs, least, strict=True)), default=0.0) or 1.0
-    model.objective = mip.xsum(
-        (cost - low) / spread * _SPREAD * x for row, low, xs in zip(costs, least, choose, strict=True) for cost, x in zip(row, xs, strict=True)
-    )
-    status = model.optimize(max_seconds=time_limit)
-    if not model.num_solutions:
+    table = choices(kernels, costs, limits)
+    # A kernel without a choice left, or no room: the rows cannot hold together.
+    possible = np.isfinite(table.costs).any(1).all() and (table.room >= 0).all()
+    answer = solve(table, relax(table), started + time_limit) if possible else Answer(None, math.inf, proven=True)
+    if answer.picked is None:
         raise AllocationError(
-            f"The solver found no assignment ({status.name.lower()}). Received: {len(kernels)} kernels, limits "
-            f"{', '.join(f'{limit.name} <= {limit.bound:,}' for limit in limits)}. Check the budget with Budget.check first."
+            f"The solver found no assignment ({'there is none' if answer.proven else f'within {time_limit:g} s'}). Received: {len(kernels)} "
+            f"kernels, limits {', '.join(f'{limit.name} <= {limit.bound:,}' for limit in limits)}. Check the budget with Budget.check first."
         )
-    picked = [max(range(len(xs)), key=lambda b, xs=xs: xs[b].x) for xs in choose]
+    picked = answer.picked.tolist()
     for limit in limits:
         used = sum(row[b] for row, b in zip(limit.coefficients, picked, strict=True))
         if used > limit.bound:
             raise AllocationError(f"The solver's answer uses {used:,} {limit.name}, over the limit of {limit.bound:,}. Please report this.")
-    optimal = status is mip.OptimizationStatus.OPTIMAL
+    objective = float(sum(row[b] for row, b in zip(costs, picked, strict=True)))
+    spread = max(max(row) - min(row) for row in costs)
+    above = max(0.0, table.cost(answer.picked) - answer.bound) * spread
     return Solution(
         bits={kernel.path: kernel.candidates[b] for kernel, b in zip(kernels, picked, strict=True)},
-        status="optimal" if optimal else "feasible",
-        objective=float(sum(row[b] for row, b in zip(costs, picked, strict=True))),
-        gap=max(0.0, float(model.gap)) if math.isfinite(model.gap) else math.inf,
+        status="optimal" if answer.proven else "feasible",
+        objective=objective,
+        gap=0.0 if answer.proven else above / abs(objective) if objective else math.inf,
         seconds=time.perf_counter() - started,
     )
 
