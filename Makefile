@@ -1,4 +1,4 @@
-# make demo: set up, train, export, evaluate. make test: the tests. Both set up what they need in .venv.
+# make demo: set up, train, export, evaluate. make test: the tests. make bench: speed and memory. All set up what they need in .venv.
 
 # The first Python from 3.11 to 3.13 that really runs; say PYTHON=... for another.
 PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3; do \
@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3; do \
 BIN := .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo test test-all lint format clean
+.PHONY: demo test test-all bench bench-quick lint format clean
 
 demo: .venv/.tools
 	$(BIN)/python tools/train.py --model=digits_cnn --dataset=digits --budget=12x --epochs=30 --with_float --verbose=0 \
@@ -17,6 +17,13 @@ test: .venv/.test
 
 test-all: .venv/.test
 	$(BIN)/python -m pytest
+
+# At most 90 minutes; the first time it also makes the peers' virtual environments in runs/peers.
+bench: .venv/.bench
+	$(BIN)/python tools/benchmark.py
+
+bench-quick: .venv/.test
+	$(BIN)/python tools/benchmark.py --quick
 
 lint: .venv/.lint
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

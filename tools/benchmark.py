@@ -1,7 +1,8 @@
-"""Times training of a float model and of its quantized twin, in turn, in one process, and prints the ratio pair by pair.
+"""Measures training, allocation, export and inference beside float Keras and beside other tools, and prints Markdown tables.
 
 Example:
-  python tools/benchmark.py --model=resnet20 --batch_size=128 --rounds=7
+  python tools/benchmark.py --suite=train --network=resnet20
+  python tools/benchmark.py --quick
 """
 
 import os
@@ -10,70 +11,46 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 # isort: split
+import dataclasses
 import json
-import statistics
-import time
 
-import keras
-import numpy as np
-import tensorflow as tf
 from absl import flags
-from rich.console import Console
-from rich.table import Table
 
+from bmpq_tf.benchmarks import allocate, export, infer, scaling, train
+from bmpq_tf.benchmarks.peers.networks import NETWORKS
+from bmpq_tf.benchmarks.report import machine, markdown
 from bmpq_tf.console import run as run_program
-from bmpq_tf.models import MODELS, build_model
-from bmpq_tf.quantize import quantize_model
 
-flags.DEFINE_enum("model", "resnet20", sorted(MODELS), "The model.")
-flags.DEFINE_float("width", 1.0, "Multiplies the channels of the model.")
-flags.DEFINE_integer("batch_size", 128, "Images a step.", lower_bound=1)
-flags.DEFINE_integer("steps", 15, "Steps a turn.", lower_bound=1)
-flags.DEFINE_integer("rounds", 7, "Turns of each contestant, after one to warm up.", lower_bound=1)
-flags.DEFINE_bool("json", False, "Print figures as JSON instead of a table.")
+_SUITES = ("train", "allocate", "export", "infer", "scaling")
+SMALLEST_RATIO = 0.8
+
+flags.DEFINE_multi_enum("suite", list(_SUITES), _SUITES, "What to measure.")
+flags.DEFINE_multi_enum("network", list(NETWORKS), list(NETWORKS), "Networks of the train suite.")
+flags.DEFINE_integer("rounds", 7, "Timed turns of each contestant in training.", lower_bound=1)
+flags.DEFINE_float("seconds", 60.0, "Seconds after which a comparison in training starts no further round.", lower_bound=0.0)
+flags.DEFINE_string("peers_dir", "runs/peers", "Where the peers' virtual environments are made; empty leaves the peers out.")
+flags.DEFINE_bool("quick", False, f"Only ratios of training and allocation, in under 3 minutes; fails if one is under {SMALLEST_RATIO}.")
+flags.DEFINE_bool("json", False, "Print JSON instead of Markdown.")
 
 
 def main(_: list[str]) -> None:
-    """Runs the rounds and prints medians and ratios."""
+    """Runs the suites and prints their tables."""
     given = flags.FLAGS
-    keras.utils.set_random_seed(0)
-    shape = (8, 8, 1) if given.model.startswith("digits") else (32, 32, 3)
-    float_model = build_model(given.model, shape, 10, given.width)
-    contestants = {
-        "float": float_model,
-        "quantized": quantize_model(float_model, track_sensitivity=False),
-        "quantized, with sensitivities": quantize_model(float_model),
-    }
-    for model in contestants.values():
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile(keras.optimizers.SGD(0.01, momentum=0.9), loss, metrics=["accuracy"], jit_compile=False)
-    generator = np.random.default_rng(0)
-    images = tf.constant(generator.standard_normal((given.batch_size, *shape)), tf.float32)
-    labels = tf.constant(generator.integers(0, 10, given.batch_size))
-    speeds = {name: [] for name in contestants}
-    for turn in range(given.rounds + 1):
-        for name, model in contestants.items():
-            start = time.perf_counter()
-            for _ in range(given.steps):
-                model.train_on_batch(images, labels)
-            if turn:
-                speeds[name].append(given.steps * given.batch_size / (time.perf_counter() - start))
-    told = {
-        name: {
-            "images_per_second": statistics.median(values),
-            "ratio": statistics.median(ours / base for ours, base in zip(values, speeds["float"], strict=True)),
-        }
-        for name, values in speeds.items()
-    }
+    about = machine()
+    results = [*allocate.quick(), *train.quick()] if given.quick else [result for suite in given.suite for result in _run(suite, given)]
     if given.json:
-        print(json.dumps(told, indent=1))
-        return
-    table = Table(title=f"{given.model}, width {given.width:g}, batch {given.batch_size}: medians of {given.rounds} rounds in turn")
-    for column in ("training", "images a second", "ratio to float, pair by pair"):
-        table.add_column(column, justify="left" if column == "training" else "right")
-    for name, figures in told.items():
-        table.add_row(name, f"{figures['images_per_second']:.0f}", f"{figures['ratio']:.3f}")
-    Console().print(table)
+        print(json.dumps({"machine": about, "results": [dataclasses.asdict(result) for result in results]}, indent=1))
+    else:
+        print(markdown(results, about))
+    slow = {name: ratio for result in results for name, ratio in result.ratios.items() if ratio < SMALLEST_RATIO}
+    if given.quick and slow:
+        raise RuntimeError(f"Slower than {SMALLEST_RATIO} of the base: {', '.join(f'{name} {ratio:.2f}' for name, ratio in slow.items())}.")
+
+
+def _run(suite: str, given: flags.FlagValues) -> list:
+    if suite == "train":
+        return train.train(tuple(given.network), given.rounds, given.seconds, given.peers_dir or None)
+    return {"allocate": allocate.allocate, "export": export.export, "infer": infer.infer, "scaling": scaling.scaling}[suite]()
 
 
 def run() -> None:

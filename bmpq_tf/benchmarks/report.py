@@ -1,0 +1,67 @@
+"""Results as Markdown tables and JSON, with the machine that they were measured on."""
+
+import dataclasses
+import datetime
+import os
+import pathlib
+import platform
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """One table of a suite.
+
+    Attributes:
+        title: what was compared.
+        rows: plain data, a dict a row; the columns are the keys.
+        notes: what a reader must know: who was skipped, and why.
+        ratios: the figures that a quick run judges, by name; above 1 is faster than the base.
+    """
+
+    title: str
+    rows: list[dict[str, Any]]
+    notes: tuple[str, ...] = ()
+    ratios: dict[str, float] = dataclasses.field(default_factory=dict)
+
+
+def machine() -> dict[str, Any]:
+    """Describes the machine and the versions: processor, cores, load, Python, TensorFlow, Keras."""
+    cpu = platform.processor() or platform.machine()
+    information = pathlib.Path("/proc/cpuinfo")
+    if information.exists():
+        cpu = next((line.split(":")[1].strip() for line in information.read_text().splitlines() if line.startswith("model name")), cpu)
+    return {
+        "date": datetime.date.today().isoformat(),
+        "command": " ".join(["python", *sys.argv]),
+        "processor": cpu,
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        # Above the number of cores, something else was running at the start.
+        "load": round(os.getloadavg()[0], 2),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("tensorflow", "keras", "ai-edge-litert", "mip")},
+    }
+
+
+def markdown(results: Sequence[Result], about: dict[str, Any]) -> str:
+    """Returns the results as a Markdown page."""
+    lines = [", ".join(f"{key} {value}" for key, value in about.items())]
+    for result in results:
+        columns = list(dict.fromkeys(key for row in result.rows for key in row))
+        lines += ["", f"### {result.title}", ""]
+        if columns:
+            lines += [_line(columns), _line(["---"] * len(columns))]
+            lines += [_line([_told(row.get(column, "")) for column in columns]) for row in result.rows]
+        lines += ["", *result.notes] if result.notes else []
+    return "\n".join(lines)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _told(value: Any) -> str:
+    return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)

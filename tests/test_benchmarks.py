@@ -1,0 +1,70 @@
+"""The benchmark: what its figures mean, and, slowly, that ours is not slower than it may be."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from bmpq_tf.benchmarks.measure import alternate, exponent, in_fresh_process, last_exponent, paired_ratio
+from bmpq_tf.benchmarks.peers.environment import PEERS, PeerUnavailableError, python_of
+from bmpq_tf.benchmarks.report import Result, markdown
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def test_contestants_alternate_and_the_warm_up_is_not_timed():
+    order = []
+    times = alternate({name: lambda name=name: order.append(name) for name in "ab"}, rounds=2)
+    assert "".join(order) == "ab" + "ab" + "ba"
+    assert [len(values) for values in times.values()] == [2, 2]
+
+
+def test_time_ends_the_rounds_but_never_before_three():
+    assert [len(values) for values in alternate({"a": lambda: None}, rounds=9, seconds=0.0).values()] == [3]
+
+
+def test_ratios_are_of_pairs_so_that_a_slow_moment_counts_once():
+    assert paired_ratio([1.0, 10.0, 1.0], [2.0, 20.0, 0.5]) == 0.5
+
+
+def test_exponents():
+    assert exponent([1, 10, 100], [2, 20, 200]) == pytest.approx(1)
+    assert last_exponent([1, 10, 100], [2, 2, 200]) == pytest.approx(2)
+
+
+def _hold(megabytes):
+    return len(bytearray(b"x" * int(megabytes * 1e6)))
+
+
+@pytest.mark.slow
+def test_the_peak_of_a_fresh_process_is_its_own():
+    result, peak, added = in_fresh_process(_hold, 200)
+    assert result == 200e6
+    assert 200 <= added <= 500
+    assert peak >= added
+
+
+def test_the_tables_are_markdown():
+    page = markdown([Result("Title", [{"a": 1.23456, "b": 1000}, {"a": 2.0, "c": "x"}], ("A note.",))], {"cores": 2})
+    assert "cores 2" in page
+    assert page.splitlines()[2:] == ["### Title", "", "| a | b | c |", "| --- | --- | --- |", "| 1.235 | 1,000 |  |", "| 2 |  | x |", "", "A note."]
+
+
+def test_a_peer_that_cannot_be_installed_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("bmpq_tf.benchmarks.peers.environment._run", lambda command, seconds: (_ for _ in ()).throw(PeerUnavailableError("no index")))
+    monkeypatch.setattr("bmpq_tf.benchmarks.peers.environment.venv.create", lambda *args, **kwargs: None)
+    for peer in PEERS:
+        with pytest.raises(PeerUnavailableError, match="no "):
+            python_of(peer, tmp_path)
+        assert not (tmp_path / peer / "requirements.txt").exists()
+
+
+@pytest.mark.slow
+def test_no_ratio_of_the_quick_benchmark_is_under_four_fifths():
+    command = [sys.executable, str(ROOT / "tools/benchmark.py"), "--quick", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    ratios = {name: ratio for result in json.loads(done.stdout)["results"] for name, ratio in result["ratios"].items()}
+    assert sorted(ratios) == ["allocation, 300 kernels", "training mobilenet_v2", "training resnet20", "training vgg16"]
