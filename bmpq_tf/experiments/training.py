@@ -10,6 +10,7 @@ import numpy as np
 
 from bmpq_tf.callbacks import BMPQCallback
 from bmpq_tf.datasets import EpochCounter, ImageDataset, load_dataset, normalised_test_images, training_batches
+from bmpq_tf.experiments.epoch_log import epoch_callbacks, read_epochs
 from bmpq_tf.experiments.recipe import sgd
 from bmpq_tf.files import write_text
 from bmpq_tf.models import build_model
@@ -67,7 +68,7 @@ class Run:
         dataset: the images it trained and is judged on.
         model: the quantized model, trained.
         callback: the `BMPQCallback`, with its history.
-        logs: of each epoch that this process trained, Keras's `History.history`.
+        logs: Keras's logs of each epoch, with its `epoch` and `seconds`; with a `backup_dir` those before a restart too.
         accuracy: `keras` for the quantized model, `float` where one was trained; shares of the judged images.
     """
 
@@ -75,7 +76,7 @@ class Run:
     dataset: ImageDataset
     model: keras.Model
     callback: BMPQCallback
-    logs: dict[str, list[float]]
+    logs: list[dict[str, float]]
     accuracy: dict[str, float]
 
     def judged_batches(self):
@@ -89,14 +90,34 @@ def train(config: TrainConfig, *, verbose: int = 2, say: Callable[[str], None] =
     Raises:
         ValueError, InfeasibleBudgetError, DatasetNotFoundError: before any training, if something asked for cannot be.
     """
-    _check_backup(config)
+    check_backup(config)
     dataset = load_dataset(config.dataset, config.data_dir, download=config.download)
     if config.validation:
         dataset = dataset.with_validation(config.validation)
-    keras.utils.set_random_seed(config.seed)
-    float_model = build_model(config.model, dataset.image_shape, dataset.num_classes, config.width)
+    float_model = initial_model(config, dataset)
     model = quantize_model(float_model, config.candidate_bits, scale=config.scale, granularity=config.granularity)
-    callback = BMPQCallback(
+    callback = allocation_callback(config)
+    callback.check(model, config.epochs)
+    accuracy = {}
+    if config.with_float:
+        say(f"Training {config.model} in float32, to compare with.")
+        fit(float_model, dataset, config, [], "float", verbose)
+        accuracy["float"] = top1(float_model, dataset)
+    say(f"Training {config.model} from scratch under a budget of {callback.budget}.")
+    logs = fit(model, dataset, config, [callback], "quantized", verbose)
+    accuracy["keras"] = top1(model, dataset)
+    return Run(config, dataset, model, callback, logs, accuracy)
+
+
+def initial_model(config: TrainConfig, dataset: ImageDataset) -> keras.Model:
+    """Builds the float model that every method starts from; its weights are a function of the seed."""
+    keras.utils.set_random_seed(config.seed)
+    return build_model(config.model, dataset.image_shape, dataset.num_classes, config.width)
+
+
+def allocation_callback(config: TrainConfig) -> BMPQCallback:
+    """Returns the callback that allocates as configured."""
+    return BMPQCallback(
         config.budget,
         warmup_epochs=config.warmup_epochs,
         interval_epochs=config.interval_epochs,
@@ -105,19 +126,25 @@ def train(config: TrainConfig, *, verbose: int = 2, say: Callable[[str], None] =
         method=config.sensitivity,
         seed=config.seed,
     )
-    callback.check(model, config.epochs)
-    accuracy = {}
-    if config.with_float:
-        say(f"Training {config.model} in float32, to compare with.")
-        _fit(float_model, dataset, config, [], "float", verbose)
-        accuracy["float"] = _accuracy(float_model, dataset)
-    say(f"Training {config.model} from scratch under a budget of {callback.budget}.")
-    history = _fit(model, dataset, config, [callback], "quantized", verbose)
-    accuracy["keras"] = _accuracy(model, dataset)
-    return Run(config, dataset, model, callback, history.history, accuracy)
 
 
-def _fit(model, dataset: ImageDataset, config: TrainConfig, callbacks: list, part: str, verbose: int) -> keras.callbacks.History:
+def fit(model, dataset: ImageDataset, config: TrainConfig, callbacks: list, part: str, verbose: int = 2) -> list[dict[str, float]]:
+    """Trains a model by the recipe.
+
+    Args:
+        model: float or quantized; it is compiled here.
+        dataset: trains on its `train`.
+        config: the recipe, the seed, and where backups go.
+        callbacks: for `fit`; those that add to the logs.
+        part: the folder of this model's backup below `config.backup_dir`.
+        verbose: as Keras's.
+
+    Returns:
+        The logs of each epoch, those before a restart included.
+
+    Raises:
+        DivergedError: the loss stopped being finite.
+    """
     mean, std = dataset.moments()
     counter = EpochCounter()
     batches = training_batches(
@@ -135,21 +162,30 @@ def _fit(model, dataset: ImageDataset, config: TrainConfig, callbacks: list, par
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     # XLA's convolutions are the slower ones on a CPU.
     model.compile(optimizer, loss, metrics=["accuracy"], jit_compile=False)
-    if config.backup_dir:
-        folder = pathlib.Path(config.backup_dir) / part
+    folder = pathlib.Path(config.backup_dir) / part if config.backup_dir else None
+    callbacks = [*callbacks, *epoch_callbacks(folder)]
+    if folder:
         # Kept at the end, so that a run killed in its second part does not train the first again.
-        backup = keras.callbacks.BackupAndRestore(str(folder), double_checkpoint=True, delete_checkpoint=False)
-        callbacks = [*callbacks, backup]
-    return model.fit(batches, epochs=config.epochs, shuffle=False, callbacks=[*callbacks, counter], verbose=verbose)
+        callbacks.append(keras.callbacks.BackupAndRestore(str(folder), double_checkpoint=True, delete_checkpoint=False))
+    history = model.fit(batches, epochs=config.epochs, shuffle=False, callbacks=[*callbacks, counter], verbose=verbose)
+    if folder:
+        return read_epochs(folder)
+    columns = history.history
+    return [{"epoch": epoch, **{name: float(values[row]) for name, values in columns.items()}} for row, epoch in enumerate(history.epoch)]
 
 
-def _accuracy(model, dataset: ImageDataset) -> float:
+def top1(model, dataset: ImageDataset) -> float:
+    """Returns the share of a data set's `test` images that a Keras model labels rightly."""
     logits = model.predict(normalised_test_images(dataset), verbose=0)
     return float(np.mean(logits.argmax(-1) == dataset.test[1]))
 
 
-def _check_backup(config: TrainConfig) -> None:
-    """Refuses to resume a run that was another one."""
+def check_backup(config: TrainConfig) -> None:
+    """Refuses to resume a run that was another one.
+
+    Raises:
+        ValueError: the backup was made with other settings; the message says which.
+    """
     if not config.backup_dir:
         return
     told = json.loads(json.dumps({**dataclasses.asdict(config), "backup_dir": None, "data_dir": None, "download": None}))
