@@ -15,6 +15,7 @@ import keras
 from bmpq_tf import graph
 from bmpq_tf.budget import FLOAT_BITS, InfeasibleBudgetError
 from bmpq_tf.datasets import ImageDataset, load_dataset, normalised_test_images
+from bmpq_tf.experiments.after_training import file_sizes
 from bmpq_tf.experiments.epoch_log import DivergedError
 from bmpq_tf.experiments.grid import Cell, file_name
 from bmpq_tf.experiments.methods import METHODS
@@ -95,26 +96,55 @@ def float_model_path(cell: Cell, work: pathlib.Path) -> pathlib.Path:
 
 
 def _trained(cell: Cell, work: pathlib.Path, verbose: int) -> dict[str, Any]:
-    config = cell.config
     splits = load_splits(cell)
-    model, callback = METHODS[cell.method].build(initial_model(config, splits.train), config)
-    if callback:
-        callback.check(model, config.epochs)
-    check_backup(dataclasses.replace(config, sensitivity=cell.method))
-    epochs = fit(model, splits.train, config, [callback] if callback else [], "model", verbose)
+    check_backup(dataclasses.replace(cell.config, sensitivity=cell.method))
+    float_model = _float_model(cell, work) if cell.float_cell else None
+    first = initial_model(cell.config, splits.train)
+    if METHODS[cell.method].make_file:
+        return _as_file(cell, splits, float_model or first)
+    model, callback = METHODS[cell.method].build(first, cell.config, splits.train)
+    if hasattr(callback, "check"):
+        callback.check(model, cell.config.epochs)
+    epochs = fit(model, splits.train, cell.config, [callback] if callback else [], "model", verbose, teacher=float_model)
     if cell.method == "float32":
         with replacing(float_model_path(cell, work)) as temporary:
             model.save(temporary)
-    content, exported = exported_file(model, splits, pathlib.Path(config.backup_dir))
-    history = callback.history if callback else []
+    content, exported = exported_file(model, splits, pathlib.Path(cell.config.backup_dir))
     return {
         "accuracy": {name: top1(model, judged) for name, judged in splits.judged.items()},
-        "tflite_accuracy": {name: file_accuracy(content, judged) for name, judged in splits.judged.items()},
+        **_judged_file(content, splits),
         **sizes(model),
         **exported,
-        "file_bytes": len(content),
         "widths": {state.kernel.path: state.bits for state in model_kernels(model)},
-        "allocations": history,
+        "allocations": callback.history if callback else [],
+        **_spent(epochs),
+    }
+
+
+def _as_file(cell: Cell, splits: Splits, float_model: keras.Model) -> dict[str, Any]:
+    """For methods whose outcome is a file: it is the file that is judged."""
+    folder = pathlib.Path(cell.config.backup_dir)
+    content, epochs = METHODS[cell.method].make_file(float_model, splits.train, cell.config, folder)
+    judged = _judged_file(content, splits)
+    return {"accuracy": judged["tflite_accuracy"], **judged, **file_sizes(content), "allocations": [], **_spent(epochs)}
+
+
+def _float_model(cell: Cell, work: pathlib.Path) -> keras.Model:
+    path = float_model_path(cell, work)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"The trained float model is not there. Looked for '{path}', which {cell.float_cell} left; {cell.key} starts from it. "
+            "Take that cell's line out of the results to train it again."
+        )
+    return keras.models.load_model(path)
+
+
+def _judged_file(content: bytes, splits: Splits) -> dict[str, Any]:
+    return {"tflite_accuracy": {name: file_accuracy(content, judged) for name, judged in splits.judged.items()}, "file_bytes": len(content)}
+
+
+def _spent(epochs: list[dict[str, float]]) -> dict[str, Any]:
+    return {
         "epochs": epochs,
         "train_seconds": sum(epoch["seconds"] for epoch in epochs),
         "train_cpu_seconds": sum(epoch["cpu_seconds"] for epoch in epochs),

@@ -3,12 +3,14 @@
 import multiprocessing
 import os
 import pathlib
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
 
+from bmpq_tf.console import FOR_PEOPLE
 from bmpq_tf.experiments.cell import forget_backup, run_cell
 from bmpq_tf.experiments.grid import Cell, file_name
 from bmpq_tf.experiments.results import append_result, check_results, locked, read_results
@@ -40,7 +42,7 @@ def compare(
         say: where progress is told.
 
     Returns:
-        The keys of the cells that have no result: their process ended badly, or the cell whose size they need has none.
+        The keys of the cells that have no result: their process ended badly, or a cell that they need came to nothing.
 
     Raises:
         ValueError: the file holds results of another version of the config.
@@ -52,11 +54,11 @@ def compare(
         results = read_results(out)
         check_results(results, grid or cells, out)
         open_cells = [cell for cell in cells if cell.key not in results and cell.key not in failed]
-        lost = [cell for cell in open_cells if _reference_is_lost(cell, results, failed, grid or cells)]
+        lost = [cell for cell in open_cells if _lost(cell, results, failed)]
         for cell in lost:
-            say(f"{cell.key}: not run, because {cell.reference} has no size.")
+            say(f"{cell.key}: not run, because it needs {' and '.join(_lost(cell, results, failed))}, which came to nothing.")
         failed |= {cell.key for cell in lost}
-        ready = [cell for cell in open_cells if cell not in lost and (cell.reference is None or cell.reference in results)]
+        ready = [cell for cell in open_cells if cell not in lost and all(key in results for key in cell.needs)]
         chosen = next((cell for cell in ready if _is_free(cell, work)), None)
         if chosen is not None:
             say(f"{len(results)} of {len(grid or cells)} cells are done; {chosen.key}")
@@ -69,12 +71,9 @@ def compare(
             return sorted(failed)
 
 
-def _reference_is_lost(cell: Cell, results: dict, failed: set[str], grid: Sequence[Cell]) -> bool:
-    if cell.reference is None:
-        return False
-    if cell.reference in results:
-        return results[cell.reference]["status"] != "done"
-    return cell.reference in failed or cell.reference not in {other.key for other in grid}
+def _lost(cell: Cell, results: dict[str, dict[str, Any]], failed: set[str]) -> list[str]:
+    """The cells that this one needs and will not get."""
+    return [key for key in cell.needs if key in failed or (key in results and results[key]["status"] != "done")]
 
 
 def _budget(cell: Cell, results: dict[str, dict[str, Any]]) -> str:
@@ -106,7 +105,12 @@ def _run_and_append(cell: Cell, budget: str, out: pathlib.Path, work: pathlib.Pa
         if threads:
             tf.config.threading.set_intra_op_parallelism_threads(threads)
             tf.config.threading.set_inter_op_parallelism_threads(threads)
-        told = run_cell(cell, budget, work, verbose=verbose)
+        try:
+            told = run_cell(cell, budget, work, verbose=verbose)
+        except FOR_PEOPLE as error:
+            if os.environ.get("BMPQ_TRACEBACK"):
+                raise
+            sys.exit(f"{cell.key}: {error}\n(BMPQ_TRACEBACK=1 shows where)")
         float_seconds = read_results(out).get(cell.named("float32"), {}).get("train_seconds")
         ours = told.get("train_seconds")
         relative = ours / float_seconds if ours and float_seconds else None

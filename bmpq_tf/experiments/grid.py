@@ -83,6 +83,17 @@ class Cell:
         return self.named(self.budget.removeprefix(_REFERENCE)) if self.budget.startswith(_REFERENCE) else None
 
     @property
+    def float_cell(self) -> str | None:
+        """The key of the cell whose trained float model this one starts from or is taught by, or `None`."""
+        taught = self.config.distillation and self.method != "float32"
+        return self.named("float32") if METHODS[self.method].from_float or taught else None
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The keys of the cells that have to be done before."""
+        return tuple(key for key in (self.reference, self.float_cell) if key)
+
+    @property
     def settings(self) -> dict[str, Any]:
         """Everything that decides its outcome, as plain data: a result is of this cell if these are equal."""
         values = {name: getattr(self.config, name) for name in SETTINGS}
@@ -114,9 +125,9 @@ def cells(content: Any) -> list[Cell]:
     _check_settings(shared, "the config")
     found = {cell.key: cell for block in content["grid"] for cell in _block(block, shared, content.get("seeds", [0]))}
     for cell in found.values():
-        if cell.reference and cell.reference not in found:
+        if lacking := [key for key in cell.needs if key not in found]:
             raise ValueError(
-                f"A budget refers to a cell that is not in the grid. Received: budget={cell.budget!r} of {cell.key}; there is no {cell.reference}. "
+                f"A cell needs another one that is not in the grid. Received: {cell.key}, which needs {' and '.join(lacking)}. "
                 "Add its method, with the same seeds."
             )
     return sorted(found.values(), key=lambda cell: (_depth(cell, found), cell.config.seed))
@@ -192,7 +203,7 @@ def _word(value: Any) -> str:
 
 
 def _depth(cell: Cell, grid: dict[str, Cell]) -> int:
-    return 1 + _depth(grid[cell.reference], grid) if cell.reference else 0
+    return max((1 + _depth(grid[key], grid) for key in cell.needs), default=0)
 
 
 def file_name(key: str) -> str:

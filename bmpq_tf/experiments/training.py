@@ -11,7 +11,7 @@ import numpy as np
 from bmpq_tf.callbacks import BMPQCallback
 from bmpq_tf.datasets import EpochCounter, ImageDataset, load_dataset, normalised_test_images, training_batches
 from bmpq_tf.experiments.epoch_log import epoch_callbacks, read_epochs
-from bmpq_tf.experiments.recipe import sgd
+from bmpq_tf.experiments.recipe import ClassificationLoss, accuracy, sgd, with_teacher
 from bmpq_tf.files import write_text
 from bmpq_tf.models import build_model
 from bmpq_tf.quantize import quantize_model
@@ -28,7 +28,10 @@ class TrainConfig:
         budget, candidate_bits, scale, granularity: as `quantize_model` and `BMPQCallback` take them.
         sensitivity, objective: the callback's `method` and `objective`.
         warmup_epochs, interval_epochs, settle_epochs: the callback's schedule.
-        epochs, batch_size, learning_rate, weight_decay: the recipe.
+        epochs, batch_size, learning_rate, weight_decay, schedule: the recipe, as `recipe.sgd` takes it.
+        lr_warmup_epochs: over which the learning rate rises; a tenth of the epochs, at most one, if `None`.
+        label_smoothing, distillation, temperature: the loss, as `recipe.ClassificationLoss` takes it; distillation is from the trained
+            float model, and is of quantized models only.
         validation: hold out this many training images and judge on them; 0 trains on all and judges on the test set.
         with_float: train the float model alike first.
         seed: of weights, order, augmentation and the random control.
@@ -53,6 +56,11 @@ class TrainConfig:
     batch_size: int = 128
     learning_rate: float = 0.1
     weight_decay: float = 5e-4
+    schedule: str = "cosine"
+    lr_warmup_epochs: float | None = None
+    label_smoothing: float = 0.0
+    distillation: float = 0.0
+    temperature: float = 4.0
     validation: int = 0
     with_float: bool = False
     seed: int = 0
@@ -90,6 +98,9 @@ def train(config: TrainConfig, *, verbose: int = 2, say: Callable[[str], None] =
     Raises:
         ValueError, InfeasibleBudgetError, DatasetNotFoundError: before any training, if something asked for cannot be.
     """
+    ClassificationLoss(config.label_smoothing, config.distillation, config.temperature)
+    if config.distillation and not config.with_float:
+        raise ValueError(f"Distillation needs the float model: give with_float too. Received: distillation={config.distillation}, with_float=False.")
     check_backup(config)
     dataset = load_dataset(config.dataset, config.data_dir, download=config.download)
     if config.validation:
@@ -98,15 +109,15 @@ def train(config: TrainConfig, *, verbose: int = 2, say: Callable[[str], None] =
     model = quantize_model(float_model, config.candidate_bits, scale=config.scale, granularity=config.granularity)
     callback = allocation_callback(config)
     callback.check(model, config.epochs)
-    accuracy = {}
+    shares = {}
     if config.with_float:
         say(f"Training {config.model} in float32, to compare with.")
         fit(float_model, dataset, config, [], "float", verbose)
-        accuracy["float"] = top1(float_model, dataset)
+        shares["float"] = top1(float_model, dataset)
     say(f"Training {config.model} from scratch under a budget of {callback.budget}.")
-    logs = fit(model, dataset, config, [callback], "quantized", verbose)
-    accuracy["keras"] = top1(model, dataset)
-    return Run(config, dataset, model, callback, logs, accuracy)
+    logs = fit(model, dataset, config, [callback], "quantized", verbose, teacher=float_model if config.distillation else None)
+    shares["keras"] = top1(model, dataset)
+    return Run(config, dataset, model, callback, logs, shares)
 
 
 def initial_model(config: TrainConfig, dataset: ImageDataset) -> keras.Model:
@@ -128,7 +139,7 @@ def allocation_callback(config: TrainConfig) -> BMPQCallback:
     )
 
 
-def fit(model, dataset: ImageDataset, config: TrainConfig, callbacks: list, part: str, verbose: int = 2) -> list[dict[str, float]]:
+def fit(model, dataset: ImageDataset, config: TrainConfig, callbacks: list, part: str, verbose: int = 2, teacher=None) -> list[dict[str, float]]:
     """Trains a model by the recipe.
 
     Args:
@@ -138,6 +149,7 @@ def fit(model, dataset: ImageDataset, config: TrainConfig, callbacks: list, part
         callbacks: for `fit`; those that add to the logs.
         part: the folder of this model's backup below `config.backup_dir`.
         verbose: as Keras's.
+        teacher: a trained float model, for distillation.
 
     Returns:
         The logs of each epoch, those before a restart included.
@@ -152,16 +164,23 @@ def fit(model, dataset: ImageDataset, config: TrainConfig, callbacks: list, part
         augment=dataset.augment, crop_padding=dataset.crop_padding,
     )  # fmt: skip
     steps = len(batches)
+    warmup = min(steps, steps * config.epochs // 10) if config.lr_warmup_epochs is None else round(steps * config.lr_warmup_epochs)
     optimizer = sgd(
         model,
         learning_rate=config.learning_rate,
         steps=steps * config.epochs,
-        warmup_steps=min(steps, steps * config.epochs // 10),
+        warmup_steps=warmup,
         weight_decay=config.weight_decay,
+        schedule=config.schedule,
     )
+    share = config.distillation if teacher else 0.0
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    if config.label_smoothing or share:
+        loss = ClassificationLoss(config.label_smoothing, share, config.temperature)
     # XLA's convolutions are the slower ones on a CPU.
-    model.compile(optimizer, loss, metrics=["accuracy"], jit_compile=False)
+    model.compile(optimizer, loss, metrics=[accuracy if share else "accuracy"], jit_compile=False)
+    if share:
+        batches = with_teacher(batches, teacher)
     folder = pathlib.Path(config.backup_dir) / part if config.backup_dir else None
     callbacks = [*callbacks, *epoch_callbacks(folder)]
     if folder:
@@ -191,7 +210,7 @@ def check_backup(config: TrainConfig) -> None:
     told = json.loads(json.dumps({**dataclasses.asdict(config), "backup_dir": None, "data_dir": None, "download": None}))
     file = pathlib.Path(config.backup_dir) / "config.json"
     if file.exists():
-        known = json.loads(file.read_text())
+        known = {**dataclasses.asdict(TrainConfig()), **json.loads(file.read_text())}
         different = sorted(key for key in told if told[key] != known.get(key))
         if different:
             was = ", ".join(f"{key}={known.get(key)!r}" for key in different)
