@@ -3,6 +3,7 @@
 Examples:
   python tools/compare.py --config=examples/configs/resnet20_12x.yaml --data_dir=~/tensorflow_datasets --out=runs/resnet20_12x.jsonl
   python tools/compare.py --config=... --out=... --cells='bmpq/12x/seed[01]$'
+  python tools/compare.py --config=... --out=runs/resnet20_12x.jsonl --report=runs/resnet20_12x
 
 Several of these commands may run beside each other on the same file: each takes cells that nobody works on, or its --shard of them.
 A command that was killed and is started again goes on at the last epoch of the cell that it was in.
@@ -15,6 +16,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 # isort: split
 import dataclasses
+import pathlib
 import re
 import shlex
 import signal
@@ -25,6 +27,10 @@ from absl import flags
 from bmpq_tf.console import run as run_program
 from bmpq_tf.experiments.compare import compare
 from bmpq_tf.experiments.grid import Cell, read_grid
+from bmpq_tf.experiments.plots import plot_results
+from bmpq_tf.experiments.report import JUDGES, markdown
+from bmpq_tf.experiments.results import check_results, read_results
+from bmpq_tf.files import write_text
 
 flags.DEFINE_string("config", None, "The YAML file that describes the grid; see bmpq_tf/experiments/grid.py.")
 flags.DEFINE_string("out", None, "The JSON-lines file that results are appended to.")
@@ -34,6 +40,8 @@ flags.DEFINE_string("cells", "", "Run only the cells whose name matches this reg
 flags.DEFINE_string("shard", "", "i/n: run only every n-th cell, from the i-th, counted from 0.")
 flags.DEFINE_integer("threads", 0, "Threads of each cell; TensorFlow's choice if 0.", lower_bound=0)
 flags.DEFINE_bool("list", False, "Print the names of the cells, and run nothing.")
+flags.DEFINE_string("report", None, "Run nothing; print a table of the results so far, and write it and its pictures to this folder.")
+flags.DEFINE_enum("judge", "validation", JUDGES, "The split that --report tells; the test split is for the final table only.")
 flags.DEFINE_integer("verbose", 2, "0: cells only; 1: also a progress bar; 2: also a line an epoch.")
 
 
@@ -49,6 +57,9 @@ def main(arguments: list[str]) -> None:
         return
     if not given.out:
         raise ValueError("Give --out, the JSON-lines file for the results. See --help.")
+    if given.report:
+        _report(chosen, grid, given.out, given.report, given.judge)
+        return
     # So that a cell's process ends with this one.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     folder = os.path.expanduser(given.data_dir) if given.data_dir else None
@@ -57,6 +68,18 @@ def main(arguments: list[str]) -> None:
     unfinished = compare(chosen, given.out, grid=grid, command=command, threads=given.threads, verbose=given.verbose)
     if unfinished:
         raise RuntimeError(f"{len(unfinished)} of {len(chosen)} cells have no result: {', '.join(unfinished)}.")
+
+
+def _report(chosen: list[Cell], grid: list[Cell], out: str, folder: str, judge: str) -> None:
+    results = read_results(out)
+    check_results(results, grid, out)
+    told = [results[cell.key] for cell in chosen if cell.key in results]
+    if not told:
+        raise ValueError(f"There are no results to report. Received: --out={out}. Run the grid first.")
+    table = markdown(told, judge)
+    write_text(pathlib.Path(folder) / f"{judge}.md", table)
+    print(table)
+    print(f"{len(told)} of {len(chosen)} cells. Pictures: {', '.join(map(str, plot_results(told, folder, judge)))}")
 
 
 def _chosen(grid: list[Cell], pattern: str, shard: str) -> list[Cell]:
