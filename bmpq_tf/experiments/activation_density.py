@@ -63,7 +63,7 @@ class ActivationDensityCallback(keras.callbacks.Callback):
 
     def _measured(self) -> dict[str, float]:
         """The density behind each kernel, by path."""
-        outputs = keras.tree.flatten(self._densities(self.images, training=False))
+        outputs = keras.tree.flatten(self._densities([self.images], training=False))
         shares = {name: float(np.mean(np.asarray(output) != 0)) for name, output in zip(self._layers, outputs, strict=True)}
         return {state.kernel.path: shares[state.layer.name] for state in model_kernels(self.model) if state.layer.name in shares}
 

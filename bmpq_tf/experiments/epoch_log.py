@@ -1,6 +1,6 @@
 """What each epoch of a run was, kept over restarts; and the end of a run whose loss is no number any more."""
 
-import csv
+import json
 import math
 import os
 import pathlib
@@ -22,10 +22,18 @@ class DivergedError(RuntimeError):
 
 
 class EpochWatch(keras.callbacks.Callback):
-    """Adds `seconds` and `cpu_seconds` to each epoch's logs, and raises `DivergedError` where its loss is not finite.
+    """Adds `seconds` and `cpu_seconds` to each epoch's logs, keeps them, and raises `DivergedError` where the loss is not finite.
 
-    The second are of all threads, and hardly disturbed by other programs.
+    The second are of all threads, and hardly disturbed by other programs. Keras's `CSVLogger` would leave its file open when a run ends
+    by an error.
+
+    Args:
+        folder: where the logs are kept, appended to by restarts; `None` keeps none.
     """
+
+    def __init__(self, folder: str | os.PathLike | None = None):
+        super().__init__()
+        self.folder = folder
 
     def on_epoch_begin(self, epoch, logs=None):
         self._started = time.perf_counter(), time.process_time()
@@ -35,27 +43,19 @@ class EpochWatch(keras.callbacks.Callback):
         logs["seconds"], logs["cpu_seconds"] = time.perf_counter() - wall, time.process_time() - cpu
         if not math.isfinite(logs["loss"]):
             raise DivergedError(epoch + 1, logs["loss"])
-
-
-def epoch_callbacks(folder: str | os.PathLike | None) -> list[keras.callbacks.Callback]:
-    """Returns what `fit` needs for `read_epochs`: the watch, and where there is a folder, a log that restarts append to."""
-    if folder is None:
-        return [EpochWatch()]
-    pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
-    return [EpochWatch(), keras.callbacks.CSVLogger(str(_file(folder)), append=True)]
+        if self.folder is not None:
+            pathlib.Path(self.folder).mkdir(parents=True, exist_ok=True)
+            with open(_file(self.folder), "a") as file:
+                file.write(json.dumps({"epoch": epoch, **{name: float(value) for name, value in logs.items()}}) + "\n")
 
 
 def read_epochs(folder: str | os.PathLike) -> list[dict[str, float]]:
     """Returns the logs of every epoch in a folder, oldest first; one that was trained twice, around a kill, as it was last."""
-    if not _file(folder).exists():
-        return []
-    with open(_file(folder), newline="") as lines:
-        # A kill can cut the last line short.
-        rows = [row for row in csv.DictReader(lines) if all(row.values())]
-    # CSVLogger adds columns for a validation that there is not.
-    numbers = {int(row["epoch"]): {name: float(value) for name, value in row.items() if name != "epoch" and value != "NA"} for row in rows}
-    return [{"epoch": epoch, **numbers[epoch]} for epoch in sorted(numbers)]
+    text = _file(folder).read_text() if _file(folder).exists() else ""
+    # A kill can cut the last line short.
+    epochs = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    return [told for _, told in sorted({told["epoch"]: told for told in epochs}.items())]
 
 
 def _file(folder: str | os.PathLike) -> pathlib.Path:
-    return pathlib.Path(folder) / "epochs.csv"
+    return pathlib.Path(folder) / "epochs.jsonl"

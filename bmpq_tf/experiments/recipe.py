@@ -71,7 +71,7 @@ def with_teacher(batches: tf.data.Dataset, teacher: keras.Model) -> tf.data.Data
         logits = tf.cast(teacher(images, training=False), tf.float32)
         return images, tf.concat([tf.cast(labels, tf.float32)[:, None], logits], axis=1)
 
-    return batches.map(answered, deterministic=True).prefetch(2)
+    return batches.map(answered).prefetch(2)
 
 
 @keras.saving.register_keras_serializable("bmpq_tf")

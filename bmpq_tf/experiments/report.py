@@ -73,7 +73,7 @@ def accuracies(row: Row, judge: str) -> dict[int, float]:
     for result in row.by_seed.values():
         if judge not in result["accuracy"]:
             raise ValueError(
-                f"There are no accuracies of this split. Received: --judge={judge}; {result['cell']} has {', '.join(result['accuracy'])}."
+                f"There are no accuracies of this split. Received: judge={judge!r}; {result['cell']} has {', '.join(result['accuracy'])}."
             )
     return {seed: 100 * result["accuracy"][judge] for seed, result in row.by_seed.items()}
 

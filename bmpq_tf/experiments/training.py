@@ -10,7 +10,7 @@ import numpy as np
 
 from bmpq_tf.callbacks import BMPQCallback
 from bmpq_tf.datasets import EpochCounter, ImageDataset, load_dataset, normalised_test_images, training_batches
-from bmpq_tf.experiments.epoch_log import epoch_callbacks, read_epochs
+from bmpq_tf.experiments.epoch_log import EpochWatch, read_epochs
 from bmpq_tf.experiments.recipe import ClassificationLoss, accuracy, sgd, with_teacher
 from bmpq_tf.files import write_text
 from bmpq_tf.models import build_model
@@ -182,7 +182,7 @@ def fit(model, dataset: ImageDataset, config: TrainConfig, callbacks: list, part
     if share:
         batches = with_teacher(batches, teacher)
     folder = pathlib.Path(config.backup_dir) / part if config.backup_dir else None
-    callbacks = [*callbacks, *epoch_callbacks(folder)]
+    callbacks = [*callbacks, EpochWatch(folder)]
     if folder:
         # Kept at the end, so that a run killed in its second part does not train the first again.
         callbacks.append(keras.callbacks.BackupAndRestore(str(folder), double_checkpoint=True, delete_checkpoint=False))
