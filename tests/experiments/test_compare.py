@@ -17,6 +17,7 @@ from bmpq_tf.experiments.results import locked, read_results
 pytest.importorskip("sklearn")
 ROOT = pathlib.Path(__file__).parent.parent.parent
 BASE = {"model": "digits_cnn", "width": 0.25, "dataset": "digits", "validation": 200, "epochs": 2, "batch_size": 256}
+PARTS = ("uniform3", "bmpq/size of uniform3", "bmpq/40x", "uniform2[learning_rate=1000000000.0]")
 
 
 def tool(*arguments, ok=True):
@@ -65,7 +66,8 @@ def test_a_grid_goes_on_past_what_fails_and_looks_sizes_up(here, tmp_path):
     assert done["train_seconds"] == pytest.approx(sum(epoch["seconds"] for epoch in done["epochs"]))
     assert done["peak_memory_bytes"] > 1e8
     assert {"keras", "tensorflow", "bmpq_tf", "python"} <= set(done["versions"])
-    assert sized["parameter_bits"] <= done["parameter_bits"] <= 1.01 * sized["parameter_bits"]
+    assert sized["budget"] == f"{done['parameter_bits'] / 8:.3f} B"
+    assert sized["parameter_bits"] <= done["parameter_bits"]
     assert [allocation["epoch"] for allocation in sized["allocations"]] == [1]
     assert (infeasible["status"], diverged["status"], diverged["epoch"]) == ("infeasible", "diverged", 1)
     assert "The smallest this model reaches" in infeasible["reason"]
@@ -80,16 +82,16 @@ def test_a_cell_that_another_process_has_is_left_to_it(here, tmp_path, monkeypat
     grid = cells({**BASE, "grid": [{"methods": ["uniform2"]}]})
     monkeypatch.setattr(comparing, "run_cell", lambda *arguments, **kwargs: pytest.fail("the cell is locked"))
 
-    class Waited(Exception):
+    class WaitedError(Exception):
         pass
 
     def wait(seconds):
-        raise Waited
+        raise WaitedError
 
     monkeypatch.setattr(comparing.time, "sleep", wait)
     with locked(comparing._lock(grid[0], tmp_path / "results.jsonl.work")) as mine:
         assert mine
-        with pytest.raises(Waited):
+        with pytest.raises(WaitedError):
             comparing.compare(grid, tmp_path / "results.jsonl", say=lambda line: None)
 
 

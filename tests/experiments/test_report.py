@@ -56,7 +56,7 @@ def test_the_table_says_what_the_results_do():
 
 def test_a_split_that_is_not_there_is_named():
     only_test = [{**one, "accuracy": {"test": 0.5}} for one in RESULTS[:2]]
-    with pytest.raises(ValueError, match="judge='validation'; .* has test"):
+    with pytest.raises(ValueError, match=r"judge='validation'; .* has test"):
         markdown(only_test)
 
 
