@@ -77,7 +77,7 @@ def main(arguments: list[str]) -> None:
         raise RuntimeError(f"No trial could be trained; see the messages in '{folder / 'search'}'.")
     best = front(points)
     reports = export_front(best, problem, folder)
-    plot_front(points, folder / "front.png", f"{given.model}: {len(points)} trials of {given.epochs} epochs")
+    plot_front(points, folder / "front.png", f"{pathlib.Path(given.model).name}: {len(points)} trials of {given.epochs} epochs")
     _print(best, reports, folder)
 
 

@@ -6,6 +6,7 @@ worker), KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT; all need the same fold
 
 import dataclasses
 import json
+import os
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -122,6 +123,10 @@ class FrontTuner(keras_tuner.Tuner):
         oracle = SEARCHES[search](objective=objectives, max_trials=trials, **({} if search == "grid" else {"seed": seed}))
         self.problem, self.space, self.seed = problem, space, seed
         super().__init__(oracle, self._declare, directory=str(folder), project_name="search")
+        # keras-tuner goes on only where the same process name did; a chief's search may be looked at alone.
+        is_worker = "chief" not in os.environ.get("KERASTUNER_TUNER_ID", "chief")
+        if not is_worker and not oracle.trials and (folder / "search" / "oracle.json").exists():
+            oracle.reload()
 
     def _declare(self, chosen: keras_tuner.HyperParameters) -> keras.Model:
         """Names the choices; keras-tuner finds them by calling this."""
@@ -144,7 +149,9 @@ class FrontTuner(keras_tuner.Tuner):
             raise keras_tuner.errors.FailedTrialError(str(error)) from error
         with replacing(pathlib.Path(self.get_trial_dir(trial.trial_id)) / "model.keras") as temporary:
             model.save(temporary)
-        return {"accuracy": _accuracy(model, self.problem.validation), "size": 1 / compression(model_kernels(model))}
+        accuracy, size = _accuracy(model, self.problem.validation), 1 / compression(model_kernels(model))
+        # keras-tuner asks of a dictionary that it holds the sum of the objectives too, under its name for that.
+        return {"accuracy": accuracy, "size": size, self.oracle.objective.name: size - accuracy}
 
     def points(self) -> list[Point]:
         """Returns every trial that was finished, the smallest first."""
