@@ -194,7 +194,7 @@ class BMPQCallback(keras.callbacks.Callback):
         tracked = [s for s in self._states if s.quantizer and read(s.quantizer.uses_finite) > 0]
         measured = {s.kernel.path: measurement(s, float(read(s.quantizer.uses_seen)) / steps) for s in tracked}
         choosable = [measured.get(s.kernel.path) or measurement(s) for s in states if len(s.kernel.candidates) > 1]
-        factors = {m.path: m for m in sensitivities.substituted(choosable, self.method, self.seed)}
+        factors = {m.path: m for m in self._factors(choosable)}
         kernels = [state.kernel for state in states]
 
         def solve() -> Solution:
@@ -207,6 +207,10 @@ class BMPQCallback(keras.callbacks.Callback):
             return allocate(kernels, costs, self.budget.limits(kernels), time_limit=self.time_limit)
 
         return distribute.solved_by_chief(self.model.distribute_strategy, kernels, solve), measured
+
+    def _factors(self, measured: list[Measurement]) -> list[Measurement]:
+        """The measurements with the factors that decide; what a comparison with other sensitivities overrides."""
+        return sensitivities.substituted(measured, self.method, self.seed)
 
     def _assign(self, solution: Solution) -> list[str]:
         changed = []

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from absl import app, flags, logging
 
 # What a user can mend; anything else is a fault of ours and keeps its traceback.
-_FOR_PEOPLE = (ValueError, OSError, TypeError, RuntimeError)
+FOR_PEOPLE = (ValueError, OSError, TypeError, RuntimeError)
 
 
 def run(main: Callable[[list[str]], None]) -> None:
@@ -16,7 +16,7 @@ def run(main: Callable[[list[str]], None]) -> None:
     def guarded(arguments: list[str]) -> int:
         try:
             main(arguments)
-        except _FOR_PEOPLE as error:
+        except FOR_PEOPLE as error:
             if os.environ.get("BMPQ_TRACEBACK"):
                 raise
             print(f"error: {error}\n(BMPQ_TRACEBACK=1 shows where)", file=sys.stderr)

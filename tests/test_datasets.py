@@ -2,12 +2,11 @@
 
 import pathlib
 
-import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from bmpq_tf.datasets import DatasetNotFoundError, EpochCounter, ImageDataset, evaluation_batches, load_dataset, training_batches
-from bmpq_tf.models import build_model
 
 REAL = pathlib.Path(__file__).parent.parent.parent / "shared" / "datasets" / "tensorflow_datasets"
 
@@ -77,7 +76,7 @@ def test_missing_and_unknown_data_say_what_to_do(tmp_path):
     pytest.importorskip("tensorflow_datasets")
     with pytest.raises(DatasetNotFoundError, match=r"Looked for .*cifar10.*--data_dir.*--download"):
         load_dataset("cifar10", str(tmp_path))
-    with pytest.raises(ValueError, match=r"Unknown dataset. Received: dataset='mnist'. Known: digits, cifar10"):
+    with pytest.raises(ValueError, match=r"Unknown dataset. Received: dataset='mnist'. Known: digits, cifar10, cifar100, tiny_imagenet"):
         load_dataset("mnist")
 
 
@@ -89,18 +88,74 @@ def test_cifar10_is_what_tfds_prepared():
     assert np.bincount(dataset.test[1]).tolist() == [1000] * 10
 
 
-def test_resnet20_has_the_published_size():
-    assert build_model("resnet20", (32, 32, 3), 10).count_params() == pytest.approx(0.27e6, rel=0.02)
-    assert build_model("resnet20", (32, 32, 3), 10, width=0.5).count_params() < 0.08e6
+# tfds's mock builds its examples by deprecated calls.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_cifar100_comes_through_tfds():
+    tfds = pytest.importorskip("tensorflow_datasets")
+    with tfds.testing.mock_data(num_examples=7):
+        dataset = load_dataset("cifar100", None, download=True)
+    assert dataset.train[0].shape == (7, 32, 32, 3)
+    assert dataset.train[0].dtype == np.uint8
+    assert (dataset.test[1].shape, dataset.test[1].dtype) == ((7,), np.int64)
+    assert dataset.num_classes == 100
 
 
-def test_unknown_models_and_widths_are_named():
-    with pytest.raises(ValueError, match=r"Received: model='alexnet'. Known: digits_cnn, resnet20"):
-        build_model("alexnet", (8, 8, 1), 10)
-    with pytest.raises(ValueError, match="width=0"):
-        build_model("resnet20", (8, 8, 1), 10, width=0)
+def test_tfds_files_that_are_missing_are_named(tmp_path):
+    pytest.importorskip("tensorflow_datasets")
+    (tmp_path / "cifar10" / "3.0.2").mkdir(parents=True)
+    with pytest.raises(DatasetNotFoundError, match=r"not whole. Looked in .*cifar10.*lacks dataset_info.json"):
+        load_dataset("cifar10", str(tmp_path))
 
 
-def test_digits_cnn_has_a_depthwise_layer():
-    model = build_model("digits_cnn", (8, 8, 1), 10)
-    assert any(isinstance(layer, keras.layers.DepthwiseConv2D) for layer in model.layers)
+@pytest.fixture
+def tiny(tmp_path):
+    """Three classes of four grey images in Tiny-ImageNet's folders; the pixels tell class and number."""
+    root = tmp_path / "tiny-imagenet-200"
+    wnids = ["n03", "n01", "n02"]
+    annotations = []
+    for label, wnid in enumerate(wnids):
+        names = [f"{wnid}_{number}.JPEG" for number in range(4)]
+        for number, name in enumerate(names):
+            pixels = np.full((64, 64, 1 if number else 3), 60 * label + 10 * number, np.uint8)
+            for folder in (root / "train" / wnid / "images", root / "val" / "images"):
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / name).write_bytes(tf.io.encode_jpeg(pixels).numpy())
+            annotations.append(f"{name}\t{wnid}\t0\t0\t63\t63\n")
+        (root / "train" / wnid / f"{wnid}_boxes.txt").write_text("".join(f"{name}\t0\t0\t63\t63\n" for name in names))
+    (root / "val" / "val_annotations.txt").write_text("".join(annotations))
+    (root / "wnids.txt").write_text("\n".join(wnids))
+    return root
+
+
+def test_tiny_imagenet_is_read_from_its_folders(tiny):
+    dataset = load_dataset("tiny_imagenet", str(tiny.parent))
+    assert dataset.train[0].shape == dataset.test[0].shape == (12, 64, 64, 3)
+    assert dataset.num_classes == 3
+    for images, labels in (dataset.train, dataset.test):
+        np.testing.assert_array_equal(images[:, 0, 0, 0] // 60, labels)
+    # A validation split takes the last ones, so they must not be all of one class.
+    assert len(set(dataset.train[1][-4:])) > 1
+    np.testing.assert_array_equal(load_dataset("tiny_imagenet", str(tiny)).train[0], dataset.train[0])
+
+
+def test_tiny_imagenet_with_fewer_classes(tiny):
+    (tiny / "wnids.txt").write_text("n01\nn03\n")
+    dataset = load_dataset("tiny_imagenet", str(tiny))
+    assert (len(dataset.train[1]), len(dataset.test[1]), dataset.num_classes) == (8, 8, 2)
+    np.testing.assert_array_equal(dataset.test[0][:, 0, 0, 0] // 60, np.where(dataset.test[1] == 0, 1, 0))
+
+
+def test_tiny_imagenet_that_is_not_whole_says_what_is_missing(tiny, tmp_path):
+    with pytest.raises(DatasetNotFoundError, match=r"Looked for .*nowhere.wnids.txt' and .*nowhere.tiny-imagenet-200.wnids.txt'"):
+        load_dataset("tiny_imagenet", str(tmp_path / "nowhere"))
+    broken = tiny / "train" / "n02" / "images" / "n02_1.JPEG"
+    content = broken.read_bytes()
+    broken.write_bytes(content[: len(content) // 3])
+    with pytest.raises(ValueError, match=r"no JPEG of 64x64 pixels. Received: '.*n02_1.JPEG'"):
+        load_dataset("tiny_imagenet", str(tiny))
+    broken.unlink()
+    with pytest.raises(DatasetNotFoundError, match=r"lacks 1 of 24 images, such as 'train/n02/images/n02_1.JPEG'"):
+        load_dataset("tiny_imagenet", str(tiny))
+    (tiny / "val" / "val_annotations.txt").unlink()
+    with pytest.raises(DatasetNotFoundError, match=r"Looked for '.*val_annotations.txt'"):
+        load_dataset("tiny_imagenet", str(tiny))

@@ -23,6 +23,7 @@ from bmpq_tf.console import run as run_program
 from bmpq_tf.datasets import DATASETS
 from bmpq_tf.experiments import TrainConfig, train
 from bmpq_tf.experiments.outcome import check_folder, write_outcome
+from bmpq_tf.experiments.recipe import SCHEDULES
 from bmpq_tf.layers.config import SCALES
 from bmpq_tf.models import MODELS
 from bmpq_tf.reporting import kernel_table
@@ -49,6 +50,11 @@ flags.DEFINE_integer("settle_epochs", None, "Epochs at the end without allocatio
 flags.DEFINE_integer("batch_size", _DEFAULT.batch_size, "Images a step.", lower_bound=1)
 flags.DEFINE_float("learning_rate", _DEFAULT.learning_rate, "Peak learning rate of SGD with Nesterov momentum.")
 flags.DEFINE_float("weight_decay", _DEFAULT.weight_decay, "Weight decay of the kernels.")
+flags.DEFINE_enum("schedule", _DEFAULT.schedule, SCHEDULES, "How the learning rate falls.")
+flags.DEFINE_float("lr_warmup_epochs", None, "Epochs over which the learning rate rises; a tenth of them, at most one, if not given.")
+flags.DEFINE_float("label_smoothing", _DEFAULT.label_smoothing, "Share of the target that is spread over all classes.")
+flags.DEFINE_float("distillation", _DEFAULT.distillation, "Share of the loss that is the divergence from the float model; needs --with_float.")
+flags.DEFINE_float("temperature", _DEFAULT.temperature, "Of the distillation.")
 flags.DEFINE_integer("validation", 0, "Hold out so many training images, judge on them, and leave the test set alone.")
 flags.DEFINE_bool("with_float", False, "Train the float model alike first, to compare with.")
 flags.DEFINE_integer("seed", 0, "Of weights, data order, augmentation and controls.")

@@ -1,7 +1,8 @@
 """Image classification data sets in memory, and batches whose order and augmentation are functions of (seed, epoch)."""
 
 from bmpq_tf.datasets.batches import EpochCounter, evaluation_batches, normalised_test_images, training_batches
-from bmpq_tf.datasets.sources import DATASETS, DatasetNotFoundError, ImageDataset, load_dataset
+from bmpq_tf.datasets.image_dataset import DatasetNotFoundError, ImageDataset
+from bmpq_tf.datasets.sources import DATASETS, load_dataset
 
 __all__ = [
     "DATASETS",

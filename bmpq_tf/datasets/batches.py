@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bmpq_tf.datasets.sources import ImageDataset
+from bmpq_tf.datasets.image_dataset import ImageDataset
 
 _PARALLEL, _PREFETCHED = 2, 4
 

@@ -1,59 +1,11 @@
-"""Where images come from: scikit-learn's digits (embedded) and tfds."""
+"""Where images come from: scikit-learn's digits (embedded), tfds, and Tiny-ImageNet's folders."""
 
-import dataclasses
 from collections.abc import Callable
 
 import numpy as np
 
-
-class DatasetNotFoundError(FileNotFoundError):
-    """The files of a data set are not where they were looked for."""
-
-
-@dataclasses.dataclass(frozen=True)
-class ImageDataset:
-    """A data set in memory: uint8 images `(n, height, width, channels)` and int64 labels `(n,)`.
-
-    Attributes:
-        name: as `load_dataset` knows it.
-        train, test: pairs of images and labels.
-        num_classes: how many labels there are.
-        augment: whether flips and shifts keep the labels (digits do not survive a flip).
-        crop_padding: by how many pixels augmentation shifts.
-    """
-
-    name: str
-    train: tuple[np.ndarray, np.ndarray]
-    test: tuple[np.ndarray, np.ndarray]
-    num_classes: int
-    augment: bool
-    crop_padding: int = 4
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Height, width, channels."""
-        return self.train[0].shape[1:]
-
-    def with_validation(self, size: int) -> "ImageDataset":
-        """Returns a data set whose `test` is the last `size` training images, and which knows nothing of the test set.
-
-        Raises:
-            ValueError: fewer training images than that.
-        """
-        images, labels = self.train
-        if not 0 < size < len(labels):
-            raise ValueError(f"The validation split must leave training images. Received: size={size} of {len(labels)}.")
-        return dataclasses.replace(self, train=(images[:-size], labels[:-size]), test=(images[-size:], labels[-size:]))
-
-    def moments(self) -> tuple[np.ndarray, np.ndarray]:
-        """Returns mean and standard deviation of each channel over the training images, float32, in pixel values."""
-        images = self.train[0]
-        # In parts, because a data set squared in float64 would be eight times its size.
-        parts = [part for part in np.array_split(images, 64) if len(part)]
-        pixels = images.size / images.shape[-1]
-        mean = sum(part.sum(axis=(0, 1, 2), dtype=np.float64) for part in parts) / pixels
-        square = sum(np.square(part, dtype=np.float64).sum(axis=(0, 1, 2)) for part in parts) / pixels
-        return mean.astype(np.float32), np.sqrt(np.maximum(square - mean**2, 1.0)).astype(np.float32)
+from bmpq_tf.datasets.image_dataset import DatasetNotFoundError, ImageDataset
+from bmpq_tf.datasets.tiny_imagenet import tiny_imagenet
 
 
 def load_dataset(name: str, data_dir: str | None = None, *, download: bool = False) -> ImageDataset:
@@ -61,7 +13,8 @@ def load_dataset(name: str, data_dir: str | None = None, *, download: bool = Fal
 
     Args:
         name: one of `DATASETS`.
-        data_dir: where the files are; tfds's own default if `None`. `digits` needs none.
+        data_dir: where the files are: tfds's folder, its own default if `None`; for `tiny_imagenet` the folder with `wnids.txt`, or
+            the one above it. `digits` needs none.
         download: whether tfds may fetch what is missing.
 
     Raises:
@@ -94,9 +47,32 @@ def _tfds(name: str, data_dir: str | None, download: bool) -> ImageDataset:
                 f"'{name}/', or allow the download with --download."
             )
         builder.download_and_prepare()
-    parts = {split: tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1)) for split in ("train", "test")}
-    pairs = {split: (part["image"], part["label"].astype(np.int64)) for split, part in parts.items()}
+    else:
+        _check_whole(builder)
+    pairs = {split: _arrays(builder.as_dataset(split=split)) for split in ("train", "test")}
     return ImageDataset(name, pairs["train"], pairs["test"], builder.info.features["label"].num_classes, augment=True)
 
 
-DATASETS: dict[str, Callable[[str, str | None, bool], ImageDataset]] = {"digits": _digits, "cifar10": _tfds}
+def _arrays(examples) -> tuple[np.ndarray, np.ndarray]:
+    """Reads a split of tfds into images and labels, in its order."""
+    parts = list(examples.batch(1000).prefetch(2).as_numpy_iterator())
+    return np.concatenate([part["image"] for part in parts]), np.concatenate([part["label"] for part in parts]).astype(np.int64)
+
+
+def _check_whole(builder) -> None:
+    """A folder that was copied or extracted in part has tfds's metadata, but not all the files that they name."""
+    named = [path for split in ("train", "test") if split in builder.info.splits for path in builder.info.splits[split].filepaths]
+    missing = [path.name for path in named if not path.exists()]
+    if missing or not named:
+        lacking = ", ".join(missing) or "dataset_info.json or its splits"
+        raise DatasetNotFoundError(
+            f"Dataset '{builder.name}' is not whole. Looked in '{builder.data_path}', which lacks {lacking}. Copy or extract it again."
+        )
+
+
+DATASETS: dict[str, Callable[[str, str | None, bool], ImageDataset]] = {
+    "digits": _digits,
+    "cifar10": _tfds,
+    "cifar100": _tfds,
+    "tiny_imagenet": tiny_imagenet,
+}

@@ -1,12 +1,16 @@
-"""The optimizer of the experiments: SGD with Nesterov momentum, cosine decay after a linear warm-up."""
+"""The recipe of the experiments: SGD with Nesterov momentum, a schedule with a linear warm-up, and the loss."""
 
 import keras
+import tensorflow as tf
 
 # Decay would pull BatchNorm's parameters, biases, learned scales and clips to values that mean nothing.
 NOT_DECAYED = ["gamma", "beta", "bias", "log_gain", "log_clip"]
+SCHEDULES = ("cosine", "step")
 
 
-def sgd(model: keras.Model, *, learning_rate: float, steps: int, warmup_steps: int = 0, weight_decay: float = 5e-4) -> keras.optimizers.SGD:
+def sgd(
+    model: keras.Model, *, learning_rate: float, steps: int, warmup_steps: int = 0, weight_decay: float = 5e-4, schedule: str = "cosine"
+) -> keras.optimizers.SGD:
     """Builds the optimizer.
 
     Args:
@@ -15,13 +19,101 @@ def sgd(model: keras.Model, *, learning_rate: float, steps: int, warmup_steps: i
         steps: of the whole run; the cosine ends there.
         warmup_steps: over which the rate rises from a tenth of the peak.
         weight_decay: of the kernels, decoupled (each step takes off `rate * decay`).
+        schedule: `"cosine"`, or `"step"`: a tenth of the rate after half of the steps and again after three quarters.
+
+    Raises:
+        ValueError: the schedule is not known.
     """
-    schedule = keras.optimizers.schedules.CosineDecay(
-        learning_rate * 0.1 if warmup_steps else learning_rate,
-        decay_steps=max(1, steps - warmup_steps),
-        warmup_target=learning_rate if warmup_steps else None,
-        warmup_steps=warmup_steps,
-    )
-    optimizer = keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True, weight_decay=weight_decay)
+    if schedule not in SCHEDULES:
+        raise ValueError(f"Unknown schedule. Received: schedule={schedule!r}. Known: {', '.join(SCHEDULES)}.")
+    if schedule == "step":
+        rate = StepDecay(learning_rate, [steps // 2, steps * 3 // 4], warmup_steps)
+    else:
+        rate = keras.optimizers.schedules.CosineDecay(
+            learning_rate * 0.1 if warmup_steps else learning_rate,
+            decay_steps=max(1, steps - warmup_steps),
+            warmup_target=learning_rate if warmup_steps else None,
+            warmup_steps=warmup_steps,
+        )
+    optimizer = keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=weight_decay)
     optimizer.exclude_from_weight_decay(var_names=NOT_DECAYED)
     return optimizer
+
+
+@keras.saving.register_keras_serializable("bmpq_tf")
+class StepDecay(keras.optimizers.schedules.LearningRateSchedule):
+    """A tenth of the rate from each boundary on, after a warm-up that rises from a tenth of the peak; Keras's has no warm-up.
+
+    Args:
+        peak: the rate after the warm-up.
+        boundaries: steps at which the rate falls.
+        warmup_steps: over which it rises.
+    """
+
+    def __init__(self, peak: float, boundaries: list[int], warmup_steps: int = 0):
+        super().__init__()
+        self.peak, self.boundaries, self.warmup_steps = peak, boundaries, warmup_steps
+
+    def __call__(self, step):
+        step = keras.ops.cast(step, "float32")
+        falls = sum(keras.ops.cast(step >= boundary, "float32") for boundary in self.boundaries)
+        risen = keras.ops.minimum(1.0, 0.1 + 0.9 * step / max(1, self.warmup_steps)) if self.warmup_steps else 1.0
+        return self.peak * risen * 0.1**falls
+
+    def get_config(self):
+        return {"peak": self.peak, "boundaries": self.boundaries, "warmup_steps": self.warmup_steps}
+
+
+def with_teacher(batches: tf.data.Dataset, teacher: keras.Model) -> tf.data.Dataset:
+    """Puts a teacher's logits for the very images of a batch beside its labels: float32 `(n, 1 + classes)`, the label first."""
+
+    def answered(images, labels):
+        logits = tf.cast(teacher(images, training=False), tf.float32)
+        return images, tf.concat([tf.cast(labels, tf.float32)[:, None], logits], axis=1)
+
+    return batches.map(answered).prefetch(2)
+
+
+@keras.saving.register_keras_serializable("bmpq_tf")
+class ClassificationLoss(keras.losses.Loss):
+    """Cross-entropy on logits, for labels as the batches give them, with smoothed labels or a teacher where asked for.
+
+    Args:
+        label_smoothing: share of the target that is spread over all classes.
+        distillation: share of the loss that is the divergence from the teacher (`with_teacher`'s batches), at `temperature` and times
+            its square, so that its gradients keep their size (Hinton et al. 2015); the rest is the labels' cross-entropy.
+        temperature: that both logits are divided by.
+        **kwargs: `keras.losses.Loss`'s own.
+
+    Raises:
+        ValueError: a share is not from 0 to 1, or the temperature not positive.
+    """
+
+    def __init__(self, label_smoothing: float = 0.0, distillation: float = 0.0, temperature: float = 4.0, name="classification", **kwargs):
+        super().__init__(name=name, **kwargs)
+        for share, value in (("label_smoothing", label_smoothing), ("distillation", distillation)):
+            if not 0 <= value <= 1:
+                raise ValueError(f"{share} is a share, from 0 to 1. Received: {share}={value}.")
+        if temperature <= 0:
+            raise ValueError(f"The temperature divides the logits, so it must be positive. Received: temperature={temperature}.")
+        self.label_smoothing, self.distillation, self.temperature = label_smoothing, distillation, temperature
+
+    def call(self, y_true, y_pred):
+        labels = y_true[:, 0] if self.distillation else keras.ops.reshape(y_true, [-1])
+        one_hot = keras.ops.one_hot(keras.ops.cast(labels, "int32"), y_pred.shape[-1])
+        value = keras.losses.categorical_crossentropy(one_hot, y_pred, from_logits=True, label_smoothing=self.label_smoothing)
+        if not self.distillation:
+            return value
+        taught, answered = (keras.ops.softmax(logits / self.temperature) for logits in (y_true[:, 1:], y_pred))
+        apart = keras.losses.kl_divergence(taught, answered)
+        return (1 - self.distillation) * value + self.distillation * self.temperature**2 * apart
+
+    def get_config(self):
+        own = {"label_smoothing": self.label_smoothing, "distillation": self.distillation, "temperature": self.temperature}
+        return {**super().get_config(), **own}
+
+
+@keras.saving.register_keras_serializable("bmpq_tf")
+def accuracy(y_true, y_pred):
+    """Top-1 accuracy for `with_teacher`'s batches, whose labels come first."""
+    return keras.metrics.sparse_categorical_accuracy(y_true[:, 0], y_pred)

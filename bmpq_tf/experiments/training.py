@@ -3,14 +3,15 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import keras
 import numpy as np
 
 from bmpq_tf.callbacks import BMPQCallback
 from bmpq_tf.datasets import EpochCounter, ImageDataset, load_dataset, normalised_test_images, training_batches
-from bmpq_tf.experiments.recipe import sgd
+from bmpq_tf.experiments.epoch_log import EpochWatch, read_epochs
+from bmpq_tf.experiments.recipe import ClassificationLoss, accuracy, sgd, with_teacher
 from bmpq_tf.files import write_text
 from bmpq_tf.models import build_model
 from bmpq_tf.quantize import quantize_model
@@ -28,7 +29,10 @@ class TrainConfig:
         activation_bits: likewise: 8, 4 or 2; 0 leaves activations float.
         sensitivity, objective: the callback's `method` and `objective`.
         warmup_epochs, interval_epochs, settle_epochs: the callback's schedule.
-        epochs, batch_size, learning_rate, weight_decay: the recipe.
+        epochs, batch_size, learning_rate, weight_decay, schedule: the recipe, as `recipe.sgd` takes it.
+        lr_warmup_epochs: over which the learning rate rises; a tenth of the epochs, at most one, if `None`.
+        label_smoothing, distillation, temperature: the loss, as `recipe.ClassificationLoss` takes it; distillation is from the trained
+            float model, and is of quantized models only.
         validation: hold out this many training images and judge on them; 0 trains on all and judges on the test set.
         with_float: train the float model alike first.
         seed: of weights, order, augmentation and the random control.
@@ -54,6 +58,11 @@ class TrainConfig:
     batch_size: int = 128
     learning_rate: float = 0.1
     weight_decay: float = 5e-4
+    schedule: str = "cosine"
+    lr_warmup_epochs: float | None = None
+    label_smoothing: float = 0.0
+    distillation: float = 0.0
+    temperature: float = 4.0
     validation: int = 0
     with_float: bool = False
     seed: int = 0
@@ -69,7 +78,7 @@ class Run:
         dataset: the images it trained and is judged on.
         model: the quantized model, trained.
         callback: the `BMPQCallback`, with its history.
-        logs: of each epoch that this process trained, Keras's `History.history`.
+        logs: Keras's logs of each epoch, with its `epoch` and `seconds`; with a `backup_dir` those before a restart too.
         accuracy: `keras` for the quantized model, `float` where one was trained; shares of the judged images.
     """
 
@@ -77,7 +86,7 @@ class Run:
     dataset: ImageDataset
     model: keras.Model
     callback: BMPQCallback
-    logs: dict[str, list[float]]
+    logs: list[dict[str, float]]
     accuracy: dict[str, float]
 
     def judged_batches(self):
@@ -91,20 +100,43 @@ def train(config: TrainConfig, *, verbose: int = 2, say: Callable[[str], None] =
     Raises:
         ValueError, InfeasibleBudgetError, DatasetNotFoundError: before any training, if something asked for cannot be.
     """
-    _check_backup(config)
+    ClassificationLoss(config.label_smoothing, config.distillation, config.temperature)
+    if config.distillation and not config.with_float:
+        raise ValueError(f"Distillation needs the float model: give with_float too. Received: distillation={config.distillation}, with_float=False.")
+    check_backup(config)
     dataset = load_dataset(config.dataset, config.data_dir, download=config.download)
     if config.validation:
         dataset = dataset.with_validation(config.validation)
+    float_model = initial_model(config, dataset)
+    model = quantized_model(float_model, config, config.candidate_bits)
+    callback = allocation_callback(config)
+    callback.check(model, config.epochs)
+    shares = {}
+    if config.with_float:
+        say(f"Training {config.model} in float32, to compare with.")
+        fit(float_model, dataset, config, [], "float", verbose)
+        shares["float"] = top1(float_model, dataset)
+    say(f"Training {config.model} from scratch under a budget of {callback.budget}.")
+    logs = fit(model, dataset, config, [callback], "quantized", verbose, teacher=float_model if config.distillation else None)
+    shares["keras"] = top1(model, dataset)
+    return Run(config, dataset, model, callback, logs, shares)
+
+
+def initial_model(config: TrainConfig, dataset: ImageDataset) -> keras.Model:
+    """Builds the float model that every method starts from; its weights are a function of the seed."""
     keras.utils.set_random_seed(config.seed)
-    float_model = build_model(config.model, dataset.image_shape, dataset.num_classes, config.width)
-    model = quantize_model(
-        float_model,
-        config.candidate_bits,
-        activation_bits=config.activation_bits or None,
-        scale=config.scale,
-        granularity=config.granularity,
-    )
-    callback = BMPQCallback(
+    return build_model(config.model, dataset.image_shape, dataset.num_classes, config.width)
+
+
+def quantized_model(model: keras.Model, config: TrainConfig, candidate_bits: Iterable[int]) -> keras.Model:
+    """Quantizes a float model as configured, with these candidates."""
+    activations = config.activation_bits or None
+    return quantize_model(model, candidate_bits, activation_bits=activations, scale=config.scale, granularity=config.granularity)
+
+
+def allocation_callback(config: TrainConfig) -> BMPQCallback:
+    """Returns the callback that allocates as configured."""
+    return BMPQCallback(
         config.budget,
         warmup_epochs=config.warmup_epochs,
         interval_epochs=config.interval_epochs,
@@ -113,19 +145,26 @@ def train(config: TrainConfig, *, verbose: int = 2, say: Callable[[str], None] =
         method=config.sensitivity,
         seed=config.seed,
     )
-    callback.check(model, config.epochs)
-    accuracy = {}
-    if config.with_float:
-        say(f"Training {config.model} in float32, to compare with.")
-        _fit(float_model, dataset, config, [], "float", verbose)
-        accuracy["float"] = _accuracy(float_model, dataset)
-    say(f"Training {config.model} from scratch under a budget of {callback.budget}.")
-    history = _fit(model, dataset, config, [callback], "quantized", verbose)
-    accuracy["keras"] = _accuracy(model, dataset)
-    return Run(config, dataset, model, callback, history.history, accuracy)
 
 
-def _fit(model, dataset: ImageDataset, config: TrainConfig, callbacks: list, part: str, verbose: int) -> keras.callbacks.History:
+def fit(model, dataset: ImageDataset, config: TrainConfig, callbacks: list, part: str, verbose: int = 2, teacher=None) -> list[dict[str, float]]:
+    """Trains a model by the recipe.
+
+    Args:
+        model: float or quantized; it is compiled here.
+        dataset: trains on its `train`.
+        config: the recipe, the seed, and where backups go.
+        callbacks: for `fit`; those that add to the logs.
+        part: the folder of this model's backup below `config.backup_dir`.
+        verbose: as Keras's.
+        teacher: a trained float model, for distillation.
+
+    Returns:
+        The logs of each epoch, those before a restart included.
+
+    Raises:
+        DivergedError: the loss stopped being finite.
+    """
     mean, std = dataset.moments()
     counter = EpochCounter()
     batches = training_batches(
@@ -133,37 +172,53 @@ def _fit(model, dataset: ImageDataset, config: TrainConfig, callbacks: list, par
         augment=dataset.augment, crop_padding=dataset.crop_padding,
     )  # fmt: skip
     steps = len(batches)
+    warmup = min(steps, steps * config.epochs // 10) if config.lr_warmup_epochs is None else round(steps * config.lr_warmup_epochs)
     optimizer = sgd(
         model,
         learning_rate=config.learning_rate,
         steps=steps * config.epochs,
-        warmup_steps=min(steps, steps * config.epochs // 10),
+        warmup_steps=warmup,
         weight_decay=config.weight_decay,
+        schedule=config.schedule,
     )
+    share = config.distillation if teacher else 0.0
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    if config.label_smoothing or share:
+        loss = ClassificationLoss(config.label_smoothing, share, config.temperature)
     # XLA's convolutions are the slower ones on a CPU.
-    model.compile(optimizer, loss, metrics=["accuracy"], jit_compile=False)
-    if config.backup_dir:
-        folder = pathlib.Path(config.backup_dir) / part
+    model.compile(optimizer, loss, metrics=[accuracy if share else "accuracy"], jit_compile=False)
+    if share:
+        batches = with_teacher(batches, teacher)
+    folder = pathlib.Path(config.backup_dir) / part if config.backup_dir else None
+    callbacks = [*callbacks, EpochWatch(folder)]
+    if folder:
         # Kept at the end, so that a run killed in its second part does not train the first again.
-        backup = keras.callbacks.BackupAndRestore(str(folder), double_checkpoint=True, delete_checkpoint=False)
-        callbacks = [*callbacks, backup]
-    return model.fit(batches, epochs=config.epochs, shuffle=False, callbacks=[*callbacks, counter], verbose=verbose)
+        callbacks.append(keras.callbacks.BackupAndRestore(str(folder), double_checkpoint=True, delete_checkpoint=False))
+    history = model.fit(batches, epochs=config.epochs, shuffle=False, callbacks=[*callbacks, counter], verbose=verbose)
+    if folder:
+        return read_epochs(folder)
+    columns = history.history
+    return [{"epoch": epoch, **{name: float(values[row]) for name, values in columns.items()}} for row, epoch in enumerate(history.epoch)]
 
 
-def _accuracy(model, dataset: ImageDataset) -> float:
+def top1(model, dataset: ImageDataset) -> float:
+    """Returns the share of a data set's `test` images that a Keras model labels rightly."""
     logits = model.predict(normalised_test_images(dataset), verbose=0)
     return float(np.mean(logits.argmax(-1) == dataset.test[1]))
 
 
-def _check_backup(config: TrainConfig) -> None:
-    """Refuses to resume a run that was another one."""
+def check_backup(config: TrainConfig) -> None:
+    """Refuses to resume a run that was another one.
+
+    Raises:
+        ValueError: the backup was made with other settings; the message says which.
+    """
     if not config.backup_dir:
         return
     told = json.loads(json.dumps({**dataclasses.asdict(config), "backup_dir": None, "data_dir": None, "download": None}))
     file = pathlib.Path(config.backup_dir) / "config.json"
     if file.exists():
-        known = json.loads(file.read_text())
+        known = {**dataclasses.asdict(TrainConfig()), **json.loads(file.read_text())}
         different = sorted(key for key in told if told[key] != known.get(key))
         if different:
             was = ", ".join(f"{key}={known.get(key)!r}" for key in different)

@@ -5,9 +5,15 @@ from collections.abc import Callable
 import keras
 
 from bmpq_tf.models.digits import digits_cnn
-from bmpq_tf.models.resnet import resnet20
+from bmpq_tf.models.resnet import resnet18, resnet20
+from bmpq_tf.models.vgg import vgg16
 
-MODELS: dict[str, Callable[..., keras.Model]] = {"digits_cnn": digits_cnn, "resnet20": resnet20}
+MODELS: dict[str, Callable[..., keras.Model]] = {
+    "digits_cnn": digits_cnn,
+    "resnet18": resnet18,
+    "resnet20": resnet20,
+    "vgg16": vgg16,
+}
 
 
 def build_model(name: str, input_shape: tuple[int, int, int], num_classes: int, width: float = 1.0) -> keras.Model:
@@ -29,4 +35,4 @@ def build_model(name: str, input_shape: tuple[int, int, int], num_classes: int, 
     return MODELS[name](input_shape, num_classes, width=width)
 
 
-__all__ = ["MODELS", "build_model", "digits_cnn", "resnet20"]
+__all__ = ["MODELS", "build_model", "digits_cnn", "resnet18", "resnet20", "vgg16"]

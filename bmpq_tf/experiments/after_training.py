@@ -1,0 +1,51 @@
+"""Quantization after training by litert-quantizer: the trained float model's file with its weights in int8 or int4."""
+
+import pathlib
+from typing import Any
+
+import keras
+import numpy as np
+
+from bmpq_tf.export import graph_file
+from bmpq_tf.export.convert import to_float_tflite
+from bmpq_tf.files import write_bytes
+
+
+def quantized_after_training(model: keras.Model, bits: int, folder: pathlib.Path) -> bytes:
+    """Converts a float model and stores its weights in 8 or 4 bits, one scale a channel, computing in float.
+
+    Args:
+        model: a trained float model.
+        bits: 8 or 4.
+        folder: where the float file goes, which the quantizer reads.
+
+    Returns:
+        The quantized file's content. What the quantizer has no rule for (depthwise kernels in 4 bits) stays float in it.
+    """
+    from litert_quantizer import quantizer, recipe_manager
+    from litert_quantizer.qtyping import TFLOperationName
+
+    path = folder / "float.tflite"
+    write_bytes(path, to_float_tflite(model))
+    recipe = recipe_manager.RecipeManager()
+    recipe.add_weight_only_config(regex=".*", operation_name=TFLOperationName.ALL_SUPPORTED, num_bits=bits)
+    return bytes(quantizer.Quantizer(str(path), recipe.get_quantization_recipe()).quantize().quantized_model)
+
+
+def file_sizes(content: bytes) -> dict[str, Any]:
+    """Counts the parameter bits of a file that is not ours: every constant of two axes or more, at the width that it is stored in."""
+    model = graph_file.parse(content)
+    stored = {}
+    for subgraph in model.subgraphs:
+        for tensor in subgraph.tensors:
+            values = graph_file.constant(model, tensor) if tensor.shape is not None and len(tensor.shape) >= 2 else None
+            if values is not None and (values.dtype == np.float32 or tensor.type in graph_file.PACKED_BITS):
+                stored[int(tensor.buffer)] = (graph_file.tensor_name(tensor), values.size, graph_file.PACKED_BITS.get(tensor.type, 32))
+    bits = sum(size * width for _, size, width in stored.values())
+    floats = 32 * sum(size for _, size, _ in stored.values())
+    return {
+        "parameter_bits": bits,
+        "float_bits": floats,
+        "compression": floats / bits,
+        "widths": {name: width for name, _, width in stored.values()},
+    }

@@ -1,0 +1,118 @@
+"""Runs the cells of a grid that have no result yet, each in a process of its own."""
+
+import multiprocessing
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from bmpq_tf.console import FOR_PEOPLE
+from bmpq_tf.experiments.cell import forget_backup, run_cell
+from bmpq_tf.experiments.grid import Cell, file_name
+from bmpq_tf.experiments.results import append_result, check_results, locked, read_results
+
+_POLL_SECONDS = 10.0
+
+
+def compare(
+    cells: Sequence[Cell],
+    out: str | os.PathLike,
+    *,
+    grid: Sequence[Cell] | None = None,
+    command: str = "",
+    threads: int = 0,
+    verbose: int = 2,
+    say: Callable[[str], None] = print,
+) -> list[str]:
+    """Runs cells until each has a result; several processes may work on the same grid and file.
+
+    A cell runs in a process of its own, so that memory is its own and a crash costs one cell; a lock file keeps others off it.
+
+    Args:
+        cells: the ones to run, in this order.
+        out: the JSON-lines file that results are appended to; backups go to the folder of that name with `.work` added.
+        grid: every cell of the config, where `cells` are not all.
+        command: kept with each result.
+        threads: that TensorFlow may use in a cell; 0 leaves it the choice.
+        verbose: as Keras's.
+        say: where progress is told.
+
+    Returns:
+        The keys of the cells that have no result: their process ended badly, or a cell that they need came to nothing.
+
+    Raises:
+        ValueError: the file holds results of another version of the config.
+    """
+    out = pathlib.Path(out)
+    work = pathlib.Path(f"{out}.work")
+    failed: set[str] = set()
+    while True:
+        results = read_results(out)
+        check_results(results, grid or cells, out)
+        open_cells = [cell for cell in cells if cell.key not in results and cell.key not in failed]
+        lost = [cell for cell in open_cells if _lost(cell, results, failed)]
+        for cell in lost:
+            say(f"{cell.key}: not run, because it needs {' and '.join(_lost(cell, results, failed))}, which came to nothing.")
+        failed |= {cell.key for cell in lost}
+        ready = [cell for cell in open_cells if cell not in lost and all(key in results for key in cell.needs)]
+        chosen = next((cell for cell in ready if _is_free(cell, work)), None)
+        if chosen is not None:
+            say(f"{len(results)} of {len(grid or cells)} cells are done; {chosen.key}")
+            if not _in_a_process(chosen, _budget(chosen, results), out, work, command, threads, verbose):
+                say(f"{chosen.key}: its process ended badly; see above. Run the command again to go on with it.")
+                failed.add(chosen.key)
+        elif len(open_cells) > len(lost):
+            time.sleep(_POLL_SECONDS)
+        else:
+            return sorted(failed)
+
+
+def _lost(cell: Cell, results: dict[str, dict[str, Any]], failed: set[str]) -> list[str]:
+    """The cells that this one needs and will not get."""
+    return [key for key in cell.needs if key in failed or (key in results and results[key]["status"] != "done")]
+
+
+def _budget(cell: Cell, results: dict[str, dict[str, Any]]) -> str:
+    """The budget with a reference looked up: the other cell's parameter bits, in bytes."""
+    return f"{results[cell.reference]['parameter_bits'] / 8:.3f} B" if cell.reference else cell.budget
+
+
+def _lock(cell: Cell, work: pathlib.Path) -> pathlib.Path:
+    return work / "locks" / file_name(cell.key)
+
+
+def _is_free(cell: Cell, work: pathlib.Path) -> bool:
+    with locked(_lock(cell, work)) as free:
+        return free
+
+
+def _in_a_process(cell: Cell, *arguments) -> bool:
+    # A daemon ends with this process, unless that is killed; then it finishes its cell under its lock.
+    process = multiprocessing.get_context("spawn").Process(target=_run_and_append, args=(cell, *arguments), daemon=True)
+    process.start()
+    process.join()
+    return process.exitcode == 0
+
+
+def _run_and_append(cell: Cell, budget: str, out: pathlib.Path, work: pathlib.Path, command: str, threads: int, verbose: int) -> None:
+    with locked(_lock(cell, work)) as free:
+        if not free or cell.key in read_results(out):
+            return
+        if threads:
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
+            tf.config.threading.set_inter_op_parallelism_threads(threads)
+        try:
+            told = run_cell(cell, budget, work, verbose=verbose)
+        except FOR_PEOPLE as error:
+            if os.environ.get("BMPQ_TRACEBACK"):
+                raise
+            sys.exit(f"{cell.key}: {error}\n(BMPQ_TRACEBACK=1 shows where)")
+        float_seconds = read_results(out).get(cell.named("float32"), {}).get("train_seconds")
+        ours = told.get("train_seconds")
+        relative = ours / float_seconds if ours and float_seconds else None
+        append_result(out, {**told, "relative_seconds": relative, "threads": threads or None, "command": command})
+        forget_backup(cell, work)

@@ -1,0 +1,141 @@
+"""A grid from its first cell to its last: what is recorded, resumed, passed over and refused."""
+
+import importlib.util
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from bmpq_tf.experiments import compare as comparing
+from bmpq_tf.experiments import training
+from bmpq_tf.experiments.cell import run_cell
+from bmpq_tf.experiments.grid import cells
+from bmpq_tf.experiments.results import locked, read_results
+
+pytest.importorskip("sklearn")
+ROOT = pathlib.Path(__file__).parent.parent.parent
+BASE = {"model": "digits_cnn", "width": 0.25, "dataset": "digits", "validation": 200, "epochs": 2, "batch_size": 256}
+PARTS = ("uniform3", "bmpq/size of uniform3", "bmpq/40x", "uniform2[learning_rate=1000000000.0]")
+
+
+def tool(*arguments, ok=True):
+    command = [sys.executable, str(ROOT / "tools" / "compare.py"), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1200, cwd=ROOT)
+    assert (done.returncode == 0) is ok, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Runs cells in this process, which is quicker than a new one for each."""
+
+    def inline(cell, *arguments):
+        comparing._run_and_append(cell, *arguments)
+        return True
+
+    monkeypatch.setattr(comparing, "_in_a_process", inline)
+
+
+def test_a_grid_goes_on_past_what_fails_and_looks_sizes_up(here, tmp_path):
+    grid = cells(
+        {
+            **BASE,
+            "grid": [
+                {"methods": ["uniform3"]},
+                {"methods": ["bmpq"], "budgets": ["size of uniform3", "40x", "size of bmpq/40x"]},
+                {"methods": ["uniform2"], "learning_rate": 1e9},
+            ],
+        }
+    )
+    out = tmp_path / "results.jsonl"
+    said = []
+    (lost,) = comparing.compare(grid, out, verbose=0, say=said.append)
+    assert f"{lost}: not run, because it needs digits_cnn@0.25/digits/bmpq/40x/seed0, which came to nothing." in said
+    results = read_results(out)
+    by_part = {cell.part: results[cell.key] for cell in grid if cell.key != lost}
+    done, sized, infeasible, diverged = (
+        by_part[part] for part in ("uniform3", "bmpq/size of uniform3", "bmpq/40x", "uniform2[learning_rate=1000000000.0]")
+    )
+    assert done["status"] == sized["status"] == "done"
+    assert set(done["accuracy"]) == {"validation", "test"}
+    assert done["accuracy"] == done["tflite_accuracy"]
+    assert sorted(done["widths"].values()) == [3, 3, 3, 3, 8, 8]
+    assert [epoch["epoch"] for epoch in done["epochs"]] == [0, 1]
+    assert done["train_seconds"] == pytest.approx(sum(epoch["seconds"] for epoch in done["epochs"]))
+    assert done["peak_memory_bytes"] > 1e8
+    assert {"keras", "tensorflow", "bmpq_tf", "python"} <= set(done["versions"])
+    assert sized["budget"] == f"{done['parameter_bits'] / 8:.3f} B"
+    assert sized["parameter_bits"] <= done["parameter_bits"]
+    assert [allocation["epoch"] for allocation in sized["allocations"]] == [1]
+    assert (infeasible["status"], diverged["status"], diverged["epoch"]) == ("infeasible", "diverged", 1)
+    assert "The smallest this model reaches" in infeasible["reason"]
+    # Again: nothing is left to do, and no backup is left behind.
+    lines = out.read_text()
+    assert comparing.compare(grid, out, say=said.append) == [lost]
+    assert out.read_text() == lines
+    assert [path.name for path in (tmp_path / "results.jsonl.work").iterdir()] == ["locks"]
+
+
+def test_a_cell_that_another_process_has_is_left_to_it(here, tmp_path, monkeypatch):
+    grid = cells({**BASE, "grid": [{"methods": ["uniform2"]}]})
+    monkeypatch.setattr(comparing, "run_cell", lambda *arguments, **kwargs: pytest.fail("the cell is locked"))
+
+    class WaitedError(Exception):
+        pass
+
+    def wait(seconds):
+        raise WaitedError
+
+    monkeypatch.setattr(comparing.time, "sleep", wait)
+    with locked(comparing._lock(grid[0], tmp_path / "results.jsonl.work")) as mine:
+        assert mine
+        with pytest.raises(WaitedError):
+            comparing.compare(grid, tmp_path / "results.jsonl", say=lambda line: None)
+
+
+def test_a_killed_cell_goes_on_at_its_last_epoch(tmp_path, monkeypatch):
+    (cell,) = cells({**BASE, "epochs": 4, "grid": [{"methods": ["uniform4"]}]})
+    original = training.keras.callbacks.BackupAndRestore.on_epoch_end
+
+    def killed(self, epoch, logs=None):
+        original(self, epoch, logs)
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training.keras.callbacks.BackupAndRestore, "on_epoch_end", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_cell(cell, "", tmp_path, verbose=0)
+    trained = []
+    monkeypatch.setattr(training.EpochCounter, "on_epoch_begin", lambda self, epoch, logs=None: (trained.append(epoch), self.epoch.assign(epoch)))
+    told = run_cell(cell, "", tmp_path, verbose=0)
+    assert trained == [2, 3]
+    assert [epoch["epoch"] for epoch in told["epochs"]] == [0, 1, 2, 3]
+    assert told["status"] == "done"
+
+
+def test_the_tool_answers_bad_input_in_a_line(tmp_path):
+    config = tmp_path / "grid.yaml"
+    config.write_text("model: digits_cnn\ngrid: [{methods: [uniform2, hawq]}]")
+    said = tool(f"--config={config}", f"--out={tmp_path / 'results.jsonl'}", ok=False)
+    assert "error: Unknown method" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.slow
+def test_smoke_runs_every_method_and_reports(tmp_path):
+    config = ROOT / "examples" / "configs" / "smoke.yaml"
+    has_tfmot = importlib.util.find_spec("tensorflow_model_optimization") is not None
+    chosen = "" if has_tfmot else "--cells=^((?!tfmot).)*$"
+    out = tmp_path / "smoke.jsonl"
+    tool(f"--config={config}", f"--out={out}", "--verbose=0", *([chosen] if chosen else []))
+    results = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(results) == (18 if has_tfmot else 17)
+    assert all(result["status"] == "done" for result in results)
+    # One seed of 200 images tells nothing of the methods; that all of them learned, it does.
+    assert min(result["tflite_accuracy"]["test"] for result in results) > 0.85
+    told = tool(f"--config={config}", f"--out={out}", f"--report={tmp_path / 'report'}", "--judge=test")
+    assert "| bmpq, 10x | 1 |" in told
+    assert len(list((tmp_path / "report").glob("*.png"))) == 3

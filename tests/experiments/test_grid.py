@@ -1,0 +1,89 @@
+"""From a config file to cells: what is combined with what, and what is refused before anything trains."""
+
+import pathlib
+
+import pytest
+
+from bmpq_tf.experiments.grid import cells, file_name, read_grid
+
+CONFIGS = sorted((pathlib.Path(__file__).parent.parent.parent / "examples" / "configs").glob("*.yaml"))
+BASE = {"model": "digits_cnn", "dataset": "digits", "epochs": 4, "seeds": [0, 1]}
+
+
+def grid(*blocks, **shared):
+    return cells({**BASE, **shared, "grid": list(blocks)})
+
+
+def test_methods_budgets_and_seeds_are_combined():
+    made = grid({"methods": ["float32", "uniform3"]}, {"methods": ["bmpq", "random"], "budgets": ["8x", "size of uniform3"], "seeds": [1]})
+    assert [cell.key for cell in made] == [
+        "digits_cnn@1/digits/float32/seed0",
+        "digits_cnn@1/digits/uniform3/seed0",
+        "digits_cnn@1/digits/float32/seed1",
+        "digits_cnn@1/digits/uniform3/seed1",
+        "digits_cnn@1/digits/bmpq/8x/seed1",
+        "digits_cnn@1/digits/random/8x/seed1",
+        "digits_cnn@1/digits/bmpq/size of uniform3/seed1",
+        "digits_cnn@1/digits/random/size of uniform3/seed1",
+    ]
+    assert made[-1].needs == ("digits_cnn@1/digits/uniform3/seed1",)
+    assert made[4].config.epochs == 4
+
+
+def test_a_block_has_models_and_settings_of_its_own():
+    made = grid(
+        {"methods": ["bmpq"], "models": ["resnet20@0.5", "digits_cnn"], "budgets": ["8x"], "candidate_bits": [2, 4], "weight_decay": "5e-4"},
+        seeds=[3],
+    )
+    assert [cell.key for cell in made] == [
+        "resnet20@0.5/digits/bmpq/8x[candidate_bits=2+4,weight_decay=0.0005]/seed3",
+        "digits_cnn@1/digits/bmpq/8x[candidate_bits=2+4,weight_decay=0.0005]/seed3",
+    ]
+    config = made[0].config
+    assert (config.model, config.width, config.candidate_bits, config.seed, config.weight_decay) == ("resnet20", 0.5, (2, 4), 3, 5e-4)
+    assert made[0].settings["candidate_bits"] == [2, 4]
+    assert "/" not in file_name(made[0].key)
+
+
+CASES = [
+    ({"grid": [{"methods": ["hawq"]}]}, r"Unknown method. Received: methods=\['hawq'\]. Known: float32, uniform8.*bmpq"),
+    ({"model": "alexnet"}, r"Unknown model. Received: model='alexnet'. Known: digits_cnn"),
+    ({"dataset": "mnist"}, r"Unknown dataset. Received: dataset='mnist'. Known: digits"),
+    ({"epoch": 3}, r"Unknown settings in the config. Received: epoch. Known: .*epochs"),
+    ({"grid": [{"methods": ["float32"], "depth": 3}]}, r"Unknown settings in a block of the grid. Received: depth"),
+    ({"grid": [{"methods": ["bmpq"]}]}, r"Method 'bmpq' needs a budget"),
+    ({"grid": [{"methods": ["bmpq"], "budgets": ["lots"]}]}, r"Cannot read the budget. Received: budget='lots'"),
+    ({"grid": [{"methods": ["bmpq"], "budgets": ["size of uniform3"]}]}, r"needs digits_cnn@1/digits/uniform3/seed0"),
+    ({"grid": [{"methods": ["after_training_int8"]}]}, r"needs digits_cnn@1/digits/float32/seed0"),
+    ({"grid": [{"methods": ["bmpq"], "budgets": ["8x"], "distillation": 0.5}]}, r"needs digits_cnn@1/digits/float32/seed0"),
+    ({"grid": []}, r"A config needs a `grid`"),
+    ({"learning_rate": "fast"}, r"Expected a number. Received: learning_rate='fast'"),
+    ({"seeds": ["one"]}, r"Seeds are whole numbers"),
+]
+
+
+# One test, because each costs the clearing of Keras's session.
+def test_what_is_not_known_is_refused_with_what_is():
+    for change, message in CASES:
+        with pytest.raises(ValueError, match=message):
+            cells({**BASE, "grid": [{"methods": ["uniform2"]}], **change})
+
+
+def test_files_that_are_no_config(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        read_grid(tmp_path / "none.yaml")
+    (tmp_path / "broken.yaml").write_text("grid: [")
+    with pytest.raises(ValueError, match="not YAML"):
+        read_grid(tmp_path / "broken.yaml")
+
+
+def test_the_configs_in_the_repository_are_grids_and_tell_their_command():
+    assert len(CONFIGS) > 10
+    for path in CONFIGS:
+        assert read_grid(path)
+        assert f"--config=examples/configs/{path.name}" in path.read_text()
+
+
+def test_every_cell_of_the_papers_table_has_a_config():
+    found = {cell.setting for path in CONFIGS for cell in read_grid(path) if cell.method == "bmpq" and cell.config.width == 1}
+    assert {f"{model}@1/{dataset}" for model in ("vgg16", "resnet18") for dataset in ("cifar10", "cifar100", "tiny_imagenet")} <= found

@@ -1,0 +1,70 @@
+"""Means, spreads and paired differences worked out by hand; pictures that are there."""
+
+import pytest
+
+from bmpq_tf.experiments.plots import plot_results
+from bmpq_tf.experiments.report import markdown, paired, rows
+
+
+def result(part, seed, accuracy, status="done", compression=12.0, seconds=20.0, allocations=()):
+    told = {"cell": f"resnet20@0.5/cifar10/{part}/seed{seed}", "status": status, "config": {"seed": seed, "epochs": 10}}
+    if status != "done":
+        return {**told, "epoch": 3, "reason": "no"}
+    return {
+        **told,
+        "accuracy": {"validation": accuracy, "test": accuracy - 0.01},
+        "tflite_accuracy": {"validation": accuracy, "test": accuracy - 0.01},
+        "compression": compression,
+        "file_bytes": 50_000,
+        "train_seconds": seconds,
+        "train_cpu_seconds": 2 * seconds,
+        "allocations": list(allocations),
+        "widths": {"stem/kernel": 8, "head/kernel": 2},
+    }
+
+
+ALLOCATIONS = [{"epoch": epoch, "sensitivity": {"stem/kernel": 0.5, "head/kernel": 0.1 * epoch}} for epoch in (1, 2)]
+RESULTS = [
+    result("float32", 0, 0.80, compression=1.0, seconds=10.0),
+    result("float32", 1, 0.82, compression=1.0, seconds=10.0),
+    *[result("bmpq/12x", seed, value, allocations=ALLOCATIONS) for seed, value in enumerate((0.80, 0.78, 0.85))],
+    result("random/12x", 0, 0.79),
+    result("random/12x", 1, 0.75, compression=12.1),
+    result("random/12x", 2, None, status="diverged"),
+    result("uniform3", 0, 0.70),
+    result("bmpq/size of uniform3", 0, 0.75, allocations=ALLOCATIONS),
+    result("error/99x", 0, None, status="infeasible"),
+]
+
+
+def test_differences_are_paired_by_seed():
+    mean, error, seeds = paired({0: 3.0, 1: 5.0, 7: 100.0}, {0: 1.0, 1: 1.0, 2: -50.0})
+    assert (mean, error, seeds) == (3.0, pytest.approx(1.0), 2)
+
+
+def test_the_table_says_what_the_results_do():
+    lines = {line.split("|")[1].strip(): line for line in markdown(RESULTS).splitlines() if line.startswith("|")}
+    assert lines["float32"] == "| float32 | 2 | 81.00 ± 1.41 |  | 81.00 | 1.00x | 50,000 | 1.00 (CPU 1.00) |"
+    assert lines["bmpq, 12x"] == "| bmpq, 12x | 3 | 81.00 ± 3.61 |  | 81.00 | 12.00x | 50,000 | 2.00 (CPU 2.00) |"
+    assert "| 2 (seed 2: diverged in epoch 3) | 77.00 ± 2.83 | +2.00 ± 1.00 (2) |" in lines["random, 12x"]
+    assert "12.00x to 12.10x" in lines["random, 12x"]
+    assert "| 70.00 | +5.00 (one seed) |" in lines["uniform3"]
+    assert "| seed 0: infeasible | - |" in lines["error, 99x"]
+    assert "| 80.00 ± 1.41 |" in markdown(RESULTS, "test")
+    assert "judged on the test split" in markdown(RESULTS, "test")
+
+
+def test_a_split_that_is_not_there_is_named():
+    only_test = [{**one, "accuracy": {"test": 0.5}} for one in RESULTS[:2]]
+    with pytest.raises(ValueError, match=r"judge='validation'; .* has test"):
+        markdown(only_test)
+
+
+def test_rows_group_seeds_in_the_order_of_the_file():
+    assert [row.part for row in rows(RESULTS)] == ["float32", "bmpq/12x", "random/12x", "uniform3", "bmpq/size of uniform3", "error/99x"]
+
+
+def test_pictures_are_drawn(tmp_path):
+    paths = plot_results(RESULTS, tmp_path)
+    assert [path.name.rsplit("_", 1)[1] for path in paths] == ["accuracy.png", "widths.png", "sensitivity.png"]
+    assert all(path.read_bytes()[:4] == b"\x89PNG" for path in paths)

@@ -1,0 +1,110 @@
+"""Trains a grid of methods, budgets and seeds from one config file; a finished cell is one line of results and is not run again.
+
+Examples:
+  python tools/compare.py --config=examples/configs/resnet20_12x.yaml --data_dir=~/tensorflow_datasets --out=runs/resnet20_12x.jsonl
+  python tools/compare.py --config=... --out=... --cells='bmpq/12x/seed[01]$'
+  python tools/compare.py --config=... --out=runs/resnet20_12x.jsonl --report=runs/resnet20_12x
+
+Several of these commands may run beside each other on the same file: each takes cells that nobody works on, or its --shard of them.
+A command that was killed and is started again goes on at the last epoch of the cell that it was in.
+"""
+
+import os
+
+# Before TensorFlow is imported; its start-up messages would bury ours.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+# isort: split
+import dataclasses
+import pathlib
+import re
+import shlex
+import signal
+import sys
+
+from absl import flags
+
+from bmpq_tf.console import run as run_program
+from bmpq_tf.experiments.compare import compare
+from bmpq_tf.experiments.grid import Cell, read_grid
+from bmpq_tf.experiments.plots import plot_results
+from bmpq_tf.experiments.report import JUDGES, markdown
+from bmpq_tf.experiments.results import check_results, read_results
+from bmpq_tf.files import write_text
+
+flags.DEFINE_string("config", None, "The YAML file that describes the grid; see bmpq_tf/experiments/grid.py.")
+flags.DEFINE_string("out", None, "The JSON-lines file that results are appended to.")
+flags.DEFINE_string("data_dir", None, "Where the data sets are.")
+flags.DEFINE_bool("download", False, "Let tfds download a data set that is missing.")
+flags.DEFINE_string("cells", "", "Run only the cells whose name matches this regular expression.")
+flags.DEFINE_string("shard", "", "i/n: run only every n-th cell, from the i-th, counted from 0.")
+flags.DEFINE_integer("threads", 0, "Threads of each cell; TensorFlow's choice if 0.", lower_bound=0)
+flags.DEFINE_bool("list", False, "Print the names of the cells, and run nothing.")
+flags.DEFINE_string("report", None, "Run nothing; print a table of the results so far, and write it and its pictures to this folder.")
+flags.DEFINE_enum("judge", "validation", JUDGES, "The split that --report tells; the test split is for the final table only.")
+flags.DEFINE_integer("verbose", 2, "0: cells only; 1: also a progress bar; 2: also a line an epoch.")
+
+
+def main(arguments: list[str]) -> None:
+    """Runs the cells that have no result yet."""
+    given = flags.FLAGS
+    if len(arguments) > 1 or not given.config:
+        raise ValueError(f"Give --config and --out. Received: {arguments[1:]}. See --help.")
+    grid = read_grid(given.config)
+    chosen = _chosen(grid, given.cells, given.shard)
+    if given.list:
+        print("\n".join(cell.key for cell in chosen))
+        return
+    if not given.out:
+        raise ValueError("Give --out, the JSON-lines file for the results. See --help.")
+    if given.report:
+        _report(chosen, grid, given.out, given.report, given.judge)
+        return
+    # So that a cell's process ends with this one.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    folder = os.path.expanduser(given.data_dir) if given.data_dir else None
+    grid, chosen = ([_with_data(cell, folder, given.download) for cell in part] for part in (grid, chosen))
+    command = shlex.join(["python", "tools/compare.py", *sys.argv[1:]])
+    unfinished = compare(chosen, given.out, grid=grid, command=command, threads=given.threads, verbose=given.verbose)
+    if unfinished:
+        raise RuntimeError(f"{len(unfinished)} of {len(chosen)} cells have no result: {', '.join(unfinished)}.")
+
+
+def _report(chosen: list[Cell], grid: list[Cell], out: str, folder: str, judge: str) -> None:
+    results = read_results(out)
+    check_results(results, grid, out)
+    told = [results[cell.key] for cell in chosen if cell.key in results]
+    if not told:
+        raise ValueError(f"There are no results to report. Received: --out={out}. Run the grid first.")
+    table = markdown(told, judge)
+    write_text(pathlib.Path(folder) / f"{judge}.md", table)
+    print(table)
+    print(f"{len(told)} of {len(chosen)} cells. Pictures: {', '.join(map(str, plot_results(told, folder, judge)))}")
+
+
+def _chosen(grid: list[Cell], pattern: str, shard: str) -> list[Cell]:
+    try:
+        cells = [cell for cell in grid if re.search(pattern, cell.key)]
+    except re.error as error:
+        raise ValueError(f"Not a regular expression: {error}. Received: --cells={pattern}.") from None
+    if shard:
+        part = re.fullmatch(r"(\d+)/(\d+)", shard)
+        if not part or int(part[1]) >= int(part[2]):
+            raise ValueError(f"A shard is i/n, with i from 0 to n-1. Received: --shard={shard}.")
+        cells = cells[int(part[1]) :: int(part[2])]
+    if not cells:
+        raise ValueError(f"No cell is chosen. Received: --cells={pattern} --shard={shard}. --list prints their names.")
+    return cells
+
+
+def _with_data(cell: Cell, folder: str | None, download: bool) -> Cell:
+    return dataclasses.replace(cell, config=dataclasses.replace(cell.config, data_dir=folder, download=download))
+
+
+def run() -> None:
+    """The console entry point."""
+    run_program(main)
+
+
+if __name__ == "__main__":
+    run()
