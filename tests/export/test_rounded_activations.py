@@ -62,7 +62,7 @@ def test_ties_are_told_and_followed_and_nothing_else_passes(tmp_path, monkeypatc
     assert report.parity.ties > 0
     assert report.parity.max_abs_diff > report.parity.tolerance >= report.parity.unexplained_diff
     assert all(quantizer.rounding is parity.tf.round for quantizer in parity.activation_quantizers(model))
-    # Without following, or with a kernel that is a little off, there is no file.
+    # Without following, or with a kernel before the rounding that is a little off, there is no file.
     monkeypatch.setattr(parity.Following, "_rounding", lambda self, *arguments: parity.tf.round)
     with pytest.raises(ExportError, match="answers differ from Keras's by up to"):
         export_tflite(model, tmp_path / "other.tflite", verify_with=data)
@@ -71,7 +71,8 @@ def test_ties_are_told_and_followed_and_nothing_else_passes(tmp_path, monkeypatc
 
     def slightly_wrong(match, name, shape):
         kernel = honest(match, name, shape)
-        kernel.scales[0] *= 1.01
+        if match.kernel.layer == "spread":
+            kernel.scales[:] *= 1.01
         return kernel
 
     monkeypatch.setattr(packing, "stored_kernel", slightly_wrong)
