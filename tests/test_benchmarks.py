@@ -67,4 +67,4 @@ def test_no_ratio_of_the_quick_benchmark_is_under_four_fifths():
     done = subprocess.run(command, capture_output=True, text=True, timeout=900, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     ratios = {name: ratio for result in json.loads(done.stdout)["results"] for name, ratio in result["ratios"].items()}
-    assert sorted(ratios) == ["allocation, 300 kernels", "training mobilenet_v2", "training resnet20", "training vgg16"]
+    assert sorted(ratios) == ["allocation, 1,000 kernels", "training mobilenet_v2", "training resnet20", "training vgg16"]

@@ -47,19 +47,21 @@ def fake_quantize(weights, scale, bits, on_gradient: Callable[[tf.Tensor], None]
     @tf.custom_gradient
     def apply(weights, scale):
         low, high = integer_range(bits)
-        ratio = weights / scale
-        integers = tf.clip_by_value(tf.round(ratio), low, high)
+        # Limits are whole, so clipping first gives the same integers. ClipByValue is one pass over the weights, tf.clip_by_value two.
+        clipped = tf.raw_ops.ClipByValue(t=weights / scale, clip_value_min=low, clip_value_max=high)
+        quantized = tf.round(clipped) * scale
 
         def grad(upstream):
             # Embedding's lookups send slices.
             upstream = tf.convert_to_tensor(upstream)
             if on_gradient is not None:
                 on_gradient(upstream)
-            inside = tf.logical_and(ratio >= low, ratio <= high)
+            # Said in the weights and their quantized values, which the layer keeps anyway: integers would be a further copy of each.
+            inside = tf.logical_and(weights >= low * scale, weights <= high * scale)
             to_weights = tf.where(inside, upstream, 0.0)
             shared = [axis for axis, size in enumerate(scale.shape) if size == 1]
-            return to_weights, tf.reduce_sum(upstream * integers - to_weights * ratio, shared, keepdims=True)
+            return to_weights, tf.reduce_sum(upstream * quantized - to_weights * weights, shared, keepdims=True) / scale
 
-        return integers * scale, grad
+        return quantized, grad
 
     return apply(weights, scale)

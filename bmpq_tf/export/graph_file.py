@@ -40,7 +40,8 @@ def constant(model, tensor) -> np.ndarray | None:
     if data is None or not len(data):
         return None
     shape = () if tensor.shape is None else tuple(tensor.shape)
-    raw = np.frombuffer(np.asarray(data, np.uint8).tobytes(), np.uint8)
+    # Where a file is large its buffers lie behind the flatbuffer and come as bytes, otherwise as arrays.
+    raw = np.frombuffer(data, np.uint8) if isinstance(data, bytes) else np.asarray(data, np.uint8)
     bits = PACKED_BITS.get(tensor.type)
     if bits in (2, 4):
         return _unpack(raw, bits, int(np.prod(shape))).reshape(shape)
