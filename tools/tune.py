@@ -72,6 +72,8 @@ def main(arguments: list[str]) -> None:
     tuner.search()
     if "chief" not in os.environ.get("KERASTUNER_TUNER_ID", "chief"):
         return
+    # The oracle's file was written before its last trial had ended.
+    tuner.save()
     points = tuner.points()
     if not points:
         raise RuntimeError(f"No trial could be trained; see the messages in '{folder / 'search'}'.")

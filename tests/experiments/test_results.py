@@ -34,15 +34,17 @@ def test_lines_come_back_and_one_that_was_cut_short_is_written_over(tmp_path):
         read_results(path)
 
 
-def _append_many(path, name):
+def _append_many(path, name, together):
     for number in range(40):
-        append_result(path, {"cell": f"{name}{number}", "text": name * 5000})
+        together.wait()
+        append_result(path, {"cell": f"{name}{number}", "text": name * 100_000})
 
 
 def test_two_processes_append_whole_lines(tmp_path):
     path = tmp_path / "results.jsonl"
     fork = multiprocessing.get_context("fork")
-    writers = [fork.Process(target=_append_many, args=(path, name)) for name in "ab"]
+    together = fork.Barrier(2)
+    writers = [fork.Process(target=_append_many, args=(path, name, together)) for name in "ab"]
     for writer in writers:
         writer.start()
     for writer in writers:
