@@ -95,6 +95,7 @@ def test_a_cell_that_another_process_has_is_left_to_it(here, tmp_path, monkeypat
             comparing.compare(grid, tmp_path / "results.jsonl", say=lambda line: None)
 
 
+@pytest.mark.slow
 def test_a_killed_cell_goes_on_at_its_last_epoch(tmp_path, monkeypatch):
     (cell,) = cells({**BASE, "epochs": 4, "grid": [{"methods": ["uniform4"]}]})
     original = training.keras.callbacks.BackupAndRestore.on_epoch_end
@@ -116,6 +117,7 @@ def test_a_killed_cell_goes_on_at_its_last_epoch(tmp_path, monkeypatch):
     assert told["status"] == "done"
 
 
+@pytest.mark.slow
 def test_the_tool_answers_bad_input_in_a_line(tmp_path):
     config = tmp_path / "grid.yaml"
     config.write_text("model: digits_cnn\ngrid: [{methods: [uniform2, hawq]}]")

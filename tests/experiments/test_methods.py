@@ -28,6 +28,7 @@ def test_hutchinson_finds_the_trace_of_a_hessian_known_in_closed_form():
     assert traces == hutchinson_traces(model, [kernel], images, np.arange(6) % 4, draws=400, seed=(0, 0))
 
 
+@pytest.mark.slow
 def test_hessian_allocates_by_traces_at_the_float_weights(monkeypatch):
     float_model = build_model("digits_cnn", (8, 8, 1), 10, 0.25)
     model = compiled(quantize_model(float_model, (2, 4, 8)))
