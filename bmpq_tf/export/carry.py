@@ -59,10 +59,11 @@ class _Moved:
             source = self.integers[operator.inputs[0]]
             if self._same_grid(source, operator.outputs[0]) and operator.outputs[0] not in self.subgraph.outputs:
                 self.replaced[int(operator.outputs[0])] = source
-                return None
+                return
             operator.inputs = [source]
         elif builtin in _CARRIES and self._type(operator.inputs[0]) == graph_file.FLOAT32:
-            return self._carry(operator, builtin)
+            self._carry(operator, builtin)
+            return
         self.subgraph.operators.append(operator)
 
     def _carry(self, operator, builtin: int) -> None:

@@ -83,8 +83,7 @@ def _generated(model, ranges: Mapping[str, Range], border: str) -> dict[str, qty
     }
     # Biases of silent channels overflow on the generated grids, which ours replace.
     with np.errstate(invalid="ignore"):
-        instructions = ParamsGenerator(model).generate_quantization_parameters(manager, statistics, enable_progress_bar=False)
-    return instructions
+        return ParamsGenerator(model).generate_quantization_parameters(manager, statistics, enable_progress_bar=False)
 
 
 def _separate_biases(model) -> None:
