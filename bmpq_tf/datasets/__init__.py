@@ -1,6 +1,6 @@
 """Image classification data sets in memory, and batches whose order and augmentation are functions of (seed, epoch)."""
 
-from bmpq_tf.datasets.batches import EpochCounter, evaluation_batches, normalised_test_images, training_batches
+from bmpq_tf.datasets.batches import EpochCounter, evaluation_batches, normalised_test_images, normalised_training_images, training_batches
 from bmpq_tf.datasets.sources import DATASETS, DatasetNotFoundError, ImageDataset, load_dataset
 
 __all__ = [
@@ -11,5 +11,6 @@ __all__ = [
     "evaluation_batches",
     "load_dataset",
     "normalised_test_images",
+    "normalised_training_images",
     "training_batches",
 ]

@@ -103,8 +103,9 @@ def test_a_kernel_that_answers_nan_is_not_emitted(model, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("mode", ["latency", "integer"])
-def test_a_negative_gamma_widens_what_its_sign_does_not_fit(mode, tmp_path):
-    """The stem's -2 becomes 2 in three channels; kernels that compute with the integers insist on zero point 0."""
+def test_a_negative_gamma_widens_what_its_sign_does_not_fit(mode, tmp_path, monkeypatch):
+    """A -2 becomes 2 where gamma is negative; kernels that compute with the integers insist on zero point 0."""
+    monkeypatch.setattr(containers, "LARGE_KERNEL", 1)
     inputs = keras.Input((6, 6, 2))
     x = keras.layers.Conv2D(4, 6, use_bias=False, name="stem")(inputs)
     x = keras.layers.ReLU()(keras.layers.BatchNormalization(name="bn")(x))
@@ -117,7 +118,7 @@ def test_a_negative_gamma_widens_what_its_sign_does_not_fit(mode, tmp_path):
         set_lowest(model, name, True)
     report, file = export(model, tmp_path / "model.tflite", mode, IMAGES)
     assert all(zero == [0] for _, _, zero in readers(file))
-    # One position: the pointwise convolution is lowered; 2 fits int4, not int2.
+    # One position: the pointwise convolution is lowered, and would lie in int2 if 2 fitted there.
     assert report.layers[1].stored_bits == {"latency": 4, "integer": 8}[mode]
 
 
@@ -238,6 +239,15 @@ def test_a_channel_that_folding_silenced_keeps_its_bias(tmp_path):
         export(model, tmp_path / f"{mode}.tflite", mode, IMAGES)
         (answers,) = TFLiteModel((tmp_path / f"{mode}.tflite").read_bytes())([IMAGES[:4]])
         np.testing.assert_allclose(answers[:, [0, 2]], np.tile([2.0, -2.0], (4, 1)), atol=0.05)
+
+
+def test_equal_biases_of_two_layers_get_their_own_grids(tmp_path):
+    inputs = keras.Input((6, 6, 2))
+    x = keras.layers.Conv2D(4, 3, bias_initializer=keras.initializers.Constant(0.5), activation="relu")(inputs)
+    x = keras.layers.Conv2D(4, 3, bias_initializer=keras.initializers.Constant(0.5))(keras.layers.Rescaling(10)(x))
+    model = with_widths(keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x)), [4])
+    report, _ = export(model, tmp_path / "model.tflite", "integer", IMAGES)
+    assert report.parity.rms < 0.05
 
 
 def test_a_trained_activation_range_becomes_its_own_grid():
