@@ -89,7 +89,7 @@ def export_tflite(
         found = departure.describe(floats, content, parity.few_inputs(model, verify_with), optimize_for)
         raise ExportError(f"{result.problem} {found} Nothing was written to '{path}'.")
     write_bytes(path, content)
-    layers = tuple(report.layer_report(state, stored.get(state.kernel.path)) for state in states)
+    layers = tuple(report.layer_report(state, stored.get(state.kernel.path), optimize_for) for state in states)
     return ExportReport(
         path=str(path),
         tflite_bytes=len(content),

@@ -64,6 +64,7 @@ class Inspection:
         bytes: its size.
         weights: its kernels, in the order of the operators.
         operators: how many of each kind.
+        scales: how many, those of integer biases and activations included.
         other_constant_bytes: biases, shapes and other constants.
         orphaned_bytes: in buffers that nothing reads.
         custom_operators: those that are no builtins, Flex ones included.
@@ -73,6 +74,7 @@ class Inspection:
     bytes: int
     weights: tuple[Weights, ...]
     operators: dict[str, int]
+    scales: int
     other_constant_bytes: int
     orphaned_bytes: int
     custom_operators: tuple[str, ...]
@@ -84,8 +86,8 @@ class Inspection:
 
         `1.03 * (packed weights + 12 a scale + every other constant) + 16 kB + 400 an operator`.
         """
-        packed = sum(one.bytes + 12 * one.scales * (one.bits is not None) for one in self.weights)
-        return 1.03 * (packed + self.other_constant_bytes) + 16_000 + 400 * sum(self.operators.values())
+        constants = sum(one.bytes for one in self.weights) + 12 * self.scales + self.other_constant_bytes
+        return 1.03 * constants + 16_000 + 400 * sum(self.operators.values())
 
     def to_dict(self) -> dict[str, Any]:
         """Returns it as plain data."""
@@ -141,6 +143,7 @@ def _inspect(model, size: int) -> Inspection:
         bytes=size,
         weights=tuple(weights.values()),
         operators=dict(sorted(operators.items())),
+        scales=sum(_scales(tensor) for subgraph in model.subgraphs for tensor in subgraph.tensors),
         other_constant_bytes=sum(bytes_ for number, bytes_ in sizes.items() if number in used and number not in weights),
         orphaned_bytes=sum(bytes_ for number, bytes_ in sizes.items() if number not in used),
         custom_operators=tuple(sorted(custom)),
@@ -165,8 +168,8 @@ def _is_kernel(model, tensor) -> bool:
 
 def _weights(model, tensor, operator: str, dequantized: bool) -> Weights:
     values = graph_file.constant(model, tensor)
-    scales = None if tensor.quantization is None else tensor.quantization.scale
-    known = scales is not None and len(scales) > 0
+    count = _scales(tensor)
+    scales = tensor.quantization.scale if count else ()
     return Weights(
         name=graph_file.tensor_name(tensor),
         operator=operator,
@@ -174,11 +177,15 @@ def _weights(model, tensor, operator: str, dequantized: bool) -> Weights:
         stored=_TYPE_NAMES.get(tensor.type, str(tensor.type)),
         bits=used_bits(values) if tensor.type in graph_file.PACKED_BITS else None,
         dequantized=dequantized,
-        scales=len(scales) if known else 0,
-        smallest_scale=float(min(scales)) if known else None,
-        largest_scale=float(max(scales)) if known else None,
+        scales=count,
+        smallest_scale=float(min(scales)) if count else None,
+        largest_scale=float(max(scales)) if count else None,
         bytes=len(model.buffers[tensor.buffer].data),
     )
+
+
+def _scales(tensor) -> int:
+    return 0 if tensor.quantization is None or tensor.quantization.scale is None else len(tensor.quantization.scale)
 
 
 def used_bits(integers: np.ndarray) -> int:

@@ -84,13 +84,15 @@ class ExportReport:
         return {**dataclasses.asdict(self), "compression": self.compression, "widened": self.widened}
 
 
-def layer_report(state: KernelState, stored: Sequence[packing.StoredKernel] | None) -> LayerReport:
-    """Tells of one kernel and the tensors that hold it."""
+def layer_report(state: KernelState, stored: Sequence[packing.StoredKernel] | None, mode: str) -> LayerReport:
+    """Tells of one kernel and the tensors that hold it, in a file of this kind."""
     bits = state.bits
     widest = max(stored, key=lambda kernel: kernel.bits).container if stored else None
     container = widest.bits if widest else FLOAT_BITS
     note = widest.note if widest else ""
-    if widest is None and container != bits:
+    if widest is None and mode == "integer":
+        container, note = 8, "not trained with a width: rounded to int8 by the export"
+    elif widest is None and container != bits:
         note = "not found as a constant of the converted model, so it stays float"
     history = state.quantizer.history if state.quantizer else ()
     return LayerReport(
@@ -101,7 +103,7 @@ def layer_report(state: KernelState, stored: Sequence[packing.StoredKernel] | No
         pinned=state.kernel.pinned,
         sensitivity=history[-1]["sensitivity"] if history else None,
         note=note,
-        compute=widest.compute if widest else "float",
+        compute=widest.compute if widest else {"integer": "static"}.get(mode, "float"),
     )
 
 
