@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from bmpq_tf.export.calibration import Exposed
-from bmpq_tf.export.parity import LIMITS
 
 _WORST = 3
 
@@ -25,9 +24,8 @@ def departures(floats: bytes, content: bytes, batch: Sequence[np.ndarray], xnnpa
     return found
 
 
-def describe(floats: bytes, content: bytes, batch: Sequence[np.ndarray], optimize_for: str) -> str:
-    """Returns a sentence about the first tensor that departs and the worst ones, in the runtime that shows the most."""
-    limit = LIMITS[optimize_for].rms
+def describe(floats: bytes, content: bytes, batch: Sequence[np.ndarray], limit: float) -> str:
+    """Returns a sentence about the first tensor that departs by more than `limit` and the worst ones, in the runtime that shows the most."""
     found, kernels = max(
         ((departures(floats, content, batch, xnnpack), "XNNPACK" if xnnpack else "the built-in kernels") for xnnpack in (True, False)),
         key=lambda pair: max(pair[0].values(), default=0.0),

@@ -51,6 +51,7 @@ class Parity:
         rms: the root mean square of the differences, relative to that of the output; of the worst output.
         optimize_for: the kind of file, which sets the limits.
         compared: how many positions the agreement counts.
+        allowed: the user's own limit of `rms`, or `None`.
     """
 
     max_abs_diff: float
@@ -61,6 +62,12 @@ class Parity:
     rms: float = 0.0
     optimize_for: str = "size"
     compared: int = 0
+    allowed: float | None = None
+
+    @property
+    def rms_limit(self) -> float:
+        """The relative root mean square that is allowed."""
+        return LIMITS[self.optimize_for].rms if self.allowed is None else self.allowed
 
     @property
     def tolerance(self) -> float:
@@ -77,10 +84,11 @@ class Parity:
                 f"LiteRT's answers differ from Keras's by up to {self.max_abs_diff:.3g} on {self.examples} examples, more than the "
                 f"{self.tolerance:.3g} that rounding explains; top-1 agreement {self.agreement:.4f}."
             )
-        if limits.largest is None and self.rms > limits.rms:
+        if limits.largest is None and self.rms > self.rms_limit:
             return (
                 f"LiteRT's answers differ from Keras's by {self.rms:.3g} of their size (root mean square, {self.examples} examples), more than "
-                f'the {limits.rms:g} that 8-bit activations explain (optimize_for="{self.optimize_for}"); top-1 agreement {self.agreement:.4f}.'
+                f'the {self.rms_limit:g} that optimize_for="{self.optimize_for}" allows for 8-bit activations; top-1 agreement {self.agreement:.4f}. '
+                "If that is close enough for you, say so with tolerance=."
             )
         if not self.generated and (1 - self.agreement) * self.compared > max(2, (1 - limits.agreement) * self.compared):
             return (
@@ -95,7 +103,7 @@ class Parity:
         return not self.problem
 
 
-def compare(model: keras.Model, content: bytes, verify_with=None, optimize_for: str = "size") -> Parity:
+def compare(model: keras.Model, content: bytes, verify_with=None, optimize_for: str = "size", tolerance: float | None = None) -> Parity:
     """Runs both models on the same inputs: all of them with XNNPACK, and a few with the built-in kernels as well.
 
     Args:
@@ -104,6 +112,7 @@ def compare(model: keras.Model, content: bytes, verify_with=None, optimize_for: 
         verify_with: arrays as the model takes them, a `tf.data.Dataset` of batches (labels are left out), or `None` for random
             inputs.
         optimize_for: the kind of file.
+        tolerance: the largest `rms` to allow, in place of the kind's own.
 
     Raises:
         ValueError: the inputs do not fit the model, or there are none.
@@ -120,7 +129,7 @@ def compare(model: keras.Model, content: bytes, verify_with=None, optimize_for: 
         examples += len(batch[0])
     if not examples:
         raise ValueError("verify_with has no examples. Give at least one batch, or nothing to verify on random inputs.")
-    return tally.parity(examples, verify_with is None, optimize_for)
+    return tally.parity(examples, verify_with is None, optimize_for, tolerance)
 
 
 def keras_answers(model: keras.Model, batch: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -148,11 +157,11 @@ class _Tally:
                 same = ours.argmax(-1) == theirs.argmax(-1)
                 self.equal, self.compared = self.equal + int(same.sum()), self.compared + same.size
 
-    def parity(self, examples: int, generated: bool, optimize_for: str) -> Parity:
+    def parity(self, examples: int, generated: bool, optimize_for: str, allowed: float | None) -> Parity:
         ratios = self.squares[..., 0] / np.maximum(self.squares[..., 1], np.finfo(np.float64).tiny)
         rms = float(np.sqrt(ratios).max()) if np.isfinite(ratios).all() else float("inf")
         agreement = self.equal / self.compared if self.compared else 1.0
-        return Parity(self.difference, self.scale, agreement, examples, generated, rms, optimize_for, self.compared)
+        return Parity(self.difference, self.scale, agreement, examples, generated, rms, optimize_for, self.compared, allowed)
 
 
 def few_inputs(model: keras.Model, data) -> list[np.ndarray]:

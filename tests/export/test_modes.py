@@ -204,6 +204,8 @@ def test_a_file_that_litert_refuses_is_not_written(model, tmp_path, monkeypatch)
         ({"optimize_for": "speed"}, "Received: optimize_for='speed'. Known: size, latency, integer"),
         ({"optimize_for": "integer"}, "Received: calibrate_with=None. Give a few hundred inputs"),
         ({"calibrate_with": IMAGES}, "calibrate_with serves"),
+        ({"tolerance": 0.5}, r"tolerance= is a positive number.*Received: tolerance=0.5, optimize_for='size'"),
+        ({"optimize_for": "latency", "tolerance": -1}, "Received: tolerance=-1, optimize_for='latency'"),
         ({"optimize_for": "integer", "calibrate_with": IMAGES[:, :5]}, r"in calibrate_with do not fit model 'small'.*Received: \[\(32, 5, 6, 2\)\]"),
         ({"optimize_for": "integer", "calibrate_with": IMAGES * np.nan}, "in calibrate_with for model 'small' hold NaN"),
         ({"optimize_for": "integer", "calibrate_with": iter([])}, "calibrate_with has no examples"),
@@ -287,6 +289,12 @@ def test_a_wrong_scale_names_the_first_tensor_and_the_worst(model, tmp_path, mon
         export(model, tmp_path / "model.tflite", "latency", IMAGES)
     assert re.search(r"the first tensor that departs is '[^']*hidden[^']*' .*; the worst are '", str(error.value))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_tolerance_of_ones_own_is_kept_to(model, tmp_path):
+    with pytest.raises(ExportError, match=r"more than the 1e-05 that .*say so with tolerance="):
+        export(model, tmp_path / "model.tflite", "latency", IMAGES, tolerance=1e-5)
+    assert export(model, tmp_path / "model.tflite", "latency", IMAGES, tolerance=0.5)[0].parity.rms_limit == 0.5
 
 
 def test_a_full_disk_leaves_nothing(model, tmp_path, monkeypatch):
