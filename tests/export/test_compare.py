@@ -33,6 +33,7 @@ def test_the_rivals_are_what_they_are_called():
         assert stored[name] == {("CONV_2D", kind, False), ("FULLY_CONNECTED", kind, False)}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 def test_memory_grows_with_the_weights():
     def dense(units):
