@@ -96,7 +96,9 @@ def activation_widths(model: keras.Model) -> dict[int, int]:
     widths = {}
     for layer in graph.quantized_layers(model):
         marks = read.get(id(layer), {FLOAT_BITS})
-        widths[id(layer)] = layer.input_quantizer.bits if layer.input_quantizer else FLOAT_BITS if RAW in marks else max(marks)
+        own = layer.input_quantizer
+        # An embedding reads integers, which have no mark.
+        widths[id(layer)] = own.bits if own else FLOAT_BITS if RAW in marks else max(marks, default=FLOAT_BITS)
     return widths
 
 

@@ -16,12 +16,18 @@ from absl import flags
 
 import bmpq_tf
 from bmpq_tf.console import run as run_program
-from bmpq_tf.datasets import load_dataset, normalised_test_images
+from bmpq_tf.datasets import load_dataset, normalised_test_images, normalised_training_images
+from bmpq_tf.export.containers import MODES
+from bmpq_tf.export.static import BORDERS
 
+flags.DEFINE_enum("optimize_for", "size", MODES, "The smallest file, the fastest, or integers only (which is calibrated on the data set).")
+flags.DEFINE_enum("border", "float", BORDERS, "What an integer file takes and gives.")
 flags.DEFINE_string("dataset", None, "Verify on this data set's test images; on random inputs if not given.")
 flags.DEFINE_string("data_dir", None, "Where tfds keeps the data sets.")
 flags.DEFINE_string("budget", None, "Refuse a model that takes more; by default the budget it was trained for.")
 flags.DEFINE_bool("overwrite", False, "Replace an existing file.")
+
+CALIBRATED_ON = 512
 
 
 def main(arguments: list[str]) -> None:
@@ -32,14 +38,27 @@ def main(arguments: list[str]) -> None:
     if not os.path.exists(arguments[1]):
         raise FileNotFoundError(f"No such model. Received: '{arguments[1]}'. Train one with tools/train.py --out_dir.")
     model = keras.models.load_model(arguments[1])
-    images = None
+    images = calibration = None
     if given.dataset:
-        images = normalised_test_images(load_dataset(given.dataset, given.data_dir and os.path.expanduser(given.data_dir)))
-    report = bmpq_tf.export_tflite(model, arguments[2], verify_with=images, budget=given.budget, overwrite=given.overwrite)
+        dataset = load_dataset(given.dataset, given.data_dir and os.path.expanduser(given.data_dir))
+        images = normalised_test_images(dataset)
+        if given.optimize_for == "integer":
+            calibration = normalised_training_images(dataset, CALIBRATED_ON)
+    report = bmpq_tf.export_tflite(
+        model,
+        arguments[2],
+        optimize_for=given.optimize_for,
+        verify_with=images,
+        calibrate_with=calibration,
+        border=given.border,
+        budget=given.budget,
+        overwrite=given.overwrite,
+    )
     bmpq_tf.summary(model)
     parity = report.parity
     print(
-        f"{report.path}: {report.tflite_bytes:,} bytes, {report.packed_weight_bytes:,} of them packed weights; top-1 equal to Keras "
+        f"{report.path}: {report.tflite_bytes:,} bytes ({report.zipped_bytes:,} zipped), {report.packed_weight_bytes:,} "
+        f"of them packed weights; top-1 equal to Keras "
         f"on {parity.agreement:.2%} of {parity.examples} {'random inputs' if parity.generated else 'images'}"
     )
     for layer in report.layers:

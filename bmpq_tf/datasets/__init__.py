@@ -1,6 +1,6 @@
 """Image classification data sets in memory, and batches whose order and augmentation are functions of (seed, epoch)."""
 
-from bmpq_tf.datasets.batches import EpochCounter, evaluation_batches, normalised_test_images, training_batches
+from bmpq_tf.datasets.batches import EpochCounter, evaluation_batches, normalised_test_images, normalised_training_images, training_batches
 from bmpq_tf.datasets.image_dataset import DatasetNotFoundError, ImageDataset
 from bmpq_tf.datasets.sources import DATASETS, load_dataset
 
@@ -12,5 +12,6 @@ __all__ = [
     "evaluation_batches",
     "load_dataset",
     "normalised_test_images",
+    "normalised_training_images",
     "training_batches",
 ]

@@ -81,6 +81,13 @@ def normalised_test_images(dataset: ImageDataset, batch_size: int = 250) -> tf.d
     return evaluation_batches(*dataset.test, batch_size=batch_size, mean=mean, std=std)
 
 
+def normalised_training_images(dataset: ImageDataset, count: int, batch_size: int = 128) -> tf.data.Dataset:
+    """Returns the first of a data set's training images, normalised: what integer files are calibrated on."""
+    mean, std = dataset.moments()
+    images, labels = dataset.train
+    return evaluation_batches(images[:count], labels[:count], batch_size=batch_size, mean=mean, std=std)
+
+
 def _without_autotuning(batches: tf.data.Dataset) -> tf.data.Dataset:
     """The tuning thread wakes at doubling intervals, and an iterator's end waits for it: up to half an epoch, seen on 2 cores."""
     options = tf.data.Options()

@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from bmpq_tf import graph
+from bmpq_tf.layers import quantized_entry_for
 
 
 class ConversionError(RuntimeError):
@@ -55,7 +56,9 @@ def _loops_unrolled(model: keras.Model) -> Iterator[None]:
 
 def _suspects(model: keras.Model) -> str:
     def named(layers) -> str:
-        return ", ".join(sorted({f"'{layer.name}' ({type(layer).__name__})" for layer in layers}))
+        # As the user knows them.
+        classes = {layer: entry.float_class if (entry := quantized_entry_for(layer)) else type(layer) for layer in layers}
+        return ", ".join(sorted({f"'{layer.name}' ({known.__name__})" for layer, known in classes.items()}))
 
     layers = graph.sublayers(model)
     custom = named(layer for layer in layers if not type(layer).__module__.startswith(("keras.", "bmpq_tf.")))

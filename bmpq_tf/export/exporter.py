@@ -1,17 +1,16 @@
-"""`export_tflite`: convert, pack, read back, run, compare; then, and only then, write."""
+"""`export_tflite`: convert, choose containers, pack, read back, run, compare; then, and only then, write."""
 
-import dataclasses
 import os
 import pathlib
-from typing import Any
 
 import keras
 import numpy as np
 
 from bmpq_tf.budget import FLOAT_BITS, Budget
-from bmpq_tf.export import graph_file, packing, parity
+from bmpq_tf.export import calibration, containers, departure, graph_file, lowering, packing, parity, report, static, tidy
 from bmpq_tf.export.convert import to_float_tflite
 from bmpq_tf.export.matching import KernelIntegers, channels_first, find_kernels
+from bmpq_tf.export.report import ExportReport
 from bmpq_tf.export.roundings import name_roundings
 from bmpq_tf.files import write_bytes
 from bmpq_tf.kernels import KernelState, compression, model_kernels, stored_budget, total_bits, within
@@ -22,81 +21,35 @@ class ExportError(RuntimeError):
     """The file would not be what the model is, so there is none."""
 
 
-@dataclasses.dataclass(frozen=True)
-class LayerReport:
-    """One kernel in the file.
-
-    Attributes:
-        name: its variable path.
-        weights: how many.
-        bits: the width it was trained at; 32 for float.
-        stored_bits: the width of its container in the file.
-        pinned: whether its width was fixed.
-        sensitivity: as of the last allocation, or `None`.
-        note: why it is stored wider than its width, or empty.
-    """
-
-    name: str
-    weights: int
-    bits: int
-    stored_bits: int
-    pinned: bool
-    sensitivity: float | None
-    note: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class ExportReport:
-    """What was written, as found in the file.
-
-    Attributes:
-        path: where it is.
-        tflite_bytes: its size.
-        packed_weight_bytes: bytes of the kernels' buffers, as found in the file.
-        ideal_weight_bytes: `sum of weights * bits / 8`.
-        allocated_bits, float_bits: parameter bits of the model, and of its float32 twin.
-        layers: a `LayerReport` for each kernel.
-        parity: how the file's answers compare with Keras's.
-    """
-
-    path: str
-    tflite_bytes: int
-    packed_weight_bytes: int
-    ideal_weight_bytes: float
-    allocated_bits: int
-    float_bits: int
-    layers: tuple[LayerReport, ...]
-    parity: parity.Parity
-
-    @property
-    def compression(self) -> float:
-        """How many times fewer parameter bits than float32."""
-        return self.float_bits / self.allocated_bits
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the report as plain data."""
-        return {**dataclasses.asdict(self), "compression": self.compression}
-
-
 def export_tflite(
     model: keras.Model,
     path: str | os.PathLike,
     *,
+    optimize_for: str = "size",
     verify_with=None,
+    calibrate_with=None,
+    border: str = "float",
+    tolerance: float | None = None,
     budget: "str | float | Budget | None" = None,
     overwrite: bool = False,
 ) -> ExportReport:
-    """Writes a quantized model as a `.tflite` file with its weights packed at 2, 4 and 8 bits.
+    """Writes a quantized model as a `.tflite` file that holds exactly the integers that were trained.
 
-    The weights are dequantized when the file is loaded; every other constant and operator is float. Where the model rounds
-    activations, so does the file, in float operators that LiteRT has built in. Widths of 3 bits are stored
-    in 4, and 5 to 7 in 8: the report says so. The file is written only after it was read back, its integers were found equal to
-    the model's, and LiteRT gave the answers that Keras gives.
+    Where the model rounds activations, so does the file. The file is written only after it was read back, its integers were found
+    equal to the model's, and LiteRT gave the answers that Keras gives, with XNNPACK and with the built-in kernels. The report names the
+    kernels that lie in a wider type than their width asks for.
 
     Args:
         model: a trained model from `quantize_model`.
         path: where to write; parent folders are made.
+        optimize_for: `"size"`: weights packed at 2, 4 and 8 bits, dequantized when the file is loaded; computes as Keras does.
+            `"latency"`: int8 arithmetic, activations rounded to 8 bits as they come; weights in the narrowest type that is no slower
+            than int8. `"integer"`: int8 throughout, with fixed ranges of activations.
         verify_with: inputs to compare Keras and LiteRT on: arrays, or a data set of batches. Random inputs by default.
+        calibrate_with: for `"integer"`: inputs like those that the model will meet, in the same forms; a few hundred are enough.
+        border: for `"integer"`: whether the file's inputs and outputs are `"float"` or `"int8"`.
+        tolerance: for `"latency"` and `"integer"`: the root mean square of the differences, relative to an output's own, that is
+            close enough; 0.1 and 0.2 by default. A trained ResNet-20 stays below 0.03.
         budget: what the file must meet; by default the budget of the model's last allocation, where there was one.
         overwrite: whether an existing file may be replaced.
 
@@ -107,26 +60,43 @@ def export_tflite(
         FileExistsError: the path exists and `overwrite` is false.
         PermissionError: the path cannot be written to.
         ValueError: the model is over the budget, is not quantized, rounds activations whose range no training batch has set yet,
-            or `verify_with` does not fit it.
+            or data does not fit it or is missing.
         ConversionError: a layer has no TFLite builtin.
-        ExportError: integers or answers differ from the model's; nothing was written.
+        ExportError: integers or answers differ from the model's, or an operator would stay float in an integer file; nothing was written.
     """
     path = check_writable(path, overwrite)
+    _check_options(optimize_for, calibrate_with, border, tolerance)
     frozen = frozen_model(model)
     name_roundings(frozen)
     states = model_kernels(model)
-    _check_budget(states, Budget.parse(budget) if budget is not None else stored_budget(model))
-    kernels = [_integers(state) for state in states if state.quantizer]
-    content, stored = _packed(frozen, kernels)
+    limit = Budget.parse(budget) if budget is not None else stored_budget(model)
+    _check_budget(states, limit)
+    file = graph_file.parse(to_float_tflite(frozen))
+    matches = find_kernels(file, [_integers(state) for state in states if state.quantizer])
+    packing.unfold_columns(file, matches)
+    graph_file.add_signature(file, [tensor.name for tensor in frozen.inputs], [f"output_{i}" for i in range(len(frozen.outputs))])
+    floats = graph_file.serialised(file)
+    pairs = lowering.plan(file, matches, optimize_for)
+    if optimize_for == "integer":
+        batches = list(parity.input_batches(model, calibrate_with, what="calibrate_with"))
+        content, pairs = static.quantize(file, pairs, calibration.ranges(floats, batches), border)
+        _check_integer(model, content)
+    else:
+        content = packing.pack(file, pairs)
+    stored: dict[str, list[packing.StoredKernel]] = {}
+    for match, kernel in pairs:
+        stored.setdefault(match.kernel.path, []).append(kernel)
+    content = tidy.tidied(content, report.metadata(states, stored, limit, optimize_for))
     packed_bytes = _read_back(content, stored)
-    result = parity.compare(model, content, verify_with)
+    try:
+        result = parity.compare(model, content, verify_with, optimize_for, tolerance)
+    except RuntimeError as error:
+        raise ExportError(f"LiteRT does not run the file: {str(error).strip().splitlines()[0]} Nothing was written to '{path}'.") from error
     if not result.holds:
-        raise ExportError(
-            f"LiteRT's answers differ from Keras's by up to {result.unexplained_diff:.3g} on {result.examples} examples, more than the "
-            f"{result.tolerance:.3g} that rounding explains; top-1 agreement {result.agreement:.4f}. Nothing was written to '{path}'."
-        )
+        found = departure.describe(floats, content, parity.few_inputs(model, verify_with), result.rms_limit)
+        raise ExportError(f"{result.problem} {found} Nothing was written to '{path}'.")
     write_bytes(path, content)
-    layers = tuple(_layer_report(state, stored.get(state.kernel.path)) for state in states)
+    layers = tuple(report.layer_report(state, stored.get(state.kernel.path), optimize_for) for state in states)
     return ExportReport(
         path=str(path),
         tflite_bytes=len(content),
@@ -136,6 +106,8 @@ def export_tflite(
         float_bits=FLOAT_BITS * sum(state.kernel.weights for state in states),
         layers=layers,
         parity=result,
+        optimize_for=optimize_for,
+        zipped_bytes=report.zipped_size(content),
     )
 
 
@@ -161,6 +133,34 @@ def _check_budget(states: list[KernelState], budget: Budget | None) -> None:
         )
 
 
+def _check_options(optimize_for: str, calibrate_with, border: str, tolerance: float | None) -> None:
+    for name, value, known in (("optimize_for", optimize_for, containers.MODES), ("border", border, static.BORDERS)):
+        if value not in known:
+            raise ValueError(f"Unknown {name}. Received: {name}={value!r}. Known: {', '.join(known)}.")
+    if tolerance is not None and (optimize_for == "size" or not tolerance > 0):
+        raise ValueError(
+            f'tolerance= is a positive number and serves "latency" and "integer"; "size" computes as Keras does. '
+            f"Received: tolerance={tolerance!r}, optimize_for={optimize_for!r}."
+        )
+    if optimize_for == "integer" and calibrate_with is None:
+        raise ValueError(
+            'optimize_for="integer" fixes the ranges of activations, and the model holds none. Received: calibrate_with=None. '
+            "Give a few hundred inputs like those that it will meet."
+        )
+    if optimize_for != "integer" and calibrate_with is not None:
+        raise ValueError(f'calibrate_with serves optimize_for="integer" only. Received: optimize_for={optimize_for!r}. Leave it out.')
+
+
+def _check_integer(model: keras.Model, content: bytes) -> None:
+    floats = static.unsupported(content)
+    if floats:
+        listed = ", ".join(floats[:5]) + (f" and {len(floats) - 5} more" if len(floats) > 5 else "")
+        raise ExportError(
+            f"Model '{model.name}' cannot be an integer-only file: {listed} would compute with floats, because no integer kernel is known for "
+            'them. Replace those layers, or take optimize_for="latency". Nothing was written.'
+        )
+
+
 def _integers(state: KernelState) -> KernelIntegers:
     quantizer = state.quantizer
     values = np.asarray(keras.ops.convert_to_numpy(state.variable), np.float32)
@@ -173,21 +173,6 @@ def _integers(state: KernelState) -> KernelIntegers:
         integers=channels_first(integers, quantizer.channel_axes),
         scales=channels_first(scales, quantizer.channel_axes)[:, 0].copy(),
     )
-
-
-def _packed(frozen: keras.Model, kernels: list[KernelIntegers]) -> tuple[bytes, dict[str, list[packing.StoredKernel]]]:
-    """Returns the file's content, and what was stored for each kernel by path."""
-    model = graph_file.parse(to_float_tflite(frozen))
-    matches = find_kernels(model, kernels)
-    packing.unfold_columns(model, matches)
-    graph_file.add_signature(model, [tensor.name for tensor in frozen.inputs], [f"output_{i}" for i in range(len(frozen.outputs))])
-    pairs, stored = [], {}
-    for match in matches:
-        tensor = model.subgraphs[match.subgraph].tensors[match.tensor]
-        kernel = packing.stored_kernel(match, graph_file.tensor_name(tensor), tuple(tensor.shape))
-        pairs.append((match, kernel))
-        stored.setdefault(match.kernel.path, []).append(kernel)
-    return packing.pack(model, pairs), stored
 
 
 def _read_back(content: bytes, stored: dict[str, list[packing.StoredKernel]]) -> int:
@@ -209,21 +194,3 @@ def _read_back(content: bytes, stored: dict[str, list[packing.StoredKernel]]) ->
                 raise ExportError(f"The file does not hold the integers of kernel '{path}' (tensor '{kernel.name}'). Nothing was written.")
             buffers[int(tensor.buffer)] = len(model.buffers[tensor.buffer].data)
     return sum(buffers.values())
-
-
-def _layer_report(state: KernelState, stored: list[packing.StoredKernel] | None) -> LayerReport:
-    bits = state.bits
-    container = max((kernel.bits for kernel in stored), default=FLOAT_BITS) if stored else FLOAT_BITS
-    note = ""
-    if container != bits:
-        note = f"LiteRT has no {bits}-bit type" if stored else "not found as a constant of the converted model, so it stays float"
-    history = state.quantizer.history if state.quantizer else ()
-    return LayerReport(
-        name=state.kernel.path,
-        weights=state.kernel.weights,
-        bits=bits,
-        stored_bits=container,
-        pinned=state.kernel.pinned,
-        sensitivity=history[-1]["sensitivity"] if history else None,
-        note=note,
-    )

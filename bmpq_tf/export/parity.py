@@ -16,6 +16,30 @@ _GENERATED = 16
 
 
 @dataclasses.dataclass(frozen=True)
+class Limits:
+    """What counts as an answer that is still the model's.
+
+    Attributes:
+        largest: the largest difference, relative to the largest output where that is above 1; `None` where rounding of
+            activations makes single values drift.
+        rms: the root mean square of the differences relative to that of an output.
+        agreement: the share of equal top-1 that inputs of the user's must reach; two examples may always differ.
+    """
+
+    largest: float | None
+    rms: float
+    agreement: float
+
+
+# "size" computes as Keras does. Rounding every activation to 8 bits moves an output by a few percent of its spread.
+LIMITS = {
+    "size": Limits(TOLERANCE, TOLERANCE, 0.0),
+    "latency": Limits(None, 0.1, 0.9),
+    "integer": Limits(None, 0.2, 0.8),
+}
+
+
+@dataclasses.dataclass(frozen=True)
 class Parity:
     """How close two models' outputs are.
 
@@ -25,8 +49,12 @@ class Parity:
         agreement: the share of equal positions of the largest output (top-1), over all outputs.
         examples: how many were compared.
         generated: whether the inputs were random, for want of better ones.
-        unexplained_diff: the largest difference that is left once Keras has taken LiteRT's side at the edges between two steps of
-            an activation (`bmpq_tf.export.roundings`); `max_abs_diff` where activations are float.
+        rms: the root mean square of the differences, relative to that of the output; of the worst output.
+        optimize_for: the kind of file, which sets the limits.
+        compared: how many positions the agreement counts.
+        allowed: the user's own limit of `rms`, or `None`.
+        unexplained_diff: in `"size"`, the largest difference that is left once Keras has taken LiteRT's side at the edges between
+            two steps of an activation (`bmpq_tf.export.roundings`); `max_abs_diff` where activations are float.
         ties: how many values those were, in the batches where they moved an answer.
     """
 
@@ -36,102 +64,172 @@ class Parity:
     examples: int
     generated: bool
     unexplained_diff: float
+    rms: float = 0.0
+    optimize_for: str = "size"
+    compared: int = 0
+    allowed: float | None = None
     ties: int = 0
 
     @property
+    def rms_limit(self) -> float:
+        """The relative root mean square that is allowed."""
+        return LIMITS[self.optimize_for].rms if self.allowed is None else self.allowed
+
+    @property
     def tolerance(self) -> float:
-        """The largest difference that counts as rounding."""
-        return _tolerance(self.logit_scale)
+        """The largest difference that counts as rounding; infinite where the mean decides."""
+        return _tolerance(self.optimize_for, self.logit_scale)
+
+    @property
+    def problem(self) -> str:
+        """What is beyond the limits, in words, or nothing. NaN is beyond all of them."""
+        limits = LIMITS[self.optimize_for]
+        if not np.isfinite(self.max_abs_diff) or self.unexplained_diff > self.tolerance:
+            return (
+                f"LiteRT's answers differ from Keras's by up to {self.unexplained_diff:.3g} on {self.examples} examples, more than the "
+                f"{self.tolerance:.3g} that rounding explains; top-1 agreement {self.agreement:.4f}."
+            )
+        if limits.largest is None and self.rms > self.rms_limit:
+            return (
+                f"LiteRT's answers differ from Keras's by {self.rms:.3g} of their size (root mean square, {self.examples} examples), more than "
+                f'the {self.rms_limit:g} that optimize_for="{self.optimize_for}" allows for 8-bit activations; top-1 agreement {self.agreement:.4f}. '
+                "If that is close enough for you, say so with tolerance=."
+            )
+        if not self.generated and (1 - self.agreement) * self.compared > max(2, (1 - limits.agreement) * self.compared):
+            return (
+                f"LiteRT's top-1 is Keras's for {self.agreement:.4f} of {self.examples} examples, less than the {limits.agreement:g} that "
+                f'optimize_for="{self.optimize_for}" must reach.'
+            )
+        return ""
 
     @property
     def holds(self) -> bool:
-        """Whether the difference is rounding; NaN is not."""
-        return self.unexplained_diff <= self.tolerance
+        """Whether the file answers as the model does, within the limits of its kind; NaN does not."""
+        return not self.problem
 
 
-def compare(model: keras.Model, content: bytes, verify_with=None) -> Parity:
-    """Runs both models on the same inputs.
+def compare(model: keras.Model, content: bytes, verify_with=None, optimize_for: str = "size", tolerance: float | None = None) -> Parity:
+    """Runs both models on the same inputs: all of them with XNNPACK, and a few with the built-in kernels as well.
 
     Args:
         model: the Keras model.
         content: the `.tflite` file's bytes.
         verify_with: arrays as the model takes them, a `tf.data.Dataset` of batches (labels are left out), or `None` for random
             inputs.
+        optimize_for: the kind of file.
+        tolerance: the largest `rms` to allow, in place of the kind's own.
 
     Raises:
         ValueError: the inputs do not fit the model, or there are none.
     """
-    runtime = TFLiteModel(content)
-    follower = _Follower(model, content) if activation_quantizers(model) else None
-    difference = unexplained = scale = 0.0
-    equal = compared = examples = 0
+    tally = _Tally(model, content, optimize_for)
+    runtime, built_in = TFLiteModel(content), TFLiteModel(content, xnnpack=False)
+    examples = 0
     for batch in input_batches(model, verify_with):
-        expected, received = _answers(model, batch), runtime(batch)
+        tally.add(batch, runtime(batch), xnnpack=True)
+        if not examples:
+            few = [array[:_GENERATED] for array in batch]
+            tally.add(few, built_in(few), xnnpack=False)
         examples += len(batch[0])
-        scale = max([scale, *(float(np.abs(ours).max(initial=0.0)) for ours in expected)])
-        apart = _largest_difference(expected, received)
-        difference = max(difference, apart)
-        if follower and not apart <= _tolerance(scale):
-            apart = follower.difference(batch)
-        unexplained = max(unexplained, apart)
-        for ours, theirs in zip(expected, received, strict=True):
-            if ours.ndim >= 2 and ours.shape[-1] > 1:
-                same = ours.argmax(-1) == theirs.argmax(-1)
-                equal, compared = equal + int(same.sum()), compared + same.size
     if not examples:
         raise ValueError("verify_with has no examples. Give at least one batch, or nothing to verify on random inputs.")
-    ties = follower.ties if follower else 0
-    return Parity(difference, scale, equal / compared if compared else 1.0, examples, verify_with is None, unexplained, ties)
+    return tally.parity(examples, verify_with is None, tolerance)
+
+
+def _tolerance(optimize_for: str, scale: float) -> float:
+    largest = LIMITS[optimize_for].largest
+    return float("inf") if largest is None else largest * max(1.0, scale)
 
 
 class _Follower:
     """Compares once more, with Keras on LiteRT's side wherever a value lies at the edge between two steps."""
 
-    def __init__(self, model: keras.Model, content: bytes):
+    def __init__(self, model: keras.Model, content: bytes, xnnpack: bool):
         exposed, self._uses = expose(content)
-        self._model, self._runtime = model, TFLiteModel(exposed)
+        self._model, self._runtime = model, TFLiteModel(exposed, xnnpack=xnnpack)
         self._following = Following(model, TOLERANCE)
 
     @property
     def ties(self) -> int:
         return self._following.ties
 
-    def difference(self, batch: list[np.ndarray]) -> float:
+    def difference(self, batch: Sequence[np.ndarray]) -> float:
         outputs = self._runtime(batch)
         received, integers = outputs[: len(outputs) - len(self._uses)], outputs[len(outputs) - len(self._uses) :]
         with self._following.taking(self._uses, integers):
-            expected = _answers(self._model, batch)
+            expected = keras_answers(self._model, batch)
         return _largest_difference(expected, received)
 
 
-def _answers(model: keras.Model, batch: list[np.ndarray]) -> list[np.ndarray]:
-    structured = graph.structured_inputs(model, [tf.convert_to_tensor(array) for array in batch])
-    return [np.asarray(output, np.float32) for output in keras.tree.flatten(model(structured, training=False))]
-
-
-def _largest_difference(expected: list[np.ndarray], received: list[np.ndarray]) -> float:
+def _largest_difference(expected: Sequence[np.ndarray], received: Sequence[np.ndarray]) -> float:
     """A NaN on either side is infinitely far, so that it cannot pass as a small difference."""
     apart = [float(np.abs(ours - theirs).max(initial=0.0)) for ours, theirs in zip(expected, received, strict=True)]
     return max(value if np.isfinite(value) else float("inf") for value in apart)
 
 
-def _tolerance(scale: float) -> float:
-    return TOLERANCE * max(1.0, scale)
+def keras_answers(model: keras.Model, batch: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Returns the model's outputs for one batch, flat, float32."""
+    structured = graph.structured_inputs(model, [tf.convert_to_tensor(array) for array in batch])
+    return [np.asarray(output, np.float32) for output in keras.tree.flatten(model(structured, training=False))]
 
 
-def input_batches(model: keras.Model, data, batch_size: int = 250) -> Iterator[list[np.ndarray]]:
+class _Tally:
+    """Collects differences over batches."""
+
+    def __init__(self, model: keras.Model, content: bytes, optimize_for: str):
+        self._model, self._optimize_for = model, optimize_for
+        # Where activations are 8-bit integers in the file alone, every value may differ by a step.
+        follows = optimize_for == "size" and bool(activation_quantizers(model))
+        self._followers = {xnnpack: _Follower(model, content, xnnpack) for xnnpack in (True, False)} if follows else {}
+        self.difference = self.unexplained = self.scale = 0.0
+        self.equal = self.compared = 0
+        self.squares = np.zeros((2, len(model.outputs), 2))
+
+    def add(self, batch: Sequence[np.ndarray], received: Sequence[np.ndarray], xnnpack: bool) -> None:
+        expected = keras_answers(self._model, batch)
+        self.scale = max([self.scale, *(float(np.abs(ours).max(initial=0.0)) for ours in expected)])
+        apart = _largest_difference(expected, received)
+        self.difference = max(self.difference, apart)
+        if self._followers and not apart <= _tolerance(self._optimize_for, self.scale):
+            apart = self._followers[xnnpack].difference(batch)
+        self.unexplained = max(self.unexplained, apart)
+        for number, (ours, theirs) in enumerate(zip(expected, received, strict=True)):
+            self.squares[int(xnnpack), number] += np.square(ours - theirs, dtype=np.float64).sum(), np.square(ours, dtype=np.float64).sum()
+            # The examples of the built-in kernels are among those of XNNPACK.
+            if xnnpack and ours.ndim >= 2 and ours.shape[-1] > 1:
+                same = ours.argmax(-1) == theirs.argmax(-1)
+                self.equal, self.compared = self.equal + int(same.sum()), self.compared + same.size
+
+    def parity(self, examples: int, generated: bool, allowed: float | None) -> Parity:
+        ratios = self.squares[..., 0] / np.maximum(self.squares[..., 1], np.finfo(np.float64).tiny)
+        rms = float(np.sqrt(ratios).max()) if np.isfinite(ratios).all() else float("inf")
+        agreement = self.equal / self.compared if self.compared else 1.0
+        ties = sum(follower.ties for follower in self._followers.values())
+        return Parity(
+            self.difference, self.scale, agreement, examples, generated, self.unexplained, rms, self._optimize_for, self.compared, allowed, ties
+        )
+
+
+def few_inputs(model: keras.Model, data) -> list[np.ndarray]:
+    """Returns a few of the inputs for a closer look; random ones where the data were only there once."""
+    once = isinstance(data, Iterator)
+    batch = next(input_batches(model, None if once else data))
+    return [array[:_GENERATED] for array in batch]
+
+
+def input_batches(model: keras.Model, data, batch_size: int = 250, what: str = "verify_with") -> Iterator[list[np.ndarray]]:
     """Yields batches of the model's inputs, flat, from arrays, a `tf.data.Dataset` or a Keras data set; random ones from `None`.
 
     Raises:
-        ValueError: a batch does not fit the model's inputs.
+        ValueError: a batch does not fit the model's inputs; `what` names the argument that it came from.
     """
     if data is None:
-        yield _checked(model, _random_inputs(model))
+        yield _checked(model, _random_inputs(model), what)
     elif isinstance(data, (tf.data.Dataset, keras.utils.PyDataset)) or _is_batches(data):
         for batch in data:
-            yield _checked(model, _inputs_of(batch, len(model.inputs)))
+            yield _checked(model, _inputs_of(batch, len(model.inputs)), what)
     else:
-        arrays = _checked(model, [np.asarray(array) for array in keras.tree.flatten(data)])
+        arrays = _checked(model, [np.asarray(array) for array in keras.tree.flatten(data)], what)
         for start in range(0, len(arrays[0]), batch_size):
             yield [array[start : start + batch_size] for array in arrays]
 
@@ -158,14 +256,16 @@ def _random_inputs(model) -> list[np.ndarray]:
     return arrays
 
 
-def _checked(model, arrays: list[np.ndarray]) -> list[np.ndarray]:
+def _checked(model, arrays: list[np.ndarray], what: str) -> list[np.ndarray]:
     wanted = [tuple(tensor.shape) for tensor in model.inputs]
     fits = len(arrays) == len(wanted) and all(
         array.ndim == len(shape) and all(size in (None, have) for size, have in zip(shape[1:], array.shape[1:], strict=True))
         for array, shape in zip(arrays, wanted, strict=True)
     )
     if not fits:
-        raise ValueError(f"The inputs do not fit model '{model.name}', which takes {wanted}. Received: {[array.shape for array in arrays]}.")
+        raise ValueError(
+            f"The inputs in {what} do not fit model '{model.name}', which takes {wanted}. Received: {[array.shape for array in arrays]}."
+        )
     if not all(np.isfinite(array).all() for array in arrays):
-        raise ValueError(f"The inputs for model '{model.name}' hold NaN or infinite values. Clean them first.")
+        raise ValueError(f"The inputs in {what} for model '{model.name}' hold NaN or infinite values. Clean them first.")
     return arrays

@@ -50,7 +50,7 @@ def expose(content: bytes) -> tuple[bytes, list[Use]]:
     subgraph = model.subgraphs[0]
     found = {index: match for index, tensor in enumerate(subgraph.tensors) if (match := _PATTERN.search(graph_file.tensor_name(tensor)))}
     subgraph.outputs = [*(int(index) for index in subgraph.outputs), *found]
-    return graph_file.serialise(model), [(int(match[1]), int(match[2])) for match in found.values()]
+    return graph_file.serialised(model), [(int(match[1]), int(match[2])) for match in found.values()]
 
 
 class Following:

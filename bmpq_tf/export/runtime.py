@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 
 class TFLiteModel:
@@ -12,19 +12,21 @@ class TFLiteModel:
     Args:
         content: the file's bytes.
         num_threads: of the interpreter.
+        xnnpack: whether XNNPACK may take operators, as it does by default; without it the built-in kernels run.
 
     Raises:
         ValueError: LiteRT cannot read it.
     """
 
-    def __init__(self, content: bytes, num_threads: int = 2):
-        self._interpreter = Interpreter(model_content=content, num_threads=num_threads)
+    def __init__(self, content: bytes, num_threads: int = 2, xnnpack: bool = True):
+        kernels = OpResolverType.AUTO if xnnpack else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        self._interpreter = Interpreter(model_content=content, num_threads=num_threads, experimental_op_resolver_type=kernels)
         self.inputs, self.outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         self._shapes: list[tuple[int, ...]] | None = None
 
     def __call__(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Returns the outputs for one batch of inputs, in the model's order."""
-        arrays = [np.asarray(value, detail["dtype"]) for value, detail in zip(inputs, self.inputs, strict=True)]
+        """Returns the outputs for one batch of inputs, in the model's order; int8 inputs and outputs are float here."""
+        arrays = [_quantized(np.asarray(value), detail) for value, detail in zip(inputs, self.inputs, strict=True)]
         shapes = [array.shape for array in arrays]
         if shapes != self._shapes:
             for detail, shape in zip(self.inputs, shapes, strict=True):
@@ -34,7 +36,20 @@ class TFLiteModel:
         for detail, array in zip(self.inputs, arrays, strict=True):
             self._interpreter.set_tensor(detail["index"], array)
         self._interpreter.invoke()
-        return [self._interpreter.get_tensor(detail["index"]) for detail in self.outputs]
+        return [_dequantized(self._interpreter.get_tensor(detail["index"]), detail) for detail in self.outputs]
+
+
+def _quantized(values: np.ndarray, detail: dict) -> np.ndarray:
+    scale, zero_point = detail["quantization"]
+    if scale and values.dtype.kind == "f":
+        limits = np.iinfo(detail["dtype"])
+        values = np.clip(np.round(values / scale) + zero_point, limits.min, limits.max)
+    return values.astype(detail["dtype"])
+
+
+def _dequantized(values: np.ndarray, detail: dict) -> np.ndarray:
+    scale, zero_point = detail["quantization"]
+    return np.float32(scale) * (values.astype(np.float32) - zero_point) if scale and values.dtype != np.float32 else values
 
 
 def predict(content: bytes, batches: Iterable[Sequence[np.ndarray]]) -> list[np.ndarray]:

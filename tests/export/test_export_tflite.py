@@ -133,8 +133,8 @@ def test_answers_that_differ_leave_no_file(tmp_path, monkeypatch):
     model = with_widths(small_model(), [4])
     honest = packing.stored_kernel
 
-    def wrong_scales(match, name, shape):
-        kernel = honest(match, name, shape)
+    def wrong_scales(match, name, shape, container):
+        kernel = honest(match, name, shape, container)
         kernel.scales[0] *= 1.5
         return kernel
 

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bmpq_tf.export.containers import Container
 from bmpq_tf.export.matching import KernelIntegers, Match, _factors, channels_first
 from bmpq_tf.export.packing import stored_kernel
 
@@ -49,7 +50,7 @@ def test_a_negative_factor_flips_signs_exactly_even_at_the_lowest_level(bits):
     low = -(2 ** (bits - 1))
     integers = np.int8([[low, 1, 0], [low, 1, 0], [low + 1, 1, 0]])
     ours = KernelIntegers("k", "k", bits, integers, np.float32([0.5, 0.5, 0.5]))
-    stored = stored_kernel(Match(ours, 0, 0, 0, np.array([1.0, -2.0, -2.0]), None), "k", (3, 3))
+    stored = stored_kernel(Match(ours, 0, 0, 0, np.array([1.0, -2.0, -2.0]), None), "k", (3, 3), Container(bits, "float"))
     assert stored.integers.min() >= low
     assert stored.integers.max() <= -low - 1
     assert list(stored.zero_points) == [0, -1, 0]

@@ -69,8 +69,8 @@ def test_ties_are_told_and_followed_and_nothing_else_passes(tmp_path, monkeypatc
     monkeypatch.undo()
     honest = packing.stored_kernel
 
-    def slightly_wrong(match, name, shape):
-        kernel = honest(match, name, shape)
+    def slightly_wrong(match, name, shape, container):
+        kernel = honest(match, name, shape, container)
         if match.kernel.layer == "spread":
             kernel.scales[:] *= 1.01
         return kernel

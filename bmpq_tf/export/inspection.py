@@ -1,0 +1,208 @@
+"""What a `.tflite` file holds, read from the file alone: of ours and of others."""
+
+import dataclasses
+import json
+import math
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.tools import flatbuffer_utils as fb
+
+from bmpq_tf.export import graph_file
+from bmpq_tf.export.containers import schema_name
+from bmpq_tf.export.report import METADATA
+
+_TYPE_NAMES = {code: name.lower() for name, code in vars(schema.TensorType).items() if not name.startswith("_")}
+# A constant of fewer axes is a bias, a shape or a table of factors.
+_KERNEL_RANK = 2
+
+
+class UnreadableFileError(ValueError):
+    """This is no TFLite model, or a broken one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """One constant that an operator reads as weights.
+
+    Attributes:
+        name: the tensor's.
+        operator: that reads it, behind a `DEQUANTIZE` if there is one.
+        shape: of the constant.
+        stored: its type, such as `"int4"`.
+        bits: that its values really use: the narrowest width that holds them; `None` for floats.
+        dequantized: whether the operator reads floats made of it.
+        scales: how many; `smallest_scale`, `largest_scale`: their range, or `None`.
+        bytes: of the packed values, without scales.
+    """
+
+    name: str
+    operator: str
+    shape: tuple[int, ...]
+    stored: str
+    bits: int | None
+    dequantized: bool
+    scales: int
+    smallest_scale: float | None
+    largest_scale: float | None
+    bytes: int
+
+    @property
+    def count(self) -> int:
+        """How many weights."""
+        return math.prod(self.shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Inspection:
+    """A file.
+
+    Attributes:
+        bytes: its size.
+        weights: its kernels, in the order of the operators.
+        operators: how many of each kind.
+        scales: how many, those of integer biases and activations included.
+        other_constant_bytes: biases, shapes and other constants.
+        orphaned_bytes: in buffers that nothing reads.
+        custom_operators: those that are no builtins, Flex ones included.
+        metadata: what bmpq_tf wrote, or `None`.
+    """
+
+    bytes: int
+    weights: tuple[Weights, ...]
+    operators: dict[str, int]
+    scales: int
+    other_constant_bytes: int
+    orphaned_bytes: int
+    custom_operators: tuple[str, ...]
+    metadata: dict[str, Any] | None
+
+    @property
+    def size_bound(self) -> float:
+        """Returns the bytes that a tight file of this content takes at most.
+
+        `1.03 * (packed weights + 12 a scale + every other constant) + 16 kB + 400 an operator`.
+        """
+        constants = sum(one.bytes for one in self.weights) + 12 * self.scales + self.other_constant_bytes
+        return 1.03 * constants + 16_000 + 400 * sum(self.operators.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns it as plain data."""
+        return {**dataclasses.asdict(self), "size_bound": self.size_bound}
+
+
+def inspect_file(path: str | os.PathLike) -> Inspection:
+    """Reads a file.
+
+    Raises:
+        FileNotFoundError: there is none.
+        UnreadableFileError: it is no TFLite model or it is broken; says why in a line.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"No such file. Received: '{path}'.")
+    return inspect_content(path.read_bytes(), str(path))
+
+
+def inspect_content(content: bytes, name: str = "the bytes given") -> Inspection:
+    """Reads a file's bytes; raises as `inspect_file`."""
+    try:
+        model = graph_file.parse(content)
+    except ValueError as error:
+        raise UnreadableFileError(f"{error} Received: '{name}', {len(content):,} bytes.") from error
+    except Exception as error:
+        raise UnreadableFileError(f"The file is broken: its tables point outside of it. Received: '{name}', {len(content):,} bytes.") from error
+    try:
+        return _inspect(model, len(content))
+    except (IndexError, TypeError, ValueError, AttributeError) as error:
+        raise UnreadableFileError(f"The file is broken: {_first_line(error)}. Received: '{name}', {len(content):,} bytes.") from error
+
+
+def _inspect(model, size: int) -> Inspection:
+    weights: dict[int, Weights] = {}
+    operators: dict[str, int] = {}
+    custom = set()
+    used = {int(entry.buffer) for entry in model.metadata or []}
+    for subgraph in model.subgraphs:
+        constants = _dequantized_constants(model, subgraph)
+        used |= {int(tensor.buffer) for tensor in subgraph.tensors}
+        for operator in subgraph.operators:
+            kind = _kind(model, operator, custom)
+            operators[kind] = operators.get(kind, 0) + 1
+            for index in (int(index) for index in operator.inputs if index >= 0):
+                source = constants.get(index, index)
+                tensor = subgraph.tensors[source]
+                if kind != "DEQUANTIZE" and _is_kernel(model, tensor):
+                    weights.setdefault(int(tensor.buffer), _weights(model, tensor, kind, source != index))
+    sizes = {number: len(buffer.data) for number, buffer in enumerate(model.buffers) if buffer.data is not None and len(buffer.data)}
+    named = graph_file.metadata(model)
+    return Inspection(
+        bytes=size,
+        weights=tuple(weights.values()),
+        operators=dict(sorted(operators.items())),
+        scales=sum(_scales(tensor) for subgraph in model.subgraphs for tensor in subgraph.tensors),
+        other_constant_bytes=sum(bytes_ for number, bytes_ in sizes.items() if number in used and number not in weights),
+        orphaned_bytes=sum(bytes_ for number, bytes_ in sizes.items() if number not in used),
+        custom_operators=tuple(sorted(custom)),
+        metadata=json.loads(named[METADATA]) if METADATA in named else None,
+    )
+
+
+def _dequantized_constants(model, subgraph) -> dict[int, int]:
+    """The constant behind each tensor that only dequantizes one."""
+    found = {}
+    for operator in subgraph.operators:
+        if graph_file.is_dequantized_constant(model, subgraph, operator):
+            found[int(operator.outputs[0])] = int(operator.inputs[0])
+    return found
+
+
+def _is_kernel(model, tensor) -> bool:
+    numbers = tensor.type in graph_file.PACKED_BITS or tensor.type in (graph_file.FLOAT32, schema.TensorType.FLOAT16, schema.TensorType.UINT8)
+    data = model.buffers[tensor.buffer].data
+    return numbers and data is not None and len(data) > 0 and tensor.shape is not None and len(tensor.shape) >= _KERNEL_RANK
+
+
+def _weights(model, tensor, operator: str, dequantized: bool) -> Weights:
+    values = graph_file.constant(model, tensor)
+    count = _scales(tensor)
+    scales = tensor.quantization.scale if count else ()
+    return Weights(
+        name=graph_file.tensor_name(tensor),
+        operator=operator,
+        shape=tuple(int(size) for size in tensor.shape),
+        stored=_TYPE_NAMES.get(tensor.type, str(tensor.type)),
+        bits=used_bits(values) if tensor.type in graph_file.PACKED_BITS else None,
+        dequantized=dequantized,
+        scales=count,
+        smallest_scale=float(min(scales)) if count else None,
+        largest_scale=float(max(scales)) if count else None,
+        bytes=len(model.buffers[tensor.buffer].data),
+    )
+
+
+def _scales(tensor) -> int:
+    return 0 if tensor.quantization is None or tensor.quantization.scale is None else len(tensor.quantization.scale)
+
+
+def used_bits(integers: np.ndarray) -> int:
+    """Returns the narrowest two's complement width, from 1, that holds every value."""
+    low, high = int(integers.min(initial=0)), int(integers.max(initial=0))
+    return next(bits for bits in range(1, 65) if -(2 ** (bits - 1)) <= low and high < 2 ** (bits - 1))
+
+
+def _kind(model, operator, custom: set[str]) -> str:
+    code = model.operatorCodes[operator.opcodeIndex]
+    if code.customCode:
+        name = code.customCode.decode() if isinstance(code.customCode, bytes) else str(code.customCode)
+        custom.add(name)
+        return name
+    return schema_name(fb.get_builtin_code_from_operator_code(code))
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0].rstrip(".") if text else type(error).__name__

@@ -1,0 +1,103 @@
+"""Chooses how the file holds each kernel, and rewrites operators where another one reads a narrow kernel faster."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+from ai_edge_litert import schema_py_generated as schema
+
+from bmpq_tf.export import containers, graph_file, packing
+from bmpq_tf.export.containers import Container
+from bmpq_tf.export.matching import Match
+
+_BUILTIN = schema.BuiltinOperator
+# Which operand an operator's weights are, and which of their axes has the channels.
+_WEIGHTS = {
+    _BUILTIN.CONV_2D: (1, 0),
+    _BUILTIN.DEPTHWISE_CONV_2D: (1, -1),
+    _BUILTIN.FULLY_CONNECTED: (1, 0),
+    _BUILTIN.TRANSPOSE_CONV: (1, 0),
+    _BUILTIN.BATCH_MATMUL: (1, -1),
+    _BUILTIN.GATHER: (0, -1),
+    _BUILTIN.EMBEDDING_LOOKUP: (1, 0),
+}
+
+
+def plan(model, matches: Sequence[Match], mode: str) -> list[tuple[Match, packing.StoredKernel]]:
+    """Decides how each kernel is held and works out what is stored; lowers 1x1 convolutions where that pays.
+
+    Args:
+        model: the parsed float model; changed in place.
+        matches: its kernels.
+        mode: `"size"`, `"latency"` or `"integer"`.
+    """
+    by_buffer: dict[int, list[tuple[Match, Container, list]]] = {}
+    for match in matches:
+        subgraph = model.subgraphs[match.subgraph]
+        readers = [subgraph.operators[position] for position in graph_file.consumers(subgraph, match.tensor)]
+        lowered = mode == "latency" and all(_is_pointwise(model, subgraph, reader) for reader in readers)
+        choices = [_choose(model, subgraph, match, reader, mode, lowered) for reader in readers]
+        if lowered and min(choice.bits for choice in choices) == 8:
+            lowered, choices = False, [_choose(model, subgraph, match, reader, mode, False) for reader in readers]
+        by_buffer.setdefault(int(subgraph.tensors[match.tensor].buffer), []).append((match, _common(choices), readers if lowered else []))
+    pairs = []
+    for group in by_buffer.values():
+        container = _common([choice for _, choice, _ in group])
+        for match, _, pointwise in group:
+            subgraph = model.subgraphs[match.subgraph]
+            tensor = subgraph.tensors[match.tensor]
+            if pointwise and container.bits < 8:
+                tensor.shape = [int(tensor.shape[0]), int(tensor.shape[3])]
+                for reader in pointwise:
+                    _to_fully_connected(model, reader)
+            pairs.append((match, packing.stored_kernel(match, graph_file.tensor_name(tensor), tuple(tensor.shape), container)))
+    return pairs
+
+
+def _choose(model, subgraph, match: Match, reader, mode: str, lowered: bool) -> Container:
+    builtin = model.operatorCodes[reader.opcodeIndex].builtinCode
+    operand, axis = _WEIGHTS.get(builtin, (None, None))
+    reads_as_weights = (
+        operand is not None and reader.inputs[operand] == match.tensor and match.channel_axis == axis % len(subgraph.tensors[match.tensor].shape)
+    )
+    if mode != "size" and not reads_as_weights:
+        name = containers.schema_name(builtin)
+        if mode == "integer":
+            return Container(8, "static", f"in int8, which {name} reads")
+        return Container(8, "float", f"{name} takes no integer weights there, so they are dequantized when loaded")
+    rows = containers.largest_rows(subgraph.tensors[_activation(reader, builtin)].shape) if mode == "latency" else None
+    shown = _BUILTIN.FULLY_CONNECTED if lowered else builtin
+    return containers.choose(mode, shown, packing.signed_integers(match), match.kernel.bits, rows)
+
+
+def _activation(reader, builtin: int) -> int:
+    """The tensor whose rows meet the kernel: a fully connected layer's input, a convolution's output."""
+    return reader.inputs[0] if builtin == _BUILTIN.FULLY_CONNECTED else reader.outputs[0]
+
+
+def _common(choices: Sequence[Container]) -> Container:
+    """One type for all that read one buffer: the widest, and through a `DEQUANTIZE` if any of them needs one."""
+    widest = max(choices, key=lambda choice: choice.bits)
+    floats = [choice for choice in choices if choice.compute == "float"]
+    return dataclasses.replace(floats[0], bits=widest.bits) if floats else widest
+
+
+def _is_pointwise(model, subgraph, reader) -> bool:
+    """Whether this is a 1x1 convolution of stride 1 over an image of known size."""
+    if model.operatorCodes[reader.opcodeIndex].builtinCode != _BUILTIN.CONV_2D:
+        return False
+    options, filters = reader.builtinOptions, subgraph.tensors[reader.inputs[1]].shape
+    return options.strideW == options.strideH == 1 and math.prod(int(size) for size in filters[1:3]) == 1
+
+
+def _to_fully_connected(model, reader) -> None:
+    """A 1x1 convolution is a fully connected layer on each pixel; the probe has the operator with `keep_num_dims`."""
+    activation = reader.builtinOptions.fusedActivationFunction
+    rewritten = graph_file.new_operator(
+        model,
+        _BUILTIN.FULLY_CONNECTED,
+        reader.inputs,
+        reader.outputs,
+        ("FullyConnected", {"keepNumDims": True, "fusedActivationFunction": activation}),
+    )
+    vars(reader).update(vars(rewritten))

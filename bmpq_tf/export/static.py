@@ -1,0 +1,152 @@
+"""Integer-only files: litert-quantizer places the activations' grids, our integers and scales take the weights' places."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+from litert_quantizer import qtyping, recipe
+from litert_quantizer.algorithms.uniform_quantize.uniform_quantize_tensor import symmetric_quantize_bias_tensor
+from litert_quantizer.model_modifier import ModelModifier
+from litert_quantizer.params_generator import ParamsGenerator
+from litert_quantizer.recipe_manager import RecipeManager
+
+from bmpq_tf.export import carry, graph_file, packing
+from bmpq_tf.export.calibration import Range
+from bmpq_tf.export.containers import schema_name
+from bmpq_tf.export.matching import Match
+
+BORDERS = ("float", "int8")
+_BUILTIN = schema.BuiltinOperator
+_BORDER = (_BUILTIN.QUANTIZE, _BUILTIN.DEQUANTIZE)
+# Which operand is the bias, where an operator has one.
+_BIAS = {_BUILTIN.CONV_2D: 2, _BUILTIN.DEPTHWISE_CONV_2D: 2, _BUILTIN.FULLY_CONNECTED: 2, _BUILTIN.TRANSPOSE_CONV: 3}
+# The largest bias, in steps of input times weight scale, that an int32 accumulator takes with room to spare.
+_LARGEST_BIAS = 2.0**30
+
+
+def quantize(model, kernels: Sequence[tuple[Match, packing.StoredKernel]], ranges: Mapping[str, Range], border: str) -> tuple[bytes, list]:
+    """Returns the file, and the kernels as they lie in it: scales of silent channels may have been raised for their bias's sake.
+
+    Args:
+        model: the parsed float model, with kernels of container `"static"`.
+        kernels: its kernels.
+        ranges: by tensor name, as `calibration.ranges` gives them.
+        border: whether inputs and outputs are `"float"` or `"int8"`.
+    """
+    _separate_biases(model)
+    instructions = _generated(model, ranges, border)
+    placed = []
+    for match, stored in kernels:
+        stored = _with_room_for_biases(model, instructions, match, stored)
+        _place(model, instructions, match, packing.parameters(stored))
+        placed.append((match, stored))
+    return carry.carried(bytes(ModelModifier(model).modify_model(instructions, enable_progress_bar=False)), ranges), placed
+
+
+def unsupported(content: bytes) -> list[str]:
+    """Returns the operators that are not integer-only, by name and output; conversions at the model's border are none.
+
+    Also those of integers that answer wrongly: `BATCH_MATMUL` with more than one scale.
+    """
+    model = graph_file.parse(content)
+    found = []
+    for subgraph in model.subgraphs:
+        ends = {int(index) for index in [*subgraph.inputs, *subgraph.outputs]}
+        for operator in subgraph.operators:
+            tensors = [int(index) for index in [*operator.inputs, *operator.outputs] if index >= 0]
+            floats = {index for index in tensors if subgraph.tensors[index].type == graph_file.FLOAT32}
+            builtin = graph_file.builtin_of(model, operator)
+            by_channel = builtin == _BUILTIN.BATCH_MATMUL and any(_scales(subgraph.tensors[index]) > 1 for index in tensors)
+            if by_channel or (floats and not (builtin in _BORDER and floats <= ends)):
+                name = graph_file.tensor_name(subgraph.tensors[operator.outputs[0]]).split(";")[0]
+                found.append(f"{schema_name(builtin)} '{name}'")
+    return found
+
+
+def _scales(tensor) -> int:
+    return 0 if tensor.quantization is None or tensor.quantization.scale is None else len(tensor.quantization.scale)
+
+
+def _generated(model, ranges: Mapping[str, Range], border: str) -> dict[str, qtyping.TensorTransformationParams]:
+    manager = RecipeManager()
+    manager.load_quantization_recipe(recipe.static_wi8_ai8())
+    if border == "float":
+        for name in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
+            manager.add_quantization_config(".*", name, algorithm_key="no_quantize")
+    rank = {
+        graph_file.tensor_name(tensor): len(tensor.shape) for subgraph in model.subgraphs for tensor in subgraph.tensors if tensor.shape is not None
+    }
+    statistics = {
+        name: {"min": np.full((1,) * rank.get(name, 0), low, np.float32), "max": np.full((1,) * rank.get(name, 0), high, np.float32)}
+        for name, (low, high) in ranges.items()
+    }
+    # Biases of silent channels overflow on the generated grids, which ours replace.
+    with np.errstate(invalid="ignore"):
+        return ParamsGenerator(model).generate_quantization_parameters(manager, statistics, enable_progress_bar=False)
+
+
+def _separate_biases(model) -> None:
+    """Gives each operator a bias of its own: equal ones, shared by the converter, get different grids."""
+    seen: set[int] = set()
+    for subgraph in model.subgraphs:
+        for number, operator in enumerate(subgraph.operators):
+            place = _BIAS.get(graph_file.builtin_of(model, operator))
+            if place is None or place >= len(operator.inputs) or operator.inputs[place] < 0:
+                continue
+            tensor = subgraph.tensors[operator.inputs[place]]
+            if tensor.buffer in seen:
+                values = graph_file.constant(model, tensor)
+                name = f"{graph_file.tensor_name(tensor)}_{number}"
+                operator.inputs[place] = graph_file.add_tensor(model, subgraph, name, values.shape, graph_file.FLOAT32, values)
+            seen.add(tensor.buffer)
+
+
+def _readers(model, match: Match):
+    subgraph = model.subgraphs[match.subgraph]
+    for position in graph_file.consumers(subgraph, match.tensor):
+        yield position, subgraph.operators[position]
+
+
+def _with_room_for_biases(model, instructions, match: Match, stored: packing.StoredKernel) -> packing.StoredKernel:
+    """A bias is stored in steps of input times weight scale; a channel that folding nearly silenced would overflow it."""
+    scales = stored.scales
+    for position, operator in _readers(model, match):
+        content = _bias(model, match, operator)
+        if content is not None:
+            smallest = np.abs(content) / (_LARGEST_BIAS * _input_parameters(model, instructions, match, operator, position).scale.reshape(-1)[0])
+            scales = np.maximum(scales, smallest).astype(np.float32)
+    return dataclasses.replace(stored, scales=scales)
+
+
+def _place(model, instructions, match: Match, weights: qtyping.UniformQuantParams) -> None:
+    """Puts known integers in the place of those that were generated, and biases on their grid."""
+    subgraph = model.subgraphs[match.subgraph]
+    _replace(instructions[graph_file.tensor_name(subgraph.tensors[match.tensor])], weights)
+    for position, operator in _readers(model, match):
+        content = _bias(model, match, operator)
+        if content is not None:
+            name = graph_file.tensor_name(subgraph.tensors[operator.inputs[_BIAS[graph_file.builtin_of(model, operator)]]])
+            activations = _input_parameters(model, instructions, match, operator, position)
+            _replace(instructions[name], symmetric_quantize_bias_tensor(content, activations, weights))
+
+
+def _replace(instruction: qtyping.TensorTransformationParams, parameters: qtyping.UniformQuantParams) -> None:
+    instruction.consumers = [
+        dataclasses.replace(consumer, parameters=parameters) if consumer.parameters is not None else consumer for consumer in instruction.consumers
+    ]
+
+
+def _bias(model, match: Match, operator) -> np.ndarray | None:
+    place = _BIAS.get(graph_file.builtin_of(model, operator))
+    if place is None or place >= len(operator.inputs) or operator.inputs[place] < 0:
+        return None
+    return graph_file.constant(model, model.subgraphs[match.subgraph].tensors[operator.inputs[place]])
+
+
+def _input_parameters(model, instructions, match: Match, operator, position: int) -> qtyping.UniformQuantParams:
+    """The grid of the activations that an operator reads."""
+    subgraph = model.subgraphs[match.subgraph]
+    data = 2 if graph_file.builtin_of(model, operator) == _BUILTIN.TRANSPOSE_CONV else 0
+    instruction = instructions[graph_file.tensor_name(subgraph.tensors[operator.inputs[data]])]
+    return next(consumer.parameters for consumer in instruction.consumers if consumer.subgraph_op_id == position)

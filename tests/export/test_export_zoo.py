@@ -1,0 +1,135 @@
+"""Real architectures at mixed widths, trained for a moment, in every kind of file that their operators allow."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+
+import bmpq_tf
+from bmpq_tf.export.inspection import inspect_file
+from bmpq_tf.kernels import model_kernels
+
+layers = keras.layers
+
+
+def application(name, size, **more):
+    def build():
+        return getattr(keras.applications, name)(input_shape=(size, size, 3), weights=None, classes=10, classifier_activation=None, **more)
+
+    return build
+
+
+def text_classifier():
+    tokens = keras.Input((24,), dtype="int32", name="tokens")
+    x = layers.Embedding(200, 32)(tokens)
+    x = layers.LayerNormalization()(layers.Add()([x, layers.MultiHeadAttention(2, 16, name="attention")(x, x)]))
+    x = layers.Dense(64, activation="gelu")(x)
+    return keras.Model(tokens, layers.Dense(4)(layers.GlobalAveragePooling1D()(x)), name="text_classifier")
+
+
+def time_series():
+    series = keras.Input((64, 4), name="series")
+    x = layers.Conv1D(16, 5, padding="causal", dilation_rate=2)(series)
+    x = layers.ReLU()(layers.BatchNormalization()(x))
+    x = layers.SeparableConv1D(24, 3, strides=2, activation="relu")(x)
+    return keras.Model(series, layers.Dense(3)(layers.GlobalAveragePooling1D()(layers.Conv1D(32, 3, activation="relu")(x))), name="time_series")
+
+
+def block(x, filters):
+    return layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(filters, 3, padding="same", use_bias=False)(x)))
+
+
+def u_net():
+    image = keras.Input((32, 32, 3), name="image")
+    one = block(image, 16)
+    two = block(layers.MaxPooling2D()(one), 32)
+    x = block(layers.MaxPooling2D()(two), 48)
+    x = block(layers.Concatenate()([layers.Conv2DTranspose(32, 2, strides=2)(x), two]), 32)
+    x = block(layers.Concatenate()([layers.Conv2DTranspose(16, 3, strides=2, padding="same")(x), one]), 16)
+    return keras.Model(image, layers.Conv2D(5, 1)(x), name="u_net")
+
+
+def two_in_two_out():
+    image, features = keras.Input((16, 16, 3), name="image"), keras.Input((8,), name="features")
+    x = layers.GlobalAveragePooling2D()(block(image, 24))
+    x = layers.Concatenate()([x, layers.Dense(16, activation="relu")(features)])
+    return keras.Model([image, features], {"label": layers.Dense(5)(x), "value": layers.Dense(2, name="value")(x)}, name="two_in_two_out")
+
+
+def nested():
+    inner_image = keras.Input((16, 16, 8))
+    inner = keras.Model(inner_image, block(block(inner_image, 16), 8), name="inner")
+    image = keras.Input((16, 16, 3), name="image")
+    x = inner(inner(block(image, 8)))
+    return keras.Model(image, layers.Dense(5)(layers.Flatten()(layers.AveragePooling2D(4)(x))), name="nested")
+
+
+ZOO = {
+    "MobileNetV2": application("MobileNetV2", 64),
+    "MobileNetV3Small": application("MobileNetV3Small", 64, include_preprocessing=False),
+    "EfficientNetV2B0": application("EfficientNetV2B0", 64, include_preprocessing=False),
+    "ResNet50": application("ResNet50", 64),
+    "DenseNet121": application("DenseNet121", 64),
+    "VGG16": application("VGG16", 32),
+    "Xception": application("Xception", 71),
+    "text_classifier": text_classifier,
+    "time_series": time_series,
+    "u_net": u_net,
+    "two_in_two_out": two_in_two_out,
+    "nested": nested,
+}
+
+
+def examples(model, count):
+    """Random inputs of a model, flat."""
+    generator = np.random.default_rng(0)
+    whole = [keras.backend.standardize_dtype(tensor.dtype).startswith("int") for tensor in model.inputs]
+    shapes = [(count, *tensor.shape[1:]) for tensor in model.inputs]
+    return [
+        generator.integers(0, 200, shape).astype("int32") if integers else generator.standard_normal(shape).astype("float32")
+        for shape, integers in zip(shapes, whole, strict=True)
+    ]
+
+
+def trained(build):
+    """A quantized model at widths 2, 4, 8 in turn, after a few steps whose statistics its BatchNorms keep."""
+    keras.utils.set_random_seed(3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", bmpq_tf.SkippedLayersWarning)
+        model = bmpq_tf.quantize_model(build(), (2, 4, 8))
+    for number, state in enumerate(state for state in model_kernels(model) if state.is_open):
+        state.quantizer.set_width((8, 4, 2, 4)[number % 4], state.variable)
+    for layer in model._flatten_layers():
+        if isinstance(layer, layers.BatchNormalization):
+            layer.momentum = 0.5
+    inputs = examples(model, 16)
+    # Targets of the outputs' size: towards zero the outputs would cancel, and differences be relative to nothing.
+    generator = np.random.default_rng(1)
+    targets = keras.tree.map_structure(lambda tensor: generator.standard_normal((16, *tensor.shape[1:])).astype("float32"), model.output)
+    model.compile(keras.optimizers.SGD(1e-3), "mse", jit_compile=False)
+    structured = inputs[0] if len(inputs) == 1 else inputs
+    model.fit(structured, targets, batch_size=8, epochs=4, verbose=0)
+    return model, structured
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ZOO)
+def test_a_real_architecture_in_every_kind_of_file(name, tmp_path):
+    model, inputs = trained(ZOO[name])
+    for mode in ("size", "latency", "integer"):
+        path = tmp_path / f"{mode}.tflite"
+        # A deep network that has learned nothing yet amplifies the rounding of its activations, and its top-1 is no decision. Random
+        # inputs, as calibrated on, are held to the mean only.
+        more = {"size": {"verify_with": inputs}, "latency": {"tolerance": 0.5}, "integer": {"tolerance": 0.7, "calibrate_with": inputs}}[mode]
+        report = bmpq_tf.export_tflite(model, path, optimize_for=mode, **more)
+        found = inspect_file(path)
+        assert found.bytes <= found.size_bound
+        assert found.orphaned_bytes == 0
+        assert found.custom_operators == ()
+        quantized = [layer for layer in report.layers if layer.bits < 32]
+        assert quantized
+        assert all(layer.stored_bits < 32 for layer in quantized)
+        if mode == "size":
+            assert all(layer.stored_bits == layer.bits for layer in quantized)
+            assert report.parity.agreement == 1.0

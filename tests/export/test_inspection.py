@@ -1,0 +1,136 @@
+"""What a file says of itself, how small it is, and the tool that prints it."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import small_data, small_model
+from test_export_tflite import with_widths
+
+from bmpq_tf import export_tflite
+from bmpq_tf.export import graph_file, tidy
+from bmpq_tf.export.inspection import UnreadableFileError, inspect_content, inspect_file, used_bits
+from bmpq_tf.kernels import model_kernels
+
+IMAGES, _ = small_data()
+TOOLS = pathlib.Path(__file__).parents[2] / "tools"
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    keras.utils.set_random_seed(7)
+    folder = tmp_path_factory.mktemp("files")
+    model = with_widths(small_model(), [2, 4, 3, 8])
+    record = {"epoch": 1, "status": "optimal", "bits": 2, "sensitivity": 1.0, "enbg": 1.0, "budget": {"compression": 5}}
+    for state in model_kernels(model):
+        state.quantizer.history = (record,)
+    for mode in ("size", "latency", "integer"):
+        calibrate_with = IMAGES if mode == "integer" else None
+        export_tflite(model, folder / f"{mode}.tflite", optimize_for=mode, verify_with=IMAGES, calibrate_with=calibrate_with)
+    return folder
+
+
+@pytest.mark.parametrize("mode", ["size", "latency", "integer"])
+def test_a_file_tells_its_widths_and_holds_nothing_else(mode, files):
+    found = inspect_file(files / f"{mode}.tflite")
+    stored = {"size": ["int2", "int4", "int4", "int8"], "latency": ["int8", "int8", "int4", "int8"], "integer": ["int8"] * 4}
+    assert [one.stored for one in found.weights] == stored[mode]
+    # A weight may stay away from the ends of its range, never beyond them.
+    assert [one.bits <= bits for one, bits in zip(found.weights, (2, 4, 3, 8), strict=True)] == [True] * 4
+    assert found.weights[0].bits == 2
+    assert [one.operator for one in found.weights] == ["CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "FULLY_CONNECTED"]
+    assert [one.dequantized for one in found.weights] == {"size": [True] * 4, "latency": [False, True, False, False], "integer": [False] * 4}[mode]
+    assert found.metadata["optimize_for"] == mode
+    assert found.metadata["budget"] == {"compression": 5}
+    assert [kernel["bits"] for kernel in found.metadata["kernels"]] == [2, 4, 3, 8]
+    assert set(found.metadata["versions"]) == {"bmpq_tf", "ai-edge-litert", "keras", "tensorflow"}
+    assert found.orphaned_bytes == 0
+    assert found.custom_operators == ()
+    assert found.bytes <= found.size_bound
+
+
+@pytest.mark.parametrize("mode", ["size", "latency", "integer"])
+def test_no_two_buffers_are_equal_and_no_packed_weight_lies_there_as_float(mode, files):
+    file = graph_file.parse((files / f"{mode}.tflite").read_bytes())
+    contents = [buffer.data.tobytes() for buffer in file.buffers if buffer.data is not None and len(buffer.data)]
+    assert len(contents) == len(set(contents))
+    floats = [tensor for tensor in file.subgraphs[0].tensors if tensor.type == graph_file.FLOAT32 and graph_file.constant(file, tensor) is not None]
+    assert all(len(tensor.shape) <= 1 for tensor in floats)
+
+
+def test_tidying_removes_what_nothing_reads_and_shares_what_is_equal():
+    file = graph_file.Builder()
+    fed = file.tensor("input", (1, 2), graph_file.FLOAT32)
+    twins = [file.tensor(f"factor_{number}", (2,), graph_file.FLOAT32, np.float32([2, 3])) for number in range(2)]
+    file.tensor("unused", (500,), graph_file.FLOAT32, np.ones(500, np.float32))
+    middle, result = (file.tensor(name, (1, 2), graph_file.FLOAT32) for name in ("middle", "output"))
+    file.operator(18, [fed, twins[0]], [middle], ("Mul", {}))
+    file.operator(18, [middle, twins[1]], [result], ("Mul", {}))
+    tidied = graph_file.parse(tidy.tidied(file.content([fed], [result]), {"note": b"hello"}))
+    assert [graph_file.tensor_name(tensor) for tensor in tidied.subgraphs[0].tensors] == ["input", "factor_0", "factor_1", "middle", "output"]
+    assert sorted(len(buffer.data) for buffer in tidied.buffers if buffer.data is not None) == [5, 8]
+    assert graph_file.metadata(tidied) == {"note": b"hello"}
+
+
+def test_a_large_file_is_read_too(tmp_path):
+    """Above 256 kB the buffers lie behind the tables."""
+    inputs = keras.Input((600,))
+    model = with_widths(keras.Model(inputs, keras.layers.Dense(600, name="dense")(inputs)), [8])
+    report = export_tflite(model, tmp_path / "model.tflite")
+    assert inspect_file(tmp_path / "model.tflite").weights[0].bytes == report.packed_weight_bytes == 360_000
+
+
+@pytest.mark.parametrize(("values", "bits"), [([0, 0], 1), ([0, -1], 1), ([1, 0], 2), ([-2, 1], 2), ([-8, 0], 4), ([0, 8], 5), ([-127], 8)])
+def test_the_bits_that_integers_really_use(values, bits):
+    assert used_bits(np.int8(values)) == bits
+
+
+def test_files_of_others_are_read():
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Dense(64)(inputs)))
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    found = inspect_content(converter.convert())
+    assert found.metadata is None
+    assert {one.operator for one in found.weights} == {"FULLY_CONNECTED"}
+    assert sum(one.count for one in found.weights) == 4 * 64 + 64 * 3
+
+
+def test_broken_files_are_told_in_a_line(files):
+    content = (files / "size.tflite").read_bytes()
+    for broken, reason in ((b"", "Not a TFLite model"), (b"hello, this is text", "Not a TFLite model"), (content[:600], "The file is broken")):
+        with pytest.raises(UnreadableFileError, match=reason) as error:
+            inspect_content(broken, "mine.tflite")
+        assert "mine.tflite" in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+def test_the_tool_prints_json_and_draws(files, tmp_path):
+    script = [sys.executable, str(TOOLS / "inspect.py"), str(files / "size.tflite"), "--json", f"--plot={tmp_path / 'bits.png'}"]
+    done = subprocess.run(script, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert [one["stored"] for one in told["weights"]] == ["int2", "int4", "int4", "int8"]
+    assert told["zipped_bytes"] < told["bytes"]
+    assert (tmp_path / "bits.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_tools_folder_does_not_hide_the_standard_librarys_inspect():
+    """`python tools/x.py` puts tools/ first on the path."""
+    program = f"import sys; sys.path.insert(0, {str(TOOLS)!r}); import inspect; import dataclasses; print(inspect.signature, inspect.__file__)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert str(TOOLS) not in done.stdout.split()[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(path.stem for path in TOOLS.glob("*.py") if path.stem != "__init__"))
+def test_every_tool_shows_its_help(name):
+    done = subprocess.run([sys.executable, str(TOOLS / f"{name}.py"), "--help"], capture_output=True, text=True, timeout=300)
+    assert f"python tools/{name}.py" in done.stdout
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,323 @@
+"""The three kinds of files: what the weights lie in, which operators read them, and that they answer as Keras does."""
+
+import re
+
+import keras
+import numpy as np
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+from conftest import small_data, small_model
+from test_export_tflite import trained, with_widths
+
+from bmpq_tf import ExportError, export_tflite
+from bmpq_tf.export import calibration, containers, graph_file, packing, static
+from bmpq_tf.export.matching import KernelIntegers, Match
+from bmpq_tf.export.runtime import TFLiteModel
+from bmpq_tf.kernels import model_kernels
+
+IMAGES, LABELS = small_data()
+BUILTIN = schema.BuiltinOperator
+
+
+def export(model, path, mode, data, **more):
+    """Exports with what the mode needs; returns the report and the parsed file."""
+    calibration_data = {"calibrate_with": data} if mode == "integer" else {}
+    report = export_tflite(model, path, optimize_for=mode, verify_with=data, **calibration_data, **more)
+    return report, graph_file.parse(path.read_bytes())
+
+
+def readers(file):
+    """For each operator that reads a packed constant: its name, the constant's width and zero points."""
+    subgraph = file.subgraphs[0]
+    found = []
+    for operator in subgraph.operators:
+        for index in operator.inputs:
+            tensor = subgraph.tensors[index]
+            if index >= 0 and tensor.type in graph_file.PACKED_BITS and graph_file.constant(file, tensor) is not None and len(tensor.shape) > 1:
+                name = containers.schema_name(graph_file.builtin_of(file, operator))
+                found.append((name, graph_file.PACKED_BITS[tensor.type], sorted({int(zero) for zero in tensor.quantization.zeroPoint})))
+    return found
+
+
+def set_lowest(model, name, value):
+    """Puts a weight of every channel at the lowest level, or none."""
+    state = next(state for state in model_kernels(model) if state.layer.name == name)
+    low = -(2.0 ** (state.bits - 1))
+    scale = np.asarray(state.quantizer.scale(state.variable.value))
+    integers = np.maximum(np.asarray(state.quantizer.integers(state.variable.value)), low + 1)
+    if value:
+        integers[0] = low
+    state.variable.assign(integers * scale)
+
+
+@pytest.fixture(scope="module")
+def model():
+    keras.utils.set_random_seed(7)
+    model = trained(with_widths(small_model(), [2, 4, 4, 8]))
+    set_lowest(model, "hidden", False)
+    return model
+
+
+@pytest.mark.parametrize("mode", ["latency", "integer"])
+def test_the_integers_are_the_trained_ones_and_the_operators_read_them(mode, model, tmp_path):
+    report, file = export(model, tmp_path / "model.tflite", mode, IMAGES)
+    expected = {
+        "latency": {"CONV_2D": 8, "DEQUANTIZE": 8, "FULLY_CONNECTED": 4},
+        "integer": {"CONV_2D": 8, "DEPTHWISE_CONV_2D": 8, "FULLY_CONNECTED": 8},
+    }
+    found = {name: bits for name, bits, _ in reversed(readers(file))}
+    assert found == expected[mode]
+    assert all(zero == [0] for _, _, zero in readers(file))
+    constants = [graph_file.constant(file, tensor) for tensor in file.subgraphs[0].tensors if tensor.type in graph_file.PACKED_BITS]
+    stored = [sorted(np.abs(values.astype(int)).reshape(-1)) for values in constants if values is not None]
+    for state in model_kernels(model):
+        assert sorted(np.abs(np.asarray(state.quantizer.integers(state.variable.value)).astype(int)).reshape(-1)) in stored
+    assert report.parity.rms < 0.05
+    assert report.parity.agreement >= 0.9
+    assert report.widened == {"latency": 2, "integer": 3}[mode]
+    assert all(layer.note for layer in report.layers if layer.stored_bits > layer.bits)
+
+
+@pytest.mark.parametrize(("lowest", "bits"), [(True, 8), (False, 4)])
+def test_an_int4_dense_kernel_with_the_lowest_level_is_widened(lowest, bits, tmp_path):
+    inputs = keras.Input((8,))
+    model = with_widths(keras.Model(inputs, keras.layers.Dense(6, name="dense")(inputs)), [4])
+    set_lowest(model, "dense", lowest)
+    data = np.random.default_rng(0).standard_normal((40, 8)).astype("float32")
+    _, file = export(model, tmp_path / "model.tflite", "latency", data)
+    assert readers(file) == [("FULLY_CONNECTED", bits, [0])]
+
+
+def test_a_kernel_that_answers_nan_is_not_emitted(model, tmp_path, monkeypatch):
+    """A convolution with int2 weights beside float inputs: with the guard removed the parity check still finds it."""
+    honest = containers.choose
+
+    def unguarded(mode, builtin, *given):
+        return containers.Container(2, "dynamic") if builtin == BUILTIN.CONV_2D else honest(mode, builtin, *given)
+
+    monkeypatch.setattr(containers, "choose", unguarded)
+    two_bit = with_widths(small_model(), [2])
+    with pytest.raises(ExportError, match=r"by up to inf.*the first tensor that departs is '.*relu"):
+        export(two_bit, tmp_path / "model.tflite", "latency", IMAGES)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("mode", ["latency", "integer"])
+def test_a_negative_gamma_widens_what_its_sign_does_not_fit(mode, tmp_path, monkeypatch):
+    """A -2 becomes 2 where gamma is negative; kernels that compute with the integers insist on zero point 0."""
+    monkeypatch.setattr(containers, "LARGE_KERNEL", 1)
+    inputs = keras.Input((6, 6, 2))
+    x = keras.layers.Conv2D(4, 6, use_bias=False, name="stem")(inputs)
+    x = keras.layers.ReLU()(keras.layers.BatchNormalization(name="bn")(x))
+    x = keras.layers.Conv2D(5, 1, use_bias=False, name="pointwise")(x)
+    outputs = keras.layers.Flatten()(keras.layers.BatchNormalization(name="second")(x))
+    model = with_widths(keras.Model(inputs, keras.layers.Dense(3, name="head")(outputs)), [2])
+    for name, signs in (("bn", [-1.0, 0.7, -0.3, 1.2]), ("second", [1.0, -1.0, 1.0, 1.0, -0.5])):
+        model.get_layer(name).gamma.assign(np.float32(signs))
+    for name in ("stem", "pointwise"):
+        set_lowest(model, name, True)
+    report, file = export(model, tmp_path / "model.tflite", mode, IMAGES)
+    assert all(zero == [0] for _, _, zero in readers(file))
+    # One position: the pointwise convolution is lowered, and would lie in int2 if 2 fitted there.
+    assert report.layers[1].stored_bits == {"latency": 4, "integer": 8}[mode]
+
+
+def test_integers_that_a_container_cannot_hold_are_refused():
+    generator = np.random.default_rng(0)
+    integers = generator.integers(-2, 2, (3, 4)).astype(np.int8)
+    integers[:, 0] = -2
+
+    match = Match(KernelIntegers("k", "k", 2, integers, np.ones(3, np.float32)), 0, 0, False, np.float32([-1, 1, 1]), None)
+    with pytest.raises(ValueError, match="holds 2, which int2 does not"):
+        packing.stored_kernel(match, "k", (3, 4), containers.Container(2, "dynamic"))
+
+
+def test_a_small_pointwise_convolution_becomes_fully_connected(tmp_path):
+    inputs = keras.Input((4, 4, 8))
+    x = keras.layers.Conv2D(16, 1, activation="relu", name="small")(inputs)
+    x = keras.layers.UpSampling2D(2)(x)
+    model = with_widths(keras.Model(inputs, keras.layers.Conv2D(8, 1, name="large")(x)), [2])
+    data = np.random.default_rng(0).standard_normal((20, 4, 4, 8)).astype("float32")
+    report, file = export(model, tmp_path / "model.tflite", "latency", data)
+    assert {name: bits for name, bits, _ in readers(file)} == {"FULLY_CONNECTED": 4, "CONV_2D": 8}
+    assert report.parity.rms < 0.05
+
+
+def test_a_multiplication_fused_into_dense_columns_is_taken_out_in_every_mode(tmp_path):
+    inputs = keras.Input((12,))
+    x = keras.layers.BatchNormalization(name="norm")(keras.layers.ReLU()(inputs))
+    model = with_widths(keras.Model(inputs, keras.layers.Dense(4, name="head")(x)), [4])
+    model.get_layer("norm").gamma.assign(np.linspace(-1, 2, 12).astype("float32"))
+    data = np.random.default_rng(0).standard_normal((40, 12)).astype("float32")
+    for mode in ("latency", "integer"):
+        report, _ = export(model, tmp_path / f"{mode}.tflite", mode, data)
+        assert report.layers[0].compute == {"latency": "dynamic", "integer": "static"}[mode]
+
+
+@pytest.mark.parametrize("border", ["float", "int8"])
+def test_an_integer_file_has_no_float_but_at_its_border(border, model, tmp_path):
+    _, file = export(model, tmp_path / "model.tflite", "integer", IMAGES, border=border)
+    subgraph = file.subgraphs[0]
+    floats = {index for index, tensor in enumerate(subgraph.tensors) if tensor.type == graph_file.FLOAT32}
+    ends = {int(index) for index in [*subgraph.inputs, *subgraph.outputs]}
+    assert floats == (ends if border == "float" else set())
+    assert file.signatureDefs[0].inputs[0].tensorIndex == subgraph.inputs[0]
+    assert file.signatureDefs[0].outputs[0].tensorIndex == subgraph.outputs[0]
+
+
+def test_operators_that_only_move_values_stay_integer(tmp_path):
+    """A dilated causal Conv1D, LeakyReLU and Flatten: EXPAND_DIMS, SPACE_TO_BATCH_ND, LEAKY_RELU and SHAPE."""
+    inputs = keras.Input((12, 3))
+    x = keras.layers.Conv1D(6, 3, padding="causal", dilation_rate=2)(inputs)
+    x = keras.layers.Flatten()(keras.layers.LeakyReLU()(x))
+    model = with_widths(keras.Model(inputs, keras.layers.Dense(3)(x)), [4, 2])
+    data = np.random.default_rng(0).standard_normal((40, 12, 3)).astype("float32")
+    report, _ = export(model, tmp_path / "model.tflite", "integer", data)
+    assert report.parity.rms < 0.05
+
+
+def test_an_operator_without_an_integer_kernel_is_named(tmp_path):
+    inputs = keras.Input((6,))
+    x = keras.layers.Activation("softplus", name="odd")(keras.layers.Dense(5)(inputs))
+    model = with_widths(keras.Model(inputs, keras.layers.Dense(3)(x)), [4])
+    data = np.random.default_rng(0).standard_normal((20, 6)).astype("float32")
+    with pytest.raises(ExportError, match=r"cannot be an integer-only file: .*'.*odd.*would compute with floats"):
+        export(model, tmp_path / "model.tflite", "integer", data)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_litert_refuses_is_not_written(model, tmp_path, monkeypatch):
+    honest = containers.choose
+
+    def unguarded(mode, builtin, *given):
+        return containers.Container(4, "dynamic") if builtin == BUILTIN.DEPTHWISE_CONV_2D else honest(mode, builtin, *given)
+
+    monkeypatch.setattr(containers, "choose", unguarded)
+    with pytest.raises(ExportError, match=r"LiteRT does not run the file: .*DEPTHWISE_CONV_2D"):
+        export(model, tmp_path / "model.tflite", "latency", IMAGES)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"optimize_for": "speed"}, "Received: optimize_for='speed'. Known: size, latency, integer"),
+        ({"optimize_for": "integer"}, "Received: calibrate_with=None. Give a few hundred inputs"),
+        ({"calibrate_with": IMAGES}, "calibrate_with serves"),
+        ({"tolerance": 0.5}, r"tolerance= is a positive number.*Received: tolerance=0.5, optimize_for='size'"),
+        ({"optimize_for": "latency", "tolerance": -1}, "Received: tolerance=-1, optimize_for='latency'"),
+        ({"optimize_for": "integer", "calibrate_with": IMAGES[:, :5]}, r"in calibrate_with do not fit model 'small'.*Received: \[\(32, 5, 6, 2\)\]"),
+        ({"optimize_for": "integer", "calibrate_with": IMAGES * np.nan}, "in calibrate_with for model 'small' hold NaN"),
+        ({"optimize_for": "integer", "calibrate_with": iter([])}, "calibrate_with has no examples"),
+        ({"optimize_for": "integer", "calibrate_with": IMAGES, "border": "int4"}, "Received: border='int4'. Known: float, int8"),
+    ],
+)
+def test_options_and_data_that_do_not_fit_are_named(options, message, model, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        export_tflite(model, tmp_path / "model.tflite", **options)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("mode", ["size", "latency"])
+def test_images_of_any_size_stay_dynamic(mode, tmp_path):
+    inputs = keras.Input((None, None, 2))
+    x = keras.layers.Conv2D(4, 3, activation="relu")(inputs)
+    x = keras.layers.Conv2DTranspose(4, 2, strides=2)(keras.layers.Conv2D(8, 1)(x))
+    model = with_widths(keras.Model(inputs, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(x))), [2, 4])
+    generator = np.random.default_rng(0)
+    data = [generator.standard_normal((count, *size, 2)).astype("float32") for count, size in ((3, (8, 8)), (2, (12, 9)), (1, (8, 8)))]
+    report, _ = export(model, tmp_path / "model.tflite", mode, iter([(batch,) for batch in data]))
+    assert report.parity.examples == 6
+
+
+def test_a_channel_that_folding_silenced_keeps_its_bias(tmp_path):
+    inputs = keras.Input((6, 6, 2))
+    x = keras.layers.Conv2D(4, 3, use_bias=False, name="stem")(inputs)
+    x = keras.layers.BatchNormalization(name="bn")(x)
+    model = with_widths(keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x)), [4])
+    model.get_layer("bn").gamma.assign(np.float32([0, 1, 1e-9, 1]))
+    model.get_layer("bn").beta.assign(np.float32([2, 0, -2, 0.5]))
+    for mode in ("latency", "integer"):
+        export(model, tmp_path / f"{mode}.tflite", mode, IMAGES)
+        (answers,) = TFLiteModel((tmp_path / f"{mode}.tflite").read_bytes())([IMAGES[:4]])
+        np.testing.assert_allclose(answers[:, [0, 2]], np.tile([2.0, -2.0], (4, 1)), atol=0.05)
+
+
+def test_equal_biases_of_two_layers_get_their_own_grids(tmp_path):
+    inputs = keras.Input((6, 6, 2))
+    x = keras.layers.Conv2D(4, 3, bias_initializer=keras.initializers.Constant(0.5), activation="relu")(inputs)
+    x = keras.layers.Conv2D(4, 3, bias_initializer=keras.initializers.Constant(0.5))(keras.layers.Rescaling(10)(x))
+    model = with_widths(keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x)), [4])
+    report, _ = export(model, tmp_path / "model.tflite", "integer", IMAGES)
+    assert report.parity.rms < 0.05
+
+
+def test_a_trained_activation_range_becomes_its_own_grid():
+    """Scale alpha / (2^a - 1) and zero point 127 - (2^a - 1): every trained step is a step of the file, and alpha saturates."""
+    from litert_quantizer.algorithms.uniform_quantize.uniform_quantize_tensor import tensor_zp_scale_from_min_max
+    from litert_quantizer.qtyping import QuantGranularity
+
+    for bits in (2, 4, 8):
+        low, high = calibration.unsigned_range(3.0, bits)
+        zero, scale = tensor_zp_scale_from_min_max(np.float32([low]), np.float32([high]), 8, False, QuantGranularity.TENSORWISE)
+        assert int(zero[0]) == 127 - (2**bits - 1)
+        np.testing.assert_allclose(scale, 3.0 / (2**bits - 1), rtol=1e-6)
+
+
+def test_known_ranges_are_not_measured(tmp_path, model):
+    from bmpq_tf.export.convert import to_float_tflite
+    from bmpq_tf.quantize import dequantize_model
+
+    content = to_float_tflite(dequantize_model(model))
+    measured = calibration.ranges(content, [[IMAGES]])
+    name = next(iter(measured))
+    assert measured[name] == (float(IMAGES.min()), float(IMAGES.max()))
+    assert calibration.ranges(content, [[IMAGES]], {name: (-1.0, 2.0)})[name] == (-1.0, 2.0)
+
+
+def test_a_wrong_scale_names_the_first_tensor_and_the_worst(model, tmp_path, monkeypatch):
+    honest = packing.stored_kernel
+
+    def wrong(match, *given):
+        kernel = honest(match, *given)
+        if match.kernel.layer == "hidden":
+            kernel.scales[:] *= 3
+        return kernel
+
+    monkeypatch.setattr(packing, "stored_kernel", wrong)
+    with pytest.raises(ExportError, match="root mean square") as error:
+        export(model, tmp_path / "model.tflite", "latency", IMAGES)
+    assert re.search(r"the first tensor that departs is '[^']*hidden[^']*' .*; the worst are '", str(error.value))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_tolerance_of_ones_own_is_kept_to(model, tmp_path):
+    with pytest.raises(ExportError, match=r"more than the 1e-05 that .*say so with tolerance="):
+        export(model, tmp_path / "model.tflite", "latency", IMAGES, tolerance=1e-5)
+    assert export(model, tmp_path / "model.tflite", "latency", IMAGES, tolerance=0.5)[0].parity.rms_limit == 0.5
+
+
+def test_a_full_disk_leaves_nothing(model, tmp_path, monkeypatch):
+    import pathlib
+
+    def full(self, data):
+        with self.open("wb") as file:
+            file.write(data[:100])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pathlib.Path, "write_bytes", full)
+    (tmp_path / "model.tflite").write_text("mine")
+    with pytest.raises(OSError, match="No space left"):
+        export_tflite(model, tmp_path / "model.tflite", overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.tflite"]
+    assert (tmp_path / "model.tflite").read_text() == "mine"
+
+
+def test_static_lists_batch_matmul_with_several_scales():
+    file = graph_file.Builder()
+    grid = (np.float32([0.1]), np.int64([0]), 0)
+    fed = file.tensor("input", (1, 2, 3), graph_file.INT8, grid=grid)
+    kernel = file.tensor("w", (1, 3, 2), graph_file.INT8, np.ones((1, 3, 2), np.int8), grid=(np.float32([0.1, 0.2]), np.int64([0, 0]), 2))
+    result = file.tensor("product", (1, 2, 2), graph_file.INT8, grid=grid)
+    file.operator(BUILTIN.BATCH_MATMUL, [fed, kernel], [result], ("BatchMatMul", {}))
+    assert static.unsupported(file.content([fed], [result])) == ["BATCH_MATMUL 'product'"]

@@ -1,0 +1,97 @@
+"""Runs one-operator models in the installed runtimes and prints which weights they take, and how fast.
+
+Each cell is what came out against NumPy: right; narrow (right only where no weight is at the lowest level, -8 of int4); wrong (NaN
+included); or "-", no kernel. The number is the speed relative to the float operator with XNNPACK, one thread.
+
+Example:
+  python tools/runtime_matrix.py --timed --markdown
+"""
+
+import os
+
+# Before TensorFlow is imported; its start-up messages would bury ours.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+# isort: split
+import dataclasses
+import importlib.metadata
+import json
+import platform
+
+from absl import flags
+from rich.console import Console
+from rich.table import Table
+
+from bmpq_tf.console import run as run_program
+from bmpq_tf.export import probe, probe_lowering
+
+flags.DEFINE_bool("timed", False, "Measure speed too: half a minute on an idle machine.")
+flags.DEFINE_bool("lowering", False, "Time convolutions beside fully connected layers of 8, 4 and 2 bits instead.")
+flags.DEFINE_bool("json", False, "Print everything that was seen as JSON.")
+flags.DEFINE_bool("markdown", False, "Print the table of docs/runtime_matrix.md.")
+
+COLUMNS = ("operator", "mode", "scales", "int2", "int4", "int8", "int2, no XNNPACK", "int4, no XNNPACK", "int8, no XNNPACK", "tf.lite")
+LOWERING_COLUMNS = ("operator", "side or rows", "inputs", "outputs", "int8", "int4", "int2")
+
+
+def rows(found: list[probe.Seen]) -> list[tuple[str, ...]]:
+    """Returns the table's cells, a row for each operator, mode and granularity."""
+    table = {}
+    for seen in found:
+        table.setdefault((seen.operator, seen.mode, seen.granularity), {})[seen.bits, seen.runtime] = seen
+    lines = []
+    for key, cells in table.items():
+        texts = [_text(cells[bits, runtime]) for runtime in probe.RUNTIMES[:2] for bits in probe.WIDTHS]
+        others = [
+            f"int{bits}{', no XNNPACK' if theirs.endswith('without XNNPACK') else ''}: {cells[bits, theirs].outcome}"
+            for ours, theirs in zip(probe.RUNTIMES[:2], probe.RUNTIMES[2:], strict=True)
+            for bits in probe.WIDTHS
+            if cells[bits, ours].outcome != cells[bits, theirs].outcome
+        ]
+        lines.append((*key, *texts, "; ".join(others) or "same"))
+    return lines
+
+
+def _text(seen: probe.Seen) -> str:
+    outcome = "-" if seen.outcome == "refused" else seen.outcome
+    return outcome if seen.speed is None else f"{outcome} {seen.speed:.2f}"
+
+
+def versions() -> str:
+    """Returns what was probed, in a line."""
+    packages = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("ai-edge-litert", "tensorflow"))
+    return f"{packages}, {platform.machine()}"
+
+
+def main(_: list[str]) -> None:
+    """Probes and prints."""
+    given = flags.FLAGS
+    if given.lowering:
+        found = probe_lowering.measure()
+        plain = [dataclasses.asdict(lowering) for lowering in found]
+        columns, cells = LOWERING_COLUMNS, [(one.kind, *map(str, one.shape), *(f"{one.speeds[bits]:.2f}" for bits in (8, 4, 2))) for one in found]
+    else:
+        found = probe.probe(timed=given.timed)
+        plain = [seen.to_dict() for seen in found]
+        columns, cells = COLUMNS, rows(found)
+    if given.json:
+        print(json.dumps({"versions": versions(), "seen": plain}, indent=1))
+    elif given.markdown:
+        print(f"{versions()}\n")
+        print("\n".join(f"| {' | '.join(row)} |" for row in (columns, ("---",) * len(columns), *cells)))
+    else:
+        table = Table(title=versions())
+        for column in columns:
+            table.add_column(column)
+        for row in cells:
+            table.add_row(*row)
+        Console().print(table)
+
+
+def run() -> None:
+    """The console entry point."""
+    run_program(main)
+
+
+if __name__ == "__main__":
+    run()
