@@ -50,8 +50,8 @@ def rivals(plain: keras.Model, examples: Sequence[np.ndarray]) -> dict[str, byte
     floats = to_float_tflite(plain)
     return {
         "float32": floats,
-        "litert-quantizer, dynamic int8": _litert_quantizer(floats, recipe.dynamic_wi8_afp32()),
-        "litert-quantizer, dynamic int4": _litert_quantizer(floats, recipe.dynamic_wi4_afp32()),
+        "litert-quantizer, dynamic int8": litert_quantizer_file(floats, recipe.dynamic_wi8_afp32()),
+        "litert-quantizer, dynamic int4": litert_quantizer_file(floats, recipe.dynamic_wi4_afp32()),
         "TFLite converter, static int8": _converter(plain, examples),
     }
 
@@ -65,7 +65,8 @@ def peak_memory(content: bytes) -> int:
     return int(done.stdout.split()[-1])
 
 
-def _litert_quantizer(floats: bytes, chosen) -> bytes:
+def litert_quantizer_file(floats: bytes, chosen) -> bytes:
+    """Returns what litert-quantizer makes of a float file by one of its recipes."""
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         path = pathlib.Path(folder) / "float.tflite"
         path.write_bytes(floats)

@@ -5,8 +5,10 @@ import warnings
 import keras
 import numpy as np
 import pytest
+from litert_quantizer import recipe
 
 import bmpq_tf
+from bmpq_tf.export import parity, rivals
 from bmpq_tf.export.inspection import inspect_file
 from bmpq_tf.kernels import model_kernels
 
@@ -107,7 +109,7 @@ def trained(build):
     # Targets of the outputs' size: towards zero the outputs would cancel, and differences be relative to nothing.
     generator = np.random.default_rng(1)
     targets = keras.tree.map_structure(lambda tensor: generator.standard_normal((16, *tensor.shape[1:])).astype("float32"), model.output)
-    model.compile(keras.optimizers.SGD(1e-3), "mse", jit_compile=False)
+    model.compile(keras.optimizers.SGD(1e-5), "mse", jit_compile=False)
     structured = inputs[0] if len(inputs) == 1 else inputs
     model.fit(structured, targets, batch_size=8, epochs=4, verbose=0)
     return model, structured
@@ -117,11 +119,20 @@ def trained(build):
 @pytest.mark.parametrize("name", ZOO)
 def test_a_real_architecture_in_every_kind_of_file(name, tmp_path):
     model, inputs = trained(ZOO[name])
+    # Such a network amplifies the rounding of its activations (ResNet50 by 0.4 to 0.8 of its outputs), so another quantizer's dynamic
+    # int8 file of the same weights says how much of a difference is rounding.
+    rival = rivals.litert_quantizer_file(rivals.to_float_tflite(bmpq_tf.dequantize_model(model)), recipe.dynamic_wi8_afp32())
+    noise = parity.compare(model, rival, None, "latency").rms
     for mode in ("size", "latency", "integer"):
         path = tmp_path / f"{mode}.tflite"
-        # A deep network that has learned nothing yet amplifies the rounding of its activations, and its top-1 is no decision. Random
-        # inputs, as calibrated on, are held to the mean only.
-        more = {"size": {"verify_with": inputs}, "latency": {"tolerance": 0.5}, "integer": {"tolerance": 0.7, "calibrate_with": inputs}}[mode]
+        # Generated inputs are held to the mean only: the top-1 of a deep network that has learned nothing is no decision. Generated tokens
+        # would be unlike those that the ranges come from.
+        alike = inputs if name == "text_classifier" else None
+        more = {
+            "size": {"verify_with": inputs},
+            "latency": {"tolerance": max(0.1, 1.5 * noise), "verify_with": alike},
+            "integer": {"tolerance": max(0.2, 2 * noise), "verify_with": alike, "calibrate_with": inputs},
+        }[mode]
         report = bmpq_tf.export_tflite(model, path, optimize_for=mode, **more)
         found = inspect_file(path)
         assert found.bytes <= found.size_bound
