@@ -17,5 +17,5 @@ def test_every_mark_leads_to_a_test():
 
 
 def test_every_registered_layer_is_in_the_table():
-    table = README[README.index("## What it takes") : README.index("## The file")]
+    table = README[README.index("## What it takes") : README.index("## Which file")]
     assert not [entry.float_class.__name__ for entry in registered() if not re.search(rf"\b{entry.float_class.__name__}\b", table)]
