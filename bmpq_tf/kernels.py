@@ -1,5 +1,6 @@
 """The kernels of a Keras model as the allocation sees them, and what training has measured of them."""
 
+import collections
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ class KernelState:
     """One kernel of a model.
 
     Attributes:
-        kernel: its name, size and candidates.
+        kernel: its path (with `#2` and so on where nested models have several of the same), size and candidates.
         variable: the float weights.
         quantizer: its width, scales and accumulators; `None` if it stays float.
         layer: the Keras layer that holds it.
@@ -45,7 +46,13 @@ class KernelState:
 
 def model_kernels(model: keras.Model) -> list[KernelState]:
     """Returns every kernel of a model once, in the model's order: quantized ones, and the float ones that count 32 bits."""
-    states, seen = [], set()
+    states, seen, names = [], set(), collections.Counter()
+
+    def named(variable) -> str:
+        # Keras's paths leave out the names of nested models, so two may have layers of one path.
+        names[variable.path] += 1
+        return variable.path if names[variable.path] == 1 else f"{variable.path}#{names[variable.path]}"
+
     activations = activation_widths(model)
     # What another layer calls, and how often, only that one knows.
     inside = {id(part) for layer in graph.leaf_layers(model) for part in graph.sublayers(layer)}
@@ -54,7 +61,7 @@ def model_kernels(model: keras.Model) -> list[KernelState]:
             for position, (variable, quantizer) in enumerate(layer.kernels()):
                 shape = scales.scale_shape(variable.shape, quantizer.scale_axes)
                 kernel = Kernel(
-                    path=variable.path,
+                    path=named(variable),
                     weights=math.prod(variable.shape),
                     candidates=quantizer.config.candidate_bits,
                     pinned=quantizer.config.pinned,
@@ -68,7 +75,8 @@ def model_kernels(model: keras.Model) -> list[KernelState]:
             # A tied kernel is a weight of several layers.
             for variable in [variable for variable in graph.kernel_variables(layer) if id(variable) not in seen]:
                 seen.add(id(variable))
-                kernel = Kernel(variable.path, math.prod(variable.shape), (FLOAT_BITS,), macs=None if id(layer) in inside else _macs(layer, variable))
+                macs = None if id(layer) in inside else _macs(layer, variable)
+                kernel = Kernel(named(variable), math.prod(variable.shape), (FLOAT_BITS,), macs=macs)
                 states.append(KernelState(kernel, variable, None, layer))
     return states
 

@@ -25,6 +25,7 @@ _PRESERVING = tuple(
         *(f"{kind}Pooling{rank}D" for rank in (1, 2, 3) for kind in ("Max", "GlobalMax")),
     )
 )
+_ATTENTION = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
 
 
 class Plan:
@@ -62,13 +63,24 @@ class Plan:
         A layer that the model's graph does not show, such as one inside attention, rounds its input itself. A recurrent cell reads
         its own last output besides, which nothing rounds, so what it reads stays float.
         """
-        if self._bits is None or is_cell(layer):
+        if self._bits is None or is_cell(layer) or isinstance(layer, keras.layers.Embedding):
             return {"activation_bits": None, "input_bits": None}
         output = None if id(layer) in self._float_ends else self._bits
         read = self._read.get(id(layer), {FLOAT_BITS})
         if not read & {RAW, FLOAT_BITS}:
             return {"activation_bits": output, "input_bits": None}
         return {"activation_bits": output, "input_bits": RAW_BITS if read == {RAW} else self._bits}
+
+
+def _shown(operation):
+    """What a wrapper over time does to its values is what the layer inside does."""
+    return operation.layer if isinstance(operation, keras.layers.TimeDistributed) else operation
+
+
+def _projections(operation) -> list[Layer]:
+    """The layers inside attention that read what it reads."""
+    names = ("_query_dense", "_key_dense", "_value_dense") if isinstance(operation, _ATTENTION) else ()
+    return [getattr(operation, name) for name in names]
 
 
 def is_relu(operation) -> bool:
@@ -121,13 +133,14 @@ def _walk(model, marks_of_inputs: list[int], emitted, read: dict[int, set[int]])
     """Marks the tensors of a model with their widths; returns the marks of its outputs."""
     marks = {id(tensor): mark for tensor, mark in zip(graph.inputs_of(model), marks_of_inputs, strict=True)}
     for node in graph.nodes_in_order(model):
-        operation = node.operation
+        operation = _shown(node.operation)
         given = [marks[id(tensor)] for tensor in node.input_tensors]
         if graph.is_graph(operation):
             outputs = _walk(operation, given, emitted, read)
         else:
             floats = [mark for mark, tensor in zip(given, node.input_tensors, strict=True) if "float" in tensor.dtype]
-            read.setdefault(id(operation), set()).update(floats)
+            for reader in (operation, *_projections(operation)):
+                read.setdefault(id(reader), set()).update(floats)
             outputs = [_mark_of_output(operation, set(given), emitted(operation))] * len(node.output_tensors)
         marks.update({id(tensor): mark for tensor, mark in zip(node.output_tensors, outputs, strict=True)})
     return [marks[id(tensor)] for tensor in graph.outputs_of(model)]
@@ -151,13 +164,23 @@ def _preserves_values(operation) -> bool:
 def _producers_of_outputs(model: keras.Model) -> set[int]:
     """Returns the `id`s of the operations whose values are the model's outputs, looking into nested models and past reshaping."""
     found: set[int] = set()
-    pending = list(graph.outputs_of(model))
+    # What stands outside for the inputs of the nested models that were entered.
+    outside: dict[int, list] = {}
+    pending, seen = list(graph.outputs_of(model)), set()
     while pending:
-        operation, node_index, tensor_index = pending.pop()._keras_history
-        if graph.is_graph(operation):
-            pending.append(graph.outputs_of(operation)[tensor_index])
-        elif _preserves_values(operation):
-            pending.extend(operation._inbound_nodes[node_index].input_tensors)
+        tensor = pending.pop()
+        if id(tensor) in seen:
+            continue
+        seen.add(id(tensor))
+        pending.extend(outside.get(id(tensor), ()))
+        operation, node_index, tensor_index = tensor._keras_history
+        node, shown = operation._inbound_nodes[node_index], _shown(operation)
+        if graph.is_graph(shown):
+            for inner, outer in zip(graph.inputs_of(shown), node.input_tensors, strict=True):
+                outside.setdefault(id(inner), []).append(outer)
+            pending.append(graph.outputs_of(shown)[tensor_index])
+        elif _preserves_values(shown):
+            pending.extend(node.input_tensors)
         else:
-            found.add(id(operation))
+            found.add(id(shown))
     return found

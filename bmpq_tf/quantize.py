@@ -21,7 +21,7 @@ from bmpq_tf.obstacles import check_not_quantized_by_keras, find_obstacles
 from bmpq_tf.placement import Plan
 from bmpq_tf.selectors import Layer, Selector, as_list, covered
 
-_QUANTIZERS = (KernelQuantizer, ActivationQuantizer)
+_STATE = (KernelQuantizer, ActivationQuantizer)
 
 
 class SkippedLayersWarning(UserWarning):
@@ -140,9 +140,7 @@ def dequantize_model(model: keras.Model) -> keras.Model:
     Raises:
         TypeError, ValueError: as `quantize_model`; also a model without quantized layers.
     """
-    _check_model(model)
-    if not graph.quantized_layers(model):
-        raise ValueError(f"Model '{model.name}' has no quantized layers. Make them with bmpq_tf.quantize_model(model).")
+    _check_quantized(model)
 
     def twin(layer: Layer, config: dict) -> Layer | None:
         if isinstance(layer, (QuantReLU, QuantIdentity)):
@@ -160,9 +158,7 @@ def frozen_model(model: keras.Model) -> keras.Model:
     Raises:
         TypeError, ValueError: as `dequantize_model`; also an activation quantizer that has no range yet.
     """
-    _check_model(model)
-    if not graph.quantized_layers(model):
-        raise ValueError(f"Model '{model.name}' has no quantized layers. Make them with bmpq_tf.quantize_model(model).")
+    _check_quantized(model)
     copy = _clone(model, lambda layer, config: None)
     for part in copy._flatten_layers():
         if isinstance(part, (QuantizedLayer, ActivationQuantizer)):
@@ -212,7 +208,7 @@ def _clone(model: keras.Model, twin: Callable[[Layer, dict], Layer | None]) -> k
 
 def _parts(layer: Layer) -> list[Layer]:
     """A layer and those inside it, without the quantizers, in an order that the twin has too."""
-    return [part for part in [layer, *graph.sublayers(layer)] if not isinstance(part, _QUANTIZERS)]
+    return [part for part in [layer, *graph.sublayers(layer)] if not isinstance(part, _STATE)]
 
 
 def _own_variables(layer: Layer) -> list[keras.Variable]:
@@ -249,7 +245,7 @@ def _copy_weights(source: Layer, target: Layer) -> None:
 
 
 def _quantizers(layer: Layer) -> list[Layer]:
-    return [part for part in layer._layers if isinstance(part, _QUANTIZERS)]
+    return [part for part in layer._layers if isinstance(part, _STATE)]
 
 
 def _tie(parts: list[tuple[Layer, Layer]]) -> None:
@@ -276,6 +272,12 @@ def _check_model(model) -> None:
         )
     if not model.built:
         raise ValueError(f"Model '{model.name}' is not built, so its kernels have no shape yet. Give it an Input or call build().")
+
+
+def _check_quantized(model) -> None:
+    _check_model(model)
+    if not graph.quantized_layers(model):
+        raise ValueError(f"Model '{model.name}' has no quantized layers. Make them with bmpq_tf.quantize_model(model).")
 
 
 def _pinned(model, pin, leaves) -> set[int]:

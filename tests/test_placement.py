@@ -206,8 +206,31 @@ def test_layers_inside_layers_round_what_they_read_and_recurrent_cells_do_not():
     cell = found.pop(next(name for name in found if "cell" in name))
     assert cell == (None, None)
     assert found == {
-        "inner": (4, 4),
-        **dict.fromkeys(("query", "key", "value", "attention_output", "head"), (4, None)),
+        # The model's input; what is rounded already; what only Keras's own code hands on.
+        "inner": (8, 4),
+        **dict.fromkeys(("query", "key", "value"), (None, None)),
+        **dict.fromkeys(("attention_output", "head"), (4, None)),
     }
+    assert read(model)["query"] == 4
     with pytest.raises(ValueError, match="activations of a recurrent cell stay float"):
         layers.QuantLSTMCell(4, quantizer={"activation_bits": 4})
+
+
+def test_whole_numbers_and_outputs_are_not_rounded_inside_layers_either():
+    k = keras.layers
+    tokens = keras.Input((3, 4), dtype="int32")
+    x = k.TimeDistributed(k.Embedding(1000, 5, name="table"))(tokens)
+    x = k.TimeDistributed(k.Flatten())(x)
+    outputs = k.TimeDistributed(k.Dense(2, activation="relu", name="last"))(x)
+    model = quantize_model(keras.Model(tokens, outputs), activation_bits=2, pin=None)
+    assert placed(model) == {"table": (None, None), "last": (2, None)}
+    with pytest.raises(ValueError, match="reads whole numbers"):
+        layers.QuantEmbedding(9, 2, quantizer={"input_bits": 8})
+
+
+def test_a_relu_is_an_output_behind_a_nested_model_that_only_reshapes():
+    k = keras.layers
+    inner = keras.Sequential([keras.Input((2, 3)), k.Flatten()], name="flat")
+    inputs = keras.Input((2, 3))
+    outputs = inner(k.Dense(3, activation="relu", name="last")(k.Dense(3, name="first")(inputs)))
+    assert placed(quantize_model(keras.Model(inputs, outputs), activation_bits=4, pin=None))["last"] == (4, None)

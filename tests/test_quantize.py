@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import compiled, sequence_model, small_data, small_model
 
-from bmpq_tf import dequantize_model, layers, quantize_model
+from bmpq_tf import BMPQCallback, dequantize_model, layers, quantize_model
 from bmpq_tf.graph import first_and_last, quantized_layers, sublayers
 from bmpq_tf.kernels import model_kernels
 from bmpq_tf.layers import registry
@@ -239,6 +239,21 @@ def test_dequantize_needs_quantized_layers():
         dequantize_model(small_model())
     with pytest.raises(TypeError, match="Expected a Keras 3 model"):
         quantize_model("model.keras")
+
+
+def test_kernels_of_one_path_in_two_nested_models_have_widths_of_their_own():
+    def tower(name):
+        inputs = keras.Input((4,))
+        return keras.Model(inputs, keras.layers.Dense(4, name="dense")(inputs), name=name)
+
+    inputs = keras.Input((4,))
+    both = keras.layers.Add()([tower("left")(inputs), tower("right")(inputs)])
+    model = compiled(quantize_model(keras.Model(inputs, both), pin=None), loss="mse")
+    paths = [state.kernel.path for state in model_kernels(model)]
+    assert paths == ["dense/kernel", "dense/kernel#2"]
+    data = np.random.default_rng(0).standard_normal((8, 4)).astype("float32")
+    model.fit(data, data, epochs=2, verbose=0, callbacks=[BMPQCallback("10.6x", settle_epochs=1, verbose=0)])
+    assert sorted(state.bits for state in model_kernels(model)) == [2, 4]
 
 
 def test_operators_between_layers_are_kept():

@@ -43,8 +43,10 @@ class ActivationQuantizer(keras.layers.Layer):
 
     def build(self, input_shape=None):
         def state(name, value, trainable=False):
+            # Replicas see other first batches; a mean of zero points would be none.
+            aggregation = "mean" if trainable else "only_first_replica"
             initializer = keras.initializers.Constant(value)
-            return self.add_weight(name=name, shape=(), initializer=initializer, trainable=trainable, autocast=False, aggregation="mean")
+            return self.add_weight(name=name, shape=(), initializer=initializer, trainable=trainable, autocast=False, aggregation=aggregation)
 
         self.clip_base = state("clip_base", 1.0)
         self.log_clip = state("log_clip", 0.0, trainable=True)

@@ -37,8 +37,15 @@ class CompositeConfig:
         if isinstance(value, Mapping):
             fields = dict(value)
             sublayers = fields.pop("sublayers", None) or {}
-            return cls(QuantizerConfig.of(fields), sublayers)
+            plain = {name: None if quantizer is None else cls._plain(quantizer) for name, quantizer in sublayers.items()}
+            return cls(QuantizerConfig.of(fields), plain)
         return cls(QuantizerConfig.of(value))
+
+    @classmethod
+    def _plain(cls, quantizer: Any) -> dict[str, Any]:
+        """An exception as plain data, checked; a layer inside may hold layers itself."""
+        composite = isinstance(quantizer, cls) or (isinstance(quantizer, Mapping) and "sublayers" in quantizer)
+        return (cls.of(quantizer) if composite else QuantizerConfig.of(quantizer)).to_dict()
 
     def of_sublayer(self, name: str) -> Any | None:
         """Returns the `quantizer` of the inner layer of this name; `None` if it stays float."""

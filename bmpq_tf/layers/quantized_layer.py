@@ -40,15 +40,17 @@ class QuantizedLayer:
         for attribute, channel_axes in self.kernel_channel_axes.items():
             axes = channel_axes(self) if callable(channel_axes) else channel_axes
             setattr(self, f"{attribute}_quantizer", KernelQuantizer(self.quantizer, axes, name=f"{attribute}_quantizer", trainable=self.trainable))
-        bits, activation = self.quantizer, getattr(self, "activation", None)
-        if is_cell(self) and (bits.input_bits or bits.activation_bits):
-            raise ValueError(f"The activations of a recurrent cell stay float. Received: quantizer={bits} for '{self.name}'.")
+        config, activation = self.quantizer, getattr(self, "activation", None)
+        if is_cell(self) and (config.input_bits or config.activation_bits):
+            raise ValueError(f"The activations of a recurrent cell stay float. Received: quantizer={config} for '{self.name}'.")
+        if isinstance(self, keras.layers.Embedding) and config.input_bits:
+            raise ValueError(f"An embedding reads whole numbers, which are not rounded. Received: input_bits={config.input_bits} for '{self.name}'.")
         self.input_quantizer = self.output_quantizer = None
-        if bits.input_bits:
-            self.input_quantizer = ActivationQuantizer(bits.input_bits, signed=True, name="input_quantizer", trainable=self.trainable)
-        if bits.activation_bits and activation in RELU_LIMITS:
+        if config.input_bits:
+            self.input_quantizer = ActivationQuantizer(config.input_bits, signed=True, name="input_quantizer", trainable=self.trainable)
+        if config.activation_bits and activation in RELU_LIMITS:
             limit = RELU_LIMITS[activation]
-            self.output_quantizer = ActivationQuantizer(bits.activation_bits, limit=limit, name="output_quantizer", trainable=self.trainable)
+            self.output_quantizer = ActivationQuantizer(config.activation_bits, limit=limit, name="output_quantizer", trainable=self.trainable)
         self._frozen = False
 
     def add_weight(self, *args, name=None, **kwargs):

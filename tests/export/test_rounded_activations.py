@@ -3,10 +3,11 @@
 import keras
 import numpy as np
 import pytest
-from conftest import compiled, small_data, small_model
+from conftest import compiled, sequence_model, small_data, small_model
 
 from bmpq_tf import ExportError, export_tflite, quantize_model
 from bmpq_tf.export import graph_file, packing, parity
+from bmpq_tf.layers import ActivationQuantizer
 
 IMAGES, LABELS = small_data()
 ROUND = graph_file.schema.BuiltinOperator.ROUND
@@ -100,3 +101,19 @@ def test_a_range_that_no_batch_has_set_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"'.*input_quantizer' has no range yet.*Train the model first"):
         export_tflite(quantize_model(small_model(), activation_bits=8), tmp_path / "model.tflite")
     assert not list(tmp_path.iterdir())
+
+
+def test_layers_inside_layers_round_alike_from_training_to_the_file(tmp_path):
+    data = np.random.default_rng(0).standard_normal((16, 4, 5)).astype("float32")
+    model = compiled(quantize_model(sequence_model(), (4,), activation_bits=4))
+    model.fit(data, LABELS[:16], epochs=2, verbose=0)
+    quantizers = [layer for layer in model._flatten_layers() if isinstance(layer, ActivationQuantizer)]
+    assert len(quantizers) == 7
+    assert all(quantizer.observed.numpy() == 1 and quantizer.log_clip.numpy() != 0 for quantizer in quantizers)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    for mine, theirs in zip(model.weights, loaded.weights, strict=True):
+        np.testing.assert_array_equal(mine.numpy(), theirs.numpy(), err_msg=mine.path)
+    report = export_tflite(loaded, tmp_path / "model.tflite", verify_with=data)
+    assert report.parity.holds
+    assert {layer.stored_bits for layer in report.layers} == {4, 8}

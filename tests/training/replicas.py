@@ -30,6 +30,7 @@ from conftest import compiled, small_data, small_model
 
 from bmpq_tf import BMPQCallback, callbacks, distribute, quantize_model
 from bmpq_tf.kernels import model_kernels, read
+from bmpq_tf.layers import ActivationQuantizer
 
 IMAGES, LABELS = small_data()
 
@@ -78,7 +79,17 @@ def mirrored() -> dict:
         said[name] = {"sums": sums(model), "history": callback.history}
         if name == "float32 two":
             said.update(round_trips(model))
-    return said
+    return {**said, **rounded()}
+
+
+def rounded() -> dict:
+    """Two replicas whose first batches have other ranges."""
+    keras.utils.set_random_seed(11)
+    with STRATEGY.scope():
+        model = compiled(quantize_model(small_model(), activation_bits=8))
+    model.fit(IMAGES, LABELS, batch_size=16, shuffle=False, verbose=0)
+    quantizers = [layer for layer in model._flatten_layers() if isinstance(layer, ActivationQuantizer)]
+    return {name: [float(getattr(quantizer, name).numpy()) for quantizer in quantizers] for name in ("zero_point", "observed", "clip_base")}
 
 
 def round_trips(model) -> dict:

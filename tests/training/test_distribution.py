@@ -67,6 +67,12 @@ def test_a_file_keeps_the_sums_whether_loaded_for_one_device_or_for_two(replicas
     assert not any(np.any(value) for value in replicas["reset"].values())
 
 
+def test_replicas_round_activations_in_one_range(replicas):
+    assert all(zero_point == round(zero_point) for zero_point in replicas["zero_point"])
+    assert any(replicas["zero_point"])
+    assert set(replicas["observed"]) == {1.0}
+
+
 @pytest.mark.slow
 def test_two_processes_end_as_one_with_both_shards(tmp_path):
     ports = free_ports(2)
