@@ -18,6 +18,7 @@ from absl import flags
 from bmpq_tf.console import run as run_program
 from bmpq_tf.datasets import load_dataset, normalised_test_images
 from bmpq_tf.experiments.outcome import file_accuracy
+from bmpq_tf.export.convert import first_line
 from bmpq_tf.export.parity import compare
 from bmpq_tf.export.runtime import TFLiteModel
 
@@ -47,10 +48,14 @@ def _check_readable(content: bytes, path: pathlib.Path, image_shape: tuple[int, 
     try:
         inputs = TFLiteModel(content).inputs
     except (ValueError, RuntimeError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise ValueError(f"LiteRT cannot read the file. Received: '{path}', {len(content):,} bytes. It says: {first}") from error
-    shapes = [tuple(int(size) for size in detail["shape"][1:]) for detail in inputs]
-    if shapes != [tuple(image_shape)]:
+        raise ValueError(f"LiteRT cannot read the file. Received: '{path}', {len(content):,} bytes. It says: {first_line(error)}") from error
+    # -1 is any size.
+    shapes = [tuple(int(size) for size in detail["shape_signature"][1:]) for detail in inputs]
+    if (
+        len(shapes) != 1
+        or len(shapes[0]) != len(image_shape)
+        or any(size not in (-1, have) for size, have in zip(shapes[0], image_shape, strict=True))
+    ):
         raise ValueError(
             f"The file does not take these images. Received: '{path}' with inputs {shapes}; the images are {tuple(image_shape)}. Give --dataset."
         )

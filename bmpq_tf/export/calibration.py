@@ -1,6 +1,6 @@
 """The ranges of a model's activations: known from its activation quantizers, measured on data elsewhere."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -8,6 +8,7 @@ from bmpq_tf.export import graph_file
 from bmpq_tf.export.runtime import TFLiteModel
 
 Range = tuple[float, float]
+_AT_ONCE = 16
 
 
 def unsigned_range(alpha: float, bits: int) -> Range:
@@ -33,13 +34,19 @@ def ranges(content: bytes, batches: Iterable[Sequence[np.ndarray]], known: Mappi
     """
     measured: dict[str, Range] = {}
     exposed = Exposed(content)
-    for batch in batches:
+    # Every tensor of the model is kept for a moment, so only a few examples at a time.
+    for batch in (few for whole in batches for few in _parts(whole)):
         for name, values in exposed(batch).items():
             low, high = measured.get(name, (np.inf, -np.inf))
             measured[name] = min(low, float(values.min(initial=np.inf))), max(high, float(values.max(initial=-np.inf)))
     if not measured:
         raise ValueError("calibrate_with has no examples. Give at least one batch of inputs like those that the model will meet.")
     return {**measured, **(known or {})}
+
+
+def _parts(batch: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
+    for start in range(0, len(batch[0]), _AT_ONCE):
+        yield [array[start : start + _AT_ONCE] for array in batch]
 
 
 class Exposed:

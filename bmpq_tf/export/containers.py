@@ -63,7 +63,7 @@ def choose(mode: str, builtin: int, integers: np.ndarray, bits: int, rows: int |
     if builtin not in DYNAMIC:
         return Container(8, "float", f"{name} has no faster kernel for integer weights beside float inputs, so they are dequantized when loaded")
     for size in (2, 4, 8):
-        if size >= narrowest and size in DYNAMIC[builtin] and _fast(size, integers.size, rows) and _safe(integers, size):
+        if size >= narrowest and size in DYNAMIC[builtin] and _fast(size, integers, rows) and _safe(integers, size):
             return Container(size, "dynamic", _wider(bits, size, f"in int{size}, the narrowest that {name} takes and is no slower with"))
     raise AssertionError(f"int8 serves every operator; {name} found nothing.")
 
@@ -79,9 +79,11 @@ def schema_name(builtin: int) -> str:
     return next((name for name, code in vars(_BUILTIN).items() if code == builtin), f"operator {builtin}")
 
 
-def _fast(size: int, weights: int, rows: int | None) -> bool:
+def _fast(size: int, integers: np.ndarray, rows: int | None) -> bool:
     few = rows is not None and rows <= FEW_ROWS
-    return size == 8 or (size == 4 and few) or (size == 2 and rows == 1 and weights >= LARGE_KERNEL)
+    # XNNPACK takes rows of whole bytes only.
+    whole = integers.shape[-1] % (8 // size) == 0
+    return size == 8 or (whole and ((size == 4 and few) or (size == 2 and rows == 1 and integers.size >= LARGE_KERNEL)))
 
 
 def _safe(integers: np.ndarray, size: int) -> bool:

@@ -36,9 +36,15 @@ def to_float_tflite(model: keras.Model) -> bytes:
         return converter.convert()
     except Exception as error:
         raise ConversionError(
-            f"Model '{model.name}' does not convert to TFLite builtins: {str(error).strip().splitlines()[0]}.{_suspects(model)} "
+            f"Model '{model.name}' does not convert to TFLite builtins: {first_line(error)}{_suspects(model)} "
             "Replace what has no builtin, or build it from Keras layers."
         ) from error
+
+
+def first_line(error: Exception) -> str:
+    """Returns the first line of what an error says, or its class's name where it says nothing."""
+    text = str(error).strip()
+    return text.splitlines()[0].rstrip(".") + "." if text else f"{type(error).__name__}."
 
 
 @contextlib.contextmanager

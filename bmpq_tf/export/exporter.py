@@ -8,10 +8,10 @@ import numpy as np
 
 from bmpq_tf.budget import FLOAT_BITS, Budget
 from bmpq_tf.export import calibration, containers, departure, graph_file, lowering, packing, parity, report, static, tidy
-from bmpq_tf.export.convert import to_float_tflite
+from bmpq_tf.export.convert import first_line, to_float_tflite
 from bmpq_tf.export.matching import KernelIntegers, channels_first, find_kernels
 from bmpq_tf.export.report import ExportReport
-from bmpq_tf.export.roundings import name_roundings
+from bmpq_tf.export.roundings import activation_quantizers, name_roundings
 from bmpq_tf.files import write_bytes
 from bmpq_tf.kernels import KernelState, compression, model_kernels, stored_budget, total_bits, within
 from bmpq_tf.quantize import frozen_model
@@ -66,6 +66,11 @@ def export_tflite(
     """
     path = check_writable(path, overwrite)
     _check_options(optimize_for, calibrate_with, border, tolerance)
+    if optimize_for == "integer" and activation_quantizers(model):
+        raise ValueError(
+            f"Model '{model.name}' rounds activations, and an integer-only file does not take over their ranges yet. "
+            'Received: optimize_for="integer". Take "size", or train without activation_bits.'
+        )
     frozen = frozen_model(model)
     name_roundings(frozen)
     states = model_kernels(model)
@@ -78,20 +83,23 @@ def export_tflite(
     floats = graph_file.serialised(file)
     pairs = lowering.plan(file, matches, optimize_for)
     if optimize_for == "integer":
-        batches = list(parity.input_batches(model, calibrate_with, what="calibrate_with"))
+        batches = parity.input_batches(model, calibrate_with, what="calibrate_with")
         content, pairs = static.quantize(file, pairs, calibration.ranges(floats, batches), border)
-        _check_integer(model, content)
+        _check_integer(model, content, border)
     else:
         content = packing.pack(file, pairs)
     stored: dict[str, list[packing.StoredKernel]] = {}
     for match, kernel in pairs:
         stored.setdefault(match.kernel.path, []).append(kernel)
+    lost = [state.kernel.path for state in states if state.quantizer and state.kernel.path not in stored]
+    if lost and optimize_for == "integer":
+        raise ExportError(f"Kernels {lost} are no constants of the converted model, so their integers would not be the trained ones.")
     content = tidy.tidied(content, report.metadata(states, stored, limit, optimize_for))
     packed_bytes = _read_back(content, stored)
     try:
         result = parity.compare(model, content, verify_with, optimize_for, tolerance)
     except RuntimeError as error:
-        raise ExportError(f"LiteRT does not run the file: {str(error).strip().splitlines()[0]} Nothing was written to '{path}'.") from error
+        raise ExportError(f"LiteRT does not run the file: {first_line(error)} Nothing was written to '{path}'.") from error
     if not result.holds:
         found = departure.describe(floats, content, parity.few_inputs(model, verify_with), result.rms_limit)
         raise ExportError(f"{result.problem} {found} Nothing was written to '{path}'.")
@@ -151,7 +159,14 @@ def _check_options(optimize_for: str, calibrate_with, border: str, tolerance: fl
         raise ValueError(f'calibrate_with serves optimize_for="integer" only. Received: optimize_for={optimize_for!r}. Leave it out.')
 
 
-def _check_integer(model: keras.Model, content: bytes) -> None:
+def _check_integer(model: keras.Model, content: bytes, border: str) -> None:
+    file = graph_file.parse(content)
+    ends = [file.subgraphs[0].tensors[int(index)] for index in [*file.subgraphs[0].inputs, *file.subgraphs[0].outputs]]
+    left = [graph_file.tensor_name(tensor) for tensor in ends if tensor.type == graph_file.FLOAT32]
+    if border == "int8" and left:
+        raise ExportError(
+            f"Inputs or outputs of model '{model.name}' would stay float: {', '.join(left)}. Take border=\"float\". Nothing was written."
+        )
     floats = static.unsupported(content)
     if floats:
         listed = ", ".join(floats[:5]) + (f" and {len(floats) - 5} more" if len(floats) > 5 else "")

@@ -13,6 +13,7 @@ from ai_edge_litert.tools import flatbuffer_utils as fb
 
 from bmpq_tf.export import graph_file
 from bmpq_tf.export.containers import schema_name
+from bmpq_tf.export.convert import first_line
 from bmpq_tf.export.report import METADATA
 
 _TYPE_NAMES = {code: name.lower() for name, code in vars(schema.TensorType).items() if not name.startswith("_")}
@@ -118,7 +119,7 @@ def inspect_content(content: bytes, name: str = "the bytes given") -> Inspection
     try:
         return _inspect(model, len(content))
     except (IndexError, TypeError, ValueError, AttributeError) as error:
-        raise UnreadableFileError(f"The file is broken: {_first_line(error)}. Received: '{name}', {len(content):,} bytes.") from error
+        raise UnreadableFileError(f"The file is broken: {first_line(error)} Received: '{name}', {len(content):,} bytes.") from error
 
 
 def _inspect(model, size: int) -> Inspection:
@@ -201,8 +202,3 @@ def _kind(model, operator, custom: set[str]) -> str:
         custom.add(name)
         return name
     return schema_name(fb.get_builtin_code_from_operator_code(code))
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0].rstrip(".") if text else type(error).__name__

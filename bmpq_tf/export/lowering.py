@@ -65,9 +65,14 @@ def _choose(model, subgraph, match: Match, reader, mode: str, lowered: bool) -> 
         if mode == "integer":
             return Container(8, "static", f"in int8, which {name} reads")
         return Container(8, "float", f"{name} takes no integer weights there, so they are dequantized when loaded")
-    rows = containers.largest_rows(subgraph.tensors[_activation(reader, builtin)].shape) if mode == "latency" else None
+    rows = containers.largest_rows(_sizes(subgraph.tensors[_activation(reader, builtin)])) if mode == "latency" else None
     shown = _BUILTIN.FULLY_CONNECTED if lowered else builtin
     return containers.choose(mode, shown, packing.signed_integers(match), match.kernel.bits, rows)
+
+
+def _sizes(tensor):
+    """A tensor's sizes, -1 where they are open; its shape would have a 1 there."""
+    return tensor.shape if tensor.shapeSignature is None else tensor.shapeSignature
 
 
 def _activation(reader, builtin: int) -> int:
@@ -87,7 +92,8 @@ def _is_pointwise(model, subgraph, reader) -> bool:
     if model.operatorCodes[reader.opcodeIndex].builtinCode != _BUILTIN.CONV_2D:
         return False
     options, filters = reader.builtinOptions, subgraph.tensors[reader.inputs[1]].shape
-    return options.strideW == options.strideH == 1 and math.prod(int(size) for size in filters[1:3]) == 1
+    grouped = int(filters[3]) != int(subgraph.tensors[reader.inputs[0]].shape[3])
+    return options.strideW == options.strideH == 1 and math.prod(int(size) for size in filters[1:3]) == 1 and not grouped
 
 
 def _to_fully_connected(model, reader) -> None:

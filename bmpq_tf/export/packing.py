@@ -12,6 +12,8 @@ from bmpq_tf.export import graph_file
 from bmpq_tf.export.containers import Container
 from bmpq_tf.export.matching import Match
 
+_SMALLEST_SCALE = 1.2e-38
+
 
 @dataclasses.dataclass(frozen=True)
 class StoredKernel:
@@ -65,7 +67,8 @@ def stored_kernel(match: Match, name: str, shape: Sequence[int], container: Cont
     return StoredKernel(
         name=name,
         integers=np.ascontiguousarray(stored),
-        scales=(np.abs(match.row) * kernel.scales).astype(np.float32),
+        # A scale that is zero or denormal, of a channel that folding silenced, would keep the operator out of XNNPACK.
+        scales=np.maximum(np.abs(match.row) * kernel.scales, _SMALLEST_SCALE).astype(np.float32),
         zero_points=np.where(overflow, -1, 0).astype(np.int64),
         axis=match.channel_axis,
         container=container,

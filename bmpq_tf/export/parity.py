@@ -84,7 +84,9 @@ class Parity:
     def problem(self) -> str:
         """What is beyond the limits, in words, or nothing. NaN is beyond all of them."""
         limits = LIMITS[self.optimize_for]
-        if not np.isfinite(self.max_abs_diff) or self.unexplained_diff > self.tolerance:
+        if not np.isfinite(self.max_abs_diff):
+            return f"LiteRT answers NaN or infinity, or Keras does, on some of {self.examples} examples."
+        if self.unexplained_diff > self.tolerance:
             return (
                 f"LiteRT's answers differ from Keras's by up to {self.unexplained_diff:.3g} on {self.examples} examples, more than the "
                 f"{self.tolerance:.3g} that rounding explains; top-1 agreement {self.agreement:.4f}."
@@ -258,7 +260,8 @@ def _random_inputs(model) -> list[np.ndarray]:
 
 def _checked(model, arrays: list[np.ndarray], what: str) -> list[np.ndarray]:
     wanted = [tuple(tensor.shape) for tensor in model.inputs]
-    fits = len(arrays) == len(wanted) and all(
+    fits = len(arrays) == len(wanted) and len({len(array) for array in arrays if array.ndim}) == 1
+    fits = fits and all(
         array.ndim == len(shape) and all(size in (None, have) for size, have in zip(shape[1:], array.shape[1:], strict=True))
         for array, shape in zip(arrays, wanted, strict=True)
     )
@@ -268,4 +271,5 @@ def _checked(model, arrays: list[np.ndarray], what: str) -> list[np.ndarray]:
         )
     if not all(np.isfinite(array).all() for array in arrays):
         raise ValueError(f"The inputs in {what} for model '{model.name}' hold NaN or infinite values. Clean them first.")
-    return arrays
+    # Pixels are often whole numbers where the model takes floats.
+    return [array.astype(keras.backend.standardize_dtype(tensor.dtype), copy=False) for array, tensor in zip(arrays, model.inputs, strict=True)]

@@ -15,6 +15,7 @@ from bmpq_tf.export.parity import Parity
 from bmpq_tf.kernels import KernelState, compression, total_bits
 
 METADATA = "bmpq_tf"
+_PACKAGES = ("ai-edge-litert", "keras", "litert-quantizer", "tensorflow")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +91,7 @@ def layer_report(state: KernelState, stored: Sequence[packing.StoredKernel] | No
     widest = max(stored, key=lambda kernel: kernel.bits).container if stored else None
     container = widest.bits if widest else FLOAT_BITS
     note = widest.note if widest else ""
-    if widest is None and mode == "integer":
+    if widest is None and mode == "integer" and state.quantizer is None:
         container, note = 8, "not trained with a width: rounded to int8 by the export"
     elif widest is None and container != bits:
         note = "not found as a constant of the converted model, so it stays float"
@@ -111,7 +112,10 @@ def metadata(states: Sequence[KernelState], stored: dict[str, list[packing.Store
     """Returns what the file tells of itself: no clock, no path, so that the same model gives the same bytes."""
     told = {
         "format": 1,
-        "versions": {"bmpq_tf": __version__, **{name: importlib.metadata.version(name) for name in ("ai-edge-litert", "keras", "tensorflow")}},
+        "versions": {
+            "bmpq_tf": __version__,
+            **{name: importlib.metadata.version(name) for name in _PACKAGES},
+        },
         "optimize_for": mode,
         "budget": None if budget is None else budget.to_dict(),
         "compression": round(compression(states), 4),

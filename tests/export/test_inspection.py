@@ -48,7 +48,7 @@ def test_a_file_tells_its_widths_and_holds_nothing_else(mode, files):
     assert found.metadata["optimize_for"] == mode
     assert found.metadata["budget"] == {"compression": 5}
     assert [kernel["bits"] for kernel in found.metadata["kernels"]] == [2, 4, 3, 8]
-    assert set(found.metadata["versions"]) == {"bmpq_tf", "ai-edge-litert", "keras", "tensorflow"}
+    assert set(found.metadata["versions"]) == {"bmpq_tf", "ai-edge-litert", "keras", "litert-quantizer", "tensorflow"}
     assert found.orphaned_bytes == 0
     assert found.custom_operators == ()
     assert found.bytes <= found.size_bound

@@ -9,7 +9,7 @@ from ai_edge_litert import schema_py_generated as schema
 from conftest import small_data, small_model
 from test_export_tflite import trained, with_widths
 
-from bmpq_tf import ExportError, export_tflite
+from bmpq_tf import ExportError, export_tflite, quantize_model
 from bmpq_tf.export import calibration, containers, graph_file, packing, static
 from bmpq_tf.export.matching import KernelIntegers, Match
 from bmpq_tf.export.runtime import TFLiteModel
@@ -97,7 +97,7 @@ def test_a_kernel_that_answers_nan_is_not_emitted(model, tmp_path, monkeypatch):
 
     monkeypatch.setattr(containers, "choose", unguarded)
     two_bit = with_widths(small_model(), [2])
-    with pytest.raises(ExportError, match=r"by up to inf.*the first tensor that departs is '.*relu"):
+    with pytest.raises(ExportError, match=r"answers NaN or infinity.*the first tensor that departs is '.*relu"):
         export(two_bit, tmp_path / "model.tflite", "latency", IMAGES)
     assert not list(tmp_path.iterdir())
 
@@ -321,3 +321,45 @@ def test_static_lists_batch_matmul_with_several_scales():
     result = file.tensor("product", (1, 2, 2), graph_file.INT8, grid=grid)
     file.operator(BUILTIN.BATCH_MATMUL, [fed, kernel], [result], ("BatchMatMul", {}))
     assert static.unsupported(file.content([fed], [result])) == ["BATCH_MATMUL 'product'"]
+
+
+def test_pointwise_convolutions_of_open_size_or_several_groups_stay_convolutions(tmp_path):
+    data = IMAGES[..., :2]
+    for number, (size, groups) in enumerate([((None, None), 1), ((6, 6), 2)]):
+        inputs = keras.Input((*size, 2))
+        x = keras.layers.Conv2D(4, 3, strides=2, padding="same", activation="relu")(inputs)
+        x = keras.layers.Conv2D(8, 1, groups=groups, name="pointwise")(x)
+        model = trained_for_a_moment(keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x)), data)
+        _, file = export(model, tmp_path / f"{number}.tflite", "latency", data)
+        assert {name for name, _, _ in readers(file)} == {"CONV_2D"}
+
+
+def test_rows_of_half_a_byte_are_widened(tmp_path):
+    data = np.random.default_rng(0).standard_normal((16, 33)).astype("float32")
+    inputs = keras.Input((33,))
+    model = trained_for_a_moment(keras.Model(inputs, keras.layers.Dense(8, name="odd")(inputs)), data)
+    set_lowest(model, "odd", False)
+    _, file = export(model, tmp_path / "model.tflite", "latency", data)
+    assert readers(file) == [("FULLY_CONNECTED", 8, [0])]
+
+
+def test_whole_numbers_serve_where_the_model_takes_floats(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 6, 6, 2)).astype("uint8")
+    inputs = keras.Input((6, 6, 2))
+    x = keras.layers.Conv2D(4, 3, name="conv")(keras.layers.Rescaling(1 / 255)(inputs))
+    model = trained_for_a_moment(keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x)), pixels)
+    report, _ = export(model, tmp_path / "model.tflite", "integer", pixels, border="int8")
+    assert report.parity.rms < 0.1
+
+
+def test_an_integer_file_of_rounded_activations_is_refused(tmp_path):
+    model = trained_for_a_moment(small_model(), IMAGES, activation_bits=8)
+    with pytest.raises(ValueError, match="does not take over their ranges yet"):
+        export(model, tmp_path / "model.tflite", "integer", IMAGES)
+
+
+def trained_for_a_moment(float_model, data, **more):
+    model = quantize_model(float_model, (4,), pin=None, **more)
+    model.compile("adam", "mse", jit_compile=False)
+    model.fit(data, np.zeros((len(data), *model.output_shape[1:])), verbose=0)
+    return model
