@@ -6,9 +6,10 @@ import time
 
 import keras
 
-from bmpq_tf.benchmarks.measure import exponent, in_fresh_process, last_exponent, peak_megabytes
+from bmpq_tf.benchmarks.measure import exponent, in_fresh_process, last_exponent
 from bmpq_tf.benchmarks.report import Result
 from bmpq_tf.export import export_tflite
+from bmpq_tf.memory import peak_memory
 from bmpq_tf.quantize import quantize_model
 
 _MILLIONS = (0.3, 1, 3, 10, 25, 50)
@@ -46,6 +47,6 @@ def _export_once(million: float) -> tuple[int, float, float]:
         quantizer.set_width(quantizer.config.candidate_bits[number % len(quantizer.config.candidate_bits)], kernel)
     weights = sum(kernel.value.shape.num_elements() for layer in model.layers if hasattr(layer, "kernels") for kernel, _ in layer.kernels())
     with tempfile.TemporaryDirectory() as folder:
-        before, start = peak_megabytes(), time.perf_counter()
+        before, start = peak_memory(), time.perf_counter()
         export_tflite(model, pathlib.Path(folder) / "model.tflite")
-        return weights, time.perf_counter() - start, peak_megabytes() - before
+        return weights, time.perf_counter() - start, (peak_memory() - before) / 1e6

@@ -3,13 +3,14 @@
 import itertools
 import math
 import multiprocessing
-import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from bmpq_tf.memory import peak_memory
 
 
 def alternate(turns: Mapping[str, Callable[[], Any]], rounds: int, seconds: float = math.inf, warm_up: int = 1) -> dict[str, list[float]]:
@@ -53,11 +54,6 @@ def in_fresh_process(function: Callable, *arguments) -> tuple[Any, float, float]
         return pool.apply(_with_peak, (function, arguments))
 
 
-def peak_megabytes() -> float:
-    """Returns the highest resident memory of this process so far, in MB of 10^6 bytes (Linux counts in KiB)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
-
-
 def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> float:
     """Fits `seconds ~ sizes ** exponent` by least squares of the logarithms; 1 is linear."""
     return float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0])
@@ -70,6 +66,6 @@ def last_exponent(sizes: Sequence[float], seconds: Sequence[float]) -> float:
 
 
 def _with_peak(function, arguments):
-    before = peak_megabytes()
+    before = peak_memory()
     result = function(*arguments)
-    return result, peak_megabytes(), peak_megabytes() - before
+    return result, peak_memory() / 1e6, (peak_memory() - before) / 1e6

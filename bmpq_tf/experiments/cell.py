@@ -5,7 +5,6 @@ import datetime
 import importlib.metadata
 import pathlib
 import platform
-import resource
 import shutil
 import time
 from typing import Any
@@ -25,6 +24,7 @@ from bmpq_tf.export import export_tflite
 from bmpq_tf.export.convert import to_float_tflite
 from bmpq_tf.files import replacing, write_bytes
 from bmpq_tf.kernels import compression, model_kernels, total_bits
+from bmpq_tf.memory import peak_memory
 
 _PACKAGES = ("bmpq_tf", "keras", "tensorflow", "ai-edge-litert", "litert-quantizer", "mip", "numpy")
 
@@ -176,15 +176,3 @@ def exported_file(model: keras.Model, splits: Splits, folder: pathlib.Path) -> t
         "max_abs_diff": report.parity.max_abs_diff,
         "logit_scale": report.parity.logit_scale,
     }
-
-
-def peak_memory() -> int:
-    """Returns the most memory in bytes that this process, or one that it has started and that has ended, has held at once."""
-    unit = 1 if platform.system() == "Darwin" else 1024
-    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit
-    status = pathlib.Path("/proc/self/status")
-    if not status.exists():
-        return max(children, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
-    # ru_maxrss of a process starts at what its parent held.
-    (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-    return max(children, int(line.split()[1]) * 1024)

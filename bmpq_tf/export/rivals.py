@@ -52,7 +52,7 @@ def rivals(plain: keras.Model, examples: Sequence[np.ndarray]) -> dict[str, byte
         "float32": floats,
         "litert-quantizer, dynamic int8": litert_quantizer_file(floats, recipe.dynamic_wi8_afp32()),
         "litert-quantizer, dynamic int4": litert_quantizer_file(floats, recipe.dynamic_wi4_afp32()),
-        "TFLite converter, static int8": _converter(plain, examples),
+        "TFLite converter, static int8": converter_file(plain, examples),
     }
 
 
@@ -75,8 +75,9 @@ def litert_quantizer_file(floats: bytes, chosen) -> bytes:
         return bytes(work.quantize().quantized_model)
 
 
-def _converter(plain: keras.Model, examples: Sequence[np.ndarray]) -> bytes:
-    specs = [tf.TensorSpec((1, *tensor.shape[1:]), tensor.dtype) for tensor in plain.inputs]
+def converter_file(plain: keras.Model, examples: Sequence[np.ndarray], batch: int | None = 1) -> bytes:
+    """Returns what the TFLite converter makes of a Keras model in static int8, for batches of this size (`None`: of any)."""
+    specs = [tf.TensorSpec((batch, *tensor.shape[1:]), tensor.dtype) for tensor in plain.inputs]
 
     @tf.function(input_signature=specs)
     def answer(*inputs):
