@@ -1,4 +1,4 @@
-"""Compares our files with what a user would take instead: post-training quantization of the same float weights.
+"""Compares our files with what a user would take instead: post-training quantization of the same weights, as they lie on our grid.
 
 Prints size, median latency on one thread in alternated rounds, growth of a process's peak memory, and agreement with Keras.
 The model is a quantized .keras file, or one trained for a moment on random images, whose agreement says little.

@@ -1,4 +1,4 @@
-"""What a user would take instead: post-training quantization of the same float weights."""
+"""What a user would take instead: post-training quantization of the same weights."""
 
 import contextlib
 import io
