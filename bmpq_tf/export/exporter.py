@@ -65,12 +65,12 @@ def export_tflite(
         ExportError: integers or answers differ from the model's, or an operator would stay float in an integer file; nothing was written.
     """
     path = check_writable(path, overwrite)
-    _check_options(optimize_for, calibrate_with, border, tolerance)
     if optimize_for == "integer" and activation_quantizers(model):
         raise ValueError(
             f"Model '{model.name}' rounds activations, and an integer-only file does not take over their ranges yet. "
             'Received: optimize_for="integer". Take "size", or train without activation_bits.'
         )
+    _check_options(optimize_for, calibrate_with, border, tolerance)
     frozen = frozen_model(model)
     name_roundings(frozen)
     states = model_kernels(model)

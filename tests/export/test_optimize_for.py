@@ -10,7 +10,7 @@ from conftest import small_data, small_model
 from test_export_tflite import trained, with_widths
 
 from bmpq_tf import ExportError, export_tflite, quantize_model
-from bmpq_tf.export import calibration, containers, graph_file, packing, static
+from bmpq_tf.export import calibration, containers, exporter, graph_file, packing, static
 from bmpq_tf.export.matching import KernelIntegers, Match
 from bmpq_tf.export.runtime import TFLiteModel
 from bmpq_tf.kernels import model_kernels
@@ -358,6 +358,22 @@ def test_an_integer_file_of_rounded_activations_is_refused(tmp_path):
     model = trained_for_a_moment(small_model(), IMAGES, activation_bits=8)
     with pytest.raises(ValueError, match="does not take over their ranges yet"):
         export(model, tmp_path / "model.tflite", "integer", IMAGES)
+
+
+def test_a_kernel_that_is_lost_in_conversion_leaves_no_integer_file(model, tmp_path, monkeypatch):
+    honest = exporter.find_kernels
+    monkeypatch.setattr(exporter, "find_kernels", lambda *given: honest(*given)[1:])
+    with pytest.raises(ExportError, match="would not be the trained ones"):
+        export(model, tmp_path / "model.tflite", "integer", IMAGES)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_border_that_stays_float_leaves_no_int8_file(model, tmp_path, monkeypatch):
+    honest = static.quantize
+    monkeypatch.setattr(static, "quantize", lambda *given: honest(*given[:-1], "float"))
+    with pytest.raises(ExportError, match=r"would stay float: .*Take border=\"float\""):
+        export(model, tmp_path / "model.tflite", "integer", IMAGES, border="int8")
+    assert not list(tmp_path.iterdir())
 
 
 def trained_for_a_moment(float_model, data, **more):
