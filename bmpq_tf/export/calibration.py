@@ -1,6 +1,6 @@
-"""The ranges of a model's activations: known from its activation quantizers, measured on data elsewhere."""
+"""The ranges of a model's activations, measured on data."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -11,23 +11,12 @@ Range = tuple[float, float]
 _AT_ONCE = 16
 
 
-def unsigned_range(alpha: float, bits: int) -> Range:
-    """Returns the int8 range of an activation that was trained at `clip(x, 0, alpha)` in `2^bits - 1` steps.
-
-    An asymmetric int8 grid over this range has scale `alpha / (2^bits - 1)` and zero point `127 - (2^bits - 1)`: the trained steps exactly,
-    and saturation at `alpha`.
-    """
-    steps = 2**bits - 1
-    return alpha * (steps - 255) / steps, alpha
-
-
-def ranges(content: bytes, batches: Iterable[Sequence[np.ndarray]], known: Mapping[str, Range] | None = None) -> dict[str, Range]:
+def ranges(content: bytes, batches: Iterable[Sequence[np.ndarray]]) -> dict[str, Range]:
     """Returns the smallest and largest value of every float tensor that an operator computes, and of the inputs.
 
     Args:
         content: the float model's bytes.
         batches: inputs as the model takes them.
-        known: ranges by tensor name that data must not change: those of activation quantizers.
 
     Raises:
         ValueError: there is no batch.
@@ -41,7 +30,7 @@ def ranges(content: bytes, batches: Iterable[Sequence[np.ndarray]], known: Mappi
             measured[name] = min(low, float(values.min(initial=np.inf))), max(high, float(values.max(initial=-np.inf)))
     if not measured:
         raise ValueError("calibrate_with has no examples. Give at least one batch of inputs like those that the model will meet.")
-    return {**measured, **(known or {})}
+    return measured
 
 
 def _parts(batch: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:

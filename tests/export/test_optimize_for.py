@@ -10,7 +10,7 @@ from conftest import small_data, small_model
 from test_export_tflite import trained, with_widths
 
 from bmpq_tf import ExportError, export_tflite, quantize_model
-from bmpq_tf.export import calibration, containers, exporter, graph_file, packing, static
+from bmpq_tf.export import containers, exporter, graph_file, packing, static
 from bmpq_tf.export.matching import KernelIntegers, Match
 from bmpq_tf.export.runtime import TFLiteModel
 from bmpq_tf.kernels import model_kernels
@@ -250,29 +250,6 @@ def test_equal_biases_of_two_layers_get_their_own_grids(tmp_path):
     model = with_widths(keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x)), [4])
     report, _ = export(model, tmp_path / "model.tflite", "integer", IMAGES)
     assert report.parity.rms < 0.05
-
-
-def test_a_trained_activation_range_becomes_its_own_grid():
-    """Scale alpha / (2^a - 1) and zero point 127 - (2^a - 1): every trained step is a step of the file, and alpha saturates."""
-    from litert_quantizer.algorithms.uniform_quantize.uniform_quantize_tensor import tensor_zp_scale_from_min_max
-    from litert_quantizer.qtyping import QuantGranularity
-
-    for bits in (2, 4, 8):
-        low, high = calibration.unsigned_range(3.0, bits)
-        zero, scale = tensor_zp_scale_from_min_max(np.float32([low]), np.float32([high]), 8, False, QuantGranularity.TENSORWISE)
-        assert int(zero[0]) == 127 - (2**bits - 1)
-        np.testing.assert_allclose(scale, 3.0 / (2**bits - 1), rtol=1e-6)
-
-
-def test_known_ranges_are_not_measured(tmp_path, model):
-    from bmpq_tf.export.convert import to_float_tflite
-    from bmpq_tf.quantize import dequantize_model
-
-    content = to_float_tflite(dequantize_model(model))
-    measured = calibration.ranges(content, [[IMAGES]])
-    name = next(iter(measured))
-    assert measured[name] == (float(IMAGES.min()), float(IMAGES.max()))
-    assert calibration.ranges(content, [[IMAGES]], {name: (-1.0, 2.0)})[name] == (-1.0, 2.0)
 
 
 def test_a_wrong_scale_names_the_first_tensor_and_the_worst(model, tmp_path, monkeypatch):
