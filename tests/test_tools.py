@@ -21,14 +21,14 @@ def tool(name, *arguments, ok=True):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "out"
-    printed = tool("train", "--width=0.25", "--epochs=6", "--budget=9x", "--learning_rate=0.05", "--verbose=0", f"--out_dir={folder}")
+    printed = tool("train", "--width=0.25", "--epochs=6", "--budget=9x", "--learning_rate=0.05", "--with_float", "--verbose=0", f"--out_dir={folder}")
     return folder, printed
 
 
 def test_training_writes_what_the_report_promises(run):
     folder, printed = run
     report = json.loads((folder / "report.json").read_text())
-    assert sorted(path.name for path in folder.iterdir()) == ["bits.png", "model.keras", "model.tflite", "report.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["bits.png", "float.keras", "model.keras", "model.tflite", "report.json"]
     assert report["allocated_bits"] <= report["budget_bits"]
     assert report["accuracy"]["keras"] == report["accuracy"]["tflite"]
     assert report["agreement"] == 1.0

@@ -59,7 +59,7 @@ flags.DEFINE_integer("validation", 0, "Hold out so many training images, judge o
 flags.DEFINE_bool("with_float", False, "Train the float model alike first, to compare with.")
 flags.DEFINE_integer("seed", 0, "Of weights, data order, augmentation and controls.")
 flags.DEFINE_string("backup_dir", None, "Where to keep the last epoch, so that a killed run can go on.")
-flags.DEFINE_string("out_dir", None, "Where model.tflite, model.keras, report.json and bits.png go.")
+flags.DEFINE_string("out_dir", None, "Where model.tflite, model.keras, float.keras (--with_float), report.json and bits.png go.")
 flags.DEFINE_bool("overwrite", False, "Replace the files of an earlier run in --out_dir.")
 flags.DEFINE_integer("verbose", 2, "0: allocations and the result; 1: also a progress bar; 2: also a line an epoch.")
 

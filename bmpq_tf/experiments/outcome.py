@@ -1,4 +1,4 @@
-"""What a training run writes: the packed file, the Keras model, `report.json` and the picture."""
+"""What a training run writes: the packed file, the Keras models, `report.json` and the picture."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from bmpq_tf.files import write_text
 from bmpq_tf.kernels import model_kernels
 from bmpq_tf.reporting import plot_allocations
 
-FILES = ("model.tflite", "model.keras", "report.json", "bits.png")
+FILES = ("model.tflite", "model.keras", "float.keras", "report.json", "bits.png")
 
 
 def check_folder(folder: str | os.PathLike, overwrite: bool) -> pathlib.Path:
@@ -36,6 +36,8 @@ def write_outcome(run: Run, folder: str | os.PathLike, overwrite: bool = False) 
     folder = check_folder(folder, overwrite)
     exported = export_tflite(run.model, folder / "model.tflite", verify_with=run.judged_batches(), overwrite=overwrite)
     run.model.save(folder / "model.keras")
+    if run.float_model is not None:
+        run.float_model.save(folder / "float.keras")
     accuracy = {**run.accuracy, "tflite": file_accuracy((folder / "model.tflite").read_bytes(), run.dataset)}
     told = report(run, exported, accuracy)
     write_text(folder / "report.json", json.dumps(told, indent=1))

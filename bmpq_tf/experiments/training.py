@@ -80,6 +80,7 @@ class Run:
         callback: the `BMPQCallback`, with its history.
         logs: Keras's logs of each epoch, with its `epoch` and `seconds`; with a `backup_dir` those before a restart too.
         accuracy: `keras` for the quantized model, `float` where one was trained; shares of the judged images.
+        float_model: the float model, where one was trained.
     """
 
     config: TrainConfig
@@ -88,6 +89,7 @@ class Run:
     callback: BMPQCallback
     logs: list[dict[str, float]]
     accuracy: dict[str, float]
+    float_model: keras.Model | None = None
 
     def judged_batches(self):
         """Returns the images that the accuracies are told for, normalised as in training."""
@@ -119,7 +121,7 @@ def train(config: TrainConfig, *, verbose: int = 2, say: Callable[[str], None] =
     say(f"Training {config.model} from scratch under a budget of {callback.budget}.")
     logs = fit(model, dataset, config, [callback], "quantized", verbose, teacher=float_model if config.distillation else None)
     shares["keras"] = top1(model, dataset)
-    return Run(config, dataset, model, callback, logs, shares)
+    return Run(config, dataset, model, callback, logs, shares, float_model if config.with_float else None)
 
 
 def initial_model(config: TrainConfig, dataset: ImageDataset) -> keras.Model:
