@@ -37,6 +37,8 @@ class BMPQCallback(keras.callbacks.Callback):
         warmup_epochs: epochs before the first decision, at least 1.
         interval_epochs: epochs between decisions, at least 1.
         settle_epochs: epochs at the end without a decision, at least 1; by default a third of the epochs.
+        min_improvement: share of the present widths' estimated loss increase that other widths must save to replace them, 0 to 1.
+            A change of width starts its scales anew, which noise in the sensitivities alone should not pay for.
         objective: `"first_order"` or `"squared"` (`bmpq_tf.sensitivity.costs`).
         method: `"bmpq"`, or a control: `"error"`, `"random"`, `"reverse"` (`bmpq_tf.sensitivity.substituted`).
         seed: of the random control.
@@ -59,6 +61,7 @@ class BMPQCallback(keras.callbacks.Callback):
         warmup_epochs: int = 1,
         interval_epochs: int = 1,
         settle_epochs: int | None = None,
+        min_improvement: float = 0.0,
         objective: str = "first_order",
         method: str = "bmpq",
         seed: int = 0,
@@ -71,12 +74,15 @@ class BMPQCallback(keras.callbacks.Callback):
         for name, value in (("warmup_epochs", warmup_epochs), ("interval_epochs", interval_epochs), ("settle_epochs", settle_epochs)):
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise ValueError(f"{name} must be a whole number of epochs, 1 or more. Received: {name}={value!r}.")
+        if not 0.0 <= min_improvement < 1.0:
+            raise ValueError(f"min_improvement is a share, from 0 to below 1. Received: min_improvement={min_improvement!r}.")
         for name, value, known in (("objective", objective, sensitivities.OBJECTIVES), ("method", method, sensitivities.METHODS)):
             if value not in known:
                 raise ValueError(f"Unknown {name}. Received: {name}={value!r}. Known: {', '.join(known)}.")
         self.warmup_epochs = warmup_epochs
         self.interval_epochs = interval_epochs
         self.settle_epochs = settle_epochs
+        self.min_improvement = min_improvement
         self.objective = objective
         self.method = method
         self.seed = seed
@@ -204,9 +210,20 @@ class BMPQCallback(keras.callbacks.Callback):
                 else [0.0] * len(kernel.candidates)
                 for kernel in kernels
             ]
-            return allocate(kernels, costs, self.budget.limits(kernels), time_limit=self.time_limit)
+            found = allocate(kernels, costs, self.budget.limits(kernels), time_limit=self.time_limit)
+            return self._worth_changing(states, costs, found)
 
         return distribute.solved_by_chief(self.model.distribute_strategy, kernels, solve), measured
+
+    def _worth_changing(self, states: Sequence[KernelState], costs: list[list[float]], found: Solution) -> Solution:
+        """Returns the present widths where they meet the budget and the ones found save less than `min_improvement` of their cost."""
+        if not within(self.budget, states) or any(state.bits not in state.kernel.candidates for state in states):
+            return found
+        present = float(sum(row[state.kernel.candidates.index(state.bits)] for state, row in zip(states, costs, strict=True)))
+        if found.objective <= (1.0 - self.min_improvement) * present:
+            return found
+        bits = {state.kernel.path: state.bits for state in states}
+        return dataclasses.replace(found, bits=bits, status="kept", objective=present, gap=1.0 - found.objective / present)
 
     def _factors(self, measured: list[Measurement]) -> list[Measurement]:
         """The measurements with the factors that decide; what a comparison with other sensitivities overrides."""
@@ -250,7 +267,8 @@ class BMPQCallback(keras.callbacks.Callback):
         frozen = [s.kernel.path for s in self._states if s.quantizer and not s.variable.trainable]
         kept = f"; without gradients, so kept: {', '.join([*frozen, *sorted(unreached)])}" if frozen or unreached else ""
         size = f"{compression(self._states):.2f}x, {total_bits(self._states) / 8000:.1f} kB"
-        return f"epoch {epoch + 1}: {solution.status} in {solution.seconds:.2f} s, {size}; {widths} bits; {len(changed)} changed{kept}"
+        status = f"kept, as the best saves {solution.gap:.1%}" if solution.status == "kept" else solution.status
+        return f"epoch {epoch + 1}: {status} in {solution.seconds:.2f} s, {size}; {widths} bits; {len(changed)} changed{kept}"
 
     def _say(self, line: str) -> None:
         if self.verbose and distribute.is_chief(self.model.distribute_strategy):

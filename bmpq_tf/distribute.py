@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
-from bmpq_tf.allocation import AllocationError, Solution
+from bmpq_tf.allocation import STATUSES, AllocationError, Solution
 from bmpq_tf.budget import Kernel
 
 _BUILD = "_maybe_symbolic_build"
@@ -102,11 +102,11 @@ def solved_by_chief(strategy: tf.distribute.Strategy, kernels: Sequence[Kernel],
     told = _broadcast(strategy, _encoded(solution, kernels))
     if error is not None:
         raise error
-    solved, optimal, objective, gap, seconds, *bits = told.tolist()
-    if not solved:
+    status, objective, gap, seconds, *bits = told.tolist()
+    if not status:
         raise AllocationError("The chief found no assignment; it says why.")
     widths = {kernel.path: round(width) for kernel, width in zip(kernels, bits, strict=True)}
-    return Solution(widths, "optimal" if optimal else "feasible", objective, gap, seconds)
+    return Solution(widths, STATUSES[round(status) - 1], objective, gap, seconds)
 
 
 def _with_axis(step: Callable) -> Callable:
@@ -120,9 +120,9 @@ def _with_axis(step: Callable) -> Callable:
 
 def _encoded(solution: Solution | None, kernels: Sequence[Kernel]) -> list[float]:
     if solution is None:
-        return [0.0] * (5 + len(kernels))
+        return [0.0] * (4 + len(kernels))
     widths = [float(solution.bits[kernel.path]) for kernel in kernels]
-    return [1.0, float(solution.status == "optimal"), solution.objective, solution.gap, solution.seconds, *widths]
+    return [1.0 + STATUSES.index(solution.status), solution.objective, solution.gap, solution.seconds, *widths]
 
 
 def _broadcast(strategy: tf.distribute.Strategy, values: Sequence[float]):

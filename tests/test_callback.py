@@ -1,5 +1,7 @@
 """The schedule, what it writes down, and what it refuses before any training."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -199,6 +201,28 @@ def test_one_line_an_allocation(capsys):
     assert all(line.startswith("BMPQ epoch ") and "optimal" in line and "changed" in line for line in lines)
 
 
+@pytest.mark.parametrize(("min_improvement", "status"), [(0.0, "optimal"), (0.3, "optimal"), (0.9, "kept")])
+def test_widths_change_only_where_it_is_worth_it(min_improvement, status):
+    class Favourite(BMPQCallback):
+        """Finds one kernel ten times as sensitive as the other, each time the other way round."""
+
+        def _factors(self, measured):
+            ranked = measured if self.history else measured[::-1]
+            return [dataclasses.replace(m, gradient_abs=np.full_like(m.gradient_abs, f)) for m, f in zip(ranked, (10.0, 1.0), strict=True)]
+
+    inputs = keras.Input((4,))
+    x = keras.layers.Dense(8, name="first")(inputs)
+    for name in ("left", "right"):
+        x = keras.layers.Dense(8, name=name)(x)
+    model = compiled(quantize_model(keras.Model(inputs, keras.layers.Dense(3, name="last")(x)), (2, 8)))
+    callback = Favourite("5.4x", min_improvement=min_improvement, settle_epochs=1, verbose=0)
+    model.fit(np.random.default_rng(0).normal(size=(16, 4)), np.arange(16) % 3, epochs=3, verbose=0, callbacks=[callback])
+    first, second = callback.history
+    assert (first["status"], second["status"]) == ("optimal", status)
+    assert (first["bits"] == second["bits"]) is (status == "kept")
+    assert {first["bits"][f"{name}/kernel"] for name in ("left", "right")} == {2, 8}
+
+
 def test_csv_and_history_have_the_values(tmp_path):
     csv = keras.callbacks.CSVLogger(str(tmp_path / "log.csv"))
     model = compiled(quantize_model(small_model(), (2, 4)))
@@ -219,6 +243,7 @@ def test_accumulators_start_anew_after_a_decision():
         ({"budget": "fast"}, "Cannot read the budget"),
         ({"budget": "10x", "warmup_epochs": 0}, r"warmup_epochs must be .*1 or more"),
         ({"budget": "10x", "interval_epochs": 1.5}, "interval_epochs must be"),
+        ({"budget": "10x", "min_improvement": 1}, r"min_improvement is a share.*min_improvement=1"),
         ({"budget": "10x", "method": "magic"}, r"Unknown method.*reverse"),
         ({"budget": "10x", "objective": "cubic"}, r"Unknown objective.*squared"),
     ],

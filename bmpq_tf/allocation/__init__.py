@@ -12,7 +12,9 @@ from bmpq_tf.allocation.core import Answer, solve
 from bmpq_tf.allocation.relaxation import relax
 from bmpq_tf.budget import Kernel, Limit
 
-__all__ = ["AllocationError", "Solution", "allocate"]
+STATUSES = ("optimal", "feasible", "kept")
+
+__all__ = ["STATUSES", "AllocationError", "Solution", "allocate"]
 
 
 class AllocationError(RuntimeError):
@@ -25,7 +27,8 @@ class Solution:
 
     Attributes:
         bits: the width of each kernel, by path.
-        status: `"optimal"` if proven, at a gap of zero; `"feasible"` if the time ran out first.
+        status: `"optimal"` if proven, at a gap of zero; `"feasible"` if the time ran out first; `"kept"` if a better one was found,
+            but was not worth a change (`BMPQCallback`'s `min_improvement`).
         objective: the sum of the costs chosen.
         gap: the proven relative distance to the best possible objective; 0 if optimal.
         seconds: what the solver took.
