@@ -1,0 +1,44 @@
+"""What sensitivities foretell is measured on the model itself."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import compiled
+
+from bmpq_tf import Budget, quantize_model
+from bmpq_tf.experiments.fidelity import judge
+
+
+def test_a_kernel_that_does_not_matter_is_measured_as_such_and_narrowed():
+    keras.utils.set_random_seed(0)
+    generator = np.random.default_rng(0)
+    images = generator.normal(size=(64, 6)).astype("float32")
+    labels = (images[:, 0] > 0).astype("int64")
+    inputs = keras.Input((6,))
+    x = keras.layers.BatchNormalization(name="norm")(keras.layers.Dense(8, name="first")(inputs))
+    idle = keras.layers.Rescaling(0.0)(keras.layers.Dense(8, name="idle")(x))
+    x = keras.layers.Add()([keras.layers.Dense(8, name="busy")(x), idle])
+    model = compiled(quantize_model(keras.Model(inputs, keras.layers.Dense(2, name="last")(x)), (2, 8)))
+    model.fit(images, labels, epochs=20, batch_size=16, verbose=0)
+    before = [weight.numpy() for weight in model.weights]
+
+    batches = [(tf.constant(images), tf.constant(labels))]
+    estimates, costs = judge(model, Budget.parse("5x"), batches)
+
+    for weight, value in zip(model.weights, before, strict=True):
+        np.testing.assert_array_equal(weight.numpy(), value)
+    assert costs["measured"]["idle/kernel"] == [0.0, 0.0]
+    narrow, widest = costs["measured"]["busy/kernel"]
+    assert narrow > widest == 0.0
+    told = {estimate.name: estimate for estimate in estimates}
+    assert set(told) == {"measured", "random, first_order", "reverse, first_order"} | {
+        f"{method}, {objective}" for method in ("bmpq", "error") for objective in ("first_order", "squared")
+    }
+    for name in ("measured", "bmpq, first_order", "bmpq, squared"):
+        assert told[name].correlation == pytest.approx(1.0)
+        assert (told[name].bits["idle/kernel"], told[name].bits["busy/kernel"]) == (2, 8)
+        assert told[name].summed == told[name].together == 0.0
+    assert told["reverse, first_order"].bits["idle/kernel"] == 8
+    assert told["reverse, first_order"].summed == pytest.approx(narrow)
+    assert told["reverse, first_order"].together == pytest.approx(narrow, abs=1e-6)

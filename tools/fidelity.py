@@ -1,0 +1,76 @@
+"""Trains a model at its widest widths, makes its kernels narrow one by one, and prints which sensitivities foretold the loss increase.
+
+Example:
+  python tools/fidelity.py --model=resnet20 --width=0.5 --dataset=cifar10 --data_dir=~/tensorflow_datasets --budget=12x --epochs=3
+"""
+
+import os
+
+# Before TensorFlow is imported; its start-up messages would bury ours.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+# isort: split
+import dataclasses
+import json
+import shlex
+import sys
+
+from absl import flags
+from rich.console import Console
+from rich.table import Table
+
+from bmpq_tf.console import run as run_program
+from bmpq_tf.experiments.fidelity import fidelity
+from bmpq_tf.experiments.training import TrainConfig
+from bmpq_tf.files import write_text
+
+flags.DEFINE_string("model", "digits_cnn", "A name that bmpq_tf.models knows.")
+flags.DEFINE_string("dataset", "digits", "A name that bmpq_tf.datasets knows.")
+flags.DEFINE_string("data_dir", None, "Where the data sets are.")
+flags.DEFINE_float("width", 1.0, "Multiplies the model's channels.")
+flags.DEFINE_string("budget", "12x", "Of the allocations that are compared.")
+flags.DEFINE_multi_integer("candidate_bits", [2, 3, 4, 8], "Widths to measure.")
+flags.DEFINE_integer("epochs", 3, "Of training at the widest widths, before anything is measured.")
+flags.DEFINE_integer("validation", 0, "Judge on this many training images that are held out; on the test images if 0.")
+flags.DEFINE_integer("images", 2500, "Judged images that losses are taken over.", lower_bound=1)
+flags.DEFINE_integer("seed", 0, "Of weights, order, augmentation and the random control.")
+flags.DEFINE_string("json", None, "Write the figures to this file too.")
+flags.DEFINE_integer("verbose", 2, "0: the table only; 1: also a progress bar; 2: also a line an epoch.")
+
+
+def main(arguments: list[str]) -> None:
+    """Trains, measures and prints."""
+    if len(arguments) > 1:
+        raise ValueError(f"This tool takes flags only. Received: {arguments[1:]}. See --help.")
+    given = flags.FLAGS
+    config = TrainConfig(
+        model=given.model, dataset=given.dataset, data_dir=os.path.expanduser(given.data_dir) if given.data_dir else None, width=given.width,
+        budget=given.budget, candidate_bits=tuple(sorted(set(given.candidate_bits))), epochs=given.epochs, validation=given.validation,
+        seed=given.seed,
+    )  # fmt: skip
+    estimates, costs = fidelity(config, given.images, given.verbose)
+    title = f"{given.model} on {given.dataset}, {given.epochs} epochs, seed {given.seed}: widths at {given.budget}"
+    table = Table(title=title, title_justify="left", caption_justify="left")
+    for column in ("costs by", "rank correlation", "summed", "at once", "widths of the open kernels"):
+        table.add_column(column, no_wrap=column == "costs by")
+    table.caption = (
+        "Rank correlation over kernels, of the costs with the measured loss increases at the narrowest width; the measured increases of "
+        "the allocated widths, in nats, summed over kernels and with all of them at once."
+    )
+    for estimate in estimates:
+        widths = " ".join(str(estimate.bits[path]) for path in costs["measured"])
+        table.add_row(estimate.name, f"{estimate.correlation:.2f}", f"{estimate.summed:.4f}", f"{estimate.together:.4f}", widths)
+    Console().print(table)
+    if given.json:
+        command = shlex.join(["python", "tools/fidelity.py", *sys.argv[1:]])
+        told = {"command": command, "estimates": [dataclasses.asdict(estimate) for estimate in estimates], "costs": costs}
+        write_text(given.json, json.dumps(told, indent=1))
+
+
+def run() -> None:
+    """The console entry point."""
+    run_program(main)
+
+
+if __name__ == "__main__":
+    run()
