@@ -8,8 +8,9 @@ import sys
 import pytest
 
 from bmpq_tf.benchmarks.measure import alternate, exponent, in_fresh_process, last_exponent, paired_ratio
+from bmpq_tf.benchmarks.peers import environment
 from bmpq_tf.benchmarks.peers.environment import PEERS, PeerUnavailableError, python_of
-from bmpq_tf.benchmarks.report import Result, markdown
+from bmpq_tf.benchmarks.report import Result, markdown, measured
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -59,6 +60,23 @@ def test_a_peer_that_cannot_be_installed_is_told(tmp_path, monkeypatch):
         with pytest.raises(PeerUnavailableError, match="no "):
             python_of(peer, tmp_path)
         assert not (tmp_path / peer / "requirements.txt").exists()
+
+
+def test_a_run_that_is_stopped_leaves_what_it_has(tmp_path):
+    def stopped():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measured([("first", lambda: [Result("Done", [{"a": 1}])]), ("second", stopped)], {"cores": 2}, tmp_path / "out")
+    assert "### Done" in (tmp_path / "out" / "benchmark.md").read_text()
+    assert [result["title"] for result in json.loads((tmp_path / "out" / "benchmark.json").read_text())["results"]] == ["Done"]
+
+
+def test_a_peer_that_does_not_end_is_told(monkeypatch, tmp_path):
+    monkeypatch.setattr(environment, "python_of", lambda peer, folder: sys.executable)
+    monkeypatch.setattr(environment, "_LIMIT", 0.01)
+    with pytest.raises(PeerUnavailableError, match="did not end within"):
+        environment.train_in_turn("tfmot", tmp_path, "resnet20", 1, 1, 1, 1.0)
 
 
 @pytest.mark.slow

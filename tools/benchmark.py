@@ -1,5 +1,8 @@
 """Measures training, allocation, export and inference beside float Keras and beside other tools, and prints Markdown tables.
 
+What is measured is also written to benchmark.md and benchmark.json in --out_dir, suite by suite (training network by network),
+so that a run that is stopped leaves what it has.
+
 Example:
   python tools/benchmark.py --suite=train --network=resnet20
   python tools/benchmark.py --quick
@@ -11,14 +14,13 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 # isort: split
-import dataclasses
-import json
+from collections.abc import Callable, Iterator
 
 from absl import flags
 
 from bmpq_tf.benchmarks import allocate, export, infer, scaling, train
 from bmpq_tf.benchmarks.peers.networks import NETWORKS
-from bmpq_tf.benchmarks.report import machine, markdown
+from bmpq_tf.benchmarks.report import Result, as_json, machine, markdown, measured
 from bmpq_tf.console import run as run_program
 
 _SUITES = ("train", "allocate", "export", "infer", "scaling")
@@ -29,6 +31,7 @@ flags.DEFINE_multi_enum("network", list(NETWORKS), list(NETWORKS), "Networks of 
 flags.DEFINE_integer("rounds", 7, "Timed turns of each contestant in training.", lower_bound=1)
 flags.DEFINE_float("seconds", 60.0, "Seconds after which a comparison in training starts no further round.", lower_bound=0.0)
 flags.DEFINE_string("peers_dir", "runs/peers", "Where the peers' virtual environments are made; empty leaves the peers out.")
+flags.DEFINE_string("out_dir", "runs/benchmark", "Where the tables are kept as they come; --quick writes none.")
 flags.DEFINE_bool("quick", False, f"Only ratios of training and allocation, in under 3 minutes; fails if one is under {SMALLEST_RATIO}.")
 flags.DEFINE_bool("json", False, "Print JSON instead of Markdown.")
 
@@ -37,20 +40,22 @@ def main(_: list[str]) -> None:
     """Runs the suites and prints their tables."""
     given = flags.FLAGS
     about = machine()
-    results = [*allocate.quick(), *train.quick()] if given.quick else [result for suite in given.suite for result in _run(suite, given)]
-    if given.json:
-        print(json.dumps({"machine": about, "results": [dataclasses.asdict(result) for result in results]}, indent=1))
-    else:
-        print(markdown(results, about))
+    results = [*allocate.quick(), *train.quick()] if given.quick else measured(_parts(given), about, given.out_dir)
+    print(as_json(results, about) if given.json else markdown(results, about))
     slow = {name: ratio for result in results for name, ratio in result.ratios.items() if ratio < SMALLEST_RATIO}
     if given.quick and slow:
         raise RuntimeError(f"Slower than {SMALLEST_RATIO} of the base: {', '.join(f'{name} {ratio:.2f}' for name, ratio in slow.items())}.")
 
 
-def _run(suite: str, given: flags.FlagValues) -> list:
-    if suite == "train":
-        return train.train(tuple(given.network), given.rounds, given.seconds, given.peers_dir or None)
-    return {"allocate": allocate.allocate, "export": export.export, "infer": infer.infer, "scaling": scaling.scaling}[suite]()
+def _parts(given: flags.FlagValues) -> Iterator[tuple[str, Callable[[], list[Result]]]]:
+    """The suites in order, training network by network."""
+    suites = {"allocate": allocate.allocate, "export": export.export, "infer": infer.infer, "scaling": scaling.scaling}
+    for suite in given.suite:
+        if suite in suites:
+            yield suite, suites[suite]
+            continue
+        for network in given.network:
+            yield f"train, {network}", lambda network=network: train.train((network,), given.rounds, given.seconds, given.peers_dir or None)
 
 
 def run() -> None:

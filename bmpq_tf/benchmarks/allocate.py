@@ -29,7 +29,7 @@ def allocate(time_limit: float = 20.0, rounds: int = 3) -> list[Result]:
             solvers[name](*problem(3, 2), 1.0)
         except Exception as error:
             del solvers[name]
-            skipped.append(f"{name} was skipped: {str(error).strip() or type(error).__name__}.")
+            skipped.append(f"{name} was skipped: {str(error).strip().rstrip('.') or type(error).__name__}.")
     for count, widths in itertools.product(_SIZES, WIDTHS):
         results += _rows(solvers, count, widths, time_limit, rounds)
     return [Result("Allocation under one limit", results, tuple(skipped))]

@@ -2,13 +2,17 @@
 
 import dataclasses
 import datetime
+import json
 import os
 import pathlib
 import platform
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 from typing import Any
+
+from bmpq_tf.files import write_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +48,29 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         **{name: version(name) for name in ("tensorflow", "keras", "ai-edge-litert", "mip")},
     }
+
+
+def measured(parts: Iterable[tuple[str, Callable[[], list[Result]]]], about: dict[str, Any], folder: str | os.PathLike) -> list[Result]:
+    """Runs one part of a benchmark after the other and keeps what there is so far in `folder`.
+
+    Args:
+        parts: names, and what measures.
+        about: the machine, as `machine` describes it.
+        folder: where `benchmark.md` and `benchmark.json` are written anew after each part, so that a run that is stopped leaves them.
+    """
+    folder, results = pathlib.Path(folder), []
+    for name, measure in parts:
+        start = time.perf_counter()
+        results += measure()
+        write_text(folder / "benchmark.md", markdown(results, about) + "\n")
+        write_text(folder / "benchmark.json", as_json(results, about) + "\n")
+        print(f"{name}: {time.perf_counter() - start:.0f} seconds; kept in {folder}", file=sys.stderr, flush=True)
+    return results
+
+
+def as_json(results: Sequence[Result], about: dict[str, Any]) -> str:
+    """Returns the results as JSON."""
+    return json.dumps({"machine": about, "results": [dataclasses.asdict(result) for result in results]}, indent=1)
 
 
 def markdown(results: Sequence[Result], about: dict[str, Any]) -> str:

@@ -19,6 +19,12 @@ from bmpq_tf.quantize import quantize_model
 _OURS = {"quantized": {"track_sensitivity": False}, "with sensitivities": {}}
 if "activation_bits" in inspect.signature(quantize_model).parameters:
     _OURS["with sensitivities and 8-bit activations"] = {"activation_bits": 8}
+# XLA takes up to eight times as long on a processor, and its compilation counts as the warm-up: few rounds of one step tell enough.
+_SETTINGS: dict[str, dict] = {
+    "plain": {},
+    "jit_compile": {"jit_compile": True, "rounds": 3, "steps": 1},
+    "mixed_bfloat16": {"policy": "mixed_bfloat16", "steps": 1},
+}
 _JUDGED = "with sensitivities"
 _EPOCH_IMAGES = 50_000  # of CIFAR-10: what a decision between two epochs is set against
 
@@ -34,17 +40,16 @@ def train(networks=tuple(NETWORKS), rounds=7, seconds=60.0, peers_folder: str | 
     """
     results = []
     for name in networks:
-        settings = {"plain": {}, "jit_compile": {"jit_compile": True}, "mixed_bfloat16": {"policy": "mixed_bfloat16"}}
         rows, ratios = [], {}
-        for setting, arguments in settings.items():
-            told, ratio = _setting(name, setting, rounds, seconds, **arguments)
+        for setting, arguments in _SETTINGS.items():
+            told, ratio = _setting(name, setting, **{"rounds": rounds, "seconds": seconds, **arguments})
             rows += told
             ratios |= {f"{name}, {setting}, {key}": value for key, value in ratio.items()}
         results.append(Result(f"Training {name}, batch {NETWORKS[name][2]}", rows, ratios=ratios))
         results.append(Result(f"Peak memory of training {name}", _memory(name)))
         results.append(Result(f"Allocation before every epoch of {name}", [_callback(name)]))
-    if peers_folder is not None:
-        results += [_peer(name, pathlib.Path(peers_folder), rounds) for name in networks]
+        if peers_folder is not None:
+            results.append(_peer(name, pathlib.Path(peers_folder), rounds, seconds))
     return results
 
 
@@ -52,7 +57,7 @@ def quick(rounds=7, seconds=25.0) -> list[Result]:
     """The ratios alone: every network at its batch size, plain, ours with sensitivities."""
     results = []
     for name in NETWORKS:
-        rows, ratios = _setting(name, "plain", rounds, seconds, ours=(_JUDGED,), steps=1)
+        rows, ratios = _setting(name, "plain", rounds=rounds, seconds=seconds, ours=(_JUDGED,), steps=1)
         results.append(Result(f"Training {name}, batch {NETWORKS[name][2]}", rows, ratios={f"training {name}": ratios[_JUDGED]}))
     return results
 
@@ -90,7 +95,7 @@ def steps_of(model: keras.Model, data: tuple[tf.Tensor, tf.Tensor], steps: int):
     return turn
 
 
-def _setting(name, setting, rounds, seconds, *, ours=tuple(_OURS), steps=4, jit_compile=False, policy="float32"):
+def _setting(name, setting, *, rounds, seconds, ours=tuple(_OURS), steps=4, jit_compile=False, policy="float32"):
     keras.utils.set_random_seed(0)
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
@@ -154,15 +159,23 @@ def _callback(name: str) -> dict:
     return {"seconds a decision": each, "seconds an epoch": epoch, "share": f"{each / epoch:.2%}"}
 
 
-def _peer(name: str, folder: pathlib.Path, rounds: int) -> Result:
+def _peer(name: str, folder: pathlib.Path, rounds: int, seconds: float) -> Result:
     rows, notes = [], []
     for peer in PEERS:
         try:
-            times = train_in_turn(peer, folder, name, NETWORKS[name][2], 2, rounds)
+            times = train_in_turn(peer, folder, name, NETWORKS[name][2], 2, rounds, seconds)
         except PeerUnavailableError as error:
             notes.append(f"{peer} was skipped: {error}.")
             continue
         speed = {key: 2 * NETWORKS[name][2] / statistics.median(values) for key, values in times.items()}
         ratio = paired_ratio(times["float"], times["quantized"])
-        rows.append({"peer": peer, "its float, images/s": speed["float"], "images/s": speed["quantized"], "ratio to its float": ratio})
+        rows.append(
+            {
+                "peer": peer,
+                "its float, images/s": speed["float"],
+                "images/s": speed["quantized"],
+                "ratio to its float": ratio,
+                "rounds": len(times["float"]),
+            }
+        )
     return Result(f"Peers training {name}, each beside its own float", rows, tuple(notes))

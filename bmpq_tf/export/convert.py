@@ -1,13 +1,17 @@
 """A Keras model as a float TFLite model of builtin operators only."""
 
 import contextlib
+import tempfile
 from collections.abc import Iterator
 
 import keras
 import tensorflow as tf
 
 from bmpq_tf import graph
+from bmpq_tf.export import graph_file
 from bmpq_tf.layers import quantized_entry_for
+
+_OUTPUT = "output_"
 
 
 class ConversionError(RuntimeError):
@@ -25,15 +29,20 @@ def to_float_tflite(model: keras.Model) -> bytes:
     @tf.function(input_signature=specs)
     def answer(*inputs):
         structured = graph.structured_inputs(model, list(inputs))
-        return keras.tree.flatten(model(structured, training=False))
+        return {f"{_OUTPUT}{number}": output for number, output in enumerate(keras.tree.flatten(model(structured, training=False)))}
 
     try:
         with _loops_unrolled(model):
             function = answer.get_concrete_function()
-        # Without a trackable object the weights are frozen into constants, which folding and packing need.
-        converter = tf.lite.TFLiteConverter.from_concrete_functions([function])
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-        return converter.convert()
+        # By way of files, where weights lie beside the graph: as constants in it they cost twice the memory and time.
+        module = tf.Module()
+        module.weights, module.serve = function.variables, function
+        with tempfile.TemporaryDirectory() as folder:
+            tf.saved_model.save(module, folder, signatures=function)
+            converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=["serving_default"])
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+            content = converter.convert()
+        return content if len(function.outputs) == 1 else _outputs_in_order(content)
     except Exception as error:
         raise ConversionError(
             f"Model '{model.name}' does not convert to TFLite builtins: {first_line(error)}{_suspects(model)} "
@@ -45,6 +54,14 @@ def first_line(error: Exception) -> str:
     """Returns the first line of what an error says, or its class's name where it says nothing."""
     text = str(error).strip()
     return text.splitlines()[0].rstrip(".") + "." if text else f"{type(error).__name__}."
+
+
+def _outputs_in_order(content: bytes) -> bytes:
+    """The converter orders outputs by its own lights; its signature names them output_0, output_1, ..."""
+    file = graph_file.parse(content)
+    named = {graph_file.text(entry.name): int(entry.tensorIndex) for entry in file.signatureDefs[0].outputs}
+    file.subgraphs[0].outputs = [named[f"{_OUTPUT}{number}"] for number in range(len(named))]
+    return graph_file.serialised(file)
 
 
 @contextlib.contextmanager

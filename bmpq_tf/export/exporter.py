@@ -81,6 +81,8 @@ def export_tflite(
     packing.unfold_columns(file, matches)
     graph_file.add_signature(file, [tensor.name for tensor in frozen.inputs], [f"output_{i}" for i in range(len(frozen.outputs))])
     floats = graph_file.serialised(file)
+    # Constants are views on what was parsed: so the converter's copy goes.
+    file = graph_file.parse(floats)
     pairs = lowering.plan(file, matches, optimize_for)
     if optimize_for == "integer":
         batches = parity.input_batches(model, calibrate_with, what="calibrate_with")

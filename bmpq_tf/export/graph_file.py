@@ -161,7 +161,12 @@ def consumers(subgraph, index: int) -> list[int]:
 
 def tensor_name(tensor) -> str:
     """Returns a tensor's name as text."""
-    return tensor.name.decode() if isinstance(tensor.name, bytes) else str(tensor.name)
+    return text(tensor.name)
+
+
+def text(name) -> str:
+    """Returns a name of the schema's, which may be bytes, as text."""
+    return name.decode() if isinstance(name, bytes) else str(name)
 
 
 def add_metadata(model, entries: dict[str, bytes]) -> None:
@@ -180,8 +185,7 @@ def metadata(model) -> dict[str, bytes]:
     named = {}
     for entry in model.metadata or []:
         data = model.buffers[entry.buffer].data
-        name = entry.name.decode() if isinstance(entry.name, bytes) else str(entry.name)
-        named[name] = b"" if data is None else np.asarray(data, np.uint8).tobytes()
+        named[text(entry.name)] = b"" if data is None else np.asarray(data, np.uint8).tobytes()
     return named
 
 

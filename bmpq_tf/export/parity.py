@@ -125,13 +125,14 @@ def compare(model: keras.Model, content: bytes, verify_with=None, optimize_for: 
         ValueError: the inputs do not fit the model, or there are none.
     """
     tally = _Tally(model, content, optimize_for)
-    runtime, built_in = TFLiteModel(content), TFLiteModel(content, xnnpack=False)
-    examples = 0
+    runtime, examples = None, 0
     for batch in input_batches(model, verify_with):
-        tally.add(batch, runtime(batch), xnnpack=True)
-        if not examples:
+        if runtime is None:
             few = [array[:_GENERATED] for array in batch]
-            tally.add(few, built_in(few), xnnpack=False)
+            # Each holds the weights dequantized, so one is gone before the other is made.
+            tally.add(few, TFLiteModel(content, xnnpack=False)(few), xnnpack=False)
+            runtime = TFLiteModel(content)
+        tally.add(batch, runtime(batch), xnnpack=True)
         examples += len(batch[0])
     if not examples:
         raise ValueError("verify_with has no examples. Give at least one batch, or nothing to verify on random inputs.")

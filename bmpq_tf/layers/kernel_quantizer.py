@@ -1,13 +1,14 @@
 """The state of one quantized kernel: its width, its scales, its accumulated bit gradients and its past allocations."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from bmpq_tf.arithmetic import quantizers, scales
+from bmpq_tf.arithmetic import quantizers, scales, sums
 from bmpq_tf.layers.config import QuantizerConfig
 
 _HISTORY = "allocation_history"
@@ -142,10 +143,14 @@ class KernelQuantizer(keras.layers.Layer):
 
     def _accumulate(self, gradient, scale) -> None:
         """Adds one mini-batch; what is not finite adds nothing, decided on the device."""
-        gradient = tf.cast(gradient, tf.float32) / self._loss_factor()
+        gradient, factor = tf.cast(gradient, tf.float32), self._loss_factor()
         axes = scales.reduced_axes(len(gradient.shape), self.channel_axes)
-        mean_abs = tf.reduce_mean(tf.abs(gradient), axes, keepdims=True)
-        mean_square = tf.reduce_mean(tf.square(gradient), axes, keepdims=True)
+        count = math.prod(gradient.shape[axis] for axis in axes)
+        if tf.is_tensor(factor):
+            # A loss scale can be so large that squares overflow. Else no pass over the gradient is spent on the factor.
+            gradient, factor = gradient / factor, 1.0
+        mean_abs = sums.channel_sum(tf.abs(gradient), axes) / (count * factor)
+        mean_square = sums.channel_sum(tf.square(gradient), axes) / (count * factor * factor)
         bits = tf.convert_to_tensor(self.bits.value)
         # sum_i |dL/db_i| = (2^N - 1) S |g|, so no bit plane is needed.
         normalised = (tf.pow(2.0, bits) - 1.0) / bits * tf.reduce_mean(scale * mean_abs)

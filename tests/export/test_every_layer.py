@@ -9,6 +9,7 @@ from layer_examples import EXAMPLES, call_arguments, class_name, example_argumen
 from bmpq_tf import BMPQCallback, export_tflite, quantize_model
 from bmpq_tf.export import graph_file
 from bmpq_tf.export.convert import ConversionError, to_float_tflite
+from bmpq_tf.export.runtime import TFLiteModel
 from bmpq_tf.kernels import allocation_history, model_kernels
 from bmpq_tf.layers import registered
 
@@ -74,6 +75,12 @@ def test_conversion_leaves_recurrent_layers_as_they_were():
     model = example_model("LSTM", "float32")
     to_float_tflite(model)
     assert not model.get_layer("layer").unroll
+
+
+def test_more_outputs_than_ten_stay_in_order():
+    inputs = keras.Input((2,))
+    content = to_float_tflite(keras.Model(inputs, [keras.layers.Dense(units)(inputs) for units in range(1, 13)]))
+    assert [answer.shape[1] for answer in TFLiteModel(content)([np.ones((1, 2), np.float32)])] == list(range(1, 13))
 
 
 @pytest.mark.parametrize("kind", ["LSTM", "TimeDistributed"])

@@ -7,6 +7,8 @@ import subprocess
 import sys
 import venv
 
+# One training of a peer's, imports and tracing included.
+_LIMIT = 300.0
 PEERS = ("tfmot", "qkeras", "hgq2")
 # TensorFlow 2.15, which QKeras needs, has wheels for no later Python.
 _PYTHON = "python3.11"
@@ -39,21 +41,25 @@ def python_of(peer: str, folder: pathlib.Path) -> pathlib.Path:
     return python
 
 
-def train_in_turn(peer: str, folder: pathlib.Path, network: str, batch_size: int, steps: int, rounds: int) -> dict[str, list[float]]:
+def train_in_turn(peer: str, folder: pathlib.Path, network: str, batch_size: int, steps: int, rounds: int, seconds: float) -> dict[str, list[float]]:
     """Returns seconds a round of the peer's float and quantized network, by `peers/train.py` in the peer's environment.
 
+    No further round starts after `seconds`.
+
     Raises:
-        PeerUnavailableError: it cannot be installed, or its training failed.
+        PeerUnavailableError: it cannot be installed, its training failed, or it did not end within five minutes.
     """
     script = _HERE / "train.py"
-    printed = _run([str(python_of(peer, folder)), str(script), peer, network, *map(str, (batch_size, steps, rounds))], 1800)
+    printed = _run([str(python_of(peer, folder)), str(script), peer, network, *map(str, (batch_size, steps, rounds, seconds))], _LIMIT)
     return json.loads(printed.strip().splitlines()[-1])
 
 
 def _run(command: list[str], seconds: float) -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except subprocess.TimeoutExpired as error:
+        raise PeerUnavailableError(f"it did not end within {seconds:.0f} seconds") from error
+    except OSError as error:
         raise PeerUnavailableError(str(error)) from error
     if done.returncode:
         raise PeerUnavailableError((done.stderr.strip().splitlines() or ["no message"])[-1])

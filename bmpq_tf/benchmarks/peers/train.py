@@ -1,9 +1,10 @@
 """Trains a float network and a peer's quantized one in turn, inside the peer's own environment, and prints seconds as JSON.
 
-Usage: python train.py PEER NETWORK BATCH_SIZE STEPS ROUNDS
+Usage: python train.py PEER NETWORK BATCH_SIZE STEPS ROUNDS SECONDS
 """
 
 import json
+import math
 import os
 import sys
 import time
@@ -53,8 +54,8 @@ def _with(layers, twins):
     return types.SimpleNamespace(**{**{name: getattr(layers, name) for name in dir(layers) if not name.startswith("_")}, **twins})
 
 
-def main(peer, network, batch_size, steps, rounds):
-    """Prints `{"float": [seconds, ...], "quantized": [...]}`, one figure a round."""
+def main(peer, network, batch_size, steps, rounds, limit):
+    """Prints `{"float": [seconds, ...], "quantized": [...]}`, one figure a round; after `limit` seconds no further round starts."""
     keras = tf.keras
     keras.utils.set_random_seed(0)
     build, shape, _ = NETWORKS[network]
@@ -67,15 +68,20 @@ def main(peer, network, batch_size, steps, rounds):
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(keras.optimizers.SGD(0.01, momentum=0.9), loss, metrics=["accuracy"], jit_compile=False)
     seconds = {name: [] for name in models}
+    started = math.inf
     for turn in range(rounds + 1):
+        if time.perf_counter() - started > limit:
+            break
         for name, model in models.items():
             start = time.perf_counter()
             for _ in range(steps):
                 model.train_on_batch(images, labels)
             if turn:
                 seconds[name].append(time.perf_counter() - start)
+        # The first turn traces, and is not timed.
+        started = min(started, time.perf_counter())
     print(json.dumps(seconds))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3], *map(int, sys.argv[3:6]))
+    main(*sys.argv[1:3], *map(int, sys.argv[3:6]), float(sys.argv[6]))
