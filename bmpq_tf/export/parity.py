@@ -8,7 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from bmpq_tf import graph
-from bmpq_tf.export.roundings import Following, activation_quantizers, expose
+from bmpq_tf.export.exposed import Exposed
+from bmpq_tf.export.roundings import Following, activation_quantizers, use_of
 from bmpq_tf.export.runtime import TFLiteModel
 
 TOLERANCE = 1e-4
@@ -147,8 +148,7 @@ class _Follower:
     """Compares once more, with Keras on LiteRT's side wherever a value lies at the edge between two steps."""
 
     def __init__(self, model: keras.Model, content: bytes, xnnpack: bool):
-        exposed, self._uses = expose(content)
-        self._model, self._runtime = model, TFLiteModel(exposed, xnnpack=xnnpack)
+        self._model, self._exposed = model, Exposed(content, xnnpack, wanted=lambda name: use_of(name) is not None)
         self._following = Following(model, TOLERANCE)
 
     @property
@@ -156,9 +156,8 @@ class _Follower:
         return self._following.ties
 
     def difference(self, batch: Sequence[np.ndarray]) -> float:
-        outputs = self._runtime(batch)
-        received, integers = outputs[: len(outputs) - len(self._uses)], outputs[len(outputs) - len(self._uses) :]
-        with self._following.taking(self._uses, integers):
+        received, tensors = self._exposed(batch)
+        with self._following.taking({use: values for name, values in tensors.items() if (use := use_of(name))}):
             expected = keras_answers(self._model, batch)
         return _largest_difference(expected, received)
 

@@ -57,15 +57,11 @@ def unsupported(content: bytes) -> list[str]:
             tensors = [int(index) for index in [*operator.inputs, *operator.outputs] if index >= 0]
             floats = {index for index in tensors if subgraph.tensors[index].type == graph_file.FLOAT32}
             builtin = graph_file.builtin_of(model, operator)
-            by_channel = builtin == _BUILTIN.BATCH_MATMUL and any(_scales(subgraph.tensors[index]) > 1 for index in tensors)
+            by_channel = builtin == _BUILTIN.BATCH_MATMUL and any(graph_file.scale_count(subgraph.tensors[index]) > 1 for index in tensors)
             if by_channel or (floats and not (builtin in _BORDER and floats <= ends)):
                 name = graph_file.tensor_name(subgraph.tensors[operator.outputs[0]]).split(";")[0]
                 found.append(f"{schema_name(builtin)} '{name}'")
     return found
-
-
-def _scales(tensor) -> int:
-    return 0 if tensor.quantization is None or tensor.quantization.scale is None else len(tensor.quantization.scale)
 
 
 def _generated(model, ranges: Mapping[str, Range], border: str) -> dict[str, qtyping.TensorTransformationParams]:
