@@ -82,6 +82,9 @@ class Following:
         def rounding(values):
             ours = tf.round(values)
             theirs = given.get((number, next(calls, -1)))
+            if theirs is None:
+                # The converter makes one rounding of equal ones, under one of their names.
+                theirs = next((other for other in given.values() if _is_rounding_of(values, other, tolerance)), None)
             if theirs is None or theirs.size != np.prod(values.shape):
                 return ours
             theirs = tf.reshape(tf.constant(theirs, tf.float32), values.shape)
@@ -90,3 +93,9 @@ class Following:
             return tf.where(at_edge, theirs, ours)
 
         return rounding
+
+
+def _is_rounding_of(values, integers: np.ndarray, tolerance: float) -> bool:
+    """Whether integers are what values round to, whichever way those at an edge go."""
+    same_size = integers.size == np.prod(values.shape)
+    return same_size and bool(np.all(np.abs(np.reshape(values, -1) - np.reshape(integers, -1)) <= 0.5 + tolerance))
