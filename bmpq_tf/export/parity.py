@@ -40,7 +40,7 @@ LIMITS = {
 }
 # "integer" where Keras rounds activations too, by their narrowest width. The file then rounds to the same steps; what is left are values
 # at an edge that go the other way, each by a step, and the tensors between two quantizers. Small residual networks: 0.012, 0.064, 0.23.
-ROUNDED_LIMITS = {8: Limits(None, 0.05, 0.95), 4: Limits(None, 0.15, 0.9), 2: Limits(None, 0.4, 0.85)}
+ROUNDED_LIMITS = {8: Limits(None, 0.05, 0.9), 4: Limits(None, 0.15, 0.9), 2: Limits(None, 0.4, 0.85)}
 
 
 @dataclasses.dataclass(frozen=True)
