@@ -152,12 +152,10 @@ def test_a_real_architecture_in_every_kind_of_file(name, tmp_path):
 def test_mobilenet_with_rounded_activations_in_integers(tmp_path):
     model, inputs = trained(ZOO["MobileNetV2"], activation_bits=8)
     path = tmp_path / "model.tflite"
-    # A network that has learned nothing amplifies the rounding of what lies between its quantizers.
-    report = bmpq_tf.export_tflite(model, path, optimize_for="integer", calibrate_with=inputs, tolerance=0.3)
+    report = bmpq_tf.export_tflite(model, path, optimize_for="integer", calibrate_with=inputs)
     assert report.parity.rounded == 8
     found = inspect_file(path)
     assert set(found.operators) <= {"ADD", "CONV_2D", "DEPTHWISE_CONV_2D", "DEQUANTIZE", "FULLY_CONNECTED", "MEAN", "PAD", "QUANTIZE"}
-    # One at each border: what computes a tensor rounds it as its quantizer does.
+    # The border's: what computes a tensor rounds it as its quantizer does.
     assert found.operators["DEQUANTIZE"] == 1
     assert found.bytes <= found.size_bound
-    print(report.parity)
