@@ -7,7 +7,7 @@ from ai_edge_litert import schema_py_generated as schema
 from litert_quantizer.algorithms.uniform_quantize.uniform_quantize_tensor import tensor_zp_scale_from_min_max
 from litert_quantizer.qtyping import QuantGranularity
 
-from bmpq_tf.export import graph_file
+from bmpq_tf.export import graph_file, grids
 from bmpq_tf.export.calibration import Range
 
 _BUILTIN = schema.BuiltinOperator
@@ -48,6 +48,7 @@ class _Moved:
     def __init__(self, model, subgraph, ranges: Mapping[str, Range]):
         self.model, self.subgraph, self.ranges = model, subgraph, ranges
         self.integers: dict[int, int] = {}  # the int8 tensor behind a float one
+        self.rounded: dict[int, grids.Grid] = {}  # what an int8 tensor was rounded to
         self.replaced: dict[int, int] = {}  # what a cancelled QUANTIZE would have given
 
     def add(self, operator) -> None:
@@ -61,6 +62,9 @@ class _Moved:
                 self.replaced[int(operator.outputs[0])] = source
                 return
             operator.inputs = [source]
+        elif builtin == _BUILTIN.FAKE_QUANT:
+            self._round(operator)
+            return
         elif builtin in _CARRIES and self._type(operator.inputs[0]) == graph_file.FLOAT32:
             self._carry(operator, builtin)
             return
@@ -85,12 +89,31 @@ class _Moved:
         else:
             self.subgraph.operators.append(operator)
 
+    def _round(self, operator) -> None:
+        """A rounding to a trained grid is a change of the grid; none where its operand lies on it already."""
+        data, result = int(operator.inputs[0]), int(operator.outputs[0])
+        is_border = data in list(self.subgraph.inputs) and self._type(data) == graph_file.FLOAT32
+        if data not in self.integers and not is_border:
+            self.subgraph.operators.append(operator)
+            return
+        source, grid = self.integers.get(data, data), grids.grid_of(operator)
+        wanted = [_grid(grid.entry), _grid(self.ranges[self._name(result)])]
+        if self.rounded.get(source) == grid:
+            wanted = []
+        for number, one in enumerate(wanted[:1] if grid.bits == 8 else wanted):
+            if self._type(source) != graph_file.INT8 or not _equal(self._grid_of(source), one):
+                twin = self._integer_twin(result, one, f"_{number}")
+                self._append(_BUILTIN.QUANTIZE, source, twin, _QUANTIZE)
+                source = twin
+        self.integers[result], self.rounded[source] = source, grid
+        self._append(_BUILTIN.DEQUANTIZE, source, result, _DEQUANTIZE)
+
     def _append(self, builtin: int, source: int, result: int, options) -> None:
         self.subgraph.operators.append(graph_file.new_operator(self.model, builtin, [source], [result], options))
 
-    def _integer_twin(self, index: int, grid) -> int:
+    def _integer_twin(self, index: int, grid, suffix: str = "") -> int:
         tensor = self.subgraph.tensors[index]
-        name = f"{self._name(index)}_integers"
+        name = f"{self._name(index)}_integers{suffix}"
         return graph_file.add_tensor(self.model, self.subgraph, name, tensor.shape, graph_file.INT8, signature=tensor.shapeSignature, grid=grid)
 
     def _grid_of(self, index: int):
@@ -98,7 +121,7 @@ class _Moved:
         return np.float32(parameters.scale), np.int64(parameters.zeroPoint)
 
     def _same_grid(self, one: int, other: int) -> bool:
-        return all(np.array_equal(ours, theirs) for ours, theirs in zip(self._grid_of(one), self._grid_of(other), strict=True))
+        return _equal(self._grid_of(one), self._grid_of(other))
 
     def _type(self, index: int) -> int:
         return self.subgraph.tensors[index].type
@@ -111,6 +134,10 @@ def _grid(limits: Range) -> tuple[np.ndarray, np.ndarray]:
     low, high = (np.float32([limit]) for limit in limits)
     zero_point, scale = tensor_zp_scale_from_min_max(low, high, 8, False, QuantGranularity.TENSORWISE)
     return np.float32(scale).reshape(-1), np.int64(zero_point).reshape(-1)
+
+
+def _equal(one, other) -> bool:
+    return all(np.array_equal(ours, theirs) for ours, theirs in zip(one, other, strict=True))
 
 
 def _drop_dead(model, subgraph) -> None:

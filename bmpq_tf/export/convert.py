@@ -8,8 +8,7 @@ import keras
 import tensorflow as tf
 
 from bmpq_tf import graph
-from bmpq_tf.export import graph_file
-from bmpq_tf.layers import quantized_entry_for
+from bmpq_tf.export import graph_file, origin
 
 _OUTPUT = "output_"
 
@@ -45,7 +44,7 @@ def to_float_tflite(model: keras.Model) -> bytes:
         return content if len(function.outputs) == 1 else _outputs_in_order(content)
     except Exception as error:
         raise ConversionError(
-            f"Model '{model.name}' does not convert to TFLite builtins: {first_line(error)}{_suspects(model)} "
+            f"Model '{model.name}' does not convert to TFLite builtins: {origin.refused(model, error) or first_line(error)}{_suspects(model)} "
             "Replace what has no builtin, or build it from Keras layers."
         ) from error
 
@@ -79,9 +78,7 @@ def _loops_unrolled(model: keras.Model) -> Iterator[None]:
 
 def _suspects(model: keras.Model) -> str:
     def named(layers) -> str:
-        # As the user knows them.
-        classes = {layer: entry.float_class if (entry := quantized_entry_for(layer)) else type(layer) for layer in layers}
-        return ", ".join(sorted({f"'{layer.name}' ({known.__name__})" for layer, known in classes.items()}))
+        return ", ".join(sorted({origin.described(layer) for layer in layers}))
 
     layers = graph.sublayers(model)
     custom = named(layer for layer in layers if not type(layer).__module__.startswith(("keras.", "bmpq_tf.")))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bmpq_tf.export.calibration import Exposed
+from bmpq_tf.export.exposed import Exposed
 
 _WORST = 3
 
@@ -14,7 +14,7 @@ def departures(floats: bytes, content: bytes, batch: Sequence[np.ndarray], xnnpa
 
     The measure is the root mean square of the differences relative to that of the float model's tensor; infinite for NaN.
     """
-    ours, theirs = Exposed(floats, xnnpack)(batch), Exposed(content, xnnpack)(batch)
+    ours, theirs = (Exposed(one, xnnpack)(batch)[1] for one in (floats, content))
     found = {}
     for name in [name for name in ours if name in theirs]:
         if ours[name].shape == theirs[name].shape and ours[name].dtype.kind == "f":

@@ -7,7 +7,21 @@ import keras
 import numpy as np
 
 from bmpq_tf.budget import FLOAT_BITS, Budget
-from bmpq_tf.export import calibration, containers, departure, graph_file, lowering, packing, parity, report, static, tidy
+from bmpq_tf.export import (
+    calibration,
+    containers,
+    departure,
+    graph_file,
+    grids,
+    known_ranges,
+    lowering,
+    origin,
+    packing,
+    parity,
+    report,
+    static,
+    tidy,
+)
 from bmpq_tf.export.convert import first_line, to_float_tflite
 from bmpq_tf.export.matching import KernelIntegers, channels_first, find_kernels
 from bmpq_tf.export.report import ExportReport
@@ -44,12 +58,14 @@ def export_tflite(
         path: where to write; parent folders are made.
         optimize_for: `"size"`: weights packed at 2, 4 and 8 bits, dequantized when the file is loaded; computes as Keras does.
             `"latency"`: int8 arithmetic, activations rounded to 8 bits as they come; weights in the narrowest type that is no slower
-            than int8. `"integer"`: int8 throughout, with fixed ranges of activations.
+            than int8. `"integer"`: int8 throughout, with fixed ranges of activations: the trained ones where the model rounds them.
         verify_with: inputs to compare Keras and LiteRT on: arrays, or a data set of batches. Random inputs by default.
-        calibrate_with: for `"integer"`: inputs like those that the model will meet, in the same forms; a few hundred are enough.
+        calibrate_with: for `"integer"`: inputs like those that the model will meet, in the same forms; a few hundred are enough. They set
+            the ranges that no activation quantizer sets, and may be left out where there are none.
         border: for `"integer"`: whether the file's inputs and outputs are `"float"` or `"int8"`.
         tolerance: for `"latency"` and `"integer"`: the root mean square of the differences, relative to an output's own, that is
-            close enough; 0.1 and 0.2 by default. A trained ResNet-20 stays below 0.03.
+            close enough; 0.1 and 0.2 by default, and for an integer file of activations rounded to 8, 4 or 2 bits 0.05, 0.15 and 0.4.
+            A trained ResNet-20 stays below 0.03.
         budget: what the file must meet; by default the budget of the model's last allocation, where there was one.
         overwrite: whether an existing file may be replaced.
 
@@ -65,18 +81,14 @@ def export_tflite(
         ExportError: integers or answers differ from the model's, or an operator would stay float in an integer file; nothing was written.
     """
     path = check_writable(path, overwrite)
-    if optimize_for == "integer" and activation_quantizers(model):
-        raise ValueError(
-            f"Model '{model.name}' rounds activations, and an integer-only file does not take over their ranges yet. "
-            'Received: optimize_for="integer". Take "size", or train without activation_bits.'
-        )
-    _check_options(optimize_for, calibrate_with, border, tolerance)
+    _check_options(optimize_for, calibrate_with, border, tolerance, bool(activation_quantizers(model)))
     frozen = frozen_model(model)
-    name_roundings(frozen)
+    (grids.mark if optimize_for == "integer" else name_roundings)(frozen)
     states = model_kernels(model)
     limit = Budget.parse(budget) if budget is not None else stored_budget(model)
     _check_budget(states, limit)
     file = graph_file.parse(to_float_tflite(frozen))
+    known = known_ranges.known_ranges(file, grids.place(file, frozen)) if optimize_for == "integer" else {}
     matches = find_kernels(file, [_integers(state) for state in states if state.quantizer])
     packing.unfold_columns(file, matches)
     graph_file.add_signature(file, [tensor.name for tensor in frozen.inputs], [f"output_{i}" for i in range(len(frozen.outputs))])
@@ -85,8 +97,7 @@ def export_tflite(
     file = graph_file.parse(floats)
     pairs = lowering.plan(file, matches, optimize_for)
     if optimize_for == "integer":
-        batches = parity.input_batches(model, calibrate_with, what="calibrate_with")
-        content, pairs = static.quantize(file, pairs, calibration.ranges(floats, batches), border)
+        content, pairs = static.quantize(file, pairs, _calibrated(model, floats, calibrate_with, known) | known, border)
         _check_integer(model, content, border)
     else:
         content = packing.pack(file, pairs)
@@ -143,7 +154,7 @@ def _check_budget(states: list[KernelState], budget: Budget | None) -> None:
         )
 
 
-def _check_options(optimize_for: str, calibrate_with, border: str, tolerance: float | None) -> None:
+def _check_options(optimize_for: str, calibrate_with, border: str, tolerance: float | None, rounds: bool) -> None:
     for name, value, known in (("optimize_for", optimize_for, containers.MODES), ("border", border, static.BORDERS)):
         if value not in known:
             raise ValueError(f"Unknown {name}. Received: {name}={value!r}. Known: {', '.join(known)}.")
@@ -152,13 +163,26 @@ def _check_options(optimize_for: str, calibrate_with, border: str, tolerance: fl
             f'tolerance= is a positive number and serves "latency" and "integer"; "size" computes as Keras does. '
             f"Received: tolerance={tolerance!r}, optimize_for={optimize_for!r}."
         )
-    if optimize_for == "integer" and calibrate_with is None:
+    if optimize_for == "integer" and calibrate_with is None and not rounds:
         raise ValueError(
             'optimize_for="integer" fixes the ranges of activations, and the model holds none. Received: calibrate_with=None. '
             "Give a few hundred inputs like those that it will meet."
         )
     if optimize_for != "integer" and calibrate_with is not None:
         raise ValueError(f'calibrate_with serves optimize_for="integer" only. Received: optimize_for={optimize_for!r}. Leave it out.')
+
+
+def _calibrated(model: keras.Model, floats: bytes, calibrate_with, known: dict[str, calibration.Range]) -> dict[str, calibration.Range]:
+    """Returns the ranges that data tell; without data all must be known."""
+    if calibrate_with is not None:
+        return calibration.ranges(floats, parity.input_batches(model, calibrate_with, what="calibrate_with"))
+    if missing := known_ranges.missing(graph_file.parse(floats), known):
+        listed = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+        raise ValueError(
+            f"Activation quantizers of model '{model.name}' do not set the ranges of all that is computed: {listed} need data. "
+            "Received: calibrate_with=None. Give a few hundred inputs like those that the model will meet."
+        )
+    return {}
 
 
 def _check_integer(model: keras.Model, content: bytes, border: str) -> None:
@@ -169,8 +193,8 @@ def _check_integer(model: keras.Model, content: bytes, border: str) -> None:
         raise ExportError(
             f"Inputs or outputs of model '{model.name}' would stay float: {', '.join(left)}. Take border=\"float\". Nothing was written."
         )
-    floats = static.unsupported(content)
-    if floats:
+    if found := static.unsupported(content):
+        floats = [f"{builtin} of layer {owner}" if (owner := origin.layer_of(model, name)) else f"{builtin} '{name}'" for builtin, name in found]
         listed = ", ".join(floats[:5]) + (f" and {len(floats) - 5} more" if len(floats) > 5 else "")
         raise ExportError(
             f"Model '{model.name}' cannot be an integer-only file: {listed} would compute with floats, because no integer kernel is known for "

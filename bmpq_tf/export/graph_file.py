@@ -115,6 +115,11 @@ def quantization(scales: np.ndarray, zero_points: np.ndarray, axis: int = 0):
     return parameters
 
 
+def scale_count(tensor) -> int:
+    """Returns how many scales a tensor has; 0 where it is not quantized."""
+    return 0 if tensor.quantization is None or tensor.quantization.scale is None else len(tensor.quantization.scale)
+
+
 def new_operator(model, builtin: int, inputs: list[int], outputs: list[int], options: tuple[str, dict]):
     """Returns an operator that is in no subgraph yet; see `Builder.operator`."""
     operator = schema.OperatorT()

@@ -144,7 +144,7 @@ def _inspect(model, size: int) -> Inspection:
         bytes=size,
         weights=tuple(weights.values()),
         operators=dict(sorted(operators.items())),
-        scales=sum(_scales(tensor) for subgraph in model.subgraphs for tensor in subgraph.tensors),
+        scales=sum(graph_file.scale_count(tensor) for subgraph in model.subgraphs for tensor in subgraph.tensors),
         other_constant_bytes=sum(bytes_ for number, bytes_ in sizes.items() if number in used and number not in weights),
         orphaned_bytes=sum(bytes_ for number, bytes_ in sizes.items() if number not in used),
         custom_operators=tuple(sorted(custom)),
@@ -169,7 +169,7 @@ def _is_kernel(model, tensor) -> bool:
 
 def _weights(model, tensor, operator: str, dequantized: bool) -> Weights:
     values = graph_file.constant(model, tensor)
-    count = _scales(tensor)
+    count = graph_file.scale_count(tensor)
     scales = tensor.quantization.scale if count else ()
     return Weights(
         name=graph_file.tensor_name(tensor),
@@ -183,10 +183,6 @@ def _weights(model, tensor, operator: str, dequantized: bool) -> Weights:
         largest_scale=float(max(scales)) if count else None,
         bytes=len(model.buffers[tensor.buffer].data),
     )
-
-
-def _scales(tensor) -> int:
-    return 0 if tensor.quantization is None or tensor.quantization.scale is None else len(tensor.quantization.scale)
 
 
 def used_bits(integers: np.ndarray) -> int:

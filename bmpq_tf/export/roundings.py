@@ -6,7 +6,7 @@ only where, its own value lies at the edge. What then still differs is an error.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import keras
@@ -14,7 +14,6 @@ import numpy as np
 import tensorflow as tf
 
 from bmpq_tf.arithmetic.activations import steps
-from bmpq_tf.export import graph_file
 from bmpq_tf.layers import ActivationQuantizer
 
 _NAME = "bmpq_rounding_{}_{}"
@@ -44,13 +43,10 @@ class _Named:
         return rounded
 
 
-def expose(content: bytes) -> tuple[bytes, list[Use]]:
-    """Returns the file with its roundings as further outputs, and which they are."""
-    model = graph_file.parse(content)
-    subgraph = model.subgraphs[0]
-    found = {index: match for index, tensor in enumerate(subgraph.tensors) if (match := _PATTERN.search(graph_file.tensor_name(tensor)))}
-    subgraph.outputs = [*(int(index) for index in subgraph.outputs), *found]
-    return graph_file.serialised(model), [(int(match[1]), int(match[2])) for match in found.values()]
+def use_of(name: str) -> Use | None:
+    """Returns which rounding a tensor of a converted file is, or `None`."""
+    match = _PATTERN.search(name)
+    return (int(match[1]), int(match[2])) if match else None
 
 
 class Following:
@@ -70,9 +66,8 @@ class Following:
         self.ties = 0
 
     @contextmanager
-    def taking(self, uses: Sequence[Use], integers: Sequence[np.ndarray]) -> Iterator[None]:
+    def taking(self, given: Mapping[Use, np.ndarray]) -> Iterator[None]:
         """While it lasts, the model's calls take these integers, one call of the model's."""
-        given = dict(zip(uses, integers, strict=True))
         for number, quantizer in enumerate(self._quantizers):
             quantizer.rounding = self._rounding(number, given, self._tolerance * steps(quantizer.bits))
         try:
@@ -81,12 +76,15 @@ class Following:
             for quantizer in self._quantizers:
                 quantizer.rounding = tf.round
 
-    def _rounding(self, number: int, given: dict[Use, np.ndarray], tolerance: float):
+    def _rounding(self, number: int, given: Mapping[Use, np.ndarray], tolerance: float):
         calls = iter(range(len(given)))
 
         def rounding(values):
             ours = tf.round(values)
             theirs = given.get((number, next(calls, -1)))
+            if theirs is None:
+                # The converter makes one rounding of equal ones, under one of their names.
+                theirs = next((other for other in given.values() if _is_rounding_of(values, other, tolerance)), None)
             if theirs is None or theirs.size != np.prod(values.shape):
                 return ours
             theirs = tf.reshape(tf.constant(theirs, tf.float32), values.shape)
@@ -95,3 +93,9 @@ class Following:
             return tf.where(at_edge, theirs, ours)
 
         return rounding
+
+
+def _is_rounding_of(values, integers: np.ndarray, tolerance: float) -> bool:
+    """Whether integers are what values round to, whichever way those at an edge go."""
+    same_size = integers.size == np.prod(values.shape)
+    return same_size and bool(np.all(np.abs(np.reshape(values, -1) - np.reshape(integers, -1)) <= 0.5 + tolerance))

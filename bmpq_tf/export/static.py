@@ -44,8 +44,8 @@ def quantize(model, kernels: Sequence[tuple[Match, packing.StoredKernel]], range
     return carry.carried(bytes(ModelModifier(model).modify_model(instructions, enable_progress_bar=False)), ranges), placed
 
 
-def unsupported(content: bytes) -> list[str]:
-    """Returns the operators that are not integer-only, by name and output; conversions at the model's border are none.
+def unsupported(content: bytes) -> list[tuple[str, str]]:
+    """Returns the names of the operators that are not integer-only and of their results; conversions at the model's border are none.
 
     Also those of integers that answer wrongly: `BATCH_MATMUL` with more than one scale.
     """
@@ -57,15 +57,10 @@ def unsupported(content: bytes) -> list[str]:
             tensors = [int(index) for index in [*operator.inputs, *operator.outputs] if index >= 0]
             floats = {index for index in tensors if subgraph.tensors[index].type == graph_file.FLOAT32}
             builtin = graph_file.builtin_of(model, operator)
-            by_channel = builtin == _BUILTIN.BATCH_MATMUL and any(_scales(subgraph.tensors[index]) > 1 for index in tensors)
+            by_channel = builtin == _BUILTIN.BATCH_MATMUL and any(graph_file.scale_count(subgraph.tensors[index]) > 1 for index in tensors)
             if by_channel or (floats and not (builtin in _BORDER and floats <= ends)):
-                name = graph_file.tensor_name(subgraph.tensors[operator.outputs[0]]).split(";")[0]
-                found.append(f"{schema_name(builtin)} '{name}'")
+                found.append((schema_name(builtin), graph_file.tensor_name(subgraph.tensors[operator.outputs[0]])))
     return found
-
-
-def _scales(tensor) -> int:
-    return 0 if tensor.quantization is None or tensor.quantization.scale is None else len(tensor.quantization.scale)
 
 
 def _generated(model, ranges: Mapping[str, Range], border: str) -> dict[str, qtyping.TensorTransformationParams]:

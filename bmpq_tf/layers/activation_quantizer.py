@@ -1,5 +1,7 @@
 """The state of one activation quantizer: its clip, its zero point, and whether it has seen a batch."""
 
+from collections.abc import Callable
+
 import keras
 import tensorflow as tf
 
@@ -26,6 +28,7 @@ class ActivationQuantizer(keras.layers.Layer):
         clip_base, zero_point, observed: scalar variables that the first training batch sets.
         log_clip: scalar variable, trained.
         rounding: what rounds, `tf.round`; the export's comparison replaces it for a while.
+        stand_in: what a conversion has in the place of the whole quantizer, or `None`.
 
     Raises:
         ValueError: the width is not 8, 4 or 2.
@@ -39,6 +42,7 @@ class ActivationQuantizer(keras.layers.Layer):
         self.signed = signed
         self.limit = limit
         self.rounding = tf.round
+        self.stand_in: Callable[[tf.Tensor], tf.Tensor] | None = None
         self._fixed: tuple[tf.Tensor, tf.Tensor] | None = None
 
     def build(self, input_shape=None):
@@ -56,6 +60,8 @@ class ActivationQuantizer(keras.layers.Layer):
     def call(self, values, training=None):
         """Returns the values on the grid, in their own dtype; the first training batch sets the range."""
         exact = tf.cast(values, tf.float32)
+        if self.stand_in is not None:
+            return tf.cast(self.stand_in(exact), values.dtype)
         if self._fixed:
             return tf.cast(activations.fake_quantize(exact, *self._fixed, self.bits, self.rounding), values.dtype)
         base, zero_point, observed = self._range(exact)

@@ -94,12 +94,12 @@ def examples(model, count):
     ]
 
 
-def trained(build):
+def trained(build, **more):
     """A quantized model at widths 2, 4, 8 in turn, after a few steps whose statistics its BatchNorms keep."""
     keras.utils.set_random_seed(3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", bmpq_tf.SkippedLayersWarning)
-        model = bmpq_tf.quantize_model(build(), (2, 4, 8))
+        model = bmpq_tf.quantize_model(build(), (2, 4, 8), **more)
     for number, state in enumerate(state for state in model_kernels(model) if state.is_open):
         state.quantizer.set_width((8, 4, 2, 4)[number % 4], state.variable)
     for layer in model._flatten_layers():
@@ -146,3 +146,16 @@ def test_a_real_architecture_in_every_kind_of_file(name, tmp_path):
         if mode == "size":
             assert all(layer.stored_bits == layer.bits for layer in quantized)
             assert report.parity.agreement == 1.0
+
+
+@pytest.mark.slow
+def test_mobilenet_with_rounded_activations_in_integers(tmp_path):
+    model, inputs = trained(ZOO["MobileNetV2"], activation_bits=8)
+    path = tmp_path / "model.tflite"
+    report = bmpq_tf.export_tflite(model, path, optimize_for="integer", calibrate_with=inputs)
+    assert report.parity.rounded == 8
+    found = inspect_file(path)
+    assert set(found.operators) <= {"ADD", "CONV_2D", "DEPTHWISE_CONV_2D", "DEQUANTIZE", "FULLY_CONNECTED", "MEAN", "PAD", "QUANTIZE"}
+    # The border's: what computes a tensor rounds it as its quantizer does.
+    assert found.operators["DEQUANTIZE"] == 1
+    assert found.bytes <= found.size_bound

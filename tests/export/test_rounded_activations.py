@@ -6,7 +6,8 @@ import pytest
 from conftest import compiled, sequence_model, small_data, small_model
 
 from bmpq_tf import ExportError, export_tflite, quantize_model
-from bmpq_tf.export import graph_file, packing, parity
+from bmpq_tf.export import graph_file, packing, parity, roundings
+from bmpq_tf.export.exposed import Exposed
 from bmpq_tf.layers import ActivationQuantizer
 
 IMAGES, LABELS = small_data()
@@ -35,23 +36,26 @@ def test_the_file_rounds_as_keras_does(bits, tmp_path):
     assert not any("Flex" in str(code.customCode) for code in file.operatorCodes)
 
 
-def at_the_edges():
+def at_the_edges(twice=False):
     """A model most of whose values lie on edges between two steps, as exactly as float32 can have it."""
     inputs = keras.Input((64,))
     x = keras.layers.Dense(64, use_bias=False, name="spread")(inputs)
-    x = keras.layers.ReLU(name="relu")(keras.layers.BatchNormalization(name="bn")(x))
+    x = keras.layers.BatchNormalization(name="bn")(x)
+    one, other = keras.layers.ReLU(name="relu")(x), keras.layers.ReLU(name="other")(x)
+    x = keras.layers.Concatenate()([one, other]) if twice else one
     model = quantize_model(keras.Model(inputs, keras.layers.Dense(4, name="head")(x)), (8,), activation_bits=8)
     generator = np.random.default_rng(0)
     data = generator.standard_normal((64, 64)).astype("float32")
     model(data, training=True)
-    norm, quantizer = model.get_layer("bn"), model.get_layer("relu").activation_quantizer
+    norm = model.get_layer("bn")
     norm.moving_variance.assign(generator.uniform(0.5, 2, 64).astype("float32"))
     # The input's own integers, spread by powers of two, fall on multiples of half a step.
     spread = model.get_layer("spread")
     spread._kernel.assign(np.eye(64, dtype="float32"))
     spread.kernel_quantizer.initialise_scale(spread._kernel)
     step_in = float(spread.input_quantizer.clip()) / 255
-    quantizer.clip_base.assign(1.0)
+    for name in ("relu", "other") if twice else ("relu",):
+        model.get_layer(name).activation_quantizer.clip_base.assign(1.0)
     norm.gamma.assign(np.sqrt(norm.moving_variance.numpy() + norm.epsilon) / 255 / 2 / step_in / np.diag(spread.kernel))
     norm.moving_mean.assign(np.zeros(64, "float32"))
     return model, data
@@ -82,6 +86,14 @@ def test_ties_are_told_and_followed_and_nothing_else_passes(tmp_path, monkeypatc
     assert not (tmp_path / "other.tflite").exists()
 
 
+def test_equal_roundings_that_the_converter_makes_one_are_followed_both(tmp_path):
+    model, data = at_the_edges(twice=True)
+    report = export_tflite(model, tmp_path / "model.tflite", verify_with=data)
+    assert report.parity.max_abs_diff > report.parity.tolerance >= report.parity.unexplained_diff
+    _, tensors = Exposed((tmp_path / "model.tflite").read_bytes())([data])
+    assert sum(roundings.use_of(name) is not None for name in tensors) == len(parity.activation_quantizers(model)) - 1
+
+
 def test_a_shared_relu_and_a_nested_model_round_at_every_use(tmp_path):
     relu = keras.layers.ReLU(name="shared_relu")
     inner_input = keras.Input((6,))
@@ -93,7 +105,8 @@ def test_a_shared_relu_and_a_nested_model_round_at_every_use(tmp_path):
     model(data, training=True)
     report = export_tflite(model, tmp_path / "model.tflite", verify_with=data)
     assert report.parity.unexplained_diff <= report.parity.tolerance
-    _, uses = parity.expose((tmp_path / "model.tflite").read_bytes())
+    _, tensors = Exposed((tmp_path / "model.tflite").read_bytes())([data])
+    uses = [use for name in tensors if (use := roundings.use_of(name))]
     assert len(uses) == len(set(uses)) == 7
 
 
