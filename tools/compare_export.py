@@ -125,7 +125,7 @@ def _momentary(name: str, budget: str) -> keras.Model:
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(1e-3), loss, jit_compile=False)
     images, labels = _random(model.input_shape[1:], 64)
-    model.fit(images, labels, batch_size=16, epochs=5, callbacks=[bmpq_tf.BMPQCallback(budget, settle_epochs=2)], verbose=0)
+    model.fit(images, labels, batch_size=16, epochs=5, callbacks=[bmpq_tf.BMPQCallback(budget, settle_epochs=2, verbose=0)], verbose=0)
     return model
 
 
