@@ -132,10 +132,15 @@ def quantize_model(
     return quantized
 
 
-def dequantize_model(model: keras.Model) -> keras.Model:
+def dequantize_model(model: keras.Model, *, on_grid: bool = True) -> keras.Model:
     """Returns a copy of plain Keras layers whose kernels lie on the quantized model's grid; it needs no bmpq_tf to load.
 
     Activations are float in it: no Keras layer rounds them, so where the model does, the copy answers a little differently.
+
+    Args:
+        model: from `quantize_model`, or built from quantized layers.
+        on_grid: `False` copies the latent float kernels that training moved, unrounded, for another quantizer to round in its own way.
+            The model was not trained to answer with those.
 
     Raises:
         TypeError, ValueError: as `quantize_model`; also a model without quantized layers.
@@ -149,7 +154,7 @@ def dequantize_model(model: keras.Model) -> keras.Model:
         entry = quantized_entry_for(layer)
         return None if entry is None else entry.float_class.from_config({key: value for key, value in config.items() if key != "quantizer"})
 
-    return _clone(model, twin)
+    return _clone(model, twin, on_grid)
 
 
 def frozen_model(model: keras.Model) -> keras.Model:
@@ -176,8 +181,11 @@ def _quantizer_argument(layer: Layer, configs: dict[int, QuantizerConfig]) -> di
     return {"sublayers": {part.name: _quantizer_argument(part, configs) for part in layer._layers if entry_for(part)}}
 
 
-def _clone(model: keras.Model, twin: Callable[[Layer, dict], Layer | None]) -> keras.Model:
-    """Clones a model and copies the weights. `twin` makes a layer's copy from its config, or returns `None` for a copy of its class."""
+def _clone(model: keras.Model, twin: Callable[[Layer, dict], Layer | None], on_grid: bool = True) -> keras.Model:
+    """Clones a model and copies the weights. `twin` makes a layer's copy from its config, or returns `None` for a copy of its class.
+
+    Where a quantized layer's copy is a float one, it has the kernel as it reads, or, not `on_grid`, the latent one.
+    """
     pairs: list[tuple[Layer, Layer]] = []
 
     def rebuilt(layer: Layer) -> Layer:
@@ -201,7 +209,7 @@ def _clone(model: keras.Model, twin: Callable[[Layer, dict], Layer | None]) -> k
     copy = keras.models.clone_model(model, clone_function=replace, recursive=True)
     parts = [pair for layer, clone in pairs for pair in zip(_parts(layer), _parts(clone), strict=True)]
     for part, clone in parts:
-        _copy_weights(part, clone)
+        _copy_weights(part, clone, on_grid)
     _tie(parts)
     return copy
 
@@ -217,7 +225,7 @@ def _own_variables(layer: Layer) -> list[keras.Variable]:
     return sorted([*layer._trainable_variables, *layer._non_trainable_variables], key=lambda variable: attributes.get(id(variable), "~"))
 
 
-def _copy_weights(source: Layer, target: Layer) -> None:
+def _copy_weights(source: Layer, target: Layer, on_grid: bool) -> None:
     """Copies a layer's own weights, without those of the layers inside."""
     values, variables = _own_variables(source), _own_variables(target)
     if len(values) != len(variables):
@@ -235,7 +243,7 @@ def _copy_weights(source: Layer, target: Layer) -> None:
             for value, variable in zip(mine.weights, theirs.weights, strict=True):
                 variable.assign(value)
         return
-    if isinstance(source, QuantizedLayer):
+    if on_grid and isinstance(source, QuantizedLayer):
         # What reads as `kernel` is on the grid; the variable behind it is the latent float weight.
         for (kernel, quantizer), name in zip(source.kernels(), source.kernel_channel_axes, strict=True):
             getattr(target, name).assign(quantizer.call(kernel.value))

@@ -201,6 +201,12 @@ def test_dequantize_gives_plain_keras_layers_on_the_grid(tmp_path):
     assert len(np.unique(np.asarray(plain.get_layer("hidden").kernel)[:, 0])) <= 4
     plain.save(tmp_path / "plain.keras")
     assert b"bmpq" not in (tmp_path / "plain.keras").read_bytes()
+    latent = dequantize_model(model, on_grid=False)
+    assert not quantized_layers(latent)
+    for state in model_kernels(model):
+        _, attribute = state.kernel.path.rsplit("/", 1)
+        np.testing.assert_array_equal(getattr(latent.get_layer(state.layer.name), attribute).numpy(), state.variable.numpy())
+    assert len(np.unique(latent.get_layer("hidden").kernel)) > 4
 
 
 def test_a_subclassed_model_is_told_to_use_the_layers():

@@ -5,6 +5,8 @@ import pathlib
 import subprocess
 import sys
 
+import keras
+import numpy as np
 import pytest
 
 pytest.importorskip("sklearn")
@@ -56,6 +58,28 @@ def test_export_and_evaluate_take_the_saved_model(run, tmp_path):
     accuracy = json.loads((folder / "report.json").read_text())["accuracy"]["tflite"]
     assert f"accuracy in LiteRT {accuracy:.2%} on 360 images" in said
     assert "top-1 equal" in said
+
+
+@pytest.mark.slow
+def test_export_takes_inputs_of_ones_own_and_a_tolerance(run, tmp_path):
+    folder, _ = run
+    images = np.random.default_rng(0).standard_normal((40, 8, 8, 1)).astype("float32")
+    np.save(tmp_path / "one.npy", images)
+    np.savez(tmp_path / "named.npz", **{keras.models.load_model(folder / "model.keras").inputs[0].name: images})
+    np.savez(tmp_path / "other.npz", other=images)
+    inputs = [f"--calibrate_with={tmp_path / 'named.npz'}", f"--verify_with={tmp_path / 'one.npy'}"]
+    said = tool("export", folder / "model.keras", tmp_path / "a.tflite", "--optimize_for=integer", "--tolerance=0.5", "--border=int8", *inputs)
+    assert "of 40 images" in said
+    for arguments, message in (
+        (["--optimize_for=latency", "--tolerance=1e-6", *inputs[1:]], "more than the 1e-06 that"),
+        (["--optimize_for=integer", f"--calibrate_with={tmp_path / 'other.npz'}"], "Arrays of these inputs are missing"),
+        (["--tolerance=0.5"], 'tolerance= is a positive number and serves "latency" and "integer"'),
+        ([f"--verify_with={tmp_path / 'none.npy'}"], "No such file of inputs"),
+    ):
+        said = tool("export", folder / "model.keras", tmp_path / "b.tflite", *arguments, ok=False)
+        assert message in said
+        assert "Traceback" not in said
+    assert not (tmp_path / "b.tflite").exists()
 
 
 def test_bad_input_is_answered_in_a_line(run, tmp_path):

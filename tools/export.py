@@ -1,7 +1,8 @@
 """Exports a quantized .keras model as a packed .tflite file, checked against LiteRT before it is written.
 
-Example:
+Examples:
   python tools/export.py runs/demo/model.keras phone.tflite --dataset=digits
+  python tools/export.py mine.keras npu.tflite --optimize_for=integer --calibrate_with=train.npy --verify_with=test.npy
 """
 
 import os
@@ -12,6 +13,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # isort: split
 
 import keras
+import numpy as np
 from absl import flags
 
 import bmpq_tf
@@ -22,8 +24,11 @@ from bmpq_tf.export.static import BORDERS
 
 flags.DEFINE_enum("optimize_for", "size", MODES, "The smallest file, the fastest, or integers only (which is calibrated on the data set).")
 flags.DEFINE_enum("border", "float", BORDERS, "What an integer file takes and gives.")
-flags.DEFINE_string("dataset", None, "Verify on this data set's test images; on random inputs if not given.")
+flags.DEFINE_string("dataset", None, "Verify on this data set's test images, calibrate on its training images; verify on random inputs if not given.")
 flags.DEFINE_string("data_dir", None, "Where tfds keeps the data sets.")
+flags.DEFINE_string("verify_with", None, "Verify on these inputs instead: an .npy file, or an .npz with one array for each input, by its name.")
+flags.DEFINE_string("calibrate_with", None, "Calibrate an integer file on these inputs instead: .npy or .npz likewise.")
+flags.DEFINE_float("tolerance", None, "For latency and integer: the difference that is close enough, as a share of the outputs' root mean square.")
 flags.DEFINE_string("budget", None, "Refuse a model that takes more; by default the budget it was trained for.")
 flags.DEFINE_bool("overwrite", False, "Replace an existing file.")
 
@@ -44,6 +49,10 @@ def main(arguments: list[str]) -> None:
         images = normalised_test_images(dataset)
         if given.optimize_for == "integer":
             calibration = normalised_training_images(dataset, CALIBRATED_ON)
+    if given.verify_with:
+        images = _arrays(given.verify_with, model, "--verify_with")
+    if given.calibrate_with:
+        calibration = _arrays(given.calibrate_with, model, "--calibrate_with")
     report = bmpq_tf.export_tflite(
         model,
         arguments[2],
@@ -51,6 +60,7 @@ def main(arguments: list[str]) -> None:
         verify_with=images,
         calibrate_with=calibration,
         border=given.border,
+        tolerance=given.tolerance,
         budget=given.budget,
         overwrite=given.overwrite,
     )
@@ -64,6 +74,21 @@ def main(arguments: list[str]) -> None:
     for layer in report.layers:
         if layer.note:
             print(f"  {layer.name}: {layer.bits} bits stored in {layer.stored_bits}, {layer.note}")
+
+
+def _arrays(path: str, model: keras.Model, flag: str) -> list[np.ndarray]:
+    """The model's inputs from a file, in the model's order."""
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"No such file of inputs. Received: {flag}={path}.")
+    loaded = np.load(path, allow_pickle=False)
+    if isinstance(loaded, np.ndarray):
+        return [loaded]
+    with loaded:
+        names = [tensor.name for tensor in model.inputs]
+        missing = [name for name in names if name not in loaded]
+        if missing:
+            raise ValueError(f"Arrays of these inputs are missing: {', '.join(missing)}. Received: {flag}={path} with {', '.join(loaded) or 'none'}.")
+        return [loaded[name] for name in names]
 
 
 def run() -> None:

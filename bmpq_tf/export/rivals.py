@@ -1,4 +1,4 @@
-"""What a user would take instead: post-training quantization of the same weights."""
+"""What a user would take instead: post-training quantization of the same float weights; and how it and our files are judged."""
 
 import contextlib
 import io
@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
@@ -17,7 +17,14 @@ import tensorflow as tf
 from litert_quantizer import quantizer, recipe
 
 from bmpq_tf import graph
+from bmpq_tf.export.containers import MODES
 from bmpq_tf.export.convert import to_float_tflite
+from bmpq_tf.export.exporter import ExportError, export_tflite
+from bmpq_tf.export.report import zipped_size
+from bmpq_tf.export.runtime import TFLiteModel
+
+BASE = "litert-quantizer, dynamic int8"
+_AT_ONCE = 50
 
 # Runs in a process of its own that has nothing but LiteRT; prints the growth of its peak memory in kilobytes.
 _MEMORY = """
@@ -44,16 +51,92 @@ def rivals(plain: keras.Model, examples: Sequence[np.ndarray]) -> dict[str, byte
     """Returns files by name: float32, litert-quantizer's dynamic int8 and int4, and the TFLite converter's static int8.
 
     Args:
-        plain: a model of plain Keras layers.
+        plain: a float model of plain Keras layers.
         examples: of its inputs, to calibrate with.
     """
     floats = to_float_tflite(plain)
     return {
         "float32": floats,
-        "litert-quantizer, dynamic int8": litert_quantizer_file(floats, recipe.dynamic_wi8_afp32()),
+        BASE: litert_quantizer_file(floats, recipe.dynamic_wi8_afp32()),
         "litert-quantizer, dynamic int4": litert_quantizer_file(floats, recipe.dynamic_wi4_afp32()),
         "TFLite converter, static int8": converter_file(plain, examples),
     }
+
+
+def our_files(model: keras.Model, images: np.ndarray, calibration: np.ndarray) -> tuple[dict[str, bytes], dict[str, str]]:
+    """Returns our file of every kind by name, and for a kind that this model has no file of, why.
+
+    Args:
+        model: a quantized model of one input.
+        images: to verify on.
+        calibration: images for `"integer"`.
+    """
+    files, problems = {}, {}
+    with tempfile.TemporaryDirectory() as folder:
+        for mode in MODES:
+            path = pathlib.Path(folder) / f"{mode}.tflite"
+            try:
+                export_tflite(model, path, optimize_for=mode, verify_with=images, calibrate_with=calibration if mode == "integer" else None)
+                files[f'bmpq_tf, "{mode}"'] = path.read_bytes()
+            except ExportError as error:
+                problems[f'bmpq_tf, "{mode}"'] = str(error)
+    return files, problems
+
+
+def float_twin(path: str | os.PathLike, model: keras.Model) -> keras.Model:
+    """Loads the float model that a quantized one is compared with.
+
+    Raises:
+        ValueError: it is quantized itself, or takes or gives something else than `model`.
+    """
+    plain = keras.models.load_model(path)
+    if graph.quantized_layers(plain):
+        raise ValueError(f"The float model is quantized. Received: '{path}'. Give the float.keras that tools/train.py --with_float writes.")
+    shapes, wanted = ([tuple(tensor.shape) for tensor in [*one.inputs, *one.outputs]] for one in (plain, model))
+    if shapes != wanted:
+        raise ValueError(f"The float model takes or gives other shapes than the quantized one. Received: '{path}' with {shapes}; wanted {wanted}.")
+    return plain
+
+
+def answers(content: bytes, images: np.ndarray) -> np.ndarray:
+    """Returns a file's first output for images, one at a time where the file takes no more."""
+    runtime = TFLiteModel(content)
+    step = _AT_ONCE if runtime.inputs[0]["shape_signature"][0] == -1 else 1
+    return np.concatenate([runtime([images[start : start + step]])[0] for start in range(0, len(images), step)])
+
+
+def keras_outputs(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    """Returns a Keras model's first output for images."""
+    parts = [model(images[start : start + _AT_ONCE], training=False) for start in range(0, len(images), _AT_ONCE)]
+    return np.concatenate([np.asarray(keras.tree.flatten(part)[0], np.float32) for part in parts])
+
+
+def judged(outputs: np.ndarray, expected: np.ndarray, labels: np.ndarray | None) -> dict[str, float]:
+    """Returns the share of examples whose top-1 is that of the float model's outputs `expected`, and is the label, where there are labels."""
+    top = outputs.argmax(-1)
+    return {"agreement": float(np.mean(top == expected.argmax(-1)))} | ({} if labels is None else {"accuracy": float(np.mean(top == labels))})
+
+
+def figures(files: Mapping[str, bytes], plain: keras.Model, model: keras.Model, images: np.ndarray, labels: np.ndarray | None) -> dict[str, dict]:
+    """Returns sizes in bytes, growth of memory in kilobytes and quality of each file by name.
+
+    `agreement` and `accuracy` are shares (`judged`); `rms` is the root mean square of the differences from the outputs of the Keras
+    model that the file was made of (`model` for ours, `plain` for the others), relative to theirs; `size` is relative to `BASE`.
+    """
+    expected, quantized = keras_outputs(plain, images), keras_outputs(model, images)
+    told = {}
+    for name, content in files.items():
+        received, source = answers(content, images), quantized if name.startswith("bmpq_tf") else expected
+        told[name] = {
+            "bytes": len(content),
+            "size": len(content) / len(files[BASE]),
+            "zipped_bytes": zipped_size(content),
+            "peak_kb": peak_memory(content),
+            "rms": float(np.sqrt(np.mean(np.square(source - received)) / np.mean(np.square(source)))),
+            **judged(received, expected, labels),
+        }
+    told["Keras, float"], told["Keras, quantized"] = judged(expected, expected, labels), judged(quantized, expected, labels)
+    return told
 
 
 def peak_memory(content: bytes) -> int:

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 from litert_quantizer import recipe
+from size_bound import size_bound
 
 import bmpq_tf
 from bmpq_tf.export import parity, rivals
@@ -20,6 +21,15 @@ def application(name, size, **more):
         return getattr(keras.applications, name)(input_shape=(size, size, 3), weights=None, classes=10, classifier_activation=None, **more)
 
     return build
+
+
+def resnet50():
+    """Blocks that start near the identity, as they are trained: with a gamma of 1 the float network itself makes 8 % of 0.1 % of noise."""
+    model = application("ResNet50", 64)()
+    for layer in model.layers:
+        if layer.name.endswith("_3_bn"):
+            layer.gamma.assign(np.full(layer.gamma.shape, 0.2, "float32"))
+    return model
 
 
 def text_classifier():
@@ -71,7 +81,7 @@ ZOO = {
     "MobileNetV2": application("MobileNetV2", 64),
     "MobileNetV3Small": application("MobileNetV3Small", 64, include_preprocessing=False),
     "EfficientNetV2B0": application("EfficientNetV2B0", 64, include_preprocessing=False),
-    "ResNet50": application("ResNet50", 64),
+    "ResNet50": resnet50,
     "DenseNet121": application("DenseNet121", 64),
     "VGG16": application("VGG16", 32),
     "Xception": application("Xception", 71),
@@ -119,8 +129,8 @@ def trained(build, **more):
 @pytest.mark.parametrize("name", ZOO)
 def test_a_real_architecture_in_every_kind_of_file(name, tmp_path):
     model, inputs = trained(ZOO[name])
-    # Such a network amplifies the rounding of its activations (ResNet50 by 0.4 to 0.8 of its outputs), so other quantizers' files of the
-    # same weights, dynamic and static, say how much of a difference is rounding.
+    # A deep network that has learned nothing amplifies the rounding of its activations, so other quantizers' files of the same weights,
+    # dynamic and static, say how much of a difference is rounding.
     plain = bmpq_tf.dequantize_model(model)
     dynamic = rivals.litert_quantizer_file(rivals.to_float_tflite(plain), recipe.dynamic_wi8_afp32())
     static = rivals.converter_file(plain, inputs if isinstance(inputs, list) else [inputs], batch=None)
@@ -137,7 +147,7 @@ def test_a_real_architecture_in_every_kind_of_file(name, tmp_path):
         }[mode]
         report = bmpq_tf.export_tflite(model, path, optimize_for=mode, **more)
         found = inspect_file(path)
-        assert found.bytes <= found.size_bound
+        assert found.bytes <= size_bound(model, report)
         assert found.orphaned_bytes == 0
         assert found.custom_operators == ()
         quantized = [layer for layer in report.layers if layer.bits < 32]

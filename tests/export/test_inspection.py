@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import small_data, small_model
+from size_bound import size_bound
 from test_export_tflite import with_widths
 
 from bmpq_tf import export_tflite
@@ -83,6 +84,20 @@ def test_a_large_file_is_read_too(tmp_path):
     model = with_widths(keras.Model(inputs, keras.layers.Dense(600, name="dense")(inputs)), [8])
     report = export_tflite(model, tmp_path / "model.tflite")
     assert inspect_file(tmp_path / "model.tflite").weights[0].bytes == report.packed_weight_bytes == 360_000
+
+
+def test_a_float_copy_of_a_packed_weight_breaks_the_bound(tmp_path):
+    inputs = keras.Input((300,))
+    model = with_widths(keras.Model(inputs, keras.layers.Dense(300, name="dense")(inputs)), [4])
+    report = export_tflite(model, tmp_path / "model.tflite")
+    bound = size_bound(model, report)
+    assert 0.7 * bound < report.tflite_bytes <= bound
+    file = graph_file.parse((tmp_path / "model.tflite").read_bytes())
+    graph_file.add_tensor(file, file.subgraphs[0], "left", (300, 300), graph_file.FLOAT32, np.ones((300, 300), np.float32))
+    content = graph_file.serialised(file)
+    assert len(content) > bound
+    # The file alone takes the copy for a constant that it needs.
+    assert inspect_content(content).size_bound > len(content)
 
 
 @pytest.mark.parametrize(("values", "bits"), [([0, 0], 1), ([0, -1], 1), ([1, 0], 2), ([-2, 1], 2), ([-8, 0], 4), ([0, 8], 5), ([-127], 8)])

@@ -8,7 +8,9 @@ import sys
 import keras
 import numpy as np
 import pytest
+from conftest import small_model
 
+from bmpq_tf import dequantize_model, quantize_model
 from bmpq_tf.export import rivals
 from bmpq_tf.export.inspection import inspect_content
 from bmpq_tf.export.runtime import TFLiteModel
@@ -31,6 +33,51 @@ def test_the_rivals_are_what_they_are_called():
     kinds = dict(zip(stored, ("float32", "int8", "int4", "int8"), strict=True))
     for name, kind in kinds.items():
         assert stored[name] == {("CONV_2D", kind, False), ("FULLY_CONNECTED", kind, False)}
+
+
+def test_everybody_is_judged_beside_the_float_model_and_the_file_beside_what_it_is_of(monkeypatch):
+    monkeypatch.setattr(rivals, "peak_memory", lambda content: 0)
+    plain = small_model()
+    model = quantize_model(plain, (2,), pin=None)
+    images = np.random.default_rng(0).standard_normal((60, 6, 6, 2)).astype("float32")
+    expected, quantized = plain(images).numpy(), model(images).numpy()
+    labels = expected.argmax(-1)
+    apart = np.mean(quantized.argmax(-1) == labels)
+    assert 0 < apart < 1
+    files = {rivals.BASE: rivals.to_float_tflite(plain), 'bmpq_tf, "size"': rivals.to_float_tflite(dequantize_model(model))}
+    told = rivals.figures(files, plain, model, images, labels)
+    assert [(row["agreement"], row["accuracy"]) for row in told.values()] == [(1, 1), (apart, apart), (1, 1), (apart, apart)]
+    assert all(told[name]["rms"] < 1e-5 for name in files)
+    assert "accuracy" not in rivals.judged(quantized, expected, None)
+
+
+def test_a_float_model_that_is_no_twin_is_refused(tmp_path):
+    plain = small_model()
+    model = quantize_model(plain, (2,))
+    for other, message in ((model, "is quantized"), (keras.Sequential([keras.Input((6, 6, 2)), keras.layers.Flatten()]), "other shapes")):
+        other.save(tmp_path / "float.keras")
+        with pytest.raises(ValueError, match=rf"{message}.*Received: .*float.keras"):
+            rivals.float_twin(tmp_path / "float.keras", model)
+
+
+@pytest.mark.slow
+def test_the_tool_compares_a_trained_model_with_its_float_twin(tmp_path):
+    for tool, *arguments in (
+        ("train.py", "--width=0.25", "--epochs=4", "--with_float", "--verbose=0", f"--out_dir={tmp_path}"),
+        ("compare_export.py", f"--keras={tmp_path}/model.keras", f"--float_keras={tmp_path}/float.keras", "--dataset=digits", "--rounds=3", "--json"),
+    ):
+        done = subprocess.run([sys.executable, str(TOOL.parent / tool), *arguments], capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stderr[-2000:]
+    told = json.loads(done.stdout[done.stdout.index("{\n") :])
+    kinds = [f'bmpq_tf, "{mode}"' for mode in ("size", "latency", "integer")]
+    assert [name for name in told if name.startswith("bmpq_tf")] == kinds
+    trained = json.loads((tmp_path / "report.json").read_text())["accuracy"]
+    for name in ("float32", "Keras, float"):
+        assert told[name]["agreement"] == 1
+        assert told[name]["accuracy"] == pytest.approx(trained["float"])
+    for name in (kinds[0], "Keras, quantized"):
+        assert told[name]["accuracy"] == pytest.approx(trained["tflite"])
+        assert told[name]["agreement"] == told[kinds[0]]["agreement"]
 
 
 @pytest.mark.slow
