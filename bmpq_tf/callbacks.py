@@ -15,12 +15,14 @@ from bmpq_tf.budget import FLOAT_BITS, Budget, InfeasibleBudgetError
 from bmpq_tf.kernels import KernelState, allocation_history, compression, measurement, model_kernels, read, total_bits, within
 from bmpq_tf.sensitivity import Measurement
 
+INITIAL_WIDTHS = ("widest", "allocated")
+
 
 class BMPQCallback(keras.callbacks.Callback):
     """Re-allocates the widths of a quantized model under a hard budget while it trains (after BMPQ, DATE 2022).
 
-    The schedule: `warmup_epochs` at the widest candidates; then, every `interval_epochs`, read the sensitivities, solve,
-    assign, reset; the last `settle_epochs` keep the assignment, so that the weights were trained at their final widths.
+    The schedule: `warmup_epochs` at the widest candidates (or as `initial_widths` says); then, every `interval_epochs`, read the
+    sensitivities, solve, assign, reset; the last `settle_epochs` keep the assignment, so that the weights were trained at their final widths.
 
     Everything that a decision needs lies in the model's variables and file, so `BackupAndRestore`, `ModelCheckpoint` and
     `.keras` files resume with the same widths, sensitivities, schedule and history. Decisions fall in `on_epoch_begin`, so the
@@ -37,9 +39,11 @@ class BMPQCallback(keras.callbacks.Callback):
         warmup_epochs: epochs before the first decision, at least 1.
         interval_epochs: epochs between decisions, at least 1.
         settle_epochs: epochs at the end without a decision, at least 1; by default a third of the epochs.
-        objective: `"first_order"` or `"squared"` (`bmpq_tf.sensitivity.costs`).
+        objective: `"first_order"`, `"squared"`, or `"joint"`, for which the model must track that (`bmpq_tf.sensitivity.costs`).
         method: `"bmpq"`, or a control: `"error"`, `"random"`, `"reverse"` (`bmpq_tf.sensitivity.substituted`).
         seed: of the random control.
+        initial_widths: what the warm-up runs at: `"widest"` leaves the widths as they are, the widest candidates; `"allocated"` gives a
+            model that was neither trained nor allocated before those of method `"error"` under the budget. They are no part of `history`.
         time_limit: seconds for the solver.
         verbose: 1 prints a line for each allocation, 0 nothing.
 
@@ -50,6 +54,7 @@ class BMPQCallback(keras.callbacks.Callback):
         ValueError: an argument is not understood; from `fit`, before any training: the model has no quantized layers or
             does not track sensitivities, has no optimizer, or `fit` is too short.
         InfeasibleBudgetError: from `fit`, before any training: the candidates cannot meet the budget.
+        AllocationError: likewise: the solver found no initial widths in time.
     """
 
     def __init__(
@@ -62,6 +67,7 @@ class BMPQCallback(keras.callbacks.Callback):
         objective: str = "first_order",
         method: str = "bmpq",
         seed: int = 0,
+        initial_widths: str = "widest",
         time_limit: float = 60.0,
         verbose: int = 1,
     ):
@@ -71,7 +77,8 @@ class BMPQCallback(keras.callbacks.Callback):
         for name, value in (("warmup_epochs", warmup_epochs), ("interval_epochs", interval_epochs), ("settle_epochs", settle_epochs)):
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise ValueError(f"{name} must be a whole number of epochs, 1 or more. Received: {name}={value!r}.")
-        for name, value, known in (("objective", objective, sensitivities.OBJECTIVES), ("method", method, sensitivities.METHODS)):
+        choices = {"objective": (objective, sensitivities.OBJECTIVES), "method": (method, sensitivities.METHODS)}
+        for name, (value, known) in {**choices, "initial_widths": (initial_widths, INITIAL_WIDTHS)}.items():
             if value not in known:
                 raise ValueError(f"Unknown {name}. Received: {name}={value!r}. Known: {', '.join(known)}.")
         self.warmup_epochs = warmup_epochs
@@ -80,6 +87,7 @@ class BMPQCallback(keras.callbacks.Callback):
         self.objective = objective
         self.method = method
         self.seed = seed
+        self.initial_widths = initial_widths
         self.time_limit = time_limit
         self.verbose = verbose
 
@@ -102,6 +110,9 @@ class BMPQCallback(keras.callbacks.Callback):
         untracked = [state.kernel.path for state in quantized if state.is_open and not state.quantizer.config.track_sensitivity]
         if untracked and self.method not in ("error", "random"):
             raise ValueError(f"These kernels do not track sensitivities: {untracked}. Quantize the model with track_sensitivity=True.")
+        coarse = [state.kernel.path for state in quantized if state.quantizer.config.track_sensitivity != "joint"]
+        if coarse and self.objective == "joint":
+            raise ValueError(f'These kernels do not track single weights: {coarse}. Quantize the model with track_sensitivity="joint".')
         settle = self._settle(epochs)
         if self.warmup_epochs + settle > epochs:
             raise ValueError(
@@ -117,6 +128,8 @@ class BMPQCallback(keras.callbacks.Callback):
         self._divide_out_loss_scale()
 
     def on_epoch_begin(self, epoch, logs=None):
+        if self.initial_widths == "allocated" and not self.history and not read(self.model.optimizer.iterations):
+            self._start_allocated()
         if self._is_due(epoch):
             self._decide(epoch)
 
@@ -163,6 +176,12 @@ class BMPQCallback(keras.callbacks.Callback):
         fresh = uses < (self.params.get("steps") or np.inf) * self.model.distribute_strategy.num_replicas_in_sync
         return not (decided and fresh)
 
+    def _start_allocated(self) -> None:
+        states = _with_open_candidates(self._states)
+        choosable = [measurement(state) for state in states if len(state.kernel.candidates) > 1]
+        solution = self._allocated(states, sensitivities.substituted(choosable, "error"))
+        self._say(self._line(0, solution, self._assign(solution), set()) + "; before any training, by error")
+
     def _decide(self, epoch: int) -> None:
         opened = [state for state in self._states if state.is_open]
         finite, seen = self._uses(opened)
@@ -194,7 +213,11 @@ class BMPQCallback(keras.callbacks.Callback):
         tracked = [s for s in self._states if s.quantizer and read(s.quantizer.uses_finite) > 0]
         measured = {s.kernel.path: measurement(s, float(read(s.quantizer.uses_seen)) / steps) for s in tracked}
         choosable = [measured.get(s.kernel.path) or measurement(s) for s in states if len(s.kernel.candidates) > 1]
-        factors = {m.path: m for m in self._factors(choosable)}
+        return self._allocated(states, self._factors(choosable)), measured
+
+    def _allocated(self, states: Sequence[KernelState], measured: Sequence[Measurement]) -> Solution:
+        """Solves for these measurements; a kernel without one costs nothing at any width."""
+        factors = {m.path: m for m in measured}
         kernels = [state.kernel for state in states]
 
         def solve() -> Solution:
@@ -206,7 +229,7 @@ class BMPQCallback(keras.callbacks.Callback):
             ]
             return allocate(kernels, costs, self.budget.limits(kernels), time_limit=self.time_limit)
 
-        return distribute.solved_by_chief(self.model.distribute_strategy, kernels, solve), measured
+        return distribute.solved_by_chief(self.model.distribute_strategy, kernels, solve)
 
     def _factors(self, measured: list[Measurement]) -> list[Measurement]:
         """The measurements with the factors that decide; what a comparison with other sensitivities overrides."""
