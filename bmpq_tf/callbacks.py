@@ -53,8 +53,7 @@ class BMPQCallback(keras.callbacks.Callback):
     Raises:
         ValueError: an argument is not understood; from `fit`, before any training: the model has no quantized layers or
             does not track sensitivities, has no optimizer, or `fit` is too short.
-        InfeasibleBudgetError: from `fit`, before any training: the candidates cannot meet the budget.
-        AllocationError: likewise: the solver found no initial widths in time.
+        InfeasibleBudgetError, AllocationError: likewise: the candidates cannot meet the budget; no initial widths were found in time.
     """
 
     def __init__(
@@ -128,7 +127,7 @@ class BMPQCallback(keras.callbacks.Callback):
         self._divide_out_loss_scale()
 
     def on_epoch_begin(self, epoch, logs=None):
-        if self.initial_widths == "allocated" and not self.history and not read(self.model.optimizer.iterations):
+        if self.initial_widths == "allocated" and not self.history and not keras.ops.convert_to_numpy(self.model.optimizer.iterations):
             self._start_allocated()
         if self._is_due(epoch):
             self._decide(epoch)

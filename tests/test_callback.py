@@ -251,7 +251,8 @@ def test_what_cannot_be_is_refused_before_training():
 
 
 def test_the_warm_up_may_run_at_widths_that_the_error_alone_allocates():
-    model = compiled(quantize_model(small_model(), (2, 3, 4)), optimizer=keras.optimizers.SGD(0.0))
+    # Accumulation makes what Keras tells of the steps so far a tensor, not a variable.
+    model = compiled(quantize_model(small_model(), (2, 3, 4)), optimizer=keras.optimizers.SGD(0.0, gradient_accumulation_steps=2))
     seen = []
 
     class Watch(keras.callbacks.Callback):
