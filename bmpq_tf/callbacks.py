@@ -15,12 +15,14 @@ from bmpq_tf.budget import FLOAT_BITS, Budget, InfeasibleBudgetError
 from bmpq_tf.kernels import KernelState, allocation_history, compression, measurement, model_kernels, read, total_bits, within
 from bmpq_tf.sensitivity import Measurement
 
+INITIAL_WIDTHS = ("widest", "allocated")
+
 
 class BMPQCallback(keras.callbacks.Callback):
     """Re-allocates the widths of a quantized model under a hard budget while it trains (after BMPQ, DATE 2022).
 
-    The schedule: `warmup_epochs` at the widest candidates; then, every `interval_epochs`, read the sensitivities, solve,
-    assign, reset; the last `settle_epochs` keep the assignment, so that the weights were trained at their final widths.
+    The schedule: `warmup_epochs` at the widest candidates (or as `initial_widths` says); then, every `interval_epochs`, read the
+    sensitivities, solve, assign, reset; the last `settle_epochs` keep the assignment, so that the weights were trained at their final widths.
 
     Everything that a decision needs lies in the model's variables and file, so `BackupAndRestore`, `ModelCheckpoint` and
     `.keras` files resume with the same widths, sensitivities, schedule and history. Decisions fall in `on_epoch_begin`, so the
@@ -39,9 +41,11 @@ class BMPQCallback(keras.callbacks.Callback):
         settle_epochs: epochs at the end without a decision, at least 1; by default a third of the epochs.
         min_improvement: share of the present widths' estimated loss increase that other widths must save to replace them, 0 to 1.
             A change of width starts its scales anew, which noise in the sensitivities alone should not pay for.
-        objective: `"first_order"` or `"squared"` (`bmpq_tf.sensitivity.costs`).
+        objective: `"first_order"`, `"squared"`, or `"joint"`, for which the model must track that (`bmpq_tf.sensitivity.costs`).
         method: `"bmpq"`, or a control: `"error"`, `"random"`, `"reverse"` (`bmpq_tf.sensitivity.substituted`).
         seed: of the random control.
+        initial_widths: what the warm-up runs at: `"widest"` leaves the widths as they are, the widest candidates; `"allocated"` gives a
+            model that was neither trained nor allocated before those of method `"error"` under the budget. They are no part of `history`.
         time_limit: seconds for the solver.
         verbose: 1 prints a line for each allocation, 0 nothing.
 
@@ -51,7 +55,7 @@ class BMPQCallback(keras.callbacks.Callback):
     Raises:
         ValueError: an argument is not understood; from `fit`, before any training: the model has no quantized layers or
             does not track sensitivities, has no optimizer, or `fit` is too short.
-        InfeasibleBudgetError: from `fit`, before any training: the candidates cannot meet the budget.
+        InfeasibleBudgetError, AllocationError: likewise: the candidates cannot meet the budget; no initial widths were found in time.
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class BMPQCallback(keras.callbacks.Callback):
         objective: str = "first_order",
         method: str = "bmpq",
         seed: int = 0,
+        initial_widths: str = "widest",
         time_limit: float = 60.0,
         verbose: int = 1,
     ):
@@ -76,7 +81,8 @@ class BMPQCallback(keras.callbacks.Callback):
                 raise ValueError(f"{name} must be a whole number of epochs, 1 or more. Received: {name}={value!r}.")
         if not 0.0 <= min_improvement < 1.0:
             raise ValueError(f"min_improvement is a share, from 0 to below 1. Received: min_improvement={min_improvement!r}.")
-        for name, value, known in (("objective", objective, sensitivities.OBJECTIVES), ("method", method, sensitivities.METHODS)):
+        choices = {"objective": (objective, sensitivities.OBJECTIVES), "method": (method, sensitivities.METHODS)}
+        for name, (value, known) in {**choices, "initial_widths": (initial_widths, INITIAL_WIDTHS)}.items():
             if value not in known:
                 raise ValueError(f"Unknown {name}. Received: {name}={value!r}. Known: {', '.join(known)}.")
         self.warmup_epochs = warmup_epochs
@@ -86,6 +92,7 @@ class BMPQCallback(keras.callbacks.Callback):
         self.objective = objective
         self.method = method
         self.seed = seed
+        self.initial_widths = initial_widths
         self.time_limit = time_limit
         self.verbose = verbose
 
@@ -108,6 +115,9 @@ class BMPQCallback(keras.callbacks.Callback):
         untracked = [state.kernel.path for state in quantized if state.is_open and not state.quantizer.config.track_sensitivity]
         if untracked and self.method not in ("error", "random"):
             raise ValueError(f"These kernels do not track sensitivities: {untracked}. Quantize the model with track_sensitivity=True.")
+        coarse = [state.kernel.path for state in quantized if state.quantizer.config.track_sensitivity != "joint"]
+        if coarse and self.objective == "joint":
+            raise ValueError(f'These kernels do not track single weights: {coarse}. Quantize the model with track_sensitivity="joint".')
         settle = self._settle(epochs)
         if self.warmup_epochs + settle > epochs:
             raise ValueError(
@@ -123,6 +133,8 @@ class BMPQCallback(keras.callbacks.Callback):
         self._divide_out_loss_scale()
 
     def on_epoch_begin(self, epoch, logs=None):
+        if self.initial_widths == "allocated" and not self.history and not keras.ops.convert_to_numpy(self.model.optimizer.iterations):
+            self._start_allocated()
         if self._is_due(epoch):
             self._decide(epoch)
 
@@ -169,6 +181,12 @@ class BMPQCallback(keras.callbacks.Callback):
         fresh = uses < (self.params.get("steps") or np.inf) * self.model.distribute_strategy.num_replicas_in_sync
         return not (decided and fresh)
 
+    def _start_allocated(self) -> None:
+        states = _with_open_candidates(self._states)
+        choosable = [measurement(state) for state in states if len(state.kernel.candidates) > 1]
+        solution = self._allocated(states, sensitivities.substituted(choosable, "error"))
+        self._say(self._line(0, solution, self._assign(solution), set()) + "; before any training, by error")
+
     def _decide(self, epoch: int) -> None:
         opened = [state for state in self._states if state.is_open]
         finite, seen = self._uses(opened)
@@ -200,7 +218,11 @@ class BMPQCallback(keras.callbacks.Callback):
         tracked = [s for s in self._states if s.quantizer and read(s.quantizer.uses_finite) > 0]
         measured = {s.kernel.path: measurement(s, float(read(s.quantizer.uses_seen)) / steps) for s in tracked}
         choosable = [measured.get(s.kernel.path) or measurement(s) for s in states if len(s.kernel.candidates) > 1]
-        factors = {m.path: m for m in self._factors(choosable)}
+        return self._allocated(states, self._factors(choosable)), measured
+
+    def _allocated(self, states: Sequence[KernelState], measured: Sequence[Measurement]) -> Solution:
+        """Solves for these measurements; a kernel without one costs nothing at any width."""
+        factors = {m.path: m for m in measured}
         kernels = [state.kernel for state in states]
 
         def solve() -> Solution:
@@ -213,7 +235,7 @@ class BMPQCallback(keras.callbacks.Callback):
             found = allocate(kernels, costs, self.budget.limits(kernels), time_limit=self.time_limit)
             return self._worth_changing(states, costs, found)
 
-        return distribute.solved_by_chief(self.model.distribute_strategy, kernels, solve), measured
+        return distribute.solved_by_chief(self.model.distribute_strategy, kernels, solve)
 
     def _worth_changing(self, states: Sequence[KernelState], costs: list[list[float]], found: Solution) -> Solution:
         """Returns the present widths where they meet the budget and the ones found save less than `min_improvement` of their cost."""

@@ -40,7 +40,9 @@ def quantize_model(
     overrides: Mapping[Selector, int | Iterable[int]] | None = None,
     scale: str = "learned",
     granularity: str = "channel",
-    track_sensitivity: bool = True,
+    track_sensitivity: bool | str = True,
+    initial_scale: str = "statistical",
+    normalise_kernels: bool = False,
 ) -> keras.Model:
     """Returns a copy of the model whose kernels are quantized while it trains, with the same weights.
 
@@ -61,7 +63,9 @@ def quantize_model(
             A later one wins over an earlier one, and any of them over `pin`.
         scale: `"learned"` (LSQ), `"statistical"` or `"max_abs"`.
         granularity: one scale per output `"channel"`, or one per `"tensor"`.
-        track_sensitivity: whether training accumulates bit gradients; `BMPQCallback` needs them.
+        track_sensitivity: whether training accumulates bit gradients; `BMPQCallback` needs them, and `"joint"` for its joint objective.
+        initial_scale: where learned scales start whenever the width changes: `"statistical"`, or `"mse"`, the smallest squared error.
+        normalise_kernels: quantize every kernel at mean zero and deviation one per channel; for training from scratch, since the means are lost.
 
     Returns:
         A new, uncompiled model of the same kind, layer names and weights.
@@ -106,6 +110,8 @@ def quantize_model(
             scale=scale,
             granularity=granularity,
             track_sensitivity=track_sensitivity,
+            initial_scale=initial_scale,
+            normalise_kernels=normalise_kernels,
             **plan.bits(layer),
         )
 

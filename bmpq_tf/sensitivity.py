@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from bmpq_tf.arithmetic import quantizers, scales
 
-OBJECTIVES = ("first_order", "squared")
+OBJECTIVES = ("first_order", "squared", "joint")
 METHODS = ("bmpq", "error", "random", "reverse")
 # Sensitivities are told at this width, whatever widths a kernel may have, so that they compare.
 REFERENCE_BITS = 2
@@ -27,6 +27,7 @@ class Measurement:
         weights: the float kernel, float32.
         gradient_abs: per output channel the mean of `|g|` in a mini-batch, broadcastable to the kernel.
         gradient_square: likewise of `g^2`.
+        weight_gradient_abs: likewise of `|g|`, but of every weight by itself; `None` where that was not tracked.
         enbg: the mean over mini-batches of the normalised bit gradient, at the width that the kernel then had.
         channel_axes: axes that share nothing; empty for one scale per tensor.
         rule: the stateless scale rule that serves every width.
@@ -39,6 +40,7 @@ class Measurement:
     enbg: float
     channel_axes: tuple[int, ...]
     rule: str = "statistical"
+    weight_gradient_abs: np.ndarray | None = None
 
 
 def costs(measured: Measurement, widths: Sequence[int], objective: str = "first_order") -> list[float]:
@@ -47,24 +49,39 @@ def costs(measured: Measurement, widths: Sequence[int], objective: str = "first_
     Args:
         measured: the kernel and its gradients.
         widths: ascending widths in bits.
-        objective: `"first_order"`, `sum_c g_c sum_p |Q_b(w_p) - w_p|` with `g_c` the mean `|g|`; or `"squared"`,
-            `sum_c (g^2)_c sum_p (Q_b(w_p) - w_p)^2`, the empirical-Fisher reading of the same gradients.
+        objective: `"first_order"`, `sum_c g_c sum_p |Q_b(w_p) - w_p|` with `g_c` the mean `|g|`; `"squared"`,
+            `sum_c (g^2)_c sum_p (Q_b(w_p) - w_p)^2`, the empirical-Fisher reading of the same gradients; or `"joint"`,
+            `sum_p |g|_p |Q_b(w_p) - w_p|` with `|g|_p` the mean `|g|` of one weight, which first order factorises.
 
     Returns:
         A float for each width, non-increasing in the width (a running maximum from the widest down).
+
+    Raises:
+        ValueError: the objective is joint, and single weights were not tracked.
     """
     weights = tf.convert_to_tensor(measured.weights, tf.float32)
-    factor = measured.gradient_abs if objective == "first_order" else measured.gradient_square
+    factor = _factor(measured, objective)
     values = []
     for bits in widths:
         scale = scales.RULES[measured.rule](weights, bits, measured.channel_axes)
         error = quantizers.quantization_error(weights, scale, bits)
-        error = tf.abs(error) if objective == "first_order" else tf.square(error)
+        error = tf.square(error) if objective == "squared" else tf.abs(error)
         # Summed over what shares a factor first, in float64: a kernel can have millions of terms.
         axes = [axis for axis, size in enumerate(np.shape(factor)) if size == 1]
         by_factor = tf.reduce_sum(error, axes, keepdims=True).numpy().astype(np.float64)
         values.append(float(np.sum(by_factor * factor)))
     return np.maximum.accumulate(values[::-1])[::-1].tolist()
+
+
+def _factor(measured: Measurement, objective: str) -> np.ndarray:
+    if objective != "joint":
+        return measured.gradient_square if objective == "squared" else measured.gradient_abs
+    if measured.weight_gradient_abs is None:
+        raise ValueError(
+            f"The gradients of single weights were not tracked. Received: objective='joint' for '{measured.path}'. "
+            'Quantize the model with track_sensitivity="joint".'
+        )
+    return measured.weight_gradient_abs
 
 
 def joint_cost(weights, gradient, bits: int, channel_axes: Sequence[int], rule: str = "statistical") -> float:
@@ -100,11 +117,9 @@ def substituted(measured: Sequence[Measurement], method: str, seed: int = 0) -> 
         digest = hashlib.sha256(f"{seed} {kernel.path}".encode()).digest()
         return float(10.0 ** np.random.default_rng(list(digest)).uniform(-1.0, 1.0))
 
-    return [
-        dataclasses.replace(
-            kernel,
-            gradient_abs=np.full_like(kernel.gradient_abs, factor(kernel, float(kernel.gradient_abs.mean()))),
-            gradient_square=np.full_like(kernel.gradient_square, factor(kernel, float(kernel.gradient_square.mean()))),
-        )
-        for kernel in measured
-    ]
+    def replaced(kernel: Measurement) -> Measurement:
+        first = np.full_like(kernel.gradient_abs, factor(kernel, float(kernel.gradient_abs.mean())))
+        square = np.full_like(kernel.gradient_square, factor(kernel, float(kernel.gradient_square.mean())))
+        return dataclasses.replace(kernel, gradient_abs=first, gradient_square=square, weight_gradient_abs=first)
+
+    return [replaced(kernel) for kernel in measured]

@@ -246,6 +246,7 @@ def test_accumulators_start_anew_after_a_decision():
         ({"budget": "10x", "min_improvement": 1}, r"min_improvement is a share.*min_improvement=1"),
         ({"budget": "10x", "method": "magic"}, r"Unknown method.*reverse"),
         ({"budget": "10x", "objective": "cubic"}, r"Unknown objective.*squared"),
+        ({"budget": "10x", "initial_widths": "narrow"}, r"Unknown initial_widths.*Known: widest, allocated"),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):
@@ -264,9 +265,40 @@ def test_what_cannot_be_is_refused_before_training():
         fitted(BMPQCallback("10x"), model=compiled(small_model()))
     with pytest.raises(ValueError, match="do not track sensitivities"):
         fitted(BMPQCallback("10x"), model=compiled(quantize_model(small_model(), (2, 4), track_sensitivity=False)))
+    with pytest.raises(ValueError, match=r"do not track single weights: .*hidden/kernel.*track_sensitivity=\"joint\""):
+        fitted(BMPQCallback("10x", objective="joint"), model=compiled(before))
     with pytest.raises(ValueError, match="is not built"):
         BMPQCallback("10x").check(keras.Sequential([bmpq_tf.layers.QuantDense(3)]), epochs=9)
     with pytest.raises(ValueError, match="compile"):
         quantize_model(small_model()).fit(IMAGES, LABELS, verbose=0, callbacks=[BMPQCallback("10x")])
     for weight, value in zip(before.weights, start, strict=True):
         np.testing.assert_array_equal(weight.numpy(), value)
+
+
+def test_the_warm_up_may_run_at_widths_that_the_error_alone_allocates():
+    # Accumulation makes what Keras tells of the steps so far a tensor, not a variable.
+    model = compiled(quantize_model(small_model(), (2, 3, 4)), optimizer=keras.optimizers.SGD(0.0, gradient_accumulation_steps=2))
+    seen = []
+
+    class Watch(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            seen.append({state.kernel.path: state.bits for state in model_kernels(self.model)})
+
+    def fit(epochs, **kwargs):
+        callback = BMPQCallback("9x", warmup_epochs=2, settle_epochs=1, verbose=0, initial_widths="allocated", **kwargs)
+        model.fit(IMAGES, LABELS, epochs=epochs, batch_size=16, verbose=0, callbacks=[callback, Watch()])
+        return callback
+
+    # The weights stand still, so that the error's own decision is the same later.
+    by_error = fit(3, method="error")
+    assert seen[0] == seen[1] == by_error.history[0]["bits"]
+    assert seen[0] != {"stem/kernel": 8, "depthwise/kernel": 4, "hidden/kernel": 4, "head/kernel": 8}
+    assert kernels.within(by_error.budget, model_kernels(model))
+    assert [allocation["epoch"] for allocation in by_error.history] == [2]
+    # What a run that goes on was given stays.
+    for state in model_kernels(model):
+        state.quantizer.history = ()
+        if state.is_open:
+            state.quantizer.set_width(2, state.variable)
+    fit(3)
+    assert seen[3] == {"stem/kernel": 8, "depthwise/kernel": 2, "hidden/kernel": 2, "head/kernel": 8}

@@ -1,5 +1,6 @@
 """The estimates that the allocation goes by."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -14,7 +15,8 @@ def measured(seed=0, path="kernel", gain=1.0, shape=(5, 4)) -> Measurement:
     generator = np.random.default_rng(seed)
     weights = generator.standard_normal(shape).astype("float32")
     gradient = gain * np.abs(generator.standard_normal((1, shape[-1]))) + 1e-3
-    return Measurement(path, weights, gradient, gradient**2, enbg=0.1, channel_axes=(-1,))
+    joint = np.broadcast_to(gradient, shape)
+    return Measurement(path, weights, gradient, gradient**2, enbg=0.1, channel_axes=(-1,), weight_gradient_abs=joint)
 
 
 @given(seed=st.integers(0, 10_000), objective=st.sampled_from(OBJECTIVES))
@@ -37,6 +39,17 @@ def test_the_squared_objective_is_what_it_says():
     # Scale 1 at 2 bits: the integers are 1, 0 and 0.
     assert costs(kernel, [2], "squared")[0] == pytest.approx(4 * (0.4**2 + 0.4**2), rel=1e-5)
     assert costs(kernel, [2], "first_order")[0] == pytest.approx(2 * (0.4 + 0.4), rel=1e-5)
+
+
+def test_the_joint_objective_weighs_each_weight_by_its_own_gradient():
+    kernel = measured()
+    gradient = np.random.default_rng(1).random(kernel.weights.shape)
+    told = costs(dataclasses.replace(kernel, weight_gradient_abs=gradient), [2, 3], "joint")
+    assert told == pytest.approx([joint_cost(kernel.weights, gradient.astype("float32"), bits, (-1,)) for bits in (2, 3)], rel=1e-5)
+    (control,) = substituted([kernel], "error")
+    assert costs(control, [2, 3], "joint") == costs(control, [2, 3], "first_order")
+    with pytest.raises(ValueError, match=r"objective='joint' for 'kernel'. .*track_sensitivity=\"joint\""):
+        costs(dataclasses.replace(kernel, weight_gradient_abs=None), [2], "joint")
 
 
 def test_costs_are_in_proportion_to_the_gradients():

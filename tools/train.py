@@ -19,6 +19,8 @@ import pathlib
 from absl import flags
 from rich.console import Console
 
+from bmpq_tf.arithmetic.scales import STARTS
+from bmpq_tf.callbacks import INITIAL_WIDTHS
 from bmpq_tf.console import run as run_program
 from bmpq_tf.datasets import DATASETS
 from bmpq_tf.experiments import TrainConfig, train
@@ -40,9 +42,12 @@ flags.DEFINE_string("budget", _DEFAULT.budget, "What the model may take: '10x', 
 flags.DEFINE_list("candidate_bits", [str(bits) for bits in _DEFAULT.candidate_bits], "Widths to choose from, 2 to 8.")
 flags.DEFINE_enum("scale", _DEFAULT.scale, SCALES, "How the quantizers' scales are found.")
 flags.DEFINE_enum("granularity", _DEFAULT.granularity, ("channel", "tensor"), "One scale per output channel, or per kernel.")
+flags.DEFINE_enum("initial_scale", _DEFAULT.initial_scale, tuple(STARTS), "Where learned scales start whenever a width changes.")
+flags.DEFINE_bool("normalise_kernels", _DEFAULT.normalise_kernels, "Quantize kernels at mean zero and deviation one per channel.")
 flags.DEFINE_integer("activation_bits", _DEFAULT.activation_bits, "Width of the activations: 8, 4 or 2; 0 leaves them float.")
 flags.DEFINE_enum("sensitivity", _DEFAULT.sensitivity, METHODS, "What the allocation goes by: bmpq, or a control experiment.")
 flags.DEFINE_enum("objective", _DEFAULT.objective, OBJECTIVES, "How bit gradients become costs.")
+flags.DEFINE_enum("initial_widths", _DEFAULT.initial_widths, INITIAL_WIDTHS, "What the warm-up runs at: allocated is by error, under the budget.")
 flags.DEFINE_integer("epochs", _DEFAULT.epochs, "Epochs to train.", lower_bound=1)
 flags.DEFINE_integer("warmup_epochs", _DEFAULT.warmup_epochs, "Epochs before the first allocation.")
 flags.DEFINE_integer("interval_epochs", _DEFAULT.interval_epochs, "Epochs between allocations.")
@@ -51,6 +56,7 @@ flags.DEFINE_integer("batch_size", _DEFAULT.batch_size, "Images a step.", lower_
 flags.DEFINE_float("learning_rate", _DEFAULT.learning_rate, "Peak learning rate of SGD with Nesterov momentum.")
 flags.DEFINE_float("weight_decay", _DEFAULT.weight_decay, "Weight decay of the kernels.")
 flags.DEFINE_enum("schedule", _DEFAULT.schedule, SCHEDULES, "How the learning rate falls.")
+flags.DEFINE_float("lr_restart", _DEFAULT.lr_restart, "Share of the peak that the rate rises to again when an allocation changes widths.")
 flags.DEFINE_float("lr_warmup_epochs", None, "Epochs over which the learning rate rises; a tenth of them, at most one, if not given.")
 flags.DEFINE_float("label_smoothing", _DEFAULT.label_smoothing, "Share of the target that is spread over all classes.")
 flags.DEFINE_float("distillation", _DEFAULT.distillation, "Share of the loss that is the divergence from the float model; needs --with_float.")

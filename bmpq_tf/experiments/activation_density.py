@@ -15,7 +15,7 @@ from bmpq_tf import graph
 from bmpq_tf.callbacks import reset_slots
 from bmpq_tf.kernels import allocation_history, model_kernels, total_bits
 
-_MEASURED, _DECIDED = "densities measured", "densities at rest"
+MEASURED, _DECIDED = "densities measured", "densities at rest"
 _FIRST_BITS = 16
 
 
@@ -55,7 +55,7 @@ class ActivationDensityCallback(keras.callbacks.Callback):
         due = len(decided) < self.rounds and epoch <= self.params["epochs"] - settle and self._at_rest(densities)
         if due:
             changed = self._narrow(densities, decided)
-        self._record(epoch, densities, _DECIDED if due else _MEASURED)
+        self._record(epoch, densities, _DECIDED if due else MEASURED)
         if due and self.verbose:
             size = total_bits(model_kernels(self.model)) / 8000
             told = f"densities of {min(densities.values()):.2f} to {max(densities.values()):.2f} are at rest"

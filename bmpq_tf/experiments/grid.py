@@ -30,7 +30,7 @@ import yaml
 from bmpq_tf.budget import Budget
 from bmpq_tf.datasets import DATASETS
 from bmpq_tf.experiments.methods import METHODS
-from bmpq_tf.experiments.training import TrainConfig
+from bmpq_tf.experiments.training import TrainConfig, check_config
 from bmpq_tf.models import MODELS
 
 # A model may be written with its width, as resnet20@0.5.
@@ -164,7 +164,12 @@ def _config(values: dict, seed: Any) -> TrainConfig:
         raise ValueError(f"Seeds are whole numbers. Received: seeds=[{seed!r}].")
     if "candidate_bits" in values:
         values["candidate_bits"] = tuple(values["candidate_bits"])
-    return TrainConfig(**values, seed=seed)
+    # YAML reads `none` as a word and `null` as nothing.
+    if values.get("activation_bits", 0) in (None, "none"):
+        values["activation_bits"] = 0
+    config = TrainConfig(**values, seed=seed)
+    check_config(config)
+    return config
 
 
 def _check_settings(values: dict, where: str) -> None:

@@ -41,9 +41,10 @@ class HessianCallback(BMPQCallback):
 
 
 def copy_float_weights(quantized: keras.Model, float_model: keras.Model) -> None:
-    """Gives a float model the latent weights and the statistics of its quantized twin, by their paths."""
+    """Gives a float model the weights that its quantized twin rounds, and its statistics, by their paths."""
     values = {variable.path: variable for variable in quantized.weights}
-    values.update({state.kernel.path: state.variable for state in model_kernels(quantized)})
+    rounded = [state for state in model_kernels(quantized) if state.quantizer]
+    values.update({state.kernel.path: state.quantizer.quantized_from(state.variable.value) for state in rounded})
     for variable in float_model.weights:
         variable.assign(values[variable.path])
 

@@ -60,7 +60,7 @@ def _hessian(model: keras.Model, config: TrainConfig, dataset: ImageDataset):
     images, labels = _sample(dataset)
     callback = HessianCallback(
         config.budget, keras.models.clone_model(model), images, labels, warmup_epochs=config.warmup_epochs,
-        interval_epochs=config.interval_epochs, settle_epochs=config.settle_epochs, seed=config.seed,
+        interval_epochs=config.interval_epochs, settle_epochs=config.settle_epochs, seed=config.seed, initial_widths=config.initial_widths,
     )  # fmt: skip
     return quantized_model(model, config, config.candidate_bits), callback
 

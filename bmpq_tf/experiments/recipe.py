@@ -3,13 +3,22 @@
 import keras
 import tensorflow as tf
 
+from bmpq_tf.experiments.restart import Restarted
+
 # Decay would pull BatchNorm's parameters, biases, learned scales and clips to values that mean nothing.
 NOT_DECAYED = ["gamma", "beta", "bias", "log_gain", "log_clip"]
 SCHEDULES = ("cosine", "step")
 
 
 def sgd(
-    model: keras.Model, *, learning_rate: float, steps: int, warmup_steps: int = 0, weight_decay: float = 5e-4, schedule: str = "cosine"
+    model: keras.Model,
+    *,
+    learning_rate: float,
+    steps: int,
+    warmup_steps: int = 0,
+    weight_decay: float = 5e-4,
+    schedule: str = "cosine",
+    restart: float = 0.0,
 ) -> keras.optimizers.SGD:
     """Builds the optimizer.
 
@@ -20,10 +29,13 @@ def sgd(
         warmup_steps: over which the rate rises from a tenth of the peak.
         weight_decay: of the kernels, decoupled (each step takes off `rate * decay`).
         schedule: `"cosine"`, or `"step"`: a tenth of the rate after half of the steps and again after three quarters.
+        restart: share of the peak that the rate rises to at a restart (`restart.Restarted`, whom `RestartRate` tells); 0: there are none.
 
     Raises:
-        ValueError: the schedule is not known.
+        ValueError: the schedule is not known, or the share is not from 0 to 1.
     """
+    if not 0 <= restart <= 1:
+        raise ValueError(f"restart is a share of the peak learning rate, from 0 to 1. Received: restart={restart}.")
     if schedule not in SCHEDULES:
         raise ValueError(f"Unknown schedule. Received: schedule={schedule!r}. Known: {', '.join(SCHEDULES)}.")
     if schedule == "step":
@@ -35,6 +47,8 @@ def sgd(
             warmup_target=learning_rate if warmup_steps else None,
             warmup_steps=warmup_steps,
         )
+    if restart:
+        rate = Restarted(rate, restart * learning_rate, steps)
     optimizer = keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=weight_decay)
     optimizer.exclude_from_weight_decay(var_names=NOT_DECAYED)
     return optimizer

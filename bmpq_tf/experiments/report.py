@@ -1,10 +1,13 @@
 """Results of a grid as a Markdown table: means, spreads, differences paired by seed, sizes, times."""
 
 import dataclasses
+import itertools
 import math
 import statistics
 from collections.abc import Sequence
 from typing import Any
+
+from bmpq_tf.experiments.changes import kernels_changed
 
 Result = dict[str, Any]
 JUDGES = ("validation", "test")
@@ -105,7 +108,8 @@ def markdown(results: Sequence[Result], judge: str = "validation") -> str:
 
 
 def _table(of_setting: list[Row], judge: str) -> str:
-    columns = ("method", "seeds", "accuracy", "bmpq ahead by, paired", "in LiteRT", "compression", "file, bytes", "training time, x float")
+    columns = ("method", "seeds", "accuracy", "bmpq ahead by, paired", "in LiteRT", "compression", "file, bytes")
+    columns += ("training time, x float", "kernels changed after the first allocation")
     lines = [columns, ["---"] * len(columns)]
     floats = next((row for row in of_setting if row.part == "float32"), None)
     lines += [_cells(row, of_setting, floats, judge) for row in of_setting]
@@ -116,7 +120,7 @@ def _cells(row: Row, of_setting: list[Row], floats: Row | None, judge: str) -> l
     name = row.part.replace("/", ", ").replace("[", " (").replace("]", ")")
     failed = f" ({'; '.join(row.others)})" if row.others else ""
     if not row.by_seed:
-        return [name, failed.strip(" ()"), *["-"] * 6]
+        return [name, failed.strip(" ()"), *["-"] * 7]
     done = list(row.by_seed.values())
     rival = opponent(row, of_setting)
     ahead = _difference(*paired(accuracies(rival, judge), accuracies(row, judge))) if rival and rival.by_seed else ""
@@ -131,6 +135,7 @@ def _cells(row: Row, of_setting: list[Row], floats: Row | None, judge: str) -> l
         " to ".join(sorted({min(compressions, key=_number), max(compressions, key=_number)}, key=_number)),
         f"{statistics.fmean(result['file_bytes'] for result in done):,.0f}",
         _times(row, floats),
+        _changes(row),
     ]
 
 
@@ -156,3 +161,10 @@ def _times(row: Row, floats: Row | None) -> str:
         return ""
     wall, cpu = (statistics.fmean(ours[key] / theirs[key] for ours, theirs in pairs) for key in ("train_seconds", "train_cpu_seconds"))
     return f"{wall:.2f} (CPU {cpu:.2f})"
+
+
+def _changes(row: Row) -> str:
+    """How many kernels each allocation after the first changed, mean over seeds; runs by activation density differ in how many they have."""
+    changed = [kernels_changed(result["allocations"]) for result in row.by_seed.values()]
+    by_allocation = [[kernels for kernels in one if kernels is not None] for one in itertools.zip_longest(*changed)]
+    return ", ".join(f"{statistics.fmean(kernels):g}" if len(kernels) == 1 else f"{statistics.fmean(kernels):.1f}" for kernels in by_allocation)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,7 +13,9 @@ from bmpq_tf.callbacks import BMPQCallback
 from bmpq_tf.datasets import EpochCounter, ImageDataset, load_dataset, normalised_test_images, training_batches
 from bmpq_tf.experiments.epoch_log import EpochWatch, read_epochs
 from bmpq_tf.experiments.recipe import ClassificationLoss, accuracy, sgd, with_teacher
+from bmpq_tf.experiments.restart import RestartRate
 from bmpq_tf.files import write_text
+from bmpq_tf.layers import QuantizerConfig
 from bmpq_tf.models import build_model
 from bmpq_tf.quantize import quantize_model
 
@@ -26,10 +29,12 @@ class TrainConfig:
         data_dir, download: where tfds keeps the data, and whether it may fetch it.
         width: multiplies the model's channels.
         budget, candidate_bits, scale, granularity: as `quantize_model` and `BMPQCallback` take them.
+        initial_scale, normalise_kernels: likewise.
         activation_bits: likewise: 8, 4 or 2; 0 leaves activations float.
-        sensitivity, objective: the callback's `method` and `objective`.
+        sensitivity, objective, initial_widths: the callback's `method`, `objective` and `initial_widths`.
         warmup_epochs, interval_epochs, settle_epochs: the callback's schedule.
         epochs, batch_size, learning_rate, weight_decay, schedule: the recipe, as `recipe.sgd` takes it.
+        lr_restart: share of the peak learning rate that it rises to again whenever an allocation changes widths (`recipe.Restarted`); 0: never.
         lr_warmup_epochs: over which the learning rate rises; a tenth of the epochs, at most one, if `None`.
         label_smoothing, distillation, temperature: the loss, as `recipe.ClassificationLoss` takes it; distillation is from the trained
             float model, and is of quantized models only.
@@ -48,9 +53,12 @@ class TrainConfig:
     candidate_bits: tuple[int, ...] = (2, 4, 8)
     scale: str = "learned"
     granularity: str = "channel"
+    initial_scale: str = "statistical"
+    normalise_kernels: bool = False
     activation_bits: int = 0
     sensitivity: str = "bmpq"
     objective: str = "first_order"
+    initial_widths: str = "widest"
     warmup_epochs: int = 1
     interval_epochs: int = 1
     settle_epochs: int | None = None
@@ -59,6 +67,7 @@ class TrainConfig:
     learning_rate: float = 0.1
     weight_decay: float = 5e-4
     schedule: str = "cosine"
+    lr_restart: float = 0.0
     lr_warmup_epochs: float | None = None
     label_smoothing: float = 0.0
     distillation: float = 0.0
@@ -102,7 +111,7 @@ def train(config: TrainConfig, *, verbose: int = 2, say: Callable[[str], None] =
     Raises:
         ValueError, InfeasibleBudgetError, DatasetNotFoundError: before any training, if something asked for cannot be.
     """
-    ClassificationLoss(config.label_smoothing, config.distillation, config.temperature)
+    check_config(config)
     if config.distillation and not config.with_float:
         raise ValueError(f"Distillation needs the float model: give with_float too. Received: distillation={config.distillation}, with_float=False.")
     check_backup(config)
@@ -132,8 +141,24 @@ def initial_model(config: TrainConfig, dataset: ImageDataset) -> keras.Model:
 
 def quantized_model(model: keras.Model, config: TrainConfig, candidate_bits: Iterable[int]) -> keras.Model:
     """Quantizes a float model as configured, with these candidates."""
-    activations = config.activation_bits or None
-    return quantize_model(model, candidate_bits, activation_bits=activations, scale=config.scale, granularity=config.granularity)
+    return quantize_model(model, candidate_bits, **_quantization(config))
+
+
+def _quantization(config: TrainConfig) -> dict[str, Any]:
+    same = ("scale", "granularity", "initial_scale", "normalise_kernels")
+    return {
+        **{name: getattr(config, name) for name in same},
+        "activation_bits": config.activation_bits or None,
+        "track_sensitivity": "joint" if config.objective == "joint" else True,
+    }
+
+
+def check_config(config: TrainConfig) -> None:
+    """Raises ValueError for a setting that is not known, before there is a model or data."""
+    QuantizerConfig(config.candidate_bits, **_quantization(config))
+    allocation_callback(config)
+    ClassificationLoss(config.label_smoothing, config.distillation, config.temperature)
+    sgd(None, learning_rate=config.learning_rate, steps=1, schedule=config.schedule, restart=config.lr_restart)
 
 
 def allocation_callback(config: TrainConfig) -> BMPQCallback:
@@ -146,6 +171,7 @@ def allocation_callback(config: TrainConfig) -> BMPQCallback:
         objective=config.objective,
         method=config.sensitivity,
         seed=config.seed,
+        initial_widths=config.initial_widths,
     )
 
 
@@ -182,6 +208,7 @@ def fit(model, dataset: ImageDataset, config: TrainConfig, callbacks: list, part
         warmup_steps=warmup,
         weight_decay=config.weight_decay,
         schedule=config.schedule,
+        restart=config.lr_restart,
     )
     share = config.distillation if teacher else 0.0
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -192,6 +219,8 @@ def fit(model, dataset: ImageDataset, config: TrainConfig, callbacks: list, part
     if share:
         batches = with_teacher(batches, teacher)
     folder = pathlib.Path(config.backup_dir) / part if config.backup_dir else None
+    if config.lr_restart:
+        callbacks = [*callbacks, RestartRate(optimizer._learning_rate, steps)]
     callbacks = [*callbacks, EpochWatch(folder)]
     if folder:
         # Kept at the end, so that a run killed in its second part does not train the first again.

@@ -5,11 +5,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bmpq_tf.arithmetic.quantizers import LARGEST_BITS, SMALLEST_BITS
-from bmpq_tf.arithmetic.scales import GRANULARITIES, RULES
+from bmpq_tf.arithmetic.scales import GRANULARITIES, RULES, STARTS
 
-# 2: activation_bits and input_bits, which a file of version 1 does not have.
-FORMAT_VERSION = 2
+# 2: activation_bits and input_bits, which a file of version 1 does not have. 3: initial_scale, normalise_kernels, and "joint".
+FORMAT_VERSION = 3
 SCALES = (*RULES, "learned")
+TRACKED = (True, False, "joint")
 ACTIVATION_BITS = (8, 4, 2)
 
 
@@ -58,25 +59,36 @@ class QuantizerConfig:
         pinned: the one candidate is fixed by decision (first and last layers), not open to the allocation.
         scale: `"learned"` (LSQ), `"statistical"` or `"max_abs"` (`bmpq_tf.arithmetic.scales`).
         granularity: `"channel"`, one scale per output channel, or `"tensor"`.
-        track_sensitivity: whether training accumulates bit gradients.
+        track_sensitivity: whether training accumulates bit gradients; `"joint"` also `|g|` of every single weight, which takes as much
+            memory as the kernel.
         activation_bits: the width that the layer's output is rounded to if its own activation is a ReLU; `None` leaves it float.
         input_bits: the width that the layer rounds its input to; `None` takes the input as it comes.
+        initial_scale: where a learned scale starts whenever the width changes: `"statistical"`, or `"mse"`, the smallest squared error.
+        normalise_kernels: quantize `w - mean(w)` with the scales `std(w)·S` (`bmpq_tf.arithmetic.normalisation`).
     """
 
     candidate_bits: tuple[int, ...] = (2, 4, 8)
     pinned: bool = False
     scale: str = "learned"
     granularity: str = "channel"
-    track_sensitivity: bool = True
+    track_sensitivity: bool | str = True
     activation_bits: int | None = None
     input_bits: int | None = None
+    initial_scale: str = "statistical"
+    normalise_kernels: bool = False
 
     def __post_init__(self):
         object.__setattr__(self, "candidate_bits", checked_candidates(self.candidate_bits))
-        for name, known in (("scale", SCALES), ("granularity", GRANULARITIES)):
+        choices = {"scale": SCALES, "granularity": GRANULARITIES, "track_sensitivity": TRACKED, "initial_scale": tuple(STARTS)}
+        for name, known in {**choices, "normalise_kernels": (True, False)}.items():
             value = getattr(self, name)
             if value not in known:
-                raise ValueError(f"Unknown {name}. Received: {name}={value!r}. Known: {', '.join(known)}.")
+                raise ValueError(f"Unknown {name}. Received: {name}={value!r}. Known: {', '.join(map(str, known))}.")
+        if self.initial_scale != "statistical" and self.scale != "learned":
+            raise ValueError(
+                f"Only learned scales have a start. Received: initial_scale={self.initial_scale!r} with scale={self.scale!r}. "
+                'Take scale="learned", or leave initial_scale out.'
+            )
         for name in ("activation_bits", "input_bits"):
             object.__setattr__(self, name, checked_activation_bits(getattr(self, name), name))
 

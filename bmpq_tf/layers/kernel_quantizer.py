@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bmpq_tf.arithmetic import quantizers, scales, sums
+from bmpq_tf.arithmetic import normalisation, quantizers, scales, sums
 from bmpq_tf.layers.config import QuantizerConfig
 
 _HISTORY = "allocation_history"
@@ -31,6 +31,7 @@ class KernelQuantizer(keras.layers.Layer):
         scale_base, log_gain: variables of the scales' shape; `S = scale_base * exp(log_gain)` where scales are learned.
         bit_gradient_sum: scalar, the sum of NBG over the finite mini-batches since the last reset.
         gradient_abs_sum, gradient_square_sum: one value an output channel, sums over mini-batches of the mean `|g|` and `g^2`.
+        weight_gradient_abs_sum: of the kernel's shape, the sum over mini-batches of `|g|`; only where `track_sensitivity="joint"`.
         uses_seen, uses_finite: scalars, how often a gradient arrived, and how often it was finite.
         history: tuple of dicts, what each allocation decided for this kernel.
 
@@ -74,10 +75,13 @@ class KernelQuantizer(keras.layers.Layer):
         self.gradient_square_sum = accumulator("gradient_square_sum", channels)
         self.uses_seen = accumulator("uses_seen")
         self.uses_finite = accumulator("uses_finite")
+        if self.config.track_sensitivity == "joint":
+            self.weight_gradient_abs_sum = accumulator("weight_gradient_abs_sum", tuple(kernel_shape))
 
     def call(self, kernel):
         """Returns the fake-quantized kernel, float32; its gradient accumulates the sensitivities."""
-        scale = self.scale(kernel)
+        kernel = self.quantized_from(kernel)
+        scale = self._scale(kernel)
         on_gradient = None
         # A kernel without elements has no mean gradient.
         if self.config.track_sensitivity and 0 not in kernel.shape:
@@ -87,15 +91,29 @@ class KernelQuantizer(keras.layers.Layer):
 
         return quantizers.fake_quantize(kernel, scale, tf.convert_to_tensor(self.bits.value), on_gradient)
 
+    def quantized_from(self, kernel) -> tf.Tensor:
+        """Returns what is rounded: the float kernel, without its channels' means where kernels are normalised."""
+        kernel = tf.convert_to_tensor(kernel)
+        return normalisation.centred(kernel, self.scale_axes) if self._is_normalised(kernel) else kernel
+
     def scale(self, kernel) -> tf.Tensor:
         """Returns the present scales, positive float32 that broadcast against the kernel."""
-        if self.config.scale == "learned":
-            return scales.learned(tf.convert_to_tensor(self.scale_base.value), tf.convert_to_tensor(self.log_gain.value))
-        return tf.stop_gradient(scales.RULES[self.config.scale](kernel, self.bits.value, self.scale_axes))
+        return self._scale(self.quantized_from(kernel))
 
     def integers(self, kernel) -> tf.Tensor:
         """Returns the integers that the kernel holds at its present width, float32 of the kernel's shape."""
-        return quantizers.quantize(kernel, self.scale(kernel), self.bits.value)
+        kernel = self.quantized_from(kernel)
+        return quantizers.quantize(kernel, self._scale(kernel), self.bits.value)
+
+    def _scale(self, kernel) -> tf.Tensor:
+        """The scales, given what is rounded."""
+        if self.config.scale == "learned":
+            scale = scales.learned(tf.convert_to_tensor(self.scale_base.value), tf.convert_to_tensor(self.log_gain.value))
+            return scale * normalisation.deviation(kernel, self.scale_axes) if self._is_normalised(kernel) else scale
+        return tf.stop_gradient(scales.RULES[self.config.scale](kernel, self.bits.value, self.scale_axes))
+
+    def _is_normalised(self, kernel) -> bool:
+        return self.config.normalise_kernels and normalisation.is_normalised(kernel.shape, self.scale_axes)
 
     @property
     def width(self) -> int:
@@ -119,12 +137,16 @@ class KernelQuantizer(keras.layers.Layer):
     def initialise_scale(self, kernel) -> None:
         """Starts learned scales anew (`scales.initial`) for the present width and kernel; other rules hold no state."""
         if self.config.scale == "learned":
-            self.scale_base.assign(scales.initial(tf.convert_to_tensor(kernel.value), self.bits.value, self.scale_axes))
+            weights = self.quantized_from(kernel.value)
+            if self._is_normalised(weights):
+                weights /= normalisation.deviation(weights, self.scale_axes)
+            self.scale_base.assign(scales.initial(weights, self.bits.value, self.scale_axes, self.config.initial_scale))
             self.log_gain.assign(tf.zeros(self.log_gain.shape))
 
     def reset_accumulators(self) -> None:
         """Forgets the bit gradients so far, as after every allocation."""
-        for name in _ACCUMULATORS:
+        joint = ("weight_gradient_abs_sum",) if self.config.track_sensitivity == "joint" else ()
+        for name in (*_ACCUMULATORS, *joint):
             variable = getattr(self, name)
             variable.assign(tf.zeros(variable.shape))
 
@@ -162,6 +184,8 @@ class KernelQuantizer(keras.layers.Layer):
             (self.uses_finite, 1.0),
         ):
             variable.value.assign_add(tf.where(finite, value, tf.zeros_like(value)))
+        if self.config.track_sensitivity == "joint":
+            self.weight_gradient_abs_sum.value.assign_add(tf.where(finite, tf.abs(gradient) / factor, tf.zeros_like(gradient)))
         self.uses_seen.value.assign_add(1.0)
 
     def _loss_factor(self):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bmpq_tf.arithmetic import quantizers, scales
@@ -30,7 +30,12 @@ def test_what_is_on_the_grid_stays(weights, bits):
     np.testing.assert_array_equal(quantizers.quantize(once, scale, bits), quantizers.quantize(weights, scale, bits))
 
 
-@given(weights=weights_of, bits=st.integers(2, 8), rule=st.sampled_from([*scales.RULES.values(), scales.initial]), rows=st.sampled_from([0, None]))
+@given(
+    weights=weights_of,
+    bits=st.integers(2, 8),
+    rule=st.sampled_from([*scales.RULES.values(), scales.least_squares, scales.initial]),
+    rows=st.sampled_from([0, None]),
+)
 def test_scales_are_positive_even_for_channels_of_zeros_and_for_no_weights(weights, bits, rule, rows):
     weights = weights[:rows].copy()
     weights[:, 0] = 0
@@ -52,6 +57,24 @@ def test_the_statistical_rule_is_lsqs_start_capped_at_max_abs():
     mean = float(tf.reduce_mean(tf.abs(weights)))
     assert float(scales.statistical(weights, 2, (-1,))[0, 0]) == pytest.approx(min(2 * mean, float(scales.max_abs(weights, 2, (-1,))[0, 0])))
     assert float(scales.statistical(weights, 8, (-1,))[0, 0]) == pytest.approx(float(scales.max_abs(weights, 8, (-1,))[0, 0]))
+
+
+@settings(max_examples=15)
+@given(weights=weights_of, bits=st.integers(2, 8), axes=st.sampled_from([(-1,), ()]))
+def test_no_rule_errs_less_than_least_squares(weights, bits, axes):
+    def error(rule):
+        squares = np.square(quantizers.quantization_error(weights, rule(tf.constant(weights), bits, axes), bits))
+        return squares.sum(tuple(scales.reduced_axes(2, axes)))
+
+    assert np.all(error(scales.least_squares) <= np.minimum(error(scales.statistical), error(scales.max_abs)) * (1 + 1e-5) + 1e-12)
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_least_squares_finds_the_best_scale(bits):
+    weights = tf.constant(np.random.default_rng(0).standard_normal((1000, 1)), tf.float32)
+    tried = np.linspace(0.05, 4, 800)
+    least = min(float(np.square(quantizers.quantization_error(weights, scale, bits)).sum()) for scale in tried)
+    assert np.square(quantizers.quantization_error(weights, scales.least_squares(weights, bits, (-1,)), bits)).sum() < 1.01 * least
 
 
 def test_gradient_is_straight_through_inside_and_zero_outside():

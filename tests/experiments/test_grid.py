@@ -45,6 +45,13 @@ def test_a_block_has_models_and_settings_of_its_own():
     assert "/" not in file_name(made[0].key)
 
 
+def test_activations_have_a_width_of_their_own_or_none():
+    made = [grid({"methods": ["uniform2"], "activation_bits": bits}, seeds=[0])[0] for bits in (8, 4, 2, "none", None)]
+    assert [cell.config.activation_bits for cell in made] == [8, 4, 2, 0, 0]
+    assert made[0].part == "uniform2[activation_bits=8]"
+    assert grid({"methods": ["uniform2"]}, activation_bits=4)[0].settings["activation_bits"] == 4
+
+
 CASES = [
     ({"grid": [{"methods": ["hawq"]}]}, r"Unknown method. Received: methods=\['hawq'\]. Known: float32, uniform8.*bmpq"),
     ({"model": "alexnet"}, r"Unknown model. Received: model='alexnet'. Known: digits_cnn"),
@@ -58,6 +65,13 @@ CASES = [
     ({"grid": [{"methods": ["bmpq"], "budgets": ["8x"], "distillation": 0.5}]}, r"needs digits_cnn@1/digits/float32/seed0"),
     ({"grid": []}, r"A config needs a `grid`"),
     ({"learning_rate": "fast"}, r"Expected a number. Received: learning_rate='fast'"),
+    ({"activation_bits": 5}, r"activation_bits must be None \(float\), 8, 4 or 2. Received: activation_bits=5"),
+    ({"initial_widths": "narrow"}, r"Unknown initial_widths. Received: initial_widths='narrow'. Known: widest, allocated"),
+    ({"initial_scale": "best"}, r"Unknown initial_scale. Received: initial_scale='best'. Known: statistical, mse"),
+    ({"initial_scale": "mse", "scale": "max_abs"}, r"Only learned scales have a start. Received: initial_scale='mse' with scale='max_abs'"),
+    ({"normalise_kernels": "yes"}, r"Unknown normalise_kernels. Received: normalise_kernels='yes'. Known: True, False"),
+    ({"objective": "cubic"}, r"Unknown objective. .*Known: first_order, squared, joint"),
+    ({"lr_restart": 2}, r"restart is a share of the peak learning rate, from 0 to 1. Received: restart=2"),
     ({"seeds": ["one"]}, r"Seeds are whole numbers"),
 ]
 

@@ -4,8 +4,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import small_model
 
+from bmpq_tf import quantize_model
 from bmpq_tf.experiments.recipe import ClassificationLoss, StepDecay, accuracy, sgd, with_teacher
+from bmpq_tf.experiments.restart import RestartRate
+from bmpq_tf.kernels import model_kernels
 
 LOGITS = np.array([[2.0, 0.0, -1.0], [0.5, 1.0, 0.0]], np.float32)
 
@@ -29,6 +33,27 @@ def test_step_decay_rises_and_falls_twice():
 def test_cosine_rises_and_ends_at_zero():
     rate = sgd(None, learning_rate=0.5, steps=100, warmup_steps=10)._learning_rate
     np.testing.assert_allclose([float(rate(step)) for step in (0, 10, 55, 100)], [0.05, 0.5, 0.25, 0.0], atol=1e-6)
+
+
+def test_the_rate_rises_again_after_an_allocation_that_changed_widths():
+    """Ten epochs of ten steps: widths change before epochs 2 and 4, and not before 6."""
+    model = quantize_model(small_model(), (2, 4))
+    optimizer = sgd(model, learning_rate=0.5, steps=100, schedule="step", restart=0.8)
+    rate, callback = optimizer._learning_rate, RestartRate(optimizer._learning_rate, steps=10)
+    callback.set_model(model)
+    told = {}
+    for epoch in range(10):
+        if epoch in (2, 4, 6):
+            record = {"epoch": epoch, "status": "optimal", "budget": {}, "bits": 2 if epoch == 2 else 4, "sensitivity": None, "enbg": None}
+            for state in model_kernels(model):
+                state.quantizer.history = (*state.quantizer.history, record)
+        callback.on_epoch_begin(epoch)
+        told[epoch] = float(rate(10 * epoch))
+    # A cosine of 0.4 from step 40 to 100, where it is above the step schedule.
+    again = {epoch: 0.2 * (1 + np.cos(np.pi * (10 * epoch - 40) / 60)) for epoch in range(5, 10)}
+    assert told == pytest.approx({0: 0.5, 1: 0.5, 2: 0.5, 3: 0.5, 4: 0.5, **again}, rel=1e-5)
+    loaded = keras.optimizers.SGD.from_config(optimizer.get_config())._learning_rate
+    assert float(loaded(70)) == pytest.approx(again[7], rel=1e-5)
 
 
 def test_label_smoothing_spreads_its_share():

@@ -2,6 +2,8 @@
 
 import pytest
 
+from bmpq_tf.experiments.activation_density import MEASURED
+from bmpq_tf.experiments.changes import kernels_changed, last_change
 from bmpq_tf.experiments.plots import plot_results
 from bmpq_tf.experiments.report import markdown, paired, rows
 
@@ -23,11 +25,19 @@ def result(part, seed, accuracy, status="done", compression=12.0, seconds=20.0, 
     }
 
 
-ALLOCATIONS = [{"epoch": epoch, "sensitivity": {"stem/kernel": 0.5, "head/kernel": 0.1 * epoch}} for epoch in (1, 2)]
+ALLOCATIONS = [
+    {
+        "epoch": epoch,
+        "status": status,
+        "sensitivity": {"stem/kernel": 0.5, "head/kernel": 0.1 * epoch},
+        "bits": dict(zip(("stem/kernel", "head/kernel"), bits, strict=True)),
+    }
+    for epoch, status, bits in ((1, "optimal", (8, 4)), (2, "optimal", (4, 2)), (3, "optimal", (4, 4)), (4, "optimal", (4, 4)))
+]
 RESULTS = [
     result("float32", 0, 0.80, compression=1.0, seconds=10.0),
     result("float32", 1, 0.82, compression=1.0, seconds=10.0),
-    *[result("bmpq/12x", seed, value, allocations=ALLOCATIONS) for seed, value in enumerate((0.80, 0.78, 0.85))],
+    *[result("bmpq/12x", seed, value, allocations=ALLOCATIONS[seed > 0 :]) for seed, value in enumerate((0.80, 0.78, 0.85))],
     result("random/12x", 0, 0.79),
     result("random/12x", 1, 0.75, compression=12.1),
     result("random/12x", 2, None, status="diverged"),
@@ -44,14 +54,24 @@ def test_differences_are_paired_by_seed():
 
 def test_the_table_says_what_the_results_do():
     lines = {line.split("|")[1].strip(): line for line in markdown(RESULTS).splitlines() if line.startswith("|")}
-    assert lines["float32"] == "| float32 | 2 | 81.00 ± 1.41 |  | 81.00 | 1.00x | 50,000 | 1.00 (CPU 1.00) |"
-    assert lines["bmpq, 12x"] == "| bmpq, 12x | 3 | 81.00 ± 3.61 |  | 81.00 | 12.00x | 50,000 | 2.00 (CPU 2.00) |"
+    assert lines["float32"] == "| float32 | 2 | 81.00 ± 1.41 |  | 81.00 | 1.00x | 50,000 | 1.00 (CPU 1.00) |  |"
+    assert lines["bmpq, 12x"] == "| bmpq, 12x | 3 | 81.00 ± 3.61 |  | 81.00 | 12.00x | 50,000 | 2.00 (CPU 2.00) | 1.3, 0.3, 0 |"
     assert "| 2 (seed 2: diverged in epoch 3) | 77.00 ± 2.83 | +2.00 ± 1.00 (2) |" in lines["random, 12x"]
     assert "12.00x to 12.10x" in lines["random, 12x"]
     assert "| 70.00 | +5.00 (one seed) |" in lines["uniform3"]
     assert "| seed 0: infeasible | - |" in lines["error, 99x"]
     assert "| 80.00 ± 1.41 |" in markdown(RESULTS, "test")
     assert "judged on the test split" in markdown(RESULTS, "test")
+
+
+def test_changes_are_counted_from_allocation_to_allocation():
+    assert kernels_changed(ALLOCATIONS) == [2, 1, 0]
+    assert kernels_changed([]) == kernels_changed(ALLOCATIONS[:1]) == []
+    assert [last_change(ALLOCATIONS[:count]) for count in range(5)] == [None, 1, 2, 3, 3]
+    # Activation density records every epoch's densities, between its decisions too.
+    measured = {**ALLOCATIONS[0], "status": MEASURED, "epoch": 9}
+    assert kernels_changed([measured, *ALLOCATIONS, measured]) == [2, 1, 0]
+    assert last_change([measured, *ALLOCATIONS, measured]) == 3
 
 
 def test_a_split_that_is_not_there_is_named():

@@ -224,3 +224,13 @@ def test_a_layer_without_a_builtin_is_named(tmp_path):
     with pytest.raises(ConversionError, match=r"no builtin for tf.BesselI0 of layer 'odd' \(Bessel\)\."):
         export_tflite(model, tmp_path / "model.tflite")
     assert not list(tmp_path.iterdir())
+
+
+def test_normalised_kernels_are_exported_as_trained_and_come_back(tmp_path):
+    model = trained(with_widths(small_model(), [2, 3, 8, 4], normalise_kernels=True, initial_scale="mse"))
+    report = export_tflite(model, tmp_path / "model.tflite", verify_with=IMAGES)
+    assert [layer.bits for layer in report.layers] == [2, 3, 8, 4]
+    assert report.parity.agreement == 1.0
+    assert report.parity.max_abs_diff <= 1e-4 * max(1.0, report.parity.logit_scale)
+    model.save(tmp_path / "model.keras")
+    np.testing.assert_array_equal(keras.models.load_model(tmp_path / "model.keras").predict(IMAGES, verbose=0), model.predict(IMAGES, verbose=0))

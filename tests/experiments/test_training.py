@@ -1,0 +1,43 @@
+"""The settings of a run reach the model, the callback and the optimizer."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+
+from bmpq_tf.datasets import ImageDataset
+from bmpq_tf.experiments.training import TrainConfig, allocation_callback, fit, quantized_model
+from bmpq_tf.kernels import model_kernels
+
+
+def test_the_quantizers_and_the_callback_are_as_configured():
+    config = TrainConfig(initial_scale="mse", normalise_kernels=True, objective="joint", initial_widths="allocated", activation_bits=4)
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Dense(4, activation="relu", name="hidden")(inputs)))
+    told = quantized_model(model, config, (2, 4)).get_layer("hidden").quantizer
+    assert (told.initial_scale, told.normalise_kernels, told.track_sensitivity, told.activation_bits) == ("mse", True, "joint", 4)
+    assert quantized_model(model, dataclasses.replace(config, objective="squared"), (2, 4)).get_layer("hidden").quantizer.track_sensitivity is True
+    assert allocation_callback(config).initial_widths == "allocated"
+
+
+class Narrows(keras.callbacks.Callback):
+    """Records an allocation before the third epoch, as the allocating callbacks do."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 2:
+            for state in model_kernels(self.model):
+                state.quantizer.history = ({"epoch": epoch, "status": "optimal", "budget": {}, "bits": 2, "sensitivity": None, "enbg": None},)
+
+
+def test_the_learning_rate_restarts_during_fit():
+    images = np.random.default_rng(0).integers(0, 255, (8, 2, 2, 1), dtype=np.uint8)
+    dataset = ImageDataset("noise", (images, np.arange(8) % 2), (images, np.arange(8) % 2), 2, augment=False)
+    config = TrainConfig(epochs=6, batch_size=8, schedule="step", lr_restart=0.5, lr_warmup_epochs=0)
+    flat = keras.Sequential([keras.Input((2, 2, 1)), keras.layers.Flatten(), keras.layers.Dense(2)])
+    model = quantized_model(flat, config, (2, 4))
+    seen = []
+    watch = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(float(model.optimizer.learning_rate)))
+    fit(model, dataset, config, [Narrows(), watch], "model", verbose=0)
+    # One step an epoch, and the rate of the next one is told: three of four steps after the restart. Without one it would be 0.001.
+    assert seen[4] == pytest.approx(0.05 * (1 + np.cos(np.pi * 3 / 4)) / 2, rel=1e-4)

@@ -1,0 +1,105 @@
+"""Options of one kernel's quantizer: where scales start, normalised kernels, gradients of single weights."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bmpq_tf.arithmetic import quantizers, scales
+from bmpq_tf.kernels import measurement, model_kernels, read
+from bmpq_tf.layers import KernelQuantizer, QuantDense, QuantizerConfig
+from bmpq_tf.sensitivity import costs
+
+WEIGHTS = np.random.default_rng(0).normal([0.0, 0.5, -2.0], 1.0, (12, 3)).astype("float32")
+
+
+def quantizer(weights=WEIGHTS, bits=2, **config) -> tuple[keras.Variable, KernelQuantizer]:
+    kernel, made = keras.Variable(weights), KernelQuantizer(QuantizerConfig((2, 4), **config), (-1,))
+    made.build(kernel.shape)
+    made.bits.assign(bits)
+    made.initialise_scale(kernel)
+    return kernel, made
+
+
+def test_learned_scales_start_where_the_config_says_at_every_width():
+    kernel, made = quantizer(initial_scale="mse")
+    for bits in (2, 4):
+        made.set_width(bits, kernel)
+        made.log_gain.assign_add(tf.ones_like(made.log_gain))
+        made.initialise_scale(kernel)
+        np.testing.assert_allclose(made.scale(WEIGHTS), scales.least_squares(WEIGHTS, bits, (-1,)), rtol=1e-6)
+        assert np.any(np.abs(made.scale(WEIGHTS) - scales.statistical(WEIGHTS, bits, (-1,))) > 0.02 * made.scale(WEIGHTS))
+
+
+@pytest.mark.parametrize("scale", ["learned", "statistical"])
+def test_a_normalised_kernel_is_its_integers_times_its_scales_whatever_its_mean_and_size(scale):
+    kernel, made = quantizer(scale=scale, normalise_kernels=True)
+    used = np.asarray(made.call(kernel))
+    np.testing.assert_array_equal(used, np.asarray(made.integers(WEIGHTS)) * np.asarray(made.scale(WEIGHTS)))
+    _, plain = quantizer(WEIGHTS - WEIGHTS.mean(0), scale=scale)
+    np.testing.assert_allclose(used, plain.call(WEIGHTS - WEIGHTS.mean(0)), atol=1e-5)
+    # The scales grow with the weights: a learned one would not without the deviation in it.
+    np.testing.assert_allclose(made.call(tf.constant(5 * WEIGHTS + 1)), 5 * used, rtol=1e-4)
+    layer = QuantDense(3, quantizer={"candidate_bits": [2], "scale": scale, "normalise_kernels": True})
+    model = keras.Sequential([keras.Input((12,)), layer])
+    layer._kernel.assign(WEIGHTS)
+    (state,) = model_kernels(model)
+    np.testing.assert_allclose(measurement(state).weights, WEIGHTS - WEIGHTS.mean(0), atol=1e-6)
+
+
+def test_gradients_go_through_mean_and_deviation():
+    _, made = quantizer(normalise_kernels=True)
+    upstream = tf.constant(np.random.default_rng(1).standard_normal(WEIGHTS.shape), tf.float32)
+    weights = tf.constant(WEIGHTS)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(weights)
+        ours = made.call(weights)
+        # As the papers write it: normalise, quantize with the learned scale alone, multiply the deviation in again.
+        mean = tf.reduce_mean(weights, 0, keepdims=True)
+        deviation = tf.math.reduce_std(weights, 0, keepdims=True)
+        theirs = deviation * quantizers.fake_quantize((weights - mean) / deviation, tf.constant(made.scale_base.numpy()), 2.0)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+    np.testing.assert_allclose(tape.gradient(ours, weights, upstream), tape.gradient(theirs, weights, upstream), atol=1e-5)
+
+
+def test_channels_that_cannot_be_normalised_do_no_harm():
+    # One weight is its own mean; equal weights have no deviation.
+    kernel, made = quantizer(WEIGHTS[:1], bits=4, normalise_kernels=True)
+    np.testing.assert_allclose(made.call(kernel), WEIGHTS[:1], rtol=0.2)
+    weights = tf.constant(np.full((4, 3), 0.7, "float32"))
+    _, made = quantizer(weights, normalise_kernels=True)
+    with tf.GradientTape() as tape:
+        tape.watch(weights)
+        used = made.call(weights)
+    assert np.all(np.isfinite(tape.gradient(used, weights)))
+    np.testing.assert_allclose(used, 0.0, atol=1e-6)
+
+
+def test_single_weights_are_tracked_where_asked_for_and_only_there():
+    assert not hasattr(quantizer()[1], "weight_gradient_abs_sum")
+    kernel, made = quantizer(track_sensitivity="joint")
+    steps = [np.random.default_rng(seed).standard_normal(WEIGHTS.shape).astype("float32") for seed in range(3)]
+    for gradient in [*steps, np.full_like(WEIGHTS, np.nan)]:
+        with tf.GradientTape() as tape:
+            tape.watch(kernel.value)
+            used = made.call(kernel)
+        tape.gradient(used, kernel.value, gradient)
+    np.testing.assert_allclose(read(made.weight_gradient_abs_sum), np.abs(steps).sum(0), rtol=1e-5)
+    made.reset_accumulators()
+    assert not np.any(read(made.weight_gradient_abs_sum))
+
+
+def test_the_joint_objective_goes_by_single_weights():
+    layer = QuantDense(3, quantizer={"candidate_bits": [2, 4], "track_sensitivity": "joint"})
+    model = keras.Sequential([keras.Input((12,)), layer])
+    layer._kernel.assign(WEIGHTS)
+    x = np.random.default_rng(2).standard_normal((8, 12)).astype("float32")
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean(model(x) ** 2)
+    tape.gradient(loss, layer._kernel.value)
+    (state,) = model_kernels(model)
+    measured = measurement(state)
+    np.testing.assert_allclose(measured.weight_gradient_abs.mean(0, keepdims=True), measured.gradient_abs, rtol=1e-5)
+    joint, factored = costs(measured, [2, 4], "joint"), costs(measured, [2, 4])
+    # Where large gradients meet large errors, the product of means is not the mean of products.
+    assert 1e-3 < abs(joint[0] / factored[0] - 1) < 0.5
