@@ -47,6 +47,7 @@ flags.DEFINE_bool("normalise_kernels", _DEFAULT.normalise_kernels, "Quantize ker
 flags.DEFINE_integer("activation_bits", _DEFAULT.activation_bits, "Width of the activations: 8, 4 or 2; 0 leaves them float.")
 flags.DEFINE_enum("sensitivity", _DEFAULT.sensitivity, METHODS, "What the allocation goes by: bmpq, or a control experiment.")
 flags.DEFINE_enum("objective", _DEFAULT.objective, OBJECTIVES, "How bit gradients become costs.")
+flags.DEFINE_float("min_improvement", _DEFAULT.min_improvement, "Share of the estimated loss increase that new widths must save.")
 flags.DEFINE_enum("initial_widths", _DEFAULT.initial_widths, INITIAL_WIDTHS, "What the warm-up runs at: allocated is by error, under the budget.")
 flags.DEFINE_integer("epochs", _DEFAULT.epochs, "Epochs to train.", lower_bound=1)
 flags.DEFINE_integer("warmup_epochs", _DEFAULT.warmup_epochs, "Epochs before the first allocation.")

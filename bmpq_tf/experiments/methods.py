@@ -61,6 +61,7 @@ def _hessian(model: keras.Model, config: TrainConfig, dataset: ImageDataset):
     callback = HessianCallback(
         config.budget, keras.models.clone_model(model), images, labels, warmup_epochs=config.warmup_epochs,
         interval_epochs=config.interval_epochs, settle_epochs=config.settle_epochs, seed=config.seed, initial_widths=config.initial_widths,
+        min_improvement=config.min_improvement,
     )  # fmt: skip
     return quantized_model(model, config, config.candidate_bits), callback
 

@@ -32,7 +32,7 @@ class TrainConfig:
         initial_scale, normalise_kernels: likewise.
         activation_bits: likewise: 8, 4 or 2; 0 leaves activations float.
         sensitivity, objective, initial_widths: the callback's `method`, `objective` and `initial_widths`.
-        warmup_epochs, interval_epochs, settle_epochs: the callback's schedule.
+        warmup_epochs, interval_epochs, settle_epochs, min_improvement: the callback's schedule.
         epochs, batch_size, learning_rate, weight_decay, schedule: the recipe, as `recipe.sgd` takes it.
         lr_restart: share of the peak learning rate that it rises to again whenever an allocation changes widths (`recipe.Restarted`); 0: never.
         lr_warmup_epochs: over which the learning rate rises; a tenth of the epochs, at most one, if `None`.
@@ -62,6 +62,7 @@ class TrainConfig:
     warmup_epochs: int = 1
     interval_epochs: int = 1
     settle_epochs: int | None = None
+    min_improvement: float = 0.0
     epochs: int = 30
     batch_size: int = 128
     learning_rate: float = 0.1
@@ -168,6 +169,7 @@ def allocation_callback(config: TrainConfig) -> BMPQCallback:
         warmup_epochs=config.warmup_epochs,
         interval_epochs=config.interval_epochs,
         settle_epochs=config.settle_epochs,
+        min_improvement=config.min_improvement,
         objective=config.objective,
         method=config.sensitivity,
         seed=config.seed,
