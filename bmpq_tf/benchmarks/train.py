@@ -1,6 +1,5 @@
 """Training: images a second and peak memory of ours and of the peers, each beside its own float network."""
 
-import inspect
 import pathlib
 import statistics
 import time
@@ -16,9 +15,11 @@ from bmpq_tf.benchmarks.report import Result
 from bmpq_tf.callbacks import BMPQCallback
 from bmpq_tf.quantize import quantize_model
 
-_OURS = {"quantized": {"track_sensitivity": False}, "with sensitivities": {}}
-if "activation_bits" in inspect.signature(quantize_model).parameters:
-    _OURS["with sensitivities and 8-bit activations"] = {"activation_bits": 8}
+_OURS = {
+    "quantized": {"track_sensitivity": False},
+    "with sensitivities": {},
+    "with sensitivities and 8-bit activations": {"activation_bits": 8},
+}
 # XLA takes up to eight times as long on a processor, and its compilation counts as the warm-up: few rounds of one step tell enough.
 _SETTINGS: dict[str, dict] = {
     "plain": {},
