@@ -79,7 +79,7 @@ class BMPQCallback(keras.callbacks.Callback):
         for name, value in (("warmup_epochs", warmup_epochs), ("interval_epochs", interval_epochs), ("settle_epochs", settle_epochs)):
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise ValueError(f"{name} must be a whole number of epochs, 1 or more. Received: {name}={value!r}.")
-        if not 0.0 <= min_improvement < 1.0:
+        if not isinstance(min_improvement, (int, float)) or isinstance(min_improvement, bool) or not 0.0 <= min_improvement < 1.0:
             raise ValueError(f"min_improvement is a share, from 0 to below 1. Received: min_improvement={min_improvement!r}.")
         choices = {"objective": (objective, sensitivities.OBJECTIVES), "method": (method, sensitivities.METHODS)}
         for name, (value, known) in {**choices, "initial_widths": (initial_widths, INITIAL_WIDTHS)}.items():
@@ -242,10 +242,11 @@ class BMPQCallback(keras.callbacks.Callback):
         if not within(self.budget, states) or any(state.bits not in state.kernel.candidates for state in states):
             return found
         present = float(sum(row[state.kernel.candidates.index(state.bits)] for state, row in zip(states, costs, strict=True)))
-        if found.objective <= (1.0 - self.min_improvement) * present:
-            return found
         bits = {state.kernel.path: state.bits for state in states}
-        return dataclasses.replace(found, bits=bits, status="kept", objective=present, gap=1.0 - found.objective / present)
+        if found.bits == bits or found.objective <= (1.0 - self.min_improvement) * present:
+            return found
+        bound = found.objective * (1.0 - found.gap) if np.isfinite(found.gap) else 0.0
+        return dataclasses.replace(found, bits=bits, status="kept", objective=present, gap=1.0 - bound / present if present else 0.0)
 
     def _factors(self, measured: list[Measurement]) -> list[Measurement]:
         """The measurements with the factors that decide; what a comparison with other sensitivities overrides."""
@@ -289,7 +290,7 @@ class BMPQCallback(keras.callbacks.Callback):
         frozen = [s.kernel.path for s in self._states if s.quantizer and not s.variable.trainable]
         kept = f"; without gradients, so kept: {', '.join([*frozen, *sorted(unreached)])}" if frozen or unreached else ""
         size = f"{compression(self._states):.2f}x, {total_bits(self._states) / 8000:.1f} kB"
-        status = f"kept, as the best saves {solution.gap:.1%}" if solution.status == "kept" else solution.status
+        status = f"kept, as the best saves at most {solution.gap:.1%}" if solution.status == "kept" else solution.status
         return f"epoch {epoch + 1}: {status} in {solution.seconds:.2f} s, {size}; {widths} bits; {len(changed)} changed{kept}"
 
     def _say(self, line: str) -> None:

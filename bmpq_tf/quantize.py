@@ -249,10 +249,10 @@ def _copy_weights(source: Layer, target: Layer, on_grid: bool) -> None:
             for value, variable in zip(mine.weights, theirs.weights, strict=True):
                 variable.assign(value)
         return
-    if on_grid and isinstance(source, QuantizedLayer):
-        # What reads as `kernel` is on the grid; the variable behind it is the latent float weight.
+    if isinstance(source, QuantizedLayer):
+        # The variable behind a kernel is the latent float weight, which has means that are not rounded where kernels are normalised.
         for (kernel, quantizer), name in zip(source.kernels(), source.kernel_channel_axes, strict=True):
-            getattr(target, name).assign(quantizer.call(kernel.value))
+            getattr(target, name).assign((quantizer.call if on_grid else quantizer.quantized_from)(kernel.value))
     if isinstance(target, QuantizedLayer):
         for kernel, quantizer in target.kernels():
             quantizer.initialise_scale(kernel)

@@ -209,6 +209,13 @@ def test_dequantize_gives_plain_keras_layers_on_the_grid(tmp_path):
     assert len(np.unique(latent.get_layer("hidden").kernel)) > 4
 
 
+def test_latent_weights_are_those_that_were_rounded():
+    model = quantize_model(small_model(), (2, 4), normalise_kernels=True)
+    kernel = np.asarray(dequantize_model(model, on_grid=False).get_layer("hidden").kernel)
+    (state,) = (state for state in model_kernels(model) if state.layer.name == "hidden")
+    np.testing.assert_allclose(kernel, state.variable.numpy() - state.variable.numpy().mean(0), atol=1e-6)
+
+
 def test_a_subclassed_model_is_told_to_use_the_layers():
     class Custom(keras.Model):
         def call(self, inputs):

@@ -27,8 +27,8 @@ class Solution:
 
     Attributes:
         bits: the width of each kernel, by path.
-        status: `"optimal"` if proven, at a gap of zero; `"feasible"` if the time ran out first; `"kept"` if a better one was found,
-            but was not worth a change (`BMPQCallback`'s `min_improvement`).
+        status: `"optimal"` if proven, at a gap of zero; `"feasible"` if the time ran out first; `"kept"` if another one was found,
+            but saved too little to change to it (`BMPQCallback`'s `min_improvement`).
         objective: the sum of the costs chosen.
         gap: the proven relative distance to the best possible objective; 0 if optimal.
         seconds: what the solver took.

@@ -76,17 +76,19 @@ def least_squares(weights, bits, channel_axes: Sequence[int]) -> tf.Tensor:
     return best
 
 
-def initial(weights, bits, channel_axes: Sequence[int], rule: str = "statistical") -> tf.Tensor:
+def initial(weights, bits, channel_axes: Sequence[int], rule: str = "statistical", size: float | None = None) -> tf.Tensor:
     """Where a learned scale starts: by a rule of `STARTS`, and for a channel of zeros the scale of its tensor.
 
     A learned scale does not follow the weights as the other rules do: at `SMALLEST_SCALE` a channel that starts at zero would clip
-    its first step away and get no gradient ever after. A tensor of zeros starts as if its weights were `+-1/sqrt(n)`, `n` to a channel.
+    its first step away and get no gradient ever after. A tensor of zeros starts as if its weights were `+-1/sqrt(n)`, `n` to a channel;
+    where `size` says how large weights will be, as where kernels are normalised, so does a channel of zeros.
     """
     scale = STARTS[rule](weights, bits, channel_axes)
     axes = reduced_axes(len(weights.shape), channel_axes)
     a_channel = max(math.prod(weights.shape[axis] for axis in axes), 1)
+    likely = statistical(tf.fill([1] * len(weights.shape), a_channel**-0.5 if size is None else size), bits, ())
     whole = statistical(weights, bits, ())
-    whole = tf.where(whole > SMALLEST_SCALE, whole, statistical(tf.fill([1] * len(weights.shape), a_channel**-0.5), bits, ()))
+    whole = tf.where(whole > SMALLEST_SCALE, whole, likely) if size is None else likely
     return tf.where(tf.reduce_any(weights != 0, axes, keepdims=True), scale, whole)
 
 

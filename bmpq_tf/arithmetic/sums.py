@@ -15,9 +15,10 @@ def columns(shape: Sequence[int | None], axes: Sequence[int]) -> int | None:
 
     Returns:
         The number of channels where they are the last axes (as in all but transposed convolutions); `None` where they are not, where
-        there is only one, or where the shape is open or empty.
+        there is only one, or where the shape is open, empty or past 2^31.
     """
-    if None in shape or 0 in shape:
+    # BiasAddGrad counts elements in int32.
+    if None in shape or 0 in shape or math.prod(shape) > 2**31 - 1:
         return None
     summed = [axis for axis in axes if shape[axis] > 1]
     kept = [axis for axis, size in enumerate(shape) if size > 1 and axis not in summed]

@@ -13,9 +13,10 @@ import numpy as np
 
 from bmpq_tf import graph
 from bmpq_tf.callbacks import reset_slots
+from bmpq_tf.experiments.changes import MEASURED
 from bmpq_tf.kernels import allocation_history, model_kernels, total_bits
 
-MEASURED, _DECIDED = "densities measured", "densities at rest"
+_DECIDED = "densities at rest"
 _FIRST_BITS = 16
 
 

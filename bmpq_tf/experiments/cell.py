@@ -15,7 +15,6 @@ from bmpq_tf import graph
 from bmpq_tf.budget import FLOAT_BITS, InfeasibleBudgetError
 from bmpq_tf.datasets import ImageDataset, load_dataset, normalised_test_images
 from bmpq_tf.experiments.after_training import file_sizes
-from bmpq_tf.experiments.changes import kernels_changed
 from bmpq_tf.experiments.epoch_log import DivergedError
 from bmpq_tf.experiments.grid import Cell, file_name
 from bmpq_tf.experiments.methods import METHODS
@@ -118,7 +117,6 @@ def _trained(cell: Cell, work: pathlib.Path, verbose: int) -> dict[str, Any]:
         **exported,
         "widths": {state.kernel.path: state.bits for state in model_kernels(model)},
         "allocations": callback.history if callback else [],
-        "kernels_changed": kernels_changed(callback.history) if callback else [],
         **_spent(epochs),
     }
 

@@ -4,7 +4,8 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from bmpq_tf.experiments.activation_density import MEASURED
+# The status of a record that is a measurement, and no allocation.
+MEASURED = "densities measured"
 
 
 def kernels_changed(allocations: Sequence[dict[str, Any]]) -> list[int]:

@@ -5,6 +5,7 @@ Accuracies after training differ by less than the noise of a seed; the loss at t
 
 import contextlib
 import dataclasses
+import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -18,9 +19,10 @@ from bmpq_tf.allocation import allocate
 from bmpq_tf.budget import Budget
 from bmpq_tf.datasets import load_dataset, normalised_test_images
 from bmpq_tf.experiments.training import TrainConfig, fit, initial_model, quantized_model
-from bmpq_tf.kernels import KernelState, measurement, model_kernels
+from bmpq_tf.kernels import KernelState, measurement, model_kernels, read
 
 DRAWS = 10  # of the random control
+_BATCH = 250
 Costs = dict[str, list[float]]
 Batch = tuple[tf.Tensor, tf.Tensor]
 
@@ -49,7 +51,7 @@ def fidelity(config: TrainConfig, images: int = 2500, verbose: int = 2) -> tuple
 
     Args:
         config: model, data, epochs, candidates, and the budget of the allocations. The sensitivities are those of the last epoch.
-        images: of the judged split, that losses are taken over, in batches of `config.batch_size`.
+        images: of the judged split, that losses are taken over, in equal batches of 250 at most; what is left over is left out.
         verbose: as Keras's.
 
     Returns:
@@ -72,8 +74,11 @@ def fidelity(config: TrainConfig, images: int = 2500, verbose: int = 2) -> tuple
                 state.quantizer.reset_accumulators()
 
     fit(model, dataset, config, [keras.callbacks.LambdaCallback(on_epoch_begin=reset)], "fidelity", verbose)
-    chosen = dataclasses.replace(dataset, test=tuple(part[:images] for part in dataset.test))
-    return judge(model, budget, list(normalised_test_images(chosen)), config.seed)
+    count = min(images, len(dataset.test[1]))
+    # Each batch is normalised by itself, so a small one would be another measurement.
+    size = math.ceil(count / math.ceil(count / _BATCH))
+    chosen = dataclasses.replace(dataset, test=tuple(part[: count // size * size] for part in dataset.test))
+    return judge(model, budget, list(normalised_test_images(chosen, size)), config.seed)
 
 
 def judge(model: keras.Model, budget: Budget, batches: Sequence[Batch], seed: int = 0) -> tuple[list[Estimate], dict[str, Costs]]:
@@ -118,10 +123,11 @@ class _Loss:
 
     def __call__(self) -> float:
         kept = [variable.numpy() for variable in self._model.non_trainable_variables]
-        total = float(np.mean([float(self._of(images, labels)) for images, labels in self._batches]))
-        for variable, value in zip(self._model.non_trainable_variables, kept, strict=True):
-            variable.assign(value)
-        return total
+        try:
+            return float(np.mean([float(self._of(images, labels)) for images, labels in self._batches]))
+        finally:
+            for variable, value in zip(self._model.non_trainable_variables, kept, strict=True):
+                variable.assign(value)
 
     def increase(self, states: Sequence[KernelState], bits: Mapping[str, int]) -> float:
         """Returns by how much the loss rises when these kernels have other widths."""
@@ -137,9 +143,11 @@ def _at_width(state: KernelState, bits: int) -> Iterator[None]:
     variables = state.quantizer.variables
     kept = [variable.numpy() for variable in variables]
     state.quantizer.set_width(bits, state.variable)
-    yield
-    for variable, value in zip(variables, kept, strict=True):
-        variable.assign(value)
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, kept, strict=True):
+            variable.assign(value)
 
 
 def _increases(state: KernelState, loss: _Loss) -> list[float]:
@@ -149,7 +157,10 @@ def _increases(state: KernelState, loss: _Loss) -> list[float]:
 
 
 def _estimates(opened: Sequence[KernelState], seed: int) -> dict[str, Costs]:
-    known = [measurement(state) for state in opened]
+    # As the callback has it: a layer that is used twice counts twice.
+    seen = [float(read(state.quantizer.uses_seen)) for state in opened]
+    steps = max(min((uses for uses in seen if uses), default=1.0), 1.0)
+    known = [measurement(state, uses / steps) for state, uses in zip(opened, seen, strict=True)]
     widths = {state.kernel.path: state.kernel.candidates for state in opened}
 
     def costs(method: str, objective: str, draw: int = 0) -> Costs:

@@ -34,7 +34,7 @@ class TrainConfig:
         sensitivity, objective, initial_widths: the callback's `method`, `objective` and `initial_widths`.
         warmup_epochs, interval_epochs, settle_epochs, min_improvement: the callback's schedule.
         epochs, batch_size, learning_rate, weight_decay, schedule: the recipe, as `recipe.sgd` takes it.
-        lr_restart: share of the peak learning rate that it rises to again whenever an allocation changes widths (`recipe.Restarted`); 0: never.
+        lr_restart: share of the peak learning rate that it rises to again whenever an allocation changes widths (`restart.Restarted`); 0: never.
         lr_warmup_epochs: over which the learning rate rises; a tenth of the epochs, at most one, if `None`.
         label_smoothing, distillation, temperature: the loss, as `recipe.ClassificationLoss` takes it; distillation is from the trained
             float model, and is of quantized models only.

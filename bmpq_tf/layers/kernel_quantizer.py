@@ -137,10 +137,11 @@ class KernelQuantizer(keras.layers.Layer):
     def initialise_scale(self, kernel) -> None:
         """Starts learned scales anew (`scales.initial`) for the present width and kernel; other rules hold no state."""
         if self.config.scale == "learned":
-            weights = self.quantized_from(kernel.value)
+            weights, size = self.quantized_from(kernel.value), None
             if self._is_normalised(weights):
+                size = 1.0
                 weights /= normalisation.deviation(weights, self.scale_axes)
-            self.scale_base.assign(scales.initial(weights, self.bits.value, self.scale_axes, self.config.initial_scale))
+            self.scale_base.assign(scales.initial(weights, self.bits.value, self.scale_axes, self.config.initial_scale, size))
             self.log_gain.assign(tf.zeros(self.log_gain.shape))
 
     def reset_accumulators(self) -> None:

@@ -98,7 +98,7 @@ class TestOneWorkerOfTwo:
     """The parts of `bmpq_tf.distribute`, in one process that takes itself for one of two."""
 
     kernels = (Kernel("a", 9, (2, 4)), Kernel("b", 9, (2, 8)))
-    solution = Solution({"a": 4, "b": 2}, "optimal", 1 / 3, 0.0, 0.5)
+    solution = Solution({"a": 4, "b": 2}, "kept", 1 / 3, 0.25, 0.5)
 
     @pytest.fixture
     def worker(self, monkeypatch):
