@@ -140,6 +140,8 @@ def _images(model: keras.Model, given) -> tuple[np.ndarray, np.ndarray | None, n
     shape = tuple(model.inputs[0].shape[1:])
     if len(model.inputs) > 1 or len(shape) != 3:
         raise ValueError(f"This tool compares models of one image. Received: inputs {[tuple(tensor.shape) for tensor in model.inputs]}.")
+    if not given.dataset and None in shape:
+        raise ValueError(f"Random images need a fixed size. Received: a model that takes {shape}. Give --dataset.")
     if not given.dataset:
         images, _ = _random(shape, given.examples + CALIBRATED_ON)
         return images[CALIBRATED_ON:], None, images[:CALIBRATED_ON]

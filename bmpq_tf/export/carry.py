@@ -25,12 +25,13 @@ _CARRIES = (*_SAME_GRID, *_OWN_GRID, _BUILTIN.SHAPE)
 _QUANTIZE, _DEQUANTIZE = ("Quantize", {}), ("Dequantize", {})
 
 
-def carried(content: bytes, ranges: Mapping[str, Range]) -> bytes:
+def carried(content: bytes, ranges: Mapping[str, Range], border: str) -> bytes:
     """Returns the file with every `DEQUANTIZE` moved behind such operators, and those that meet a `QUANTIZE` gone.
 
     Args:
         content: a partly quantized file.
         ranges: of the float model's tensors, by name.
+        border: `"float"` or `"int8"`, what the file's inputs and outputs are.
     """
     model = graph_file.parse(content)
     subgraph = model.subgraphs[0]
@@ -38,6 +39,11 @@ def carried(content: bytes, ranges: Mapping[str, Range]) -> bytes:
     operators, subgraph.operators = subgraph.operators, []
     for operator in operators:
         moved.add(operator)
+    if border == "int8":
+        # A float reader of an output, gone by now, had put its DEQUANTIZE before it.
+        subgraph.outputs = [moved.integers.get(int(index), int(index)) for index in subgraph.outputs]
+        for entry in [entry for signature in model.signatureDefs or () for entry in signature.outputs]:
+            entry.tensorIndex = moved.integers.get(int(entry.tensorIndex), int(entry.tensorIndex))
     _drop_dead(model, subgraph)
     return graph_file.serialised(model)
 

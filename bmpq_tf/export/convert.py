@@ -10,7 +10,8 @@ import tensorflow as tf
 from bmpq_tf import graph
 from bmpq_tf.export import graph_file, origin
 
-_OUTPUT = "output_"
+# Of equal length, since the converter numbers outputs in the order of these names.
+_OUTPUT = "output_{:06}"
 
 
 class ConversionError(RuntimeError):
@@ -28,7 +29,7 @@ def to_float_tflite(model: keras.Model) -> bytes:
     @tf.function(input_signature=specs)
     def answer(*inputs):
         structured = graph.structured_inputs(model, list(inputs))
-        return {f"{_OUTPUT}{number}": output for number, output in enumerate(keras.tree.flatten(model(structured, training=False)))}
+        return {_OUTPUT.format(number): output for number, output in enumerate(keras.tree.flatten(model(structured, training=False)))}
 
     try:
         with _loops_unrolled(model):
@@ -42,6 +43,9 @@ def to_float_tflite(model: keras.Model) -> bytes:
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
             content = converter.convert()
         return content if len(function.outputs) == 1 else _outputs_in_order(content)
+    except (OSError, tf.errors.ResourceExhaustedError):
+        # A temporary folder that is full is no fault of the model.
+        raise
     except Exception as error:
         raise ConversionError(
             f"Model '{model.name}' does not convert to TFLite builtins: {origin.refused(model, error) or first_line(error)}{_suspects(model)} "
@@ -56,10 +60,10 @@ def first_line(error: Exception) -> str:
 
 
 def _outputs_in_order(content: bytes) -> bytes:
-    """The converter orders outputs by its own lights; its signature names them output_0, output_1, ..."""
+    """The converter orders outputs by its own lights; its signature names them in theirs."""
     file = graph_file.parse(content)
     named = {graph_file.text(entry.name): int(entry.tensorIndex) for entry in file.signatureDefs[0].outputs}
-    file.subgraphs[0].outputs = [named[f"{_OUTPUT}{number}"] for number in range(len(named))]
+    file.subgraphs[0].outputs = [named[_OUTPUT.format(number)] for number in range(len(named))]
     return graph_file.serialised(file)
 
 

@@ -61,10 +61,12 @@ def export_tflite(
             than int8. `"integer"`: int8 throughout, with fixed ranges of activations: the trained ones where the model rounds them.
         verify_with: inputs to compare Keras and LiteRT on: arrays, or a data set of batches. Random inputs by default.
         calibrate_with: for `"integer"`: inputs like those that the model will meet, in the same forms; a few hundred are enough. They set
-            the ranges that no activation quantizer sets, and may be left out where there are none.
+            the ranges that no activation quantizer sets, and may be left out where there are none; outputs are rounded only by a
+            `QuantIdentity` at the end.
         border: for `"integer"`: whether the file's inputs and outputs are `"float"` or `"int8"`.
         tolerance: for `"latency"` and `"integer"`: the root mean square of the differences, relative to an output's own, that is
-            close enough; 0.1 and 0.2 by default, and for an integer file of activations rounded to 8, 4 or 2 bits 0.05, 0.15 and 0.4.
+            close enough; 0.1 and 0.2 by default, and for an integer file of a model whose narrowest activation quantizer has 8, 4 or 2 bits
+            0.05, 0.15 and 0.4.
             A trained ResNet-20 stays below 0.03.
         budget: what the file must meet; by default the budget of the model's last allocation, where there was one.
         overwrite: whether an existing file may be replaced.
@@ -194,6 +196,8 @@ def _check_integer(model: keras.Model, content: bytes, border: str) -> None:
             f"Inputs or outputs of model '{model.name}' would stay float: {', '.join(left)}. Take border=\"float\". Nothing was written."
         )
     if found := static.unsupported(content):
+        # Conversions are only there because of the others.
+        found = [one for one in found if one[0] not in ("QUANTIZE", "DEQUANTIZE")] or found
         floats = [f"{builtin} of layer {owner}" if (owner := origin.layer_of(model, name)) else f"{builtin} '{name}'" for builtin, name in found]
         listed = ", ".join(floats[:5]) + (f" and {len(floats) - 5} more" if len(floats) > 5 else "")
         raise ExportError(

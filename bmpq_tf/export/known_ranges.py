@@ -53,7 +53,7 @@ def missing(file, known: Mapping[str, Range]) -> list[str]:
     for index in needed:
         name = graph_file.tensor_name(subgraph.tensors[index])
         if subgraph.tensors[index].type == graph_file.FLOAT32 and name not in known:
-            # The converter calls every output "Identity".
+            # What the converter calls outputs says nothing.
             names.append(f"output {outputs[index]}" if index in outputs else f"'{name.split(';')[0]}'")
     return names
 
@@ -69,7 +69,8 @@ def _backward(file, rounded: Mapping[int, Grid], found: dict[int, Range]) -> Non
         while source not in found and source not in map(int, subgraph.outputs) and _agree(file, source, operator, rounded, entry):
             found[source] = entry
             operator = producers.get(source)
-            if operator is None or graph_file.builtin_of(file, operator) not in _MOVES:
+            # What gives several results reads what no quantizer of one of them may limit.
+            if operator is None or graph_file.builtin_of(file, operator) not in _MOVES or len(operator.outputs) > 1:
                 break
             source = _data(file, operator)
 

@@ -8,8 +8,8 @@ import keras
 from bmpq_tf import graph
 from bmpq_tf.layers import quantized_entry_for
 
-# What the converter calls a model's outputs.
-_OUTPUT = re.compile(r"Identity(?:_(\d+))?(?!\w)")
+# What the converter calls a model's outputs, numbered in the order of the signature's names.
+_OUTPUT = re.compile(r"(?:Stateful)?PartitionedCall(?:_\d+)?:(\d+)")
 # TensorFlow numbers a name scope that was entered before.
 _SCOPE = re.compile(r"(.+?)(_\d+)?")
 
@@ -30,10 +30,11 @@ def layer_of(model: keras.Model, name: str) -> str | None:
     """
     first = name.split(";")[0]
     if output := _OUTPUT.match(first):
-        return described(model.outputs[int(output[1] or 0)]._keras_history.operation)
+        return described(model.outputs[int(output[1])]._keras_history.operation)
     layers = {layer.name: layer for layer in graph.sublayers(model)}
     for part in reversed(first.split("/")):
-        layer = layers.get(part) or layers.get(_SCOPE.fullmatch(part)[1] if part else part)
+        # A scope is numbered even where no other layer has its name, so 'dense_1' is of 'dense' where there is one.
+        layer = layers.get(_SCOPE.fullmatch(part)[1] if part else part) or layers.get(part)
         if layer is not None:
             return described(layer)
     return None

@@ -82,6 +82,10 @@ class Parity:
         return ROUNDED_LIMITS[self.rounded] if self.rounded and self.optimize_for == "integer" else LIMITS[self.optimize_for]
 
     @property
+    def _activation_bits(self) -> int:
+        return self.rounded if self.rounded and self.optimize_for == "integer" else 8
+
+    @property
     def rms_limit(self) -> float:
         """The relative root mean square that is allowed."""
         return self.limits.rms if self.allowed is None else self.allowed
@@ -105,7 +109,8 @@ class Parity:
         if limits.largest is None and self.rms > self.rms_limit:
             return (
                 f"LiteRT's answers differ from Keras's by {self.rms:.3g} of their size (root mean square, {self.examples} examples), more than "
-                f'the {self.rms_limit:g} that optimize_for="{self.optimize_for}" allows for 8-bit activations; top-1 agreement {self.agreement:.4f}. '
+                f'the {self.rms_limit:g} that optimize_for="{self.optimize_for}" allows for {self._activation_bits}-bit activations; '
+                f"top-1 agreement {self.agreement:.4f}. "
                 "If that is close enough for you, say so with tolerance=."
             )
         if not self.generated and (1 - self.agreement) * self.compared > max(2, (1 - limits.agreement) * self.compared):

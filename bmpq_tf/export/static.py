@@ -41,7 +41,7 @@ def quantize(model, kernels: Sequence[tuple[Match, packing.StoredKernel]], range
         stored = _with_room_for_biases(model, instructions, match, stored)
         _place(model, instructions, match, packing.parameters(stored))
         placed.append((match, stored))
-    return carry.carried(bytes(ModelModifier(model).modify_model(instructions, enable_progress_bar=False)), ranges), placed
+    return carry.carried(bytes(ModelModifier(model).modify_model(instructions, enable_progress_bar=False)), ranges, border), placed
 
 
 def unsupported(content: bytes) -> list[tuple[str, str]]:

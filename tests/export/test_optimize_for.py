@@ -178,11 +178,15 @@ def test_operators_that_only_move_values_stay_integer(tmp_path):
 
 def test_an_operator_without_an_integer_kernel_is_named(tmp_path):
     inputs = keras.Input((6,))
+    # Converted, 'odd' is in a scope called odd_1; and the last one is called as the output is.
     x = keras.layers.Activation("softplus", name="odd")(keras.layers.Dense(5)(inputs))
-    model = with_widths(keras.Model(inputs, keras.layers.Dense(3)(x)), [4])
+    x = keras.layers.Dense(3)(keras.layers.Activation("relu", name="odd_1")(keras.layers.Dense(4)(x)))
+    model = with_widths(keras.Model(inputs, keras.layers.Activation("softplus", name="end")(x)), [4])
     data = np.random.default_rng(0).standard_normal((20, 6)).astype("float32")
-    with pytest.raises(ExportError, match=r"cannot be an integer-only file: .* of layer 'odd' \(Activation\).*would compute with floats"):
+    with pytest.raises(ExportError, match=r"cannot be an integer-only file: .*would compute with floats") as raised:
         export(model, tmp_path / "model.tflite", "integer", data)
+    assert set(re.findall(r"of layer '(\w+)' \(Activation\)", str(raised.value))) == {"odd", "end"}
+    assert "QUANTIZE" not in str(raised.value)
     assert not list(tmp_path.iterdir())
 
 

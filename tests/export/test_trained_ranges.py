@@ -5,6 +5,7 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 from conftest import compiled
 
@@ -12,6 +13,7 @@ from bmpq_tf import ExportError, export_tflite, quantize_model
 from bmpq_tf.export import graph_file, grids, parity
 from bmpq_tf.export.exposed import Exposed
 from bmpq_tf.export.inspection import inspect_file
+from bmpq_tf.export.runtime import TFLiteModel
 from bmpq_tf.layers import QuantIdentity
 from bmpq_tf.models.blocks import conv_bn
 from bmpq_tf.models.digits import digits_cnn
@@ -141,6 +143,36 @@ def test_without_data_everything_needs_a_quantizer(tmp_path):
     assert report.parity.agreement >= 0.9
     assert report.parity.rms < 0.02
     assert operators(graph_file.parse((tmp_path / "model.tflite").read_bytes())) == {BUILTIN.FULLY_CONNECTED: 2, BUILTIN.QUANTIZE: 1}
+
+
+@keras.saving.register_keras_serializable("tests")
+class Halves(keras.layers.Layer):
+    def call(self, inputs):
+        return tf.split(inputs, 2, axis=-1)
+
+
+def test_a_range_is_not_forced_on_the_other_part_of_what_was_split(tmp_path):
+    data = normal(64, 12)
+    inputs = keras.Input((12,))
+    rounded, other = Halves(name="halves")(keras.layers.Dense(8, name="dense")(inputs))
+    rounded = QuantIdentity(bits=2, name="rounded")(rounded)
+    outputs = [keras.layers.Dense(3, name="one")(rounded), keras.layers.Dense(3, name="two")(other)]
+    model = with_ranges(keras.Model(inputs, outputs), data)
+    quantizer = model.get_layer("rounded").activation_quantizer
+    quantizer.clip_base.assign(0.6 * quantizer.clip_base)
+    integer_file(model, tmp_path / "model.tflite", data)
+    expected = model.predict(data, verbose=0)[1]
+    found = TFLiteModel((tmp_path / "model.tflite").read_bytes())([data])[1]
+    assert np.sqrt(np.mean((found - expected) ** 2)) <= 0.03 * expected.std()
+
+
+def test_an_output_that_a_quantizer_reads_too_has_an_int8_border(tmp_path):
+    data = normal(48, 6)
+    inputs = keras.Input((6,))
+    hidden = keras.layers.Dense(5, activation="relu", name="hidden")(inputs)
+    model = with_ranges(keras.Model(inputs, [keras.layers.Dense(3, name="head")(hidden), hidden]), data)
+    _, file = integer_file(model, tmp_path / "model.tflite", data, border="int8")
+    assert {tensor.type for tensor in file.subgraphs[0].tensors} <= {graph_file.INT8, schema.TensorType.INT32}
 
 
 def test_tensors_that_are_moved_joined_averaged_and_read_twice(tmp_path):
