@@ -11,7 +11,7 @@ from bmpq_tf import graph
 from bmpq_tf.export import graph_file, origin
 
 # Of equal length, since the converter numbers outputs in the order of these names.
-_OUTPUT = "output_{:06}"
+_INPUT, _OUTPUT = "input_{}", "output_{:06}"
 
 
 class ConversionError(RuntimeError):
@@ -24,7 +24,7 @@ def to_float_tflite(model: keras.Model) -> bytes:
     Raises:
         ConversionError: the converter refuses the model; the message holds its first line and the layers to look at.
     """
-    specs = [tf.TensorSpec(tensor.shape, tensor.dtype, name=f"input_{number}") for number, tensor in enumerate(model.inputs)]
+    specs = [tf.TensorSpec(tensor.shape, tensor.dtype, name=_INPUT.format(number)) for number, tensor in enumerate(model.inputs)]
 
     @tf.function(input_signature=specs)
     def answer(*inputs):
@@ -42,7 +42,7 @@ def to_float_tflite(model: keras.Model) -> bytes:
             converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=["serving_default"])
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
             content = converter.convert()
-        return content if len(function.outputs) == 1 else _outputs_in_order(content)
+        return content if len(specs) == len(function.outputs) == 1 else _in_order(content)
     except (OSError, tf.errors.ResourceExhaustedError):
         # A temporary folder that is full is no fault of the model.
         raise
@@ -59,11 +59,17 @@ def first_line(error: Exception) -> str:
     return text.splitlines()[0].rstrip(".") + "." if text else f"{type(error).__name__}."
 
 
-def _outputs_in_order(content: bytes) -> bytes:
-    """The converter orders outputs by its own lights; its signature names them in theirs."""
+def _in_order(content: bytes) -> bytes:
+    """The converter orders inputs and outputs by its own lights; its signature has the names that tell theirs."""
     file = graph_file.parse(content)
-    named = {graph_file.text(entry.name): int(entry.tensorIndex) for entry in file.signatureDefs[0].outputs}
-    file.subgraphs[0].outputs = [named[_OUTPUT.format(number)] for number in range(len(named))]
+    signature, subgraph = file.signatureDefs[0], file.subgraphs[0]
+    for name, entries in ((_INPUT, signature.inputs), (_OUTPUT, signature.outputs)):
+        named = {graph_file.text(entry.name): int(entry.tensorIndex) for entry in entries}
+        ordered = [named[name.format(number)] for number in range(len(named))]
+        if name == _INPUT:
+            subgraph.inputs = ordered
+        else:
+            subgraph.outputs = ordered
     return graph_file.serialised(file)
 
 

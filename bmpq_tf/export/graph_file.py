@@ -195,7 +195,7 @@ def metadata(model) -> dict[str, bytes]:
 
 
 def add_signature(model, input_names: list[str], output_names: list[str]) -> None:
-    """Names the model's inputs and outputs, as phones address them, in its only signature, and puts the inputs in Keras's order."""
+    """Names the model's inputs and outputs, as phones address them, in its only signature."""
 
     def maps(names, indices):
         entries = []
@@ -208,13 +208,6 @@ def add_signature(model, input_names: list[str], output_names: list[str]) -> Non
     subgraph = model.subgraphs[0]
     signature = schema.SignatureDefT()
     signature.signatureKey, signature.subgraphIndex = b"serving_default", 0
-    subgraph.inputs = _in_order(subgraph, subgraph.inputs)
-    signature.inputs = maps(input_names, subgraph.inputs)
+    signature.inputs = maps(input_names, list(subgraph.inputs))
     signature.outputs = maps(output_names, list(subgraph.outputs))
     model.signatureDefs = [signature]
-
-
-def _in_order(subgraph, indices) -> list[int]:
-    """The converter may order inputs by its own lights; theirs are named input_0, input_1, ..."""
-    number = {int(index): int(tensor_name(subgraph.tensors[index]).split("input_")[1].split(":")[0]) for index in indices}
-    return sorted(number, key=number.get)
