@@ -14,6 +14,7 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 # isort: split
+import pathlib
 from collections.abc import Callable, Iterator
 
 from absl import flags
@@ -31,7 +32,7 @@ flags.DEFINE_multi_enum("network", list(NETWORKS), list(NETWORKS), "Networks of 
 flags.DEFINE_integer("rounds", 7, "Timed turns of each contestant in training.", lower_bound=1)
 flags.DEFINE_float("seconds", 60.0, "Seconds after which a comparison in training starts no further round.", lower_bound=0.0)
 flags.DEFINE_string("peers_dir", "runs/peers", "Where the peers' virtual environments are made; empty leaves the peers out.")
-flags.DEFINE_string("out_dir", "runs/benchmark", "Where the tables are kept as they come; --quick writes none.")
+flags.DEFINE_string("out_dir", "runs/benchmark", "Where tables are kept as they come, those of a part in its own folder; --quick writes none.")
 flags.DEFINE_bool("quick", False, f"Only ratios of training and allocation, in under 3 minutes; fails if one is under {SMALLEST_RATIO}.")
 flags.DEFINE_bool("json", False, "Print JSON instead of Markdown.")
 
@@ -40,11 +41,17 @@ def main(_: list[str]) -> None:
     """Runs the suites and prints their tables."""
     given = flags.FLAGS
     about = machine()
-    results = [*allocate.quick(), *train.quick()] if given.quick else measured(_parts(given), about, given.out_dir)
+    results = [*allocate.quick(), *train.quick()] if given.quick else measured(_parts(given), about, _folder(given))
     print(as_json(results, about) if given.json else markdown(results, about))
     slow = {name: ratio for result in results for name, ratio in result.ratios.items() if ratio < SMALLEST_RATIO}
     if given.quick and slow:
         raise RuntimeError(f"Slower than {SMALLEST_RATIO} of the base: {', '.join(f'{name} {ratio:.2f}' for name, ratio in slow.items())}.")
+
+
+def _folder(given: flags.FlagValues) -> pathlib.Path:
+    """So that a look at one suite does not replace what a whole run has measured."""
+    part = [*(given.suite if set(given.suite) != set(_SUITES) else ()), *(given.network if set(given.network) != set(NETWORKS) else ())]
+    return pathlib.Path(given.out_dir, "-".join(part))
 
 
 def _parts(given: flags.FlagValues) -> Iterator[tuple[str, Callable[[], list[Result]]]]:
