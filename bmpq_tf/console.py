@@ -1,8 +1,8 @@
-"""What the command-line tools share: errors for people, exit codes."""
+"""What the command-line tools share: errors for people, exit codes, widths."""
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from absl import app, flags, logging
 
@@ -27,6 +27,18 @@ def run(main: Callable[[list[str]], None]) -> None:
     # TFLite's converter talks at length at the lower levels.
     logging.set_verbosity(logging.ERROR)
     app.run(guarded)
+
+
+def widths(words: Sequence[str]) -> tuple[int, ...]:
+    """Returns what `--candidate_bits=2,4,8` says.
+
+    Raises:
+        ValueError: a word is no whole number.
+    """
+    try:
+        return tuple(int(word) for word in words)
+    except ValueError:
+        raise ValueError(f"Widths are whole numbers from 2 to 8. Received: --candidate_bits={','.join(words)}.") from None
 
 
 def _show_help_of(module) -> None:

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bmpq_tf.console import run as run_program
+from bmpq_tf.console import widths
 from bmpq_tf.experiments.fidelity import fidelity
 from bmpq_tf.experiments.training import TrainConfig
 from bmpq_tf.files import write_text
@@ -29,7 +30,7 @@ flags.DEFINE_string("dataset", "digits", "A name that bmpq_tf.datasets knows.")
 flags.DEFINE_string("data_dir", None, "Where the data sets are.")
 flags.DEFINE_float("width", 1.0, "Multiplies the model's channels.")
 flags.DEFINE_string("budget", "12x", "Of the allocations that are compared.")
-flags.DEFINE_multi_integer("candidate_bits", [2, 3, 4, 8], "Widths to measure.")
+flags.DEFINE_list("candidate_bits", ["2", "3", "4", "8"], "Widths to measure, 2 to 8.")
 flags.DEFINE_integer("epochs", 3, "Of training at the widest widths, before anything is measured.")
 flags.DEFINE_integer("validation", 0, "Judge on this many training images that are held out; on the test images if 0.")
 flags.DEFINE_integer("images", 2500, "Judged images that losses are taken over.", lower_bound=1)
@@ -45,7 +46,7 @@ def main(arguments: list[str]) -> None:
     given = flags.FLAGS
     config = TrainConfig(
         model=given.model, dataset=given.dataset, data_dir=os.path.expanduser(given.data_dir) if given.data_dir else None, width=given.width,
-        budget=given.budget, candidate_bits=tuple(sorted(set(given.candidate_bits))), epochs=given.epochs, validation=given.validation,
+        budget=given.budget, candidate_bits=widths(given.candidate_bits), epochs=given.epochs, validation=given.validation,
         seed=given.seed,
     )  # fmt: skip
     estimates, costs = fidelity(config, given.images, given.verbose)
@@ -58,8 +59,8 @@ def main(arguments: list[str]) -> None:
         "the allocated widths, in nats, summed over kernels and with all of them at once."
     )
     for estimate in estimates:
-        widths = " ".join(str(estimate.bits[path]) for path in costs["measured"])
-        table.add_row(estimate.name, f"{estimate.correlation:.2f}", f"{estimate.summed:.4f}", f"{estimate.together:.4f}", widths)
+        allocated = " ".join(str(estimate.bits[path]) for path in costs["measured"])
+        table.add_row(estimate.name, f"{estimate.correlation:.2f}", f"{estimate.summed:.4f}", f"{estimate.together:.4f}", allocated)
     Console().print(table)
     if given.json:
         command = shlex.join(["python", "tools/fidelity.py", *sys.argv[1:]])

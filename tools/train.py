@@ -22,6 +22,7 @@ from rich.console import Console
 from bmpq_tf.arithmetic.scales import STARTS
 from bmpq_tf.callbacks import INITIAL_WIDTHS
 from bmpq_tf.console import run as run_program
+from bmpq_tf.console import widths
 from bmpq_tf.datasets import DATASETS
 from bmpq_tf.experiments import TrainConfig, train
 from bmpq_tf.experiments.outcome import check_folder, write_outcome
@@ -81,7 +82,7 @@ def main(arguments: list[str]) -> None:
     names = [field for field in TrainConfig.__dataclass_fields__ if field not in ("candidate_bits", "data_dir")]
     config = TrainConfig(
         **{name: given[name].value for name in names},
-        candidate_bits=_widths(given.candidate_bits),
+        candidate_bits=widths(given.candidate_bits),
         data_dir=os.path.expanduser(given.data_dir) if given.data_dir else None,
     )
     run = train(config, verbose=given.verbose)
@@ -111,13 +112,6 @@ def print_outcome(told: dict, folder: pathlib.Path, console: Console) -> None:
         f"p: pinned; see {folder}/ for model.tflite, report.json and bits.png"
     )
     console.print(table)
-
-
-def _widths(words: list[str]) -> tuple[int, ...]:
-    try:
-        return tuple(int(word) for word in words)
-    except ValueError:
-        raise ValueError(f"Widths are whole numbers from 2 to 8. Received: --candidate_bits={','.join(words)}.") from None
 
 
 def run() -> None:
