@@ -14,10 +14,8 @@ def integer_range(bits) -> tuple[tf.Tensor, tf.Tensor]:
 
     `lo = -2^(N-1)`, `hi = 2^(N-1) - 1`; at 8 bits the range is narrow (`lo = -hi`), as LiteRT asks of its weights.
     """
-    bits = tf.cast(bits, tf.float32)
-    high = tf.pow(2.0, bits - 1.0) - 1.0
-    low = tf.where(bits < LARGEST_BITS, -high - 1.0, -high)
-    return low, high
+    levels = tf.pow(2.0, tf.cast(bits, tf.float32) - 1.0)
+    return -tf.minimum(levels, 2.0 ** (LARGEST_BITS - 1) - 1.0), levels - 1.0
 
 
 def quantize(weights, scale, bits) -> tf.Tensor:
@@ -62,9 +60,10 @@ def fake_quantize(weights, scale, bits, on_gradient: Callable[[tf.Tensor], None]
             # Said in the weights and their quantized values, which the layer keeps anyway: integers would be a further copy of each.
             shared = [axis for axis, size in enumerate(scale.shape) if size == 1]
             inside = _between(weights, low * scale, high * scale, shared)
-            # Where the shapes are equal Select is faster than tf.where, which broadcasts the zero.
-            to_weights = tf.raw_ops.Select(condition=inside, x=upstream, y=tf.zeros_like(upstream))
-            return to_weights, sums.channel_sum(upstream * quantized - to_weights * weights, shared) / scale
+            # Zero outside whatever the gradient is, as a tf.where that needs no tensor of zeros.
+            to_weights = tf.math.multiply_no_nan(upstream, tf.cast(inside, tf.float32))
+            # Two sums, so that only one product is in memory at a time.
+            return to_weights, (sums.channel_sum(upstream * quantized, shared) - sums.channel_sum(to_weights * weights, shared)) / scale
 
         return quantized, grad
 

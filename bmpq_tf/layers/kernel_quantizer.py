@@ -81,15 +81,15 @@ class KernelQuantizer(keras.layers.Layer):
     def call(self, kernel):
         """Returns the fake-quantized kernel, float32; its gradient accumulates the sensitivities."""
         kernel = self.quantized_from(kernel)
-        scale = self._scale(kernel)
+        scale, bits = self._scale(kernel), tf.convert_to_tensor(self.bits.value)
         on_gradient = None
         # A kernel without elements has no mean gradient.
         if self.config.track_sensitivity and 0 not in kernel.shape:
 
             def on_gradient(gradient):
-                self._accumulate(gradient, scale)
+                self._accumulate(gradient, scale, bits)
 
-        return quantizers.fake_quantize(kernel, scale, tf.convert_to_tensor(self.bits.value), on_gradient)
+        return quantizers.fake_quantize(kernel, scale, bits, on_gradient)
 
     def quantized_from(self, kernel) -> tf.Tensor:
         """Returns what is rounded: the float kernel, without its channels' means where kernels are normalised."""
@@ -164,7 +164,7 @@ class KernelQuantizer(keras.layers.Layer):
             self.reset_accumulators()
         return stale
 
-    def _accumulate(self, gradient, scale) -> None:
+    def _accumulate(self, gradient, scale, bits) -> None:
         """Adds one mini-batch; what is not finite adds nothing, decided on the device."""
         gradient, factor = tf.cast(gradient, tf.float32), self._loss_factor()
         axes = scales.reduced_axes(len(gradient.shape), self.channel_axes)
@@ -174,19 +174,15 @@ class KernelQuantizer(keras.layers.Layer):
             gradient, factor = gradient / factor, 1.0
         mean_abs = sums.channel_sum(tf.abs(gradient), axes) / (count * factor)
         mean_square = sums.channel_sum(tf.square(gradient), axes) / (count * factor * factor)
-        bits = tf.convert_to_tensor(self.bits.value)
         # sum_i |dL/db_i| = (2^N - 1) S |g|, so no bit plane is needed.
         normalised = (tf.pow(2.0, bits) - 1.0) / bits * tf.reduce_mean(scale * mean_abs)
-        finite = tf.math.is_finite(tf.reduce_sum(mean_square))
-        for variable, value in (
-            (self.bit_gradient_sum, normalised),
-            (self.gradient_abs_sum, mean_abs),
-            (self.gradient_square_sum, mean_square),
-            (self.uses_finite, 1.0),
-        ):
-            variable.value.assign_add(tf.where(finite, value, tf.zeros_like(value)))
+        finite = tf.cast(tf.math.is_finite(tf.reduce_sum(mean_square)), tf.float32)
+        added = [(self.bit_gradient_sum, normalised), (self.gradient_abs_sum, mean_abs), (self.gradient_square_sum, mean_square)]
         if self.config.track_sensitivity == "joint":
-            self.weight_gradient_abs_sum.value.assign_add(tf.where(finite, tf.abs(gradient) / factor, tf.zeros_like(gradient)))
+            added.append((self.weight_gradient_abs_sum, tf.abs(gradient) / factor))
+        for variable, value in added:
+            variable.value.assign_add(tf.math.multiply_no_nan(value, finite))
+        self.uses_finite.value.assign_add(finite)
         self.uses_seen.value.assign_add(1.0)
 
     def _loss_factor(self):

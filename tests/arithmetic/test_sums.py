@@ -42,7 +42,11 @@ def test_sensitivities_are_free_of_the_loss_scale_even_where_its_square_overflow
     if scale is not None:
         quantizer._scale_loss = lambda loss: loss * scale
     gradient = np.float32([[1, -2], [3, 4], [-5, 6]])
-    quantizer._accumulate(tf.constant(gradient) * (scale or 1.0), tf.ones((1, 2)))
+    kernel = tf.ones((3, 2))
+    with tf.GradientTape() as tape:
+        tape.watch(kernel)
+        used = quantizer.call(kernel)
+    tape.gradient(used, kernel, tf.constant(gradient) * (scale or 1.0))
     np.testing.assert_allclose(quantizer.gradient_abs_sum, [[3, 4]], rtol=1e-6)
     np.testing.assert_allclose(quantizer.gradient_square_sum, [[35 / 3, 56 / 3]], rtol=1e-6)
     np.testing.assert_allclose(quantizer.bit_gradient_sum, 255 / 8 * 3.5, rtol=1e-6)
