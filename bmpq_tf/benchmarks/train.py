@@ -1,8 +1,8 @@
 """Training: images a second and peak memory of ours and of the peers, each beside its own float network."""
 
-import gc
 import pathlib
 import statistics
+import tempfile
 import time
 
 import keras
@@ -74,8 +74,6 @@ def network(name: str) -> keras.Model:
 def contestant(name: str, quantized: dict | None = None, jit_compile=False) -> keras.Model:
     """Builds and compiles a network; `quantized` are the arguments of `quantize_model`, `None` leaves it float."""
     model = network(name) if quantized is None else quantize_model(network(name), **quantized)
-    # The float original is no part of training, and its reference cycles would keep it for a while.
-    gc.collect()
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.SGD(0.01, momentum=0.9), loss, metrics=["accuracy"], jit_compile=jit_compile)
     return model
@@ -126,13 +124,22 @@ def _setting(name, setting, *, rounds, seconds, ours=tuple(_OURS), steps=4, jit_
 def _memory(name: str, rounds: int = 3) -> list[dict]:
     """Medians of fresh processes: the order in which a step's operations run moves a peak by a few percent."""
     contestants = {"float": None, **_OURS}
-    peaks = [{key: in_fresh_process(_three_steps, name, given)[1] for key, given in contestants.items()} for _ in range(rounds)]
+    with tempfile.TemporaryDirectory() as folder:
+        files = {key: str(pathlib.Path(folder, f"{number}.keras")) for number, key in enumerate(contestants)}
+        for key, given in contestants.items():
+            in_fresh_process(_saved, name, given, files[key])
+        peaks = [{key: in_fresh_process(_three_steps, name, file)[1] for key, file in files.items()} for _ in range(rounds)]
     median = {key: statistics.median(peak[key] for peak in peaks) for key in contestants}
     return [{"contestant": key, "peak MB": peak, "ratio to float": peak / median["float"], "processes": rounds} for key, peak in median.items()]
 
 
-def _three_steps(name: str, quantized: dict | None) -> None:
-    steps_of(contestant(name, quantized), batch(name), 3)()
+def _saved(name: str, quantized: dict | None, path: str) -> None:
+    contestant(name, quantized).save(path)
+
+
+def _three_steps(name: str, path: str) -> None:
+    # Loaded, so that training is measured and not the float original that a model was made from.
+    steps_of(keras.models.load_model(path), batch(name), 3)()
 
 
 class _Timed(BMPQCallback):
