@@ -13,6 +13,7 @@ from bmpq_tf.allocation import AllocationError
 from bmpq_tf.budget import Budget, InfeasibleBudgetError
 from bmpq_tf.callbacks import BMPQCallback
 from bmpq_tf.export import ExportError, ExportReport, export_tflite
+from bmpq_tf.freezing import FreezeOscillations
 from bmpq_tf.quantize import SkippedLayersWarning, dequantize_model, quantize_model
 from bmpq_tf.reporting import summary
 
@@ -22,6 +23,7 @@ __all__ = [
     "Budget",
     "ExportError",
     "ExportReport",
+    "FreezeOscillations",
     "InfeasibleBudgetError",
     "SkippedLayersWarning",
     "__version__",

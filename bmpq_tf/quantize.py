@@ -43,6 +43,7 @@ def quantize_model(
     track_sensitivity: bool | str = True,
     initial_scale: str = "statistical",
     normalise_kernels: bool = False,
+    track_oscillations: bool = False,
 ) -> keras.Model:
     """Returns a copy of the model whose kernels are quantized while it trains, with the same weights.
 
@@ -66,6 +67,7 @@ def quantize_model(
         track_sensitivity: whether training accumulates bit gradients; `BMPQCallback` needs them, and `"joint"` for its joint objective.
         initial_scale: where learned scales start whenever the width changes: `"statistical"`, or `"mse"`, the smallest squared error.
         normalise_kernels: quantize every kernel at mean zero and deviation one per channel; for training from scratch, since the means are lost.
+        track_oscillations: watch for weights that keep jumping between two integers, which `FreezeOscillations` then holds.
 
     Returns:
         A new, uncompiled model of the same kind, layer names and weights.
@@ -112,6 +114,7 @@ def quantize_model(
             track_sensitivity=track_sensitivity,
             initial_scale=initial_scale,
             normalise_kernels=normalise_kernels,
+            track_oscillations=track_oscillations,
             **plan.bits(layer),
         )
 

@@ -100,7 +100,7 @@ def test_bad_input_is_answered_in_a_line(run, tmp_path):
         assert "Traceback" not in said
 
 
-@pytest.mark.parametrize("name", ["train", "export", "evaluate", "compare", "tune"])
+@pytest.mark.parametrize("name", ["train", "export", "evaluate", "compare", "tune", "fidelity"])
 def test_help_shows_the_flags_and_an_example(name):
     said = tool(name, "--help", ok=False)
     assert f"python tools/{name}.py" in said

@@ -60,6 +60,7 @@ flags.DEFINE_float("weight_decay", _DEFAULT.weight_decay, "Weight decay of the k
 flags.DEFINE_enum("schedule", _DEFAULT.schedule, SCHEDULES, "How the learning rate falls.")
 flags.DEFINE_float("lr_restart", _DEFAULT.lr_restart, "Share of the peak that the rate rises to again when an allocation changes widths.")
 flags.DEFINE_float("lr_warmup_epochs", None, "Epochs over which the learning rate rises; a tenth of them, at most one, if not given.")
+flags.DEFINE_float("freeze_oscillations", _DEFAULT.freeze_oscillations, "Share of steps above which the last epochs freeze a jumping weight.")
 flags.DEFINE_float("label_smoothing", _DEFAULT.label_smoothing, "Share of the target that is spread over all classes.")
 flags.DEFINE_float("distillation", _DEFAULT.distillation, "Share of the loss that is the divergence from the float model; needs --with_float.")
 flags.DEFINE_float("temperature", _DEFAULT.temperature, "Of the distillation.")

@@ -9,12 +9,14 @@ from typing import Any
 import keras
 import numpy as np
 
+from bmpq_tf import graph
 from bmpq_tf.callbacks import BMPQCallback
 from bmpq_tf.datasets import EpochCounter, ImageDataset, load_dataset, normalised_test_images, training_batches
 from bmpq_tf.experiments.epoch_log import EpochWatch, read_epochs
 from bmpq_tf.experiments.recipe import ClassificationLoss, accuracy, sgd, with_teacher
 from bmpq_tf.experiments.restart import RestartRate
 from bmpq_tf.files import write_text
+from bmpq_tf.freezing import FreezeOscillations
 from bmpq_tf.layers import QuantizerConfig
 from bmpq_tf.models import build_model
 from bmpq_tf.quantize import quantize_model
@@ -36,6 +38,7 @@ class TrainConfig:
         epochs, batch_size, learning_rate, weight_decay, schedule: the recipe, as `recipe.sgd` takes it.
         lr_restart: share of the peak learning rate that it rises to again whenever an allocation changes widths (`restart.Restarted`); 0: never.
         lr_warmup_epochs: over which the learning rate rises; a tenth of the epochs, at most one, if `None`.
+        freeze_oscillations: threshold of `FreezeOscillations` in the epochs that settle; 0: none.
         label_smoothing, distillation, temperature: the loss, as `recipe.ClassificationLoss` takes it; distillation is from the trained
             float model, and is of quantized models only.
         validation: hold out this many training images and judge on them; 0 trains on all and judges on the test set.
@@ -70,6 +73,7 @@ class TrainConfig:
     schedule: str = "cosine"
     lr_restart: float = 0.0
     lr_warmup_epochs: float | None = None
+    freeze_oscillations: float = 0.0
     label_smoothing: float = 0.0
     distillation: float = 0.0
     temperature: float = 4.0
@@ -151,6 +155,7 @@ def _quantization(config: TrainConfig) -> dict[str, Any]:
         **{name: getattr(config, name) for name in same},
         "activation_bits": config.activation_bits or None,
         "track_sensitivity": "joint" if config.objective == "joint" else True,
+        "track_oscillations": config.freeze_oscillations > 0.0,
     }
 
 
@@ -159,6 +164,8 @@ def check_config(config: TrainConfig) -> None:
     QuantizerConfig(config.candidate_bits, **_quantization(config))
     allocation_callback(config)
     ClassificationLoss(config.label_smoothing, config.distillation, config.temperature)
+    if config.freeze_oscillations:
+        FreezeOscillations(config.freeze_oscillations, last_epochs=config.settle_epochs)
     sgd(None, learning_rate=config.learning_rate, steps=1, schedule=config.schedule, restart=config.lr_restart)
 
 
@@ -221,6 +228,8 @@ def fit(model, dataset: ImageDataset, config: TrainConfig, callbacks: list, part
     if share:
         batches = with_teacher(batches, teacher)
     folder = pathlib.Path(config.backup_dir) / part if config.backup_dir else None
+    if config.freeze_oscillations and graph.quantized_layers(model):
+        callbacks = [*callbacks, FreezeOscillations(config.freeze_oscillations, last_epochs=config.settle_epochs)]
     if config.lr_restart:
         callbacks = [*callbacks, RestartRate(optimizer._learning_rate, steps)]
     callbacks = [*callbacks, EpochWatch(folder)]

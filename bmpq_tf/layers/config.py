@@ -7,8 +7,8 @@ from typing import Any
 from bmpq_tf.arithmetic.quantizers import LARGEST_BITS, SMALLEST_BITS
 from bmpq_tf.arithmetic.scales import GRANULARITIES, RULES, STARTS
 
-# 2: activation_bits and input_bits, which a file of version 1 does not have. 3: initial_scale, normalise_kernels, and "joint".
-FORMAT_VERSION = 3
+# 2: activation_bits and input_bits, which a file of version 1 does not have. 3: initial_scale, normalise_kernels, and "joint". 4: track_oscillations.
+FORMAT_VERSION = 4
 SCALES = (*RULES, "learned")
 TRACKED = (True, False, "joint")
 ACTIVATION_BITS = (8, 4, 2)
@@ -65,6 +65,8 @@ class QuantizerConfig:
         input_bits: the width that the layer rounds its input to; `None` takes the input as it comes.
         initial_scale: where a learned scale starts whenever the width changes: `"statistical"`, or `"mse"`, the smallest squared error.
         normalise_kernels: quantize `w - mean(w)` with the scales `std(w)·S` (`bmpq_tf.arithmetic.normalisation`).
+        track_oscillations: watch for weights that keep jumping between two integers, for `FreezeOscillations`; takes four times the
+            kernel's memory.
     """
 
     candidate_bits: tuple[int, ...] = (2, 4, 8)
@@ -76,11 +78,13 @@ class QuantizerConfig:
     input_bits: int | None = None
     initial_scale: str = "statistical"
     normalise_kernels: bool = False
+    track_oscillations: bool = False
 
     def __post_init__(self):
         object.__setattr__(self, "candidate_bits", checked_candidates(self.candidate_bits))
         choices = {"scale": SCALES, "granularity": GRANULARITIES, "track_sensitivity": TRACKED, "initial_scale": tuple(STARTS)}
-        for name, known in {**choices, "normalise_kernels": (True, False)}.items():
+        switches = dict.fromkeys(("normalise_kernels", "track_oscillations"), (True, False))
+        for name, known in {**choices, **switches}.items():
             value = getattr(self, name)
             if value not in known:
                 raise ValueError(f"Unknown {name}. Received: {name}={value!r}. Known: {', '.join(map(str, known))}.")

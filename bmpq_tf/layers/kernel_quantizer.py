@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bmpq_tf.arithmetic import normalisation, quantizers, scales, sums
+from bmpq_tf.arithmetic import normalisation, oscillations, quantizers, scales, sums
 from bmpq_tf.layers.config import QuantizerConfig
 
 _HISTORY = "allocation_history"
@@ -32,6 +32,8 @@ class KernelQuantizer(keras.layers.Layer):
         bit_gradient_sum: scalar, the sum of NBG over the finite mini-batches since the last reset.
         gradient_abs_sum, gradient_square_sum: one value an output channel, sums over mini-batches of the mean `|g|` and `g^2`.
         weight_gradient_abs_sum: of the kernel's shape, the sum over mini-batches of `|g|`; only where `track_sensitivity="joint"`.
+        last_integers, last_direction, turn_frequency, mean_integers: of the kernel's shape, its `oscillations.Oscillations`; these and
+            freezing_threshold, scalar, only where `track_oscillations`.
         uses_seen, uses_finite: scalars, how often a gradient arrived, and how often it was finite.
         history: tuple of dicts, what each allocation decided for this kernel.
 
@@ -57,11 +59,11 @@ class KernelQuantizer(keras.layers.Layer):
             initializer = keras.initializers.Constant(value)
             return self.add_weight(name=name, shape=shape, initializer=initializer, trainable=trainable, autocast=False, aggregation="mean")
 
-        def accumulator(name, shape=()):
+        def accumulator(name, shape=(), aggregation="sum"):
             # Not add_weight, which cannot say on_read: replicas would have to agree in the middle of a gradient.
             with keras.name_scope(self.name, caller=self):
                 return keras.Variable(
-                    "zeros", shape, "float32", trainable=False, autocast=False, aggregation="sum", synchronization="on_read", name=name
+                    "zeros", shape, "float32", trainable=False, autocast=False, aggregation=aggregation, synchronization="on_read", name=name
                 )
 
         channels = scales.scale_shape(kernel_shape, self.channel_axes)
@@ -77,17 +79,26 @@ class KernelQuantizer(keras.layers.Layer):
         self.uses_finite = accumulator("uses_finite")
         if self.config.track_sensitivity == "joint":
             self.weight_gradient_abs_sum = accumulator("weight_gradient_abs_sum", tuple(kernel_shape))
+        if self.config.track_oscillations:
+            self.freezing_threshold = state("freezing_threshold", value=math.inf)
+            # Weights are the same on every replica, and so is this.
+            self.last_integers, self.last_direction, self.turn_frequency, self.mean_integers = (
+                accumulator(name, tuple(kernel_shape), "only_first_replica")
+                for name in ("last_integers", "last_direction", "turn_frequency", "mean_integers")
+            )
 
     def call(self, kernel):
         """Returns the fake-quantized kernel, float32; its gradient accumulates the sensitivities."""
         kernel = self.quantized_from(kernel)
         scale, bits = self._scale(kernel), tf.convert_to_tensor(self.bits.value)
-        on_gradient = None
-        # A kernel without elements has no mean gradient.
-        if self.config.track_sensitivity and 0 not in kernel.shape:
+        kernel = self._with_held(kernel, scale)
 
-            def on_gradient(gradient):
+        def on_gradient(gradient):
+            # A kernel without elements has no mean gradient.
+            if self.config.track_sensitivity and 0 not in kernel.shape:
                 self._accumulate(gradient, scale, bits)
+            if self.config.track_oscillations:
+                self._watch(quantizers.quantize(kernel, scale, bits))
 
         return quantizers.fake_quantize(kernel, scale, bits, on_gradient)
 
@@ -103,7 +114,8 @@ class KernelQuantizer(keras.layers.Layer):
     def integers(self, kernel) -> tf.Tensor:
         """Returns the integers that the kernel holds at its present width, float32 of the kernel's shape."""
         kernel = self.quantized_from(kernel)
-        return quantizers.quantize(kernel, self._scale(kernel), self.bits.value)
+        scale = self._scale(kernel)
+        return quantizers.quantize(self._with_held(kernel, scale), scale, self.bits.value)
 
     def _scale(self, kernel) -> tf.Tensor:
         """The scales, given what is rounded."""
@@ -114,6 +126,11 @@ class KernelQuantizer(keras.layers.Layer):
 
     def _is_normalised(self, kernel) -> bool:
         return self.config.normalise_kernels and normalisation.is_normalised(kernel.shape, self.scale_axes)
+
+    def _with_held(self, kernel, scale):
+        if not self.config.track_oscillations:
+            return kernel
+        return oscillations.with_held(kernel, scale, self.turn_frequency.value, self.mean_integers.value)
 
     @property
     def width(self) -> int:
@@ -135,7 +152,7 @@ class KernelQuantizer(keras.layers.Layer):
         return True
 
     def initialise_scale(self, kernel) -> None:
-        """Starts learned scales anew (`scales.initial`) for the present width and kernel; other rules hold no state."""
+        """Starts learned scales (`scales.initial`; other rules hold no state) and oscillations anew for the present width and kernel."""
         if self.config.scale == "learned":
             weights, size = self.quantized_from(kernel.value), None
             if self._is_normalised(weights):
@@ -143,6 +160,10 @@ class KernelQuantizer(keras.layers.Layer):
                 weights /= normalisation.deviation(weights, self.scale_axes)
             self.scale_base.assign(scales.initial(weights, self.bits.value, self.scale_axes, self.config.initial_scale, size))
             self.log_gain.assign(tf.zeros(self.log_gain.shape))
+        if self.config.track_oscillations:
+            # What was held lies on the old width's grid.
+            self.turn_frequency.assign(tf.zeros(self.turn_frequency.shape))
+            self._set_oscillations(oscillations.first(self.integers(kernel.value)))
 
     def reset_accumulators(self) -> None:
         """Forgets the bit gradients so far, as after every allocation."""
@@ -184,6 +205,20 @@ class KernelQuantizer(keras.layers.Layer):
             variable.value.assign_add(tf.math.multiply_no_nan(value, finite))
         self.uses_finite.value.assign_add(finite)
         self.uses_seen.value.assign_add(1.0)
+
+    def _watch(self, integers) -> None:
+        """Adds one step to what is known of oscillations."""
+        known = oscillations.Oscillations(*(tf.convert_to_tensor(variable.value) for variable in self._oscillations()))
+        after = oscillations.after_step(known, integers, tf.convert_to_tensor(self.freezing_threshold.value))
+        for variable, value in zip(self._oscillations(), after, strict=True):
+            variable.value.assign(value)
+
+    def _oscillations(self) -> tuple[keras.Variable, ...]:
+        return self.last_integers, self.last_direction, self.turn_frequency, self.mean_integers
+
+    def _set_oscillations(self, known: oscillations.Oscillations) -> None:
+        for variable, value in zip(self._oscillations(), known, strict=True):
+            variable.assign(value)
 
     def _loss_factor(self):
         """What the gradients carry: the loss scale, and a replica's share in the mean over all of them (as Keras scales a loss)."""

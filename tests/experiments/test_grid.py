@@ -72,6 +72,7 @@ CASES = [
     ({"normalise_kernels": "yes"}, r"Unknown normalise_kernels. Received: normalise_kernels='yes'. Known: True, False"),
     ({"objective": "cubic"}, r"Unknown objective. .*Known: first_order, squared, joint"),
     ({"lr_restart": 2}, r"restart is a share of the peak learning rate, from 0 to 1. Received: restart=2"),
+    ({"freeze_oscillations": 2}, r"threshold is a share of the steps, between 0 and 1. Received: threshold=2"),
     ({"seeds": ["one"]}, r"Seeds are whole numbers"),
 ]
 

@@ -13,13 +13,18 @@ from bmpq_tf.kernels import model_kernels
 
 def test_the_quantizers_and_the_callback_are_as_configured():
     config = TrainConfig(
-        initial_scale="mse", normalise_kernels=True, objective="joint", initial_widths="allocated", min_improvement=0.1, activation_bits=4
+        initial_scale="mse", normalise_kernels=True, objective="joint", initial_widths="allocated", min_improvement=0.1, activation_bits=4,
+        freeze_oscillations=0.1,
     )  # fmt: skip
     inputs = keras.Input((4,))
     model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Dense(4, activation="relu", name="hidden")(inputs)))
     told = quantized_model(model, config, (2, 4)).get_layer("hidden").quantizer
     assert (told.initial_scale, told.normalise_kernels, told.track_sensitivity, told.activation_bits) == ("mse", True, "joint", 4)
-    assert quantized_model(model, dataclasses.replace(config, objective="squared"), (2, 4)).get_layer("hidden").quantizer.track_sensitivity is True
+    assert told.track_oscillations
+    plain = dataclasses.replace(config, objective="squared", freeze_oscillations=0.0)
+    told = quantized_model(model, plain, (2, 4)).get_layer("hidden").quantizer
+    assert told.track_sensitivity is True
+    assert not told.track_oscillations
     callback = allocation_callback(config)
     assert (callback.initial_widths, callback.min_improvement, callback.objective) == ("allocated", 0.1, "joint")
 

@@ -168,4 +168,4 @@ def test_mobilenet_with_rounded_activations_in_integers(tmp_path):
     assert set(found.operators) <= {"ADD", "CONV_2D", "DEPTHWISE_CONV_2D", "DEQUANTIZE", "FULLY_CONNECTED", "MEAN", "PAD", "QUANTIZE"}
     # The border's: what computes a tensor rounds it as its quantizer does.
     assert found.operators["DEQUANTIZE"] == 1
-    assert found.bytes <= found.size_bound
+    assert found.bytes <= size_bound(model, report)
