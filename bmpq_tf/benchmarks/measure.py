@@ -6,6 +6,7 @@ import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -50,8 +51,8 @@ def in_fresh_process(function: Callable, *arguments) -> tuple[Any, float, float]
     Returns:
         What it returned, the process's peak resident memory in MB, and what the function added to it in MB.
     """
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_with_peak, (function, arguments))
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_with_peak, function, arguments).result()
 
 
 def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> float:
