@@ -12,7 +12,7 @@ from bmpq_tf import distribute
 from bmpq_tf import sensitivity as sensitivities
 from bmpq_tf.allocation import AllocationError, Solution, allocate
 from bmpq_tf.budget import FLOAT_BITS, Budget, InfeasibleBudgetError
-from bmpq_tf.kernels import KernelState, allocation_history, compression, measurement, model_kernels, read, total_bits, within
+from bmpq_tf.kernels import KernelState, allocation_history, compression, measurement, model_kernels, total_bits, within
 from bmpq_tf.sensitivity import Measurement
 
 INITIAL_WIDTHS = ("widest", "allocated")
@@ -215,8 +215,8 @@ class BMPQCallback(keras.callbacks.Callback):
     def _solve(self, states: Sequence[KernelState], seen: Sequence[float]) -> tuple[Solution, dict[str, Measurement]]:
         """Returns the assignment, and what was measured of every quantized kernel that gradients reached."""
         steps = max(min(seen, default=1.0), 1.0)
-        tracked = [s for s in self._states if s.quantizer and read(s.quantizer.uses_finite) > 0]
-        measured = {s.kernel.path: measurement(s, float(read(s.quantizer.uses_seen)) / steps) for s in tracked}
+        sums = [(s, s.quantizer.accumulated()) for s in self._states if s.quantizer]
+        measured = {s.kernel.path: measurement(s, known.uses_seen / steps) for s, known in sums if known.uses_finite > 0}
         choosable = [measured.get(s.kernel.path) or measurement(s) for s in states if len(s.kernel.candidates) > 1]
         return self._allocated(states, self._factors(choosable)), measured
 
@@ -276,8 +276,8 @@ class BMPQCallback(keras.callbacks.Callback):
                 state.quantizer.history = (*state.quantizer.history, record)
 
     def _uses(self, states: Sequence[KernelState]) -> tuple[list[float], list[float]]:
-        finite = [float(read(state.quantizer.uses_finite)) for state in states]
-        return finite, [float(read(state.quantizer.uses_seen)) for state in states]
+        sums = [state.quantizer.accumulated() for state in states]
+        return [known.uses_finite for known in sums], [known.uses_seen for known in sums]
 
     def _reset(self) -> None:
         for state in self._states:

@@ -99,14 +99,15 @@ def measurement(state: KernelState, uses_per_step: float = 1.0) -> Measurement:
         uses_per_step: how often a mini-batch goes through it; a shared layer's uses add up.
     """
     quantizer = state.quantizer
-    per_step = uses_per_step / max(float(read(quantizer.uses_finite)), 1.0)
+    sums = quantizer.accumulated()
+    per_step = uses_per_step / max(sums.uses_finite, 1.0)
     joint = quantizer.config.track_sensitivity == "joint"
     return Measurement(
         path=state.kernel.path,
         weights=quantizer.quantized_from(state.variable.value).numpy(),
-        gradient_abs=read(quantizer.gradient_abs_sum).astype(np.float64) * per_step,
-        gradient_square=read(quantizer.gradient_square_sum).astype(np.float64) * per_step,
-        enbg=float(read(quantizer.bit_gradient_sum)) * per_step,
+        gradient_abs=sums.gradient_abs.astype(np.float64) * per_step,
+        gradient_square=sums.gradient_square.astype(np.float64) * per_step,
+        enbg=sums.bit_gradient * per_step,
         channel_axes=quantizer.scale_axes,
         rule=quantizer.config.scale if quantizer.config.scale in scales.RULES else "statistical",
         weight_gradient_abs=read(quantizer.weight_gradient_abs_sum).astype(np.float64) * per_step if joint else None,

@@ -1,12 +1,15 @@
 """The two's-complement weight quantizer and its straight-through gradient (METHOD.md, "Weight quantizer")."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from bmpq_tf.arithmetic import sums
 
 SMALLEST_BITS, LARGEST_BITS = 2, 8
+# (lo, hi) by width: one look-up where arithmetic takes eight operations, for every kernel in every step.
+_RANGES = np.array([(-min(2**bits // 2, 127), 2**bits // 2 - 1) for bits in range(LARGEST_BITS + 1)], np.float32)
 
 
 def integer_range(bits) -> tuple[tf.Tensor, tf.Tensor]:
@@ -14,8 +17,8 @@ def integer_range(bits) -> tuple[tf.Tensor, tf.Tensor]:
 
     `lo = -2^(N-1)`, `hi = 2^(N-1) - 1`; at 8 bits the range is narrow (`lo = -hi`), as LiteRT asks of its weights.
     """
-    levels = tf.pow(2.0, tf.cast(bits, tf.float32) - 1.0)
-    return -tf.minimum(levels, 2.0 ** (LARGEST_BITS - 1) - 1.0), levels - 1.0
+    low, high = tf.unstack(tf.gather(_RANGES, tf.cast(bits, tf.int32)))
+    return low, high
 
 
 def quantize(weights, scale, bits) -> tf.Tensor:
@@ -29,14 +32,15 @@ def quantization_error(weights, scale, bits) -> tf.Tensor:
     return quantize(weights, scale, bits) * scale - weights
 
 
-def fake_quantize(weights, scale, bits, on_gradient: Callable[[tf.Tensor], None] | None = None) -> tf.Tensor:
+def fake_quantize(weights, scale, bits, on_gradient: Callable[[tf.Tensor], Sequence[tf.Tensor]] | None = None) -> tf.Tensor:
     """Quantizes and dequantizes, with gradients to the latent weights and to the scale.
 
     Args:
         weights: float32 kernel.
         scale: positive float32, broadcastable to the kernel.
         bits: the width `N`, a scalar (a tensor, so that a change needs no new trace).
-        on_gradient: called while the gradient is built, with `g = dL/dw_q`; where the layers accumulate sensitivities.
+        on_gradient: called while the gradient is built, with `g = dL/dw_q`; where the layers accumulate sensitivities. Returns tensors
+            that are to be ready before the gradient is used further.
 
     Returns:
         `S * q`, float32 of the kernel's shape. The weights get `g` inside the clipping range and 0 outside; the scale gets
@@ -44,36 +48,31 @@ def fake_quantize(weights, scale, bits, on_gradient: Callable[[tf.Tensor], None]
         without their factor: `scales.learned` makes the step relative instead).
     """
 
+    shared = [axis for axis, size in enumerate(scale.shape) if size == 1]
+
     @tf.custom_gradient
     def apply(weights, scale):
         low, high = integer_range(bits)
+        ratio = weights / scale
         # Limits are whole, so clipping first gives the same integers. ClipByValue is one pass over the weights, tf.clip_by_value two.
-        clipped = tf.raw_ops.ClipByValue(t=weights / scale, clip_value_min=low, clip_value_max=high)
+        clipped = tf.raw_ops.ClipByValue(t=ratio, clip_value_min=low, clip_value_max=high)
+        inside = tf.equal(ratio, clipped)
         quantized = tf.round(clipped) * scale
 
         def grad(upstream):
             # Embedding's lookups send slices.
             upstream = tf.convert_to_tensor(upstream)
             upstream.set_shape(weights.shape)
-            if on_gradient is not None:
-                on_gradient(upstream)
-            # Said in the weights and their quantized values, which the layer keeps anyway: integers would be a further copy of each.
-            shared = [axis for axis, size in enumerate(scale.shape) if size == 1]
-            inside = _between(weights, low * scale, high * scale, shared)
-            # Zero outside whatever the gradient is, as a tf.where that needs no tensor of zeros.
-            to_weights = tf.math.multiply_no_nan(upstream, tf.cast(inside, tf.float32))
-            # Two sums, so that only one product is in memory at a time.
-            return to_weights, (sums.channel_sum(upstream * quantized, shared) - sums.channel_sum(to_weights * weights, shared)) / scale
+            # Each waits for the one before, so that one product of the kernel's size is in memory at a time.
+            with tf.control_dependencies(on_gradient(upstream) if on_gradient is not None else []):
+                # Said in quantized values, which the layer keeps anyway: integers would be a further copy.
+                of_quantized = sums.by_channel(upstream * quantized, shared)
+            with tf.control_dependencies([of_quantized]):
+                # Zero outside whatever the gradient is, as a tf.where that needs no tensor of zeros.
+                to_weights = tf.math.multiply_no_nan(upstream, tf.cast(inside, tf.float32))
+            of_weights = sums.by_channel(to_weights * weights, shared)
+            return to_weights, tf.reshape(of_quantized - of_weights, scale.shape) / scale
 
         return quantized, grad
 
     return apply(weights, scale)
-
-
-def _between(weights, low, high, shared) -> tf.Tensor:
-    """Whether `low <= w <= high`, as a matrix where that can be: broadcasts over one axis are faster than over several."""
-    channels = sums.columns(weights.shape, shared)
-    if channels is None:
-        return tf.logical_and(weights >= low, weights <= high)
-    matrix, low, high = (tf.reshape(value, [-1, channels]) for value in (weights, low, high))
-    return tf.reshape(tf.logical_and(matrix >= low, matrix <= high), weights.shape)

@@ -19,7 +19,7 @@ from bmpq_tf.allocation import allocate
 from bmpq_tf.budget import Budget
 from bmpq_tf.datasets import load_dataset, normalised_test_images
 from bmpq_tf.experiments.training import TrainConfig, fit, initial_model, quantized_model
-from bmpq_tf.kernels import KernelState, measurement, model_kernels, read
+from bmpq_tf.kernels import KernelState, measurement, model_kernels
 
 DRAWS = 10  # of the random control
 _BATCH = 250
@@ -158,7 +158,7 @@ def _increases(state: KernelState, loss: _Loss) -> list[float]:
 
 def _estimates(opened: Sequence[KernelState], seed: int) -> dict[str, Costs]:
     # As the callback has it: a layer that is used twice counts twice.
-    seen = [float(read(state.quantizer.uses_seen)) for state in opened]
+    seen = [state.quantizer.accumulated().uses_seen for state in opened]
     steps = max(min((uses for uses in seen if uses), default=1.0), 1.0)
     known = [measurement(state, uses / steps) for state, uses in zip(opened, seen, strict=True)]
     widths = {state.kernel.path: state.kernel.candidates for state in opened}

@@ -8,7 +8,7 @@ from bmpq_tf.arithmetic.quantizers import LARGEST_BITS, SMALLEST_BITS
 from bmpq_tf.arithmetic.scales import GRANULARITIES, RULES, STARTS
 
 # 2: activation_bits and input_bits, which a file of version 1 does not have. 3: initial_scale, normalise_kernels, and "joint". 4: track_oscillations.
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 SCALES = (*RULES, "learned")
 TRACKED = (True, False, "joint")
 ACTIVATION_BITS = (8, 4, 2)

@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -12,6 +13,23 @@ from bmpq_tf.arithmetic import normalisation, oscillations, quantizers, scales, 
 from bmpq_tf.layers.config import QuantizerConfig
 
 _HISTORY = "allocation_history"
+
+
+class Accumulated(NamedTuple):
+    """Sums over the finite mini-batches since the last reset.
+
+    Attributes:
+        gradient_abs, gradient_square: of the mean `|g|` and `g^2` of each output channel, float32 of the kernel's shape with every
+            other axis 1.
+        bit_gradient: of NBG.
+        uses_finite, uses_seen: how often a gradient was finite, and how often one arrived.
+    """
+
+    gradient_abs: np.ndarray
+    gradient_square: np.ndarray
+    bit_gradient: float
+    uses_finite: float
+    uses_seen: float
 
 
 @keras.saving.register_keras_serializable("bmpq_tf")
@@ -29,12 +47,12 @@ class KernelQuantizer(keras.layers.Layer):
     Attributes:
         bits: scalar variable, the present width.
         scale_base, log_gain: variables of the scales' shape; `S = scale_base * exp(log_gain)` where scales are learned.
-        bit_gradient_sum: scalar, the sum of NBG over the finite mini-batches since the last reset.
-        gradient_abs_sum, gradient_square_sum: one value an output channel, sums over mini-batches of the mean `|g|` and `g^2`.
+        gradient_sums: vector of all that each finite mini-batch adds to, read by `accumulated`. One variable, because a step over
+            many small kernels is as long as the list of its operations.
+        uses_seen: scalar, how often a gradient arrived.
         weight_gradient_abs_sum: of the kernel's shape, the sum over mini-batches of `|g|`; only where `track_sensitivity="joint"`.
         last_integers, last_direction, turn_frequency, mean_integers: of the kernel's shape, its `oscillations.Oscillations`; these and
             freezing_threshold, scalar, only where `track_oscillations`.
-        uses_seen, uses_finite: scalars, how often a gradient arrived, and how often it was finite.
         history: tuple of dicts, what each allocation decided for this kernel.
 
     Under a `tf.distribute` strategy each replica sums what it sees and reading adds the replicas up, so that a step over R replicas
@@ -66,17 +84,14 @@ class KernelQuantizer(keras.layers.Layer):
                     "zeros", shape, "float32", trainable=False, autocast=False, aggregation=aggregation, synchronization="on_read", name=name
                 )
 
-        channels = scales.scale_shape(kernel_shape, self.channel_axes)
+        self._channels_shape = scales.scale_shape(kernel_shape, self.channel_axes)
         self.bits = state("bits", value=max(self.config.candidate_bits))
         if self.config.scale == "learned":
             shape = scales.scale_shape(kernel_shape, self.scale_axes)
             self.scale_base = state("scale_base", shape, 1.0)
             self.log_gain = state("log_gain", shape, trainable=True)
-        self.bit_gradient_sum = accumulator("bit_gradient_sum")
-        self.gradient_abs_sum = accumulator("gradient_abs_sum", channels)
-        self.gradient_square_sum = accumulator("gradient_square_sum", channels)
+        self.gradient_sums = accumulator("gradient_sums", (2 * math.prod(self._channels_shape) + 2,))
         self.uses_seen = accumulator("uses_seen")
-        self.uses_finite = accumulator("uses_finite")
         if self.config.track_sensitivity == "joint":
             self.weight_gradient_abs_sum = accumulator("weight_gradient_abs_sum", tuple(kernel_shape))
         if self.config.track_oscillations:
@@ -95,10 +110,10 @@ class KernelQuantizer(keras.layers.Layer):
 
         def on_gradient(gradient):
             # A kernel without elements has no mean gradient.
-            if self.config.track_sensitivity and 0 not in kernel.shape:
-                self._accumulate(gradient, scale, bits)
+            sums_of_gradient = self._accumulate(gradient, scale, bits) if self.config.track_sensitivity and 0 not in kernel.shape else []
             if self.config.track_oscillations:
                 self._watch(quantizers.quantize(kernel, scale, bits))
+            return sums_of_gradient
 
         return quantizers.fake_quantize(kernel, scale, bits, on_gradient)
 
@@ -165,11 +180,22 @@ class KernelQuantizer(keras.layers.Layer):
             self.turn_frequency.assign(tf.zeros(self.turn_frequency.shape))
             self._set_oscillations(oscillations.first(self.integers(kernel.value)))
 
+    def accumulated(self) -> Accumulated:
+        """Reads what mini-batches have added since the last reset."""
+        sums_of_gradient = tf.convert_to_tensor(self.gradient_sums.value).numpy()
+        of_abs, of_square, rest = np.split(sums_of_gradient, [math.prod(self._channels_shape), -2])
+        return Accumulated(
+            of_abs.reshape(self._channels_shape),
+            of_square.reshape(self._channels_shape),
+            float(rest[0]),
+            float(rest[1]),
+            float(tf.convert_to_tensor(self.uses_seen.value)),
+        )
+
     def reset_accumulators(self) -> None:
         """Forgets the bit gradients so far, as after every allocation."""
-        joint = ("weight_gradient_abs_sum",) if self.config.track_sensitivity == "joint" else ()
-        for name in (*_ACCUMULATORS, *joint):
-            variable = getattr(self, name)
+        joint = [self.weight_gradient_abs_sum] if self.config.track_sensitivity == "joint" else []
+        for variable in (self.gradient_sums, self.uses_seen, *joint):
             variable.assign(tf.zeros(variable.shape))
 
     def follow_loss_scale(self, optimizer: keras.optimizers.Optimizer | None) -> bool:
@@ -185,26 +211,27 @@ class KernelQuantizer(keras.layers.Layer):
             self.reset_accumulators()
         return stale
 
-    def _accumulate(self, gradient, scale, bits) -> None:
-        """Adds one mini-batch; what is not finite adds nothing, decided on the device."""
+    def _accumulate(self, gradient, scale, bits) -> list[tf.Tensor]:
+        """Adds one mini-batch, and returns the sums that it took; what is not finite adds nothing, decided on the device."""
         gradient, factor = tf.cast(gradient, tf.float32), self._loss_factor()
         axes = scales.reduced_axes(len(gradient.shape), self.channel_axes)
-        count = math.prod(gradient.shape[axis] for axis in axes)
-        if tf.is_tensor(factor):
-            # A loss scale can be so large that squares overflow. Else no pass over the gradient is spent on the factor.
-            gradient, factor = gradient / factor, 1.0
-        mean_abs = sums.channel_sum(tf.abs(gradient), axes) / (count * factor)
-        mean_square = sums.channel_sum(tf.square(gradient), axes) / (count * factor * factor)
+        # Before the squares, which a large loss scale would overflow.
+        if tf.is_tensor(factor) or factor != 1.0:
+            gradient = gradient / factor
+        magnitude = tf.abs(gradient)
+        of_abs = sums.by_channel(magnitude, axes)
+        with tf.control_dependencies([of_abs]):
+            of_square = sums.by_channel(tf.square(gradient), axes)
+        count = float(math.prod(gradient.shape[axis] for axis in axes))
         # sum_i |dL/db_i| = (2^N - 1) S |g|, so no bit plane is needed.
-        normalised = (tf.pow(2.0, bits) - 1.0) / bits * tf.reduce_mean(scale * mean_abs)
-        finite = tf.cast(tf.math.is_finite(tf.reduce_sum(mean_square)), tf.float32)
-        added = [(self.bit_gradient_sum, normalised), (self.gradient_abs_sum, mean_abs), (self.gradient_square_sum, mean_square)]
-        if self.config.track_sensitivity == "joint":
-            added.append((self.weight_gradient_abs_sum, tf.abs(gradient) / factor))
-        for variable, value in added:
-            variable.value.assign_add(tf.math.multiply_no_nan(value, finite))
-        self.uses_finite.value.assign_add(finite)
+        of_bits = (tf.pow(2.0, bits) - 1.0) / bits * tf.reduce_mean(tf.reshape(scale, [-1]) * of_abs, keepdims=True)
+        added = tf.concat([of_abs, of_square, of_bits, [count]], 0) / count
+        finite = tf.cast(tf.math.is_finite(tf.reduce_sum(added)), tf.float32)
+        self.gradient_sums.value.assign_add(tf.math.multiply_no_nan(added, finite))
         self.uses_seen.value.assign_add(1.0)
+        if self.config.track_sensitivity == "joint":
+            self.weight_gradient_abs_sum.value.assign_add(tf.math.multiply_no_nan(magnitude, finite))
+        return [of_square]
 
     def _watch(self, integers) -> None:
         """Adds one step to what is known of oscillations."""
@@ -234,6 +261,9 @@ class KernelQuantizer(keras.layers.Layer):
         # Keras's stores are no mappings: they have keys(), but neither iterate nor answer `in`.
         values = {key: store[key] for key in list(store.keys())}
         history = values.pop(_HISTORY, None)
+        places = {id(variable): place for place, variable in enumerate(self._trainable_variables + self._non_trainable_variables)}
+        if len(values) == len(places) + 3:
+            values = _with_joined_sums(values, places[id(self.gradient_sums)])
         super().load_own_variables(values)
         self.history = () if history is None else tuple(json.loads(bytes(np.asarray(history, np.uint8))))
 
@@ -245,4 +275,9 @@ class KernelQuantizer(keras.layers.Layer):
         return cls(**{**config, "config": QuantizerConfig.of(config["config"])})
 
 
-_ACCUMULATORS = ("bit_gradient_sum", "gradient_abs_sum", "gradient_square_sum", "uses_seen", "uses_finite")
+def _with_joined_sums(values: Mapping[str, np.ndarray], first: int) -> dict[str, np.ndarray]:
+    """Reads files of formats 1 to 4: there each sum is a variable, from place `first` on."""
+    listed = [np.asarray(values[str(place)]) for place in range(len(values))]
+    of_bits, of_abs, of_square, seen, finite = listed[first : first + 5]
+    joined = np.concatenate([np.ravel(part) for part in (of_abs, of_square, of_bits, finite)])
+    return {str(place): value for place, value in enumerate([*listed[:first], joined, seen, *listed[first + 5 :]])}

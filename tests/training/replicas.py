@@ -29,7 +29,7 @@ import numpy as np
 from conftest import compiled, small_data, small_model
 
 from bmpq_tf import BMPQCallback, callbacks, distribute, quantize_model
-from bmpq_tf.kernels import model_kernels, read
+from bmpq_tf.kernels import model_kernels
 from bmpq_tf.layers import ActivationQuantizer
 
 IMAGES, LABELS = small_data()
@@ -61,11 +61,9 @@ def batches(size: int) -> tf.data.Dataset:
     return tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).batch(size, drop_remainder=True).with_options(options)
 
 
-SUMS = ("bit_gradient_sum", "gradient_abs_sum", "gradient_square_sum", "uses_seen", "uses_finite")
-
-
 def sums(model) -> dict:
-    return {f"{s.kernel.path} {name}": read(getattr(s.quantizer, name)).tolist() for s in model_kernels(model) for name in SUMS}
+    read = {state.kernel.path: state.quantizer.accumulated() for state in model_kernels(model)}
+    return {f"{path} {name}": np.asarray(value).tolist() for path, sums in read.items() for name, value in sums._asdict().items()}
 
 
 def mirrored() -> dict:

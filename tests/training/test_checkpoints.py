@@ -105,6 +105,11 @@ def test_a_file_of_format_1_loads_and_trains_on():
     model = keras.models.load_model(VERSION_1, safe_mode=True)
     assert {state.layer.name: state.bits for state in model_kernels(model)} == {"wide": 2, "head": 8}
     assert [decision["epoch"] for decision in allocation_history(model)] == [1, 2]
+    # As the file has them, each in a variable of its own.
+    sums = model_kernels(model)[1].quantizer.accumulated()
+    assert (sums.bit_gradient, sums.uses_seen, sums.uses_finite) == (pytest.approx(0.040838532), 1, 1)
+    np.testing.assert_allclose(sums.gradient_abs, [[0.12200608, 0.39908698]], rtol=1e-6)
+    np.testing.assert_allclose(sums.gradient_square, [[0.01925041, 0.20838512]], rtol=1e-6)
     x = np.linspace(-1, 1, 32).reshape(8, 4).astype("float32")
     np.testing.assert_allclose(model.predict(x[:2], verbose=0), VERSION_1_ANSWERS, rtol=1e-5)
     model.fit(x, x[:, :2], epochs=3, verbose=0, callbacks=[BMPQCallback("7x", verbose=0)])
