@@ -73,7 +73,10 @@ def network(name: str) -> keras.Model:
 
 def contestant(name: str, quantized: dict | None = None, jit_compile=False) -> keras.Model:
     """Builds and compiles a network; `quantized` are the arguments of `quantize_model`, `None` leaves it float."""
-    model = network(name) if quantized is None else quantize_model(network(name), **quantized)
+    return _compiled(network(name) if quantized is None else quantize_model(network(name), **quantized), jit_compile)
+
+
+def _compiled(model: keras.Model, jit_compile=False) -> keras.Model:
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.SGD(0.01, momentum=0.9), loss, metrics=["accuracy"], jit_compile=jit_compile)
     return model
@@ -139,7 +142,7 @@ def _saved(name: str, quantized: dict | None, path: str) -> None:
 
 def _three_steps(name: str, path: str) -> None:
     # Loaded, so that training is measured and not the float original that a model was made from.
-    steps_of(keras.models.load_model(path), batch(name), 3)()
+    steps_of(_compiled(keras.models.load_model(path, compile=False)), batch(name), 3)()
 
 
 class _Timed(BMPQCallback):
