@@ -7,7 +7,8 @@ from typing import Any
 from bmpq_tf.arithmetic.quantizers import LARGEST_BITS, SMALLEST_BITS
 from bmpq_tf.arithmetic.scales import GRANULARITIES, RULES, STARTS
 
-# 2: activation_bits and input_bits, which a file of version 1 does not have. 3: initial_scale, normalise_kernels, and "joint". 4: track_oscillations. 5: one variable of sums.
+# 2: activation_bits and input_bits, which a file of version 1 does not have. 3: initial_scale, normalise_kernels, and "joint".
+# 4: track_oscillations. 5: one variable of sums.
 FORMAT_VERSION = 5
 SCALES = (*RULES, "learned")
 TRACKED = (True, False, "joint")
