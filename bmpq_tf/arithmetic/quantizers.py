@@ -37,7 +37,7 @@ def fake_quantize(weights, scale, bits, on_gradient: Callable[[tf.Tensor], Seque
 
     Args:
         weights: float32 kernel.
-        scale: positive float32, broadcastable to the kernel.
+        scale: positive float32, of the kernel's rank: 1 along the axes that share a scale.
         bits: the width `N`, a scalar (a tensor, so that a change needs no new trace).
         on_gradient: called while the gradient is built, with `g = dL/dw_q`; where the layers accumulate sensitivities. Returns tensors
             that are to be ready before the gradient is used further.
@@ -47,8 +47,6 @@ def fake_quantize(weights, scale, bits, on_gradient: Callable[[tf.Tensor], Seque
         LSQ's gradient, `sum g * (q - w/S)` inside and `sum g * q` outside, over the weights that share it (Esser et al. 2020,
         without their factor: `scales.learned` makes the step relative instead).
     """
-
-    shared = [axis for axis, size in enumerate(scale.shape) if size == 1]
 
     @tf.custom_gradient
     def apply(weights, scale):
@@ -63,6 +61,7 @@ def fake_quantize(weights, scale, bits, on_gradient: Callable[[tf.Tensor], Seque
             # Embedding's lookups send slices.
             upstream = tf.convert_to_tensor(upstream)
             upstream.set_shape(weights.shape)
+            shared = [axis for axis, size in enumerate(scale.shape) if size == 1]
             # Each waits for the one before, so that one product of the kernel's size is in memory at a time.
             with tf.control_dependencies(on_gradient(upstream) if on_gradient is not None else []):
                 # Said in quantized values, which the layer keeps anyway: integers would be a further copy.
