@@ -53,10 +53,11 @@ def _last(row: Row) -> Result:
 
 
 def _accuracy_over_size(of_setting: Sequence[Row], judge: str, setting: str):
-    """Mean over seeds with every seed as a faint point; size as parameter bits a weight, on a logarithmic axis."""
+    """Mean over seeds with every seed as a faint point; size as parameter bits a weight, on a logarithmic axis; float as a line."""
     figure = _figure(8.5, 5)
     axes = figure.subplots()
-    for number, row in enumerate(of_setting):
+    quantized = [row for row in of_setting if row.method != "float32"]
+    for number, row in enumerate(quantized or of_setting):
         values = accuracies(row, judge)
         sizes = {seed: 32 / row.by_seed[seed]["compression"] for seed in values}
         color, marker = f"C{number % 10}", _MARKERS[number % len(_MARKERS)]
@@ -64,8 +65,16 @@ def _accuracy_over_size(of_setting: Sequence[Row], judge: str, setting: str):
         axes.scatter(
             statistics.fmean(sizes.values()), statistics.fmean(values.values()), s=48, color=color, marker=marker, label=f"{row.part} ({len(values)})"
         )
+    # A point at 32 bits would leave the others no room.
+    for row in of_setting if quantized else ():
+        if row.method == "float32":
+            values = accuracies(row, judge).values()
+            axes.axhline(statistics.fmean(values), color="black", linestyle="--", linewidth=1, label=f"float32 ({len(values)})")
+            axes.axhspan(min(values), max(values), color="black", alpha=0.06, linewidth=0)
     axes.set_xscale("log", base=2)
-    ticks = [bits for bits in (2, 2.5, 3, 4, 6, 8, 16, 32) if axes.get_xlim()[0] <= bits <= axes.get_xlim()[1]]
+    every_size = [32 / result["compression"] for row in quantized or of_setting for result in row.by_seed.values()]
+    axes.set_xlim(0.93 * min(every_size), 1.07 * max(every_size))
+    ticks = [bits for bits in (2, 2.25, 2.5, 2.75, 3, 3.5, 4, 6, 8, 16, 32) if axes.get_xlim()[0] <= bits <= axes.get_xlim()[1]]
     axes.set_xticks(ticks, [f"{bits:g}" for bits in ticks])
     axes.minorticks_off()
     axes.set_xlabel("parameter bits a weight")
