@@ -108,8 +108,8 @@ def markdown(results: Sequence[Result], judge: str = "validation") -> str:
 
 
 def _table(of_setting: list[Row], judge: str) -> str:
-    columns = ("method", "seeds", "accuracy", "bmpq ahead by, paired", "in LiteRT", "compression", "file, bytes")
-    columns += ("training time, x float", "kernels changed after the first allocation")
+    columns = ("method", "seeds", "accuracy", "over float32, paired", "bmpq ahead by, paired", "in LiteRT", "compression", "file, bytes")
+    columns += ("training time, x float", "kernels changed after the first allocation", "kernels at bmpq's width")
     lines = [columns, ["---"] * len(columns)]
     floats = next((row for row in of_setting if row.part == "float32"), None)
     lines += [_cells(row, of_setting, floats, judge) for row in of_setting]
@@ -120,22 +120,26 @@ def _cells(row: Row, of_setting: list[Row], floats: Row | None, judge: str) -> l
     name = row.part.replace("/", ", ").replace("[", " (").replace("]", ")")
     failed = f" ({'; '.join(row.others)})" if row.others else ""
     if not row.by_seed:
-        return [name, failed.strip(" ()"), *["-"] * 7]
+        return [name, failed.strip(" ()"), *["-"] * 9]
     done = list(row.by_seed.values())
     rival = opponent(row, of_setting)
-    ahead = _difference(*paired(accuracies(rival, judge), accuracies(row, judge))) if rival and rival.by_seed else ""
+    own = accuracies(row, judge)
+    over_float = _difference(*paired(own, accuracies(floats, judge))) if floats and floats is not row else ""
+    ahead = _difference(*paired(accuracies(rival, judge), own)) if rival else ""
     in_file = statistics.fmean(100 * result["tflite_accuracy"][judge] for result in done)
     compressions = {f"{result['compression']:.2f}x" for result in done}
     return [
         name,
         f"{len(done)}{failed}",
-        _spread(accuracies(row, judge).values()),
+        _spread(own.values()),
+        over_float,
         ahead,
         f"{in_file:.2f}",
         " to ".join(sorted({min(compressions, key=_number), max(compressions, key=_number)}, key=_number)),
         f"{statistics.fmean(result['file_bytes'] for result in done):,.0f}",
         _times(row, floats),
         _changes(row),
+        _alike(row, rival) if rival else "",
     ]
 
 
@@ -168,3 +172,12 @@ def _changes(row: Row) -> str:
     changed = [kernels_changed(result["allocations"]) for result in row.by_seed.values()]
     by_allocation = [[kernels for kernels in one if kernels is not None] for one in itertools.zip_longest(*changed)]
     return ", ".join(f"{statistics.fmean(kernels):g}" if len(kernels) == 1 else f"{statistics.fmean(kernels):.1f}" for kernels in by_allocation)
+
+
+def _alike(row: Row, rival: Row) -> str:
+    """How many kernels end at the widths that the rival's run of the same seed gave them: where all do, accuracies can only differ by chance."""
+    pairs = [(result["widths"], rival.by_seed[seed]["widths"]) for seed, result in row.by_seed.items() if seed in rival.by_seed]
+    if not pairs:
+        return ""
+    alike = statistics.fmean(sum(width == theirs[kernel] for kernel, width in ours.items()) for ours, theirs in pairs)
+    return f"{alike:.1f} of {len(pairs[0][0])}"

@@ -8,7 +8,7 @@ from bmpq_tf.experiments.plots import plot_results
 from bmpq_tf.experiments.report import markdown, paired, rows
 
 
-def result(part, seed, accuracy, status="done", compression=12.0, seconds=20.0, allocations=()):
+def result(part, seed, accuracy, status="done", compression=12.0, seconds=20.0, allocations=(), widths=(8, 2)):
     told = {"cell": f"resnet20@0.5/cifar10/{part}/seed{seed}", "status": status, "config": {"seed": seed, "epochs": 10}}
     if status != "done":
         return {**told, "epoch": 3, "reason": "no"}
@@ -21,7 +21,7 @@ def result(part, seed, accuracy, status="done", compression=12.0, seconds=20.0, 
         "train_seconds": seconds,
         "train_cpu_seconds": 2 * seconds,
         "allocations": list(allocations),
-        "widths": {"stem/kernel": 8, "head/kernel": 2},
+        "widths": dict(zip(("stem/kernel", "head/kernel"), widths, strict=True)),
     }
 
 
@@ -39,7 +39,7 @@ RESULTS = [
     result("float32", 1, 0.82, compression=1.0, seconds=10.0),
     *[result("bmpq/12x", seed, value, allocations=ALLOCATIONS[seed > 0 :]) for seed, value in enumerate((0.80, 0.78, 0.85))],
     result("random/12x", 0, 0.79),
-    result("random/12x", 1, 0.75, compression=12.1),
+    result("random/12x", 1, 0.75, compression=12.1, widths=(8, 3)),
     result("random/12x", 2, None, status="diverged"),
     result("uniform3", 0, 0.70),
     result("bmpq/size of uniform3", 0, 0.75, allocations=ALLOCATIONS),
@@ -54,11 +54,12 @@ def test_differences_are_paired_by_seed():
 
 def test_the_table_says_what_the_results_do():
     lines = {line.split("|")[1].strip(): line for line in markdown(RESULTS).splitlines() if line.startswith("|")}
-    assert lines["float32"] == "| float32 | 2 | 81.00 ± 1.41 |  | 81.00 | 1.00x | 50,000 | 1.00 (CPU 1.00) |  |"
-    assert lines["bmpq, 12x"] == "| bmpq, 12x | 3 | 81.00 ± 3.61 |  | 81.00 | 12.00x | 50,000 | 2.00 (CPU 2.00) | 1.3, 0.3, 0 |"
-    assert "| 2 (seed 2: diverged in epoch 3) | 77.00 ± 2.83 | +2.00 ± 1.00 (2) |" in lines["random, 12x"]
+    assert lines["float32"] == "| float32 | 2 | 81.00 ± 1.41 |  |  | 81.00 | 1.00x | 50,000 | 1.00 (CPU 1.00) |  |  |"
+    assert lines["bmpq, 12x"] == "| bmpq, 12x | 3 | 81.00 ± 3.61 | -2.00 ± 2.00 (2) |  | 81.00 | 12.00x | 50,000 | 2.00 (CPU 2.00) | 1.3, 0.3, 0 |  |"
+    assert "| 2 (seed 2: diverged in epoch 3) | 77.00 ± 2.83 | -4.00 ± 3.00 (2) | +2.00 ± 1.00 (2) |" in lines["random, 12x"]
     assert "12.00x to 12.10x" in lines["random, 12x"]
-    assert "| 70.00 | +5.00 (one seed) |" in lines["uniform3"]
+    assert lines["random, 12x"].endswith("| 1.5 of 2 |")
+    assert "| 70.00 | -10.00 (one seed) | +5.00 (one seed) |" in lines["uniform3"]
     assert "| seed 0: infeasible | - |" in lines["error, 99x"]
     assert "| 80.00 ± 1.41 |" in markdown(RESULTS, "test")
     assert "judged on the test split" in markdown(RESULTS, "test")
