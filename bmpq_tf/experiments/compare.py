@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import pathlib
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -62,8 +63,10 @@ def compare(
         chosen = next((cell for cell in ready if _is_free(cell, work)), None)
         if chosen is not None:
             say(f"{len(results)} of {len(grid or cells)} cells are done; {chosen.key}")
-            if not _in_a_process(chosen, _budget(chosen, results), out, work, command, threads, verbose):
-                say(f"{chosen.key}: its process ended badly; see above. Run the command again to go on with it.")
+            code = _in_a_process(chosen, _budget(chosen, results), out, work, command, threads, verbose)
+            if code:
+                ending = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+                say(f"{chosen.key}: its process ended with {ending}; see above. Run the command again to go on with it.")
                 failed.add(chosen.key)
         elif len(open_cells) > len(lost):
             time.sleep(_POLL_SECONDS)
@@ -90,12 +93,12 @@ def _is_free(cell: Cell, work: pathlib.Path) -> bool:
         return free
 
 
-def _in_a_process(cell: Cell, *arguments) -> bool:
+def _in_a_process(cell: Cell, *arguments) -> int:
     # A daemon ends with this process, unless that is killed; then it finishes its cell under its lock.
     process = multiprocessing.get_context("spawn").Process(target=_run_and_append, args=(cell, *arguments), daemon=True)
     process.start()
     process.join()
-    return process.exitcode == 0
+    return process.exitcode
 
 
 def _run_and_append(cell: Cell, budget: str, out: pathlib.Path, work: pathlib.Path, command: str, threads: int, verbose: int) -> None:

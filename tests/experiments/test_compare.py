@@ -33,7 +33,7 @@ def here(monkeypatch):
 
     def inline(cell, *arguments):
         comparing._run_and_append(cell, *arguments)
-        return True
+        return 0
 
     monkeypatch.setattr(comparing, "_in_a_process", inline)
 
@@ -76,6 +76,15 @@ def test_a_grid_goes_on_past_what_fails_and_looks_sizes_up(here, tmp_path):
     assert comparing.compare(grid, out, say=said.append) == [lost]
     assert out.read_text() == lines
     assert [path.name for path in (tmp_path / "results.jsonl.work").iterdir()] == ["locks"]
+
+
+@pytest.mark.parametrize(("code", "ending"), [(-6, "SIGABRT"), (1, "exit status 1")])
+def test_a_process_that_dies_costs_its_cell_and_how_it_ended_is_said(tmp_path, monkeypatch, code, ending):
+    monkeypatch.setattr(comparing, "_in_a_process", lambda *_: code)
+    said = []
+    (cell,) = cells({**BASE, "grid": [{"methods": ["uniform3"]}]})
+    assert comparing.compare([cell], tmp_path / "results.jsonl", verbose=0, say=said.append) == [cell.key]
+    assert said[-1].startswith(f"{cell.key}: its process ended with {ending};")
 
 
 def test_a_cell_that_another_process_has_is_left_to_it(here, tmp_path, monkeypatch):
