@@ -7,6 +7,16 @@ bmpq_tf.summary(model)
 report = bmpq_tf.export_tflite(model, "model.tflite", verify_with=test)
 """
 
+import keras
+
+# Before anything that would fail there without saying why.
+if keras.backend.backend() != "tensorflow":
+    raise ImportError(
+        f"bmpq_tf needs Keras's TensorFlow backend. Received: keras.backend.backend()={keras.backend.backend()!r}. "
+        "Unset KERAS_BACKEND, or set it to tensorflow, before Keras is imported."
+    )
+
+# isort: split
 from bmpq_tf import layers
 from bmpq_tf._version import __version__
 from bmpq_tf.allocation import AllocationError

@@ -1,4 +1,4 @@
-"""Budgets as people say them, and as rows of the integer program (METHOD.md, "Budgets, as people say them")."""
+"""Budgets as people say them, and as rows of the integer program (METHOD.md, "Budgets")."""
 
 import dataclasses
 import math
@@ -8,7 +8,7 @@ from typing import Any
 
 FLOAT_BITS = 32
 _UNITS = {"b": 1, "bytes": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
-_FORMS = "'10x' (compression), '2.5 bits' (average per weight), '120 kB' or '1.2 MB' (packed weights), or a number (compression)"
+_FORMS = "'10x' (compression), '2.5 bits' (average per weight), '120 kB' or '1.2 MB' (parameter bits over 8), or a number (compression)"
 
 
 class InfeasibleBudgetError(ValueError):

@@ -1,6 +1,6 @@
 """What each width would cost each kernel: the bit gradients of training turned into estimates of the loss increase.
 
-Definitions: METHOD.md, "Bit gradients and layer sensitivity" and "Allocation". After BMPQ; the formulas are our own.
+Definitions: METHOD.md, "Bit gradients and sensitivity" and "Allocation". After BMPQ; the formulas are our own.
 """
 
 import dataclasses
@@ -97,7 +97,7 @@ def sensitivity(measured: Measurement, objective: str = "first_order") -> float:
 
 
 def substituted(measured: Sequence[Measurement], method: str, seed: int = 0) -> list[Measurement]:
-    """Replaces the gradient factors by those of a control experiment (METHOD.md, "What a fair comparison is").
+    """Replaces the gradient factors by those of a control experiment (METHOD.md, "Controls").
 
     Args:
         measured: the kernels that are open to the allocation.

@@ -1,6 +1,6 @@
 """A training loop of your own, with `tf.GradientTape`, under a budget.
 
-    python examples/own_loop.py --budget=10x --epochs=6
+    python examples/own_loop.py --budget=10x --epochs=6    # on scikit-learn's digits
 
 Keras's `CallbackList` drives `BMPQCallback` where there is no `fit`. Three things are all it takes:
 

@@ -4,6 +4,7 @@ With a saved model and arrays (`images` and `labels` in an .npz, integer labels)
 
     python examples/own_model.py --model=mine.keras --data=mine.npz --budget=10x --epochs=20 --out=mine.tflite
 
+The trained model is saved beside it as mine_bmpq.keras, from which `bmpq-export` makes files of other kinds.
 Without flags it builds a small model for scikit-learn's digits, to show the steps.
 """
 
@@ -24,7 +25,9 @@ flags.DEFINE_string("model", None, "A .keras model; it is trained anew, from the
 flags.DEFINE_string("data", None, "An .npz file with images (as the model takes them) and labels.")
 flags.DEFINE_string("budget", "10x", "What the model may take: '10x', '2.5 bits', '120 kB'.")
 flags.DEFINE_integer("epochs", 12, "Epochs to train.", lower_bound=2)
+flags.DEFINE_bool("from_logits", False, "The model ends in logits, not in softmax.")
 flags.DEFINE_string("out", "runs/own_model.tflite", "Where the file goes.")
+flags.DEFINE_enum("optimize_for", "size", ["size", "latency"], "The smallest file, or the fastest on a phone's processor.")
 flags.DEFINE_integer("seed", 0, "Of weights and data order.")
 
 
@@ -65,8 +68,7 @@ def main(_: list[str]) -> None:
     test, train = np.split(order, [len(order) // 5])
 
     model = bmpq_tf.quantize_model(float_model, candidate_bits=(2, 4, 8))
-    # A model that ends in logits wants keras.losses.SparseCategoricalCrossentropy(from_logits=True).
-    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=given.from_logits), metrics=["accuracy"])
     model.fit(
         images[train],
         labels[train],
@@ -76,7 +78,8 @@ def main(_: list[str]) -> None:
         verbose=2,
     )
     bmpq_tf.summary(model)
-    report = bmpq_tf.export_tflite(model, given.out, verify_with=images[test], overwrite=True)
+    model.save(f"{os.path.splitext(given.out)[0]}_bmpq.keras")
+    report = bmpq_tf.export_tflite(model, given.out, optimize_for=given.optimize_for, verify_with=images[test], overwrite=True)
     print(f"{report.path}: {report.tflite_bytes:,} bytes, {report.compression:.1f}x fewer parameter bits than float32;")
     print(f"top-1 equal to Keras on {report.parity.agreement:.2%} of {report.parity.examples} test images")
 

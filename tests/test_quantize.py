@@ -1,12 +1,14 @@
 """Cloning: which layers become quantized, which are pinned, what is said of the rest, and back again."""
 
 import dataclasses
+import importlib
 
 import keras
 import numpy as np
 import pytest
 from conftest import compiled, sequence_model, small_data, small_model
 
+import bmpq_tf
 from bmpq_tf import BMPQCallback, dequantize_model, layers, quantize_model
 from bmpq_tf.graph import first_and_last, quantized_layers, sublayers
 from bmpq_tf.kernels import model_kernels
@@ -276,3 +278,9 @@ def test_operators_between_layers_are_kept():
     model = quantize_model(float_model, pin=None)
     data = np.linspace(-2, 2, 8, dtype="float32").reshape(2, 4)
     np.testing.assert_allclose(model(data), float_model(data), atol=0.2)
+
+
+def test_another_backend_of_keras_is_refused_at_import(monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(ImportError, match=r"TensorFlow backend\. Received: .*'jax'.*KERAS_BACKEND"):
+        importlib.reload(bmpq_tf)

@@ -111,3 +111,4 @@ def test_the_example_for_a_users_own_model_runs(tmp_path):
     said = tool("own_model", "--epochs=4", f"--out={tmp_path / 'own.tflite'}")
     assert "top-1 equal to Keras on 100.00%" in said
     assert (tmp_path / "own.tflite").exists()
+    assert (tmp_path / "own_bmpq.keras").exists()

@@ -152,7 +152,7 @@ def _spent(epochs: list[dict[str, float]]) -> dict[str, Any]:
 
 
 def sizes(model: keras.Model) -> dict[str, Any]:
-    """Returns a model's parameter bits (METHOD.md, "Budgets, as people say them")."""
+    """Returns a model's parameter bits (METHOD.md, "Budgets")."""
     states = model_kernels(model)
     return {
         "parameter_bits": total_bits(states),
