@@ -114,8 +114,5 @@ def _run_and_append(cell: Cell, budget: str, out: pathlib.Path, work: pathlib.Pa
             if os.environ.get("BMPQ_TRACEBACK"):
                 raise
             sys.exit(f"{cell.key}: {error}\n(BMPQ_TRACEBACK=1 shows where)")
-        float_seconds = read_results(out).get(cell.named("float32"), {}).get("train_seconds")
-        ours = told.get("train_seconds")
-        relative = ours / float_seconds if ours and float_seconds else None
-        append_result(out, {**told, "relative_seconds": relative, "threads": threads or None, "command": command})
+        append_result(out, {**told, "threads": threads or None, "command": command})
         forget_backup(cell, work)

@@ -1,6 +1,7 @@
 """Results of a grid as a Markdown table: means, spreads, differences paired by seed, sizes, times."""
 
 import dataclasses
+import datetime
 import itertools
 import math
 import statistics
@@ -11,6 +12,8 @@ from bmpq_tf.experiments.changes import kernels_changed
 
 Result = dict[str, Any]
 JUDGES = ("validation", "test")
+# Times of two runs compare only where one machine made both, in much the same state.
+_SAME_SESSION = datetime.timedelta(hours=6)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,12 +162,18 @@ def _difference(mean: float, error: float, seeds: int) -> str:
 
 
 def _times(row: Row, floats: Row | None) -> str:
-    """Wall time over the float run's of the same seed, mean over seeds, and CPU time likewise."""
-    pairs = [(result, floats.by_seed[seed]) for seed, result in row.by_seed.items() if floats and seed in floats.by_seed and result["train_seconds"]]
+    """Wall time over that of the same seed's float run of the same session, mean over seeds, and CPU time likewise."""
+    trained = {seed: result for seed, result in row.by_seed.items() if floats and seed in floats.by_seed and result["train_seconds"]}
+    pairs = [(result, floats.by_seed[seed]) for seed, result in trained.items() if _in_one_session(result, floats.by_seed[seed])]
     if not pairs:
         return ""
     wall, cpu = (statistics.fmean(ours[key] / theirs[key] for ours, theirs in pairs) for key in ("train_seconds", "train_cpu_seconds"))
     return f"{wall:.2f} (CPU {cpu:.2f})"
+
+
+def _in_one_session(one: Result, other: Result) -> bool:
+    ended = (datetime.datetime.fromisoformat(result["date"]) for result in (one, other))
+    return abs(next(ended) - next(ended)) < _SAME_SESSION
 
 
 def _changes(row: Row) -> str:

@@ -8,12 +8,13 @@ from bmpq_tf.experiments.plots import plot_results
 from bmpq_tf.experiments.report import markdown, paired, rows
 
 
-def result(part, seed, accuracy, status="done", compression=12.0, seconds=20.0, allocations=(), widths=(8, 2)):
+def result(part, seed, accuracy, status="done", compression=12.0, seconds=20.0, allocations=(), widths=(8, 2), hour=1):
     told = {"cell": f"resnet20@0.5/cifar10/{part}/seed{seed}", "status": status, "config": {"seed": seed, "epochs": 10}}
     if status != "done":
         return {**told, "epoch": 3, "reason": "no"}
     return {
         **told,
+        "date": f"2026-01-01T{hour:02}:00:00+00:00",
         "accuracy": {"validation": accuracy, "test": accuracy - 0.01},
         "tflite_accuracy": {"validation": accuracy, "test": accuracy - 0.01},
         "compression": compression,
@@ -41,7 +42,7 @@ RESULTS = [
     result("random/12x", 0, 0.79),
     result("random/12x", 1, 0.75, compression=12.1, widths=(8, 3)),
     result("random/12x", 2, None, status="diverged"),
-    result("uniform3", 0, 0.70),
+    result("uniform3", 0, 0.70, hour=8),
     result("bmpq/size of uniform3", 0, 0.75, allocations=ALLOCATIONS),
     result("error/99x", 0, None, status="infeasible"),
 ]
@@ -60,6 +61,7 @@ def test_the_table_says_what_the_results_do():
     assert "12.00x to 12.10x" in lines["random, 12x"]
     assert lines["random, 12x"].endswith("| 1.5 of 2 |")
     assert "| 70.00 | -10.00 (one seed) | +5.00 (one seed) |" in lines["uniform3"]
+    assert lines["uniform3"].endswith("| 50,000 |  |  | 2.0 of 2 |"), "times do not compare with a float run of seven hours before"
     assert "| seed 0: infeasible | - |" in lines["error, 99x"]
     assert "| 80.00 ± 1.41 |" in markdown(RESULTS, "test")
     assert "judged on the test split" in markdown(RESULTS, "test")
