@@ -1,9 +1,12 @@
 """The models are those of the papers: their sizes, their shapes, their names."""
 
 import keras
+import numpy as np
 import pytest
+import tensorflow as tf
 
 from bmpq_tf.models import build_model
+from bmpq_tf.models.blocks import FusedBatchNormalization
 
 
 @pytest.mark.parametrize(("name", "size"), [("vgg16", 14.7e6), ("resnet18", 11.2e6), ("resnet20", 0.27e6)])
@@ -31,3 +34,34 @@ def test_unknown_models_and_widths_are_named():
 def test_digits_cnn_has_a_depthwise_layer():
     model = build_model("digits_cnn", (8, 8, 1), 10)
     assert any(isinstance(layer, keras.layers.DepthwiseConv2D) for layer in model.layers)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_fused_batch_norm_is_that_of_keras(dtype, tmp_path):
+    images = tf.constant(np.random.default_rng(0).normal(3.0, 2.0, (6, 5, 4, 3)).astype("float32"))
+    told = {}
+    for kind in (keras.layers.BatchNormalization, FusedBatchNormalization):
+        layer = kind(momentum=0.7, epsilon=1e-3, dtype=dtype)
+        layer.build(images.shape)
+        layer.set_weights([np.float32([1, 2, -3]), np.float32([0, 1, 2]), np.float32([1, 1, 1]), np.float32([2, 2, 2])])
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            outputs = layer(images, training=True)
+            loss = tf.reduce_sum(tf.sin(tf.cast(outputs, tf.float32)))
+        gradients = tape.gradient(loss, [images, layer.gamma.value, layer.beta.value])
+        assert outputs.dtype == layer.compute_dtype
+        told[kind] = [*map(np.asarray, (tf.cast(outputs, tf.float32), *gradients)), *layer.get_weights(), np.asarray(layer(images), "float32")]
+    tolerance = {"float32": 1e-4, "mixed_bfloat16": 0.1}[dtype]
+    for theirs, ours in zip(*told.values(), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance)
+
+
+def test_a_model_with_fused_batch_norm_trains_saves_and_loads(tmp_path):
+    model = build_model("resnet20", (8, 8, 3), 10, width=0.25)
+    images = np.random.default_rng(0).normal(size=(8, 8, 8, 3)).astype("float32")
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(images, np.arange(8), batch_size=8, verbose=0)
+    layer = next(layer for layer in model.layers if isinstance(layer, FusedBatchNormalization))
+    assert np.all(np.asarray(layer.moving_mean) != 0), "statistics move"
+    model.save(tmp_path / "model.keras")
+    np.testing.assert_array_equal(keras.models.load_model(tmp_path / "model.keras").predict(images, verbose=0), model.predict(images, verbose=0))

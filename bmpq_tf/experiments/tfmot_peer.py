@@ -92,9 +92,11 @@ def _layers(model: keras.Model) -> list[dict]:
     """A functional model as plain data: class, name, arguments and the names of the layers before."""
     told = []
     for layer in model.layers:
-        kind = type(layer).__name__
-        if kind not in _KNOWN:
-            raise ValueError(f"tfmot's process does not know this layer. Received: '{layer.name}' ({kind}). Known: {', '.join(_KNOWN)}.")
+        kind = next((base.__name__ for base in type(layer).__mro__ if base.__name__ in _KNOWN), None)
+        if kind is None:
+            raise ValueError(
+                f"tfmot's process does not know this layer. Received: '{layer.name}' ({type(layer).__name__}). Known: {', '.join(_KNOWN)}."
+            )
         config = layer.get_config()
         parents = [tensor._keras_history.operation.name for node in layer._inbound_nodes for tensor in node.input_tensors]
         arguments = {name: config[name] for name in _ARGUMENTS if name in config}
