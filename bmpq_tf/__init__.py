@@ -17,6 +17,9 @@ if keras.backend.backend() != "tensorflow":
     )
 
 # isort: split
+# Keras finds the classes that a saved model names only where they were imported.
+import bmpq_tf.experiments.recipe
+import bmpq_tf.models  # noqa: F401
 from bmpq_tf import layers
 from bmpq_tf._version import __version__
 from bmpq_tf.allocation import AllocationError

@@ -8,8 +8,8 @@ from conftest import compiled, small_data, small_model
 
 from bmpq_tf import BMPQCallback, Budget, dequantize_model, layers, quantize_model
 from bmpq_tf.arithmetic.activations import first_range
-from bmpq_tf.experiments import TrainConfig, train
 from bmpq_tf.experiments.recipe import sgd
+from bmpq_tf.experiments.training import TrainConfig, train
 from bmpq_tf.kernels import model_kernels
 
 IMAGES, LABELS = small_data()

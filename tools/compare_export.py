@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> None:
     if given.float_keras and not given.keras:
         raise ValueError(f"A float model needs the quantized one beside it. Received: --float_keras={given.float_keras} without --keras.")
     keras.utils.set_random_seed(0)
-    model = keras.models.load_model(given.keras) if given.keras else _momentary(given.model, given.budget)
+    model = keras.models.load_model(given.keras, compile=False) if given.keras else _momentary(given.model, given.budget)
     plain = float_twin(given.float_keras, model) if given.float_keras else bmpq_tf.dequantize_model(model, on_grid=False)
     images, labels, calibration = _images(model, given)
     files, problems = our_files(model, images[:VERIFIED_ON], calibration)

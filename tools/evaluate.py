@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> None:
     _check_readable(content, path, dataset.image_shape)
     print(f"{path}: accuracy in LiteRT {file_accuracy(content, dataset):.2%} on {len(dataset.test[1]):,} images of {given.dataset}")
     if given.keras:
-        parity = compare(keras.models.load_model(given.keras), content, normalised_test_images(dataset))
+        parity = compare(keras.models.load_model(given.keras, compile=False), content, normalised_test_images(dataset))
         print(f"top-1 equal to {given.keras} on {parity.agreement:.2%}; largest difference {parity.max_abs_diff:.2e} of {parity.logit_scale:.1f}")
 
 

@@ -42,7 +42,8 @@ def main(arguments: list[str]) -> None:
     given = flags.FLAGS
     if not os.path.exists(arguments[1]):
         raise FileNotFoundError(f"No such model. Received: '{arguments[1]}'. Train one with tools/train.py --out_dir.")
-    model = keras.models.load_model(arguments[1])
+    # Nothing here trains, so a loss or optimizer of the user's own need not be known.
+    model = keras.models.load_model(arguments[1], compile=False)
     images = calibration = None
     if given.dataset:
         dataset = load_dataset(given.dataset, given.data_dir and os.path.expanduser(given.data_dir))

@@ -24,9 +24,9 @@ from bmpq_tf.callbacks import INITIAL_WIDTHS
 from bmpq_tf.console import run as run_program
 from bmpq_tf.console import widths
 from bmpq_tf.datasets import DATASETS
-from bmpq_tf.experiments import TrainConfig, train
 from bmpq_tf.experiments.outcome import check_folder, write_outcome
 from bmpq_tf.experiments.recipe import SCHEDULES
+from bmpq_tf.experiments.training import TrainConfig, train
 from bmpq_tf.layers.config import SCALES
 from bmpq_tf.models import MODELS
 from bmpq_tf.reporting import kernel_table

@@ -104,7 +104,7 @@ def _own_problem(given) -> Problem:
     for path, what in ((given.model, "model"), (given.data, "data")):
         if not path or not os.path.isfile(path):
             raise FileNotFoundError(f"There is no such file. Received: --{what}={path}. A model of yours needs --model=x.keras and --data=x.npz.")
-    model = keras.models.load_model(given.model)
+    model = keras.models.load_model(given.model, compile=False)
     with np.load(given.data) as arrays:
         if not {"images", "labels"} <= set(arrays):
             raise ValueError(f"The file needs `images` and `labels`. Received: --data={given.data} with {sorted(arrays)}.")

@@ -136,7 +136,7 @@ def _float_model(cell: Cell, work: pathlib.Path) -> keras.Model:
             f"The trained float model is not there. Looked for '{path}', which {cell.float_cell} left; {cell.key} starts from it. "
             "Take that cell's line out of the results to train it again."
         )
-    return keras.models.load_model(path)
+    return keras.models.load_model(path, compile=False)
 
 
 def _judged_file(content: bytes, splits: Splits) -> dict[str, Any]:

@@ -204,7 +204,7 @@ def export_front(points: Sequence[Point], problem: Problem, folder: pathlib.Path
     """Exports the models of a front as packed `.tflite` files, checked on validation images, and writes `front.json`."""
     reports, told = [], []
     for point in points:
-        model = keras.models.load_model(point.folder / "model.keras")
+        model = keras.models.load_model(point.folder / "model.keras", compile=False)
         path = folder / f"front_{point.compression:.2f}x.tflite"
         reports.append(export_tflite(model, path, verify_with=problem.validation[0][:500], overwrite=True))
         choices = {"trial": point.trial, "accuracy": point.accuracy, "compression": point.compression, **point.choices}

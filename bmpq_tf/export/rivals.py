@@ -89,7 +89,7 @@ def float_twin(path: str | os.PathLike, model: keras.Model) -> keras.Model:
     Raises:
         ValueError: it is quantized itself, or takes or gives something else than `model`.
     """
-    plain = keras.models.load_model(path)
+    plain = keras.models.load_model(path, compile=False)
     if graph.quantized_layers(plain):
         raise ValueError(f"The float model is quantized. Received: '{path}'. Give the float.keras that tools/train.py --with_float writes.")
     shapes, wanted = ([tuple(tensor.shape) for tensor in [*one.inputs, *one.outputs]] for one in (plain, model))

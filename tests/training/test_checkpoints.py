@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from conftest import compiled, small_data, small_model
 
-from bmpq_tf import BMPQCallback, quantize_model
+from bmpq_tf import BMPQCallback, dequantize_model, quantize_model
+from bmpq_tf.experiments import recipe
 from bmpq_tf.kernels import allocation_history, model_kernels
+from bmpq_tf.models import build_model
 
 IMAGES, LABELS = small_data()
 VERSION_1 = pathlib.Path(__file__).parent / "files" / "version_1.keras"
@@ -99,6 +101,31 @@ def test_a_process_without_bmpq_tf_serves_the_exported_model_and_is_told_why_it_
     assert done.returncode == 1
     assert "Could not locate class 'QuantConv2D'. Make sure custom classes" in done.stderr
     np.testing.assert_allclose(np.load(folder / "answers.npy"), model.predict(IMAGES, verbose=0), rtol=1e-5, atol=1e-6)
+
+
+ELSEWHERE = """
+import sys, keras, numpy as np
+folder = sys.argv[1]
+images = np.load(folder + "/images.npy")
+np.save(folder + "/plain.npy", keras.models.load_model(folder + "/plain.keras", compile=False).predict(images, verbose=0))
+assert "bmpq_tf" not in sys.modules
+import bmpq_tf
+np.save(folder + "/quantized.npy", keras.models.load_model(folder + "/quantized.keras").predict(images, verbose=0))
+"""
+
+
+def test_another_process_loads_models_of_the_experiments_and_their_plain_copies_without_bmpq_tf(tmp_path):
+    model = quantize_model(build_model("resnet20", (8, 8, 3), 4, width=0.25), (2, 4))
+    optimizer = recipe.sgd(model, learning_rate=0.1, steps=10, schedule="step", restart=0.5)
+    model.compile(optimizer, recipe.ClassificationLoss(label_smoothing=0.1), metrics=["accuracy"], jit_compile=False)
+    images = np.random.default_rng(0).normal(size=(8, 8, 8, 3)).astype("float32")
+    model.fit(images, np.arange(8) % 4, verbose=0)
+    np.save(tmp_path / "images.npy", images)
+    model.save(tmp_path / "quantized.keras")
+    dequantize_model(model).save(tmp_path / "plain.keras")
+    subprocess.run([sys.executable, "-c", ELSEWHERE, str(tmp_path)], check=True, timeout=300)
+    for name in ("plain", "quantized"):
+        np.testing.assert_allclose(np.load(tmp_path / f"{name}.npy"), model.predict(images, verbose=0), rtol=1e-4, atol=1e-5)
 
 
 def test_a_file_of_format_1_loads_and_trains_on():
