@@ -92,6 +92,14 @@ def _clean_backward(model, clean_outputs: list[bool], weighted, found: dict[int,
     return [clean.get(id(tensor), False) for tensor in _flat(graph.inputs)]
 
 
+def ends_in_softmax(model: keras.Model) -> bool:
+    """Whether a functional or sequential model's first output is probabilities, not logits."""
+    last = outputs_of(model)[0]._keras_history.operation
+    while (inner := graph_inside(last)) is not None:
+        last = outputs_of(inner)[0]._keras_history.operation
+    return isinstance(last, keras.layers.Softmax) or getattr(last, "activation", None) is keras.activations.softmax
+
+
 def structured_inputs(model: keras.Model, flat: list):
     """Returns a flat list of inputs as the structure that the model takes: one tensor, a list or a dict."""
     return keras.tree.pack_sequence_as(_graph(model)._inputs_struct, flat)

@@ -20,12 +20,15 @@ from absl import flags
 
 import bmpq_tf
 from bmpq_tf.console import run as run_program
+from bmpq_tf.datasets import load_arrays
+from bmpq_tf.export.runtime import predict
+from bmpq_tf.graph import ends_in_softmax
 
 flags.DEFINE_string("model", None, "A .keras model; it is trained anew, from the weights that it has.")
 flags.DEFINE_string("data", None, "An .npz file with images (as the model takes them) and labels.")
 flags.DEFINE_string("budget", "10x", "What the model may take: '10x', '2.5 bits', '120 kB'.")
 flags.DEFINE_integer("epochs", 12, "Epochs to train.", lower_bound=2)
-flags.DEFINE_bool("from_logits", False, "The model ends in logits, not in softmax.")
+flags.DEFINE_bool("from_logits", None, "The model ends in logits, not in softmax; its last layer tells if this does not.")
 flags.DEFINE_string("out", "runs/own_model.tflite", "Where the file goes.")
 flags.DEFINE_enum("optimize_for", "size", ["size", "latency"], "The smallest file, or the fastest on a phone's processor.")
 flags.DEFINE_integer("seed", 0, "Of weights and data order.")
@@ -57,18 +60,17 @@ def main(_: list[str]) -> None:
     """Quantizes, trains under the budget, exports, and checks the file."""
     given = flags.FLAGS
     bmpq_tf.export.exporter.check_writable(given.out, overwrite=True)
+    if bool(given.model) != bool(given.data):
+        raise ValueError(f"A model of yours needs data of yours, and they it. Received: --model={given.model}, --data={given.data}. Give both.")
     keras.utils.set_random_seed(given.seed)
-    float_model = keras.models.load_model(given.model) if given.model else example_model()
-    if given.data:
-        with np.load(given.data) as arrays:
-            images, labels = arrays["images"], arrays["labels"]
-    else:
-        images, labels = example_data()
+    images, labels = load_arrays(given.data) if given.data else example_data()
+    float_model = keras.models.load_model(given.model, compile=False) if given.model else example_model()
+    from_logits = not ends_in_softmax(float_model) if given.from_logits is None else given.from_logits
     order = np.random.default_rng(given.seed).permutation(len(labels))
     test, train = np.split(order, [len(order) // 5])
 
     model = bmpq_tf.quantize_model(float_model, candidate_bits=(2, 4, 8))
-    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=given.from_logits), metrics=["accuracy"])
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits), metrics=["accuracy"])
     model.fit(
         images[train],
         labels[train],
@@ -81,7 +83,10 @@ def main(_: list[str]) -> None:
     model.save(f"{os.path.splitext(given.out)[0]}_bmpq.keras")
     report = bmpq_tf.export_tflite(model, given.out, optimize_for=given.optimize_for, verify_with=images[test], overwrite=True)
     print(f"{report.path}: {report.tflite_bytes:,} bytes, {report.compression:.1f}x fewer parameter bits than float32;")
-    print(f"top-1 equal to Keras on {report.parity.agreement:.2%} of {report.parity.examples} test images")
+    with open(report.path, "rb") as file:
+        (answers,) = predict(file.read(), ([part] for part in np.array_split(images[test], -(-len(test) // 250))))
+    accuracy = np.mean(answers.argmax(-1) == labels[test])
+    print(f"accuracy in LiteRT {accuracy:.2%}, top-1 equal to Keras on {report.parity.agreement:.2%} of {report.parity.examples} test images")
 
 
 if __name__ == "__main__":

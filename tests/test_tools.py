@@ -9,6 +9,8 @@ import keras
 import numpy as np
 import pytest
 
+from bmpq_tf.datasets import load_dataset, normalised_test_images
+
 pytest.importorskip("sklearn")
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -112,3 +114,28 @@ def test_the_example_for_a_users_own_model_runs(tmp_path):
     assert "top-1 equal to Keras on 100.00%" in said
     assert (tmp_path / "own.tflite").exists()
     assert (tmp_path / "own_bmpq.keras").exists()
+
+
+def test_a_model_in_logits_and_data_of_ones_own_go_through_every_tool(run, tmp_path):
+    folder, _ = run
+    dataset = load_dataset("digits")
+    images = np.concatenate([images for images, _ in normalised_test_images(dataset)])
+    np.savez(tmp_path / "mine.npz", images=images, labels=dataset.test[1])
+    mine = f"--data={tmp_path / 'mine.npz'}"
+    said = tool("own_model", f"--model={folder / 'float.keras'}", mine, "--epochs=2", "--budget=6x", f"--out={tmp_path / 'own.tflite'}")
+    assert "accuracy in LiteRT" in said
+    assert keras.models.load_model(tmp_path / "own_bmpq.keras").loss.get_config()["from_logits"]
+    said = tool("evaluate", tmp_path / "own.tflite", mine, f"--keras={tmp_path / 'own_bmpq.keras'}")
+    assert "on 360 images" in said
+    assert "top-1 equal" in said
+    said = tool("export", tmp_path / "own_bmpq.keras", tmp_path / "fast.tflite", "--optimize_for=latency", f"--verify_with={tmp_path / 'mine.npz'}")
+    assert "of 360 images" in said
+    np.savez(tmp_path / "none.npz", pictures=images)
+    np.savez(tmp_path / "few.npz", images=images, labels=dataset.test[1][:5])
+    for name, arguments, message in (
+        ("own_model", [mine], "A model of yours needs data of yours"),
+        ("evaluate", [tmp_path / "own.tflite", f"--data={tmp_path / 'none.npz'}"], "The file needs `images` and `labels`"),
+        ("evaluate", [tmp_path / "own.tflite", f"--data={tmp_path / 'few.npz'}"], "Each image needs one integer label"),
+        ("tune", ["--model=digits_cnn", mine, f"--out_dir={tmp_path}"], "Data of yours need a model of yours"),
+    ):
+        assert message in tool(name, *arguments, ok=False)

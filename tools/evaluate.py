@@ -1,7 +1,8 @@
-"""Judges a .tflite file in LiteRT on a data set's test images, and beside a Keras model if one is given.
+"""Judges a .tflite file in LiteRT on a data set's test images or on images of yours, and beside a Keras model if one is given.
 
-Example:
+Examples:
   python tools/evaluate.py runs/demo/model.tflite --dataset=digits --keras=runs/demo/model.keras
+  python tools/evaluate.py mine.tflite --data=test.npz
 """
 
 import os
@@ -13,16 +14,18 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import pathlib
 
 import keras
+import tensorflow as tf
 from absl import flags
 
 from bmpq_tf.console import run as run_program
-from bmpq_tf.datasets import load_dataset, normalised_test_images
+from bmpq_tf.datasets import load_arrays, load_dataset, normalised_test_images
 from bmpq_tf.experiments.outcome import file_accuracy
 from bmpq_tf.export.convert import first_line
 from bmpq_tf.export.parity import compare
 from bmpq_tf.export.runtime import TFLiteModel
 
 flags.DEFINE_string("dataset", "digits", "The data set whose test images to judge on.")
+flags.DEFINE_string("data", None, "Judge on these instead: an .npz file with images (as the model takes them) and integer labels.")
 flags.DEFINE_string("data_dir", None, "Where tfds keeps the data sets.")
 flags.DEFINE_string("keras", None, "A .keras model to compare the file's answers with.")
 
@@ -36,11 +39,16 @@ def main(arguments: list[str]) -> None:
     if not path.is_file():
         raise FileNotFoundError(f"No such file. Received: '{path}'. Make one with tools/train.py --out_dir or tools/export.py.")
     content = path.read_bytes()
-    dataset = load_dataset(given.dataset, given.data_dir and os.path.expanduser(given.data_dir))
-    _check_readable(content, path, dataset.image_shape)
-    print(f"{path}: accuracy in LiteRT {file_accuracy(content, dataset):.2%} on {len(dataset.test[1]):,} images of {given.dataset}")
+    if given.data:
+        images, labels = load_arrays(given.data)
+        batches, shape = tf.data.Dataset.from_tensor_slices((images, labels)).batch(250), images.shape[1:]
+    else:
+        dataset = load_dataset(given.dataset, given.data_dir and os.path.expanduser(given.data_dir))
+        batches, shape, labels = normalised_test_images(dataset), dataset.image_shape, dataset.test[1]
+    _check_readable(content, path, shape)
+    print(f"{path}: accuracy in LiteRT {file_accuracy(content, batches):.2%} on {len(labels):,} images of {given.data or given.dataset}")
     if given.keras:
-        parity = compare(keras.models.load_model(given.keras, compile=False), content, normalised_test_images(dataset))
+        parity = compare(keras.models.load_model(given.keras, compile=False), content, batches)
         print(f"top-1 equal to {given.keras} on {parity.agreement:.2%}; largest difference {parity.max_abs_diff:.2e} of {parity.logit_scale:.1f}")
 
 
@@ -57,7 +65,8 @@ def _check_readable(content: bytes, path: pathlib.Path, image_shape: tuple[int, 
         or any(size not in (-1, have) for size, have in zip(shapes[0], image_shape, strict=True))
     ):
         raise ValueError(
-            f"The file does not take these images. Received: '{path}' with inputs {shapes}; the images are {tuple(image_shape)}. Give --dataset."
+            f"The file does not take these images. Received: '{path}' with inputs {shapes}; the images are {tuple(image_shape)}. "
+            "Give another --dataset, or --data."
         )
 
 

@@ -26,7 +26,9 @@ flags.DEFINE_enum("optimize_for", "size", MODES, "The smallest file, the fastest
 flags.DEFINE_enum("border", "float", BORDERS, "What an integer file takes and gives.")
 flags.DEFINE_string("dataset", None, "Verify on this data set's test images, calibrate on its training images; verify on random inputs if not given.")
 flags.DEFINE_string("data_dir", None, "Where tfds keeps the data sets.")
-flags.DEFINE_string("verify_with", None, "Verify on these inputs instead: an .npy file, or an .npz with one array for each input, by its name.")
+flags.DEFINE_string(
+    "verify_with", None, "Verify on these inputs instead: an .npy file, or an .npz with one array for each input, by its name, or `images`."
+)
 flags.DEFINE_string("calibrate_with", None, "Calibrate an integer file on these inputs instead: .npy or .npz likewise.")
 flags.DEFINE_float("tolerance", None, "For latency and integer: the difference that is close enough, as a share of the outputs' root mean square.")
 flags.DEFINE_string("budget", None, "Refuse a model that takes more; by default the budget it was trained for.")
@@ -86,6 +88,9 @@ def _arrays(path: str, model: keras.Model, flag: str) -> list[np.ndarray]:
         return [loaded]
     with loaded:
         names = [tensor.name for tensor in model.inputs]
+        # As own_model.py and tune.py read them.
+        if len(names) == 1 and "images" in loaded and names[0] not in loaded:
+            return [loaded["images"]]
         missing = [name for name in names if name not in loaded]
         if missing:
             raise ValueError(f"Arrays of these inputs are missing: {', '.join(missing)}. Received: {flag}={path} with {', '.join(loaded) or 'none'}.")

@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bmpq_tf.console import run as run_program
-from bmpq_tf.datasets import DATASETS, load_dataset, normalised_test_images, training_batches
+from bmpq_tf.datasets import DATASETS, load_arrays, load_dataset, normalised_test_images, training_batches
 from bmpq_tf.experiments.recipe import SCHEDULES
 from bmpq_tf.experiments.tuning import SEARCHES, FrontTuner, Problem, Space, export_front, front, plot_front
 from bmpq_tf.files import write_text
@@ -64,6 +64,8 @@ def main(arguments: list[str]) -> None:
         given.schedules,
         given.epochs,
     )
+    if given.data and not given.model.endswith(".keras"):
+        raise ValueError(f"Data of yours need a model of yours. Received: --data={given.data}, --model={given.model}. Give --model=x.keras.")
     keras.utils.set_random_seed(given.seed)
     problem = _own_problem(given) if given.model.endswith(".keras") else _named_problem(given)
     space.check(problem.model)
@@ -101,14 +103,10 @@ def _named_problem(given) -> Problem:
 
 def _own_problem(given) -> Problem:
     """A model and arrays of the user's, which are taken as they are."""
-    for path, what in ((given.model, "model"), (given.data, "data")):
-        if not path or not os.path.isfile(path):
-            raise FileNotFoundError(f"There is no such file. Received: --{what}={path}. A model of yours needs --model=x.keras and --data=x.npz.")
+    if not os.path.isfile(given.model):
+        raise FileNotFoundError(f"There is no such file. Received: --model={given.model}. A model of yours needs --model=x.keras and --data=x.npz.")
+    images, labels = load_arrays(given.data)
     model = keras.models.load_model(given.model, compile=False)
-    with np.load(given.data) as arrays:
-        if not {"images", "labels"} <= set(arrays):
-            raise ValueError(f"The file needs `images` and `labels`. Received: --data={given.data} with {sorted(arrays)}.")
-        images, labels = arrays["images"], arrays["labels"]
     order = np.random.default_rng(given.seed).permutation(len(labels))
     held, kept = np.split(order, [max(1, round(given.validation * len(labels)))])
 

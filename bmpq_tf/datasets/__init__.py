@@ -1,5 +1,6 @@
 """Image classification data sets in memory, and batches whose order and augmentation are functions of (seed, epoch)."""
 
+from bmpq_tf.datasets.arrays import load_arrays
 from bmpq_tf.datasets.batches import EpochCounter, evaluation_batches, normalised_test_images, normalised_training_images, training_batches
 from bmpq_tf.datasets.image_dataset import DatasetNotFoundError, ImageDataset
 from bmpq_tf.datasets.sources import DATASETS, load_dataset
@@ -10,6 +11,7 @@ __all__ = [
     "EpochCounter",
     "ImageDataset",
     "evaluation_batches",
+    "load_arrays",
     "load_dataset",
     "normalised_test_images",
     "normalised_training_images",

@@ -19,7 +19,7 @@ from bmpq_tf.experiments.epoch_log import DivergedError
 from bmpq_tf.experiments.grid import Cell, file_name
 from bmpq_tf.experiments.methods import METHODS
 from bmpq_tf.experiments.outcome import file_accuracy
-from bmpq_tf.experiments.training import check_backup, fit, initial_model, top1
+from bmpq_tf.experiments.training import check_backup, fit, initial_model, note_backup, top1
 from bmpq_tf.export import export_tflite
 from bmpq_tf.export.convert import to_float_tflite
 from bmpq_tf.files import replacing, write_bytes
@@ -97,7 +97,8 @@ def float_model_path(cell: Cell, work: pathlib.Path) -> pathlib.Path:
 
 def _trained(cell: Cell, work: pathlib.Path, verbose: int) -> dict[str, Any]:
     splits = load_splits(cell)
-    check_backup(dataclasses.replace(cell.config, sensitivity=cell.method))
+    owner = dataclasses.replace(cell.config, sensitivity=cell.method)
+    check_backup(owner)
     float_model = _float_model(cell, work) if cell.float_cell else None
     first = initial_model(cell.config, splits.train)
     if METHODS[cell.method].make_file:
@@ -105,6 +106,7 @@ def _trained(cell: Cell, work: pathlib.Path, verbose: int) -> dict[str, Any]:
     model, callback = METHODS[cell.method].build(first, cell.config, splits.train)
     if hasattr(callback, "check"):
         callback.check(model, cell.config.epochs)
+    note_backup(owner)
     epochs = fit(model, splits.train, cell.config, [callback] if callback else [], "model", verbose, teacher=float_model)
     if cell.method == "float32":
         with replacing(float_model_path(cell, work)) as temporary:
@@ -140,7 +142,8 @@ def _float_model(cell: Cell, work: pathlib.Path) -> keras.Model:
 
 
 def _judged_file(content: bytes, splits: Splits) -> dict[str, Any]:
-    return {"tflite_accuracy": {name: file_accuracy(content, judged) for name, judged in splits.judged.items()}, "file_bytes": len(content)}
+    accuracies = {name: file_accuracy(content, normalised_test_images(judged)) for name, judged in splits.judged.items()}
+    return {"tflite_accuracy": accuracies, "file_bytes": len(content)}
 
 
 def _spent(epochs: list[dict[str, float]]) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from bmpq_tf.experiments.grid import Cell, file_name
 from bmpq_tf.experiments.results import append_result, check_results, locked, read_results
 
 _POLL_SECONDS = 10.0
+# Polls in which nobody works on any cell, after which nothing is waited for; between two cells a process holds no lock for a moment.
+_PATIENCE = 3
 
 
 def compare(
@@ -43,7 +45,7 @@ def compare(
         say: where progress is told.
 
     Returns:
-        The keys of the cells that have no result: their process ended badly, or a cell that they need came to nothing.
+        The keys of the cells that have no result: their process ended badly, or a cell that they need came to nothing or is in nobody's hands.
 
     Raises:
         ValueError: the file holds results of another version of the config.
@@ -51,6 +53,7 @@ def compare(
     out = pathlib.Path(out)
     work = pathlib.Path(f"{out}.work")
     failed: set[str] = set()
+    idle_polls = 0
     while True:
         results = read_results(out)
         check_results(results, grid or cells, out)
@@ -61,15 +64,23 @@ def compare(
         failed |= {cell.key for cell in lost}
         ready = [cell for cell in open_cells if cell not in lost and all(key in results for key in cell.needs)]
         chosen = next((cell for cell in ready if _is_free(cell, work)), None)
+        waiting = [cell for cell in open_cells if cell not in lost]
         if chosen is not None:
+            idle_polls = 0
             say(f"{len(results)} of {len(grid or cells)} cells are done; {chosen.key}")
             code = _in_a_process(chosen, _budget(chosen, results), out, work, command, threads, verbose)
             if code:
                 ending = signal.Signals(-code).name if code < 0 else f"exit status {code}"
                 say(f"{chosen.key}: its process ended with {ending}; see above. Run the command again to go on with it.")
                 failed.add(chosen.key)
-        elif len(open_cells) > len(lost):
+        elif waiting and idle_polls < _PATIENCE:
+            idle_polls = idle_polls + 1 if all(_is_free(cell, work) for cell in grid or cells) else 0
             time.sleep(_POLL_SECONDS)
+        elif waiting:
+            for cell in waiting:
+                lacking = " and ".join(key for key in cell.needs if key not in results)
+                say(f"{cell.key}: not run, because it needs {lacking}, which has no result, was not chosen, and nobody is running.")
+            failed |= {cell.key for cell in waiting}
         else:
             return sorted(failed)
 

@@ -3,11 +3,12 @@
 import json
 import os
 import pathlib
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
-from bmpq_tf.datasets import ImageDataset, normalised_test_images
 from bmpq_tf.experiments.training import Run
 from bmpq_tf.export import ExportReport, export_tflite
 from bmpq_tf.export.exporter import check_writable
@@ -38,17 +39,24 @@ def write_outcome(run: Run, folder: str | os.PathLike, overwrite: bool = False) 
     run.model.save(folder / "model.keras")
     if run.float_model is not None:
         run.float_model.save(folder / "float.keras")
-    accuracy = {**run.accuracy, "tflite": file_accuracy((folder / "model.tflite").read_bytes(), run.dataset)}
+    accuracy = {**run.accuracy, "tflite": file_accuracy((folder / "model.tflite").read_bytes(), run.judged_batches())}
     told = report(run, exported, accuracy)
     write_text(folder / "report.json", json.dumps(told, indent=1))
     plot_allocations(run.callback.history, folder / "bits.png", f"{run.config.model} on {run.config.dataset}, {run.config.budget}")
     return told
 
 
-def file_accuracy(content: bytes, dataset: ImageDataset) -> float:
-    """Returns the share of the judged images that a `.tflite` file labels rightly in LiteRT."""
-    (logits,) = predict(content, ([images.numpy()] for images, _ in normalised_test_images(dataset)))
-    return float(np.mean(logits.argmax(-1) == dataset.test[1]))
+def file_accuracy(content: bytes, batches: Iterable[tuple[tf.Tensor, tf.Tensor]]) -> float:
+    """Returns the share of images that a `.tflite` file labels rightly in LiteRT, given batches of images and integer labels."""
+    labels = []
+
+    def inputs():
+        for images, of_images in batches:
+            labels.append(np.asarray(of_images))
+            yield [np.asarray(images)]
+
+    (logits,) = predict(content, inputs())
+    return float(np.mean(logits.argmax(-1) == np.concatenate(labels)))
 
 
 def report(run: Run, exported: ExportReport, accuracy: dict[str, float]) -> dict[str, Any]:

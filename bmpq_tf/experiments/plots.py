@@ -24,7 +24,7 @@ def plot_results(results: Sequence[Result], folder: str | os.PathLike, judge: st
         allocated = [row for row in of_setting if _last(row).get("allocations")]
         name = setting.replace("/", "_").replace("@", "_")
         if of_setting:
-            drawn.append(_save(_accuracy_over_size(of_setting, judge, setting), folder, f"{name}_accuracy.png"))
+            drawn.append(_save(_accuracy_over_size(of_setting, judge, setting), folder, f"{name}_{judge}_accuracy.png"))
         if allocated:
             drawn.append(_save(_widths_by_layer(allocated, setting), folder, f"{name}_widths.png"))
             ours = next((row for row in allocated if row.method == "bmpq"), allocated[0])

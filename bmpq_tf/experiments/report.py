@@ -22,20 +22,23 @@ class Row:
 
     Attributes:
         setting: model, width and data set.
-        part: method, budget and changed settings.
+        part: method, budget and changed settings, as in a cell's name.
+        method, budget: the first two of them; the budget is empty for methods that take none.
         by_seed: the results that are done, by seed.
         others: for each status that is not `"done"`, a sentence.
     """
 
     setting: str
     part: str
+    method: str
+    budget: str
     by_seed: dict[int, Result]
     others: tuple[str, ...]
 
     @property
-    def method(self) -> str:
-        """The method's name."""
-        return self.part.split("/")[0].split("[")[0]
+    def is_changed(self) -> bool:
+        """Whether settings of its own set it apart from the rest of the grid."""
+        return self.part != "/".join(filter(None, (self.method, self.budget)))
 
 
 def rows(results: Sequence[Result]) -> list[Row]:
@@ -47,7 +50,9 @@ def rows(results: Sequence[Result]) -> list[Row]:
     made = []
     for (setting, part), group in groups.items():
         done = {result["config"]["seed"]: result for result in group if result["status"] == "done"}
-        made.append(Row(setting, part, dict(sorted(done.items())), tuple(_other(result) for result in group if result["status"] != "done")))
+        method, budget = (group[0]["config"][name] for name in ("method", "budget"))
+        others = tuple(_other(result) for result in group if result["status"] != "done")
+        made.append(Row(setting, part, method, budget, dict(sorted(done.items())), others))
     return made
 
 
@@ -86,9 +91,9 @@ def accuracies(row: Row, judge: str) -> dict[int, float]:
 
 def opponent(row: Row, all_rows: Sequence[Row]) -> Row | None:
     """Returns the BMPQ row to hold a row against: at its own budget, or, for a method without one, at the size that it reached."""
-    if row.method == "bmpq" and "[" not in row.part:
+    if row.method == "bmpq" and not row.is_changed:
         return None
-    budget = row.part.split("[")[0].partition("/")[2] or f"size of {row.part}"
+    budget = row.budget or f"size of {row.part}"
     return next((other for other in all_rows if other.setting == row.setting and other.part == f"bmpq/{budget}"), None)
 
 
@@ -186,7 +191,8 @@ def _changes(row: Row) -> str:
 def _alike(row: Row, rival: Row) -> str:
     """How many kernels end at the widths that the rival's run of the same seed gave them: where all do, accuracies can only differ by chance."""
     pairs = [(result["widths"], rival.by_seed[seed]["widths"]) for seed, result in row.by_seed.items() if seed in rival.by_seed]
-    if not pairs:
+    # A method that leaves a file names its tensors, not Keras's kernels.
+    if not pairs or any(ours.keys() != theirs.keys() for ours, theirs in pairs):
         return ""
     alike = statistics.fmean(sum(width == theirs[kernel] for kernel, width in ours.items()) for ours, theirs in pairs)
     return f"{alike:.1f} of {len(pairs[0][0])}"

@@ -127,6 +127,7 @@ def train(config: TrainConfig, *, verbose: int = 2, say: Callable[[str], None] =
     model = quantized_model(float_model, config, config.candidate_bits)
     callback = allocation_callback(config)
     callback.check(model, config.epochs)
+    note_backup(config)
     shares = {}
     if config.with_float:
         say(f"Training {config.model} in float32, to compare with.")
@@ -255,11 +256,9 @@ def check_backup(config: TrainConfig) -> None:
     Raises:
         ValueError: the backup was made with other settings; the message says which.
     """
-    if not config.backup_dir:
-        return
-    told = json.loads(json.dumps({**dataclasses.asdict(config), "backup_dir": None, "data_dir": None, "download": None}))
-    file = pathlib.Path(config.backup_dir) / "config.json"
-    if file.exists():
+    file = _backup_note(config)
+    if file and file.exists():
+        told = _told(config)
         known = {**dataclasses.asdict(TrainConfig()), **json.loads(file.read_text())}
         different = sorted(key for key in told if told[key] != known.get(key))
         if different:
@@ -269,5 +268,19 @@ def check_backup(config: TrainConfig) -> None:
                 f"The backup in '{config.backup_dir}' is of another run. Received: {now}; the backup has {was}. "
                 "Give the same flags to resume, or another --backup_dir to start anew."
             )
-    else:
-        write_text(file, json.dumps(told, indent=1))
+
+
+def note_backup(config: TrainConfig) -> None:
+    """Says in the backup's folder whose it is; to be called once nothing more can be refused, or what was refused would own the folder."""
+    file = _backup_note(config)
+    if file and not file.exists():
+        write_text(file, json.dumps(_told(config), indent=1))
+
+
+def _backup_note(config: TrainConfig) -> pathlib.Path | None:
+    return pathlib.Path(config.backup_dir) / "config.json" if config.backup_dir else None
+
+
+def _told(config: TrainConfig) -> dict[str, Any]:
+    """What decides the run, as JSON gives it back."""
+    return json.loads(json.dumps({**dataclasses.asdict(config), "backup_dir": None, "data_dir": None, "download": None}))

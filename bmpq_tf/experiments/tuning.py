@@ -16,6 +16,7 @@ import keras_tuner
 import numpy as np
 import tensorflow as tf
 
+from bmpq_tf import graph
 from bmpq_tf.budget import InfeasibleBudgetError
 from bmpq_tf.callbacks import BMPQCallback
 from bmpq_tf.datasets import EpochCounter
@@ -50,7 +51,7 @@ class Problem:
     @property
     def from_logits(self) -> bool:
         """Whether the model ends in logits."""
-        return getattr(self.model.layers[-1], "activation", None) is not keras.activations.softmax
+        return not graph.ends_in_softmax(self.model)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,15 +202,21 @@ def front(points: Sequence[Point]) -> list[Point]:
 
 
 def export_front(points: Sequence[Point], problem: Problem, folder: pathlib.Path) -> list[ExportReport]:
-    """Exports the models of a front as packed `.tflite` files, checked on validation images, and writes `front.json`."""
+    """Exports the models of a front as packed `.tflite` files, checked on validation images, and writes `front.json`.
+
+    The files of an earlier front in the folder, before the search was extended, are removed.
+    """
     reports, told = [], []
     for point in points:
         model = keras.models.load_model(point.folder / "model.keras", compile=False)
-        path = folder / f"front_{point.compression:.2f}x.tflite"
+        # The trial, too: two points may round to one compression.
+        path = folder / f"front_{point.compression:.2f}x_{point.trial}.tflite"
         reports.append(export_tflite(model, path, verify_with=problem.validation[0][:500], overwrite=True))
         choices = {"trial": point.trial, "accuracy": point.accuracy, "compression": point.compression, **point.choices}
         told.append({**choices, "file": path.name, "tflite_bytes": reports[-1].tflite_bytes})
     write_text(folder / "front.json", json.dumps(told, indent=1))
+    for earlier in {path.name for path in folder.glob("front_*.tflite")} - {one["file"] for one in told}:
+        (folder / earlier).unlink()
     return reports
 
 

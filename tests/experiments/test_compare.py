@@ -104,6 +104,17 @@ def test_a_cell_that_another_process_has_is_left_to_it(here, tmp_path, monkeypat
             comparing.compare(grid, tmp_path / "results.jsonl", say=lambda line: None)
 
 
+def test_a_cell_whose_need_nobody_runs_is_given_up_with_the_reason(here, tmp_path, monkeypatch):
+    grid = cells({**BASE, "grid": [{"methods": ["uniform3"]}, {"methods": ["bmpq"], "budgets": ["size of uniform3"]}]})
+    waited = []
+    monkeypatch.setattr(comparing.time, "sleep", waited.append)
+    said = []
+    needed, sized = grid
+    assert comparing.compare([sized], tmp_path / "results.jsonl", grid=grid, say=said.append) == [sized.key]
+    assert len(waited) == comparing._PATIENCE
+    assert said == [f"{sized.key}: not run, because it needs {needed.key}, which has no result, was not chosen, and nobody is running."]
+
+
 @pytest.mark.slow
 def test_a_killed_cell_goes_on_at_its_last_epoch(tmp_path, monkeypatch):
     (cell,) = cells({**BASE, "epochs": 4, "grid": [{"methods": ["uniform4"]}]})

@@ -9,7 +9,9 @@ from bmpq_tf.experiments.report import markdown, paired, rows
 
 
 def result(part, seed, accuracy, status="done", compression=12.0, seconds=20.0, allocations=(), widths=(8, 2), hour=1):
-    told = {"cell": f"resnet20@0.5/cifar10/{part}/seed{seed}", "status": status, "config": {"seed": seed, "epochs": 10}}
+    method, _, budget = part.partition("[x")[0].partition("/")
+    config = {"seed": seed, "epochs": 10, "method": method, "budget": budget}
+    told = {"cell": f"resnet20@0.5/cifar10/{part}/seed{seed}", "status": status, "config": config}
     if status != "done":
         return {**told, "epoch": 3, "reason": "no"}
     return {
@@ -65,6 +67,18 @@ def test_the_table_says_what_the_results_do():
     assert "| seed 0: infeasible | - |" in lines["error, 99x"]
     assert "| 80.00 ± 1.41 |" in markdown(RESULTS, "test")
     assert "judged on the test split" in markdown(RESULTS, "test")
+
+
+def test_a_row_is_held_against_bmpq_of_its_own_budget_where_they_have_the_same_kernels():
+    file = {**result("after_training_int4", 0, 0.7), "widths": {"arith.constant1": 4}}
+    part = "bmpq/size of uniform3[activation_bits=8]"
+    told = [file, result("bmpq/size of after_training_int4", 0, 0.75), result("bmpq/size of uniform3", 0, 0.6), result(part, 0, 0.7)]
+    told.append(result(f"{part}[x=1]", 0, 0.65))
+    lines = {line.split("|")[1].strip(): line for line in markdown(told).splitlines() if line.startswith("|")}
+    assert "| +5.00 (one seed) |" in lines["after_training_int4"]
+    assert lines["after_training_int4"].endswith("|  |")
+    assert "one seed" not in lines["bmpq, size of uniform3 (activation_bits=8)"]
+    assert "| +5.00 (one seed) |" in lines["bmpq, size of uniform3 (activation_bits=8) (x=1)"]
 
 
 def test_changes_are_counted_from_allocation_to_allocation():

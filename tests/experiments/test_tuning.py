@@ -54,6 +54,8 @@ def test_a_softmax_at_the_end_is_seen():
     assert Problem(model, None, None).from_logits
     ended = keras.Model(model.input, keras.layers.Dense(3, activation="softmax")(model.output))
     assert not Problem(ended, None, None).from_logits
+    wrapped = keras.Sequential([keras.Input(model.input.shape[1:]), keras.Sequential([model, keras.layers.Softmax()])])
+    assert not Problem(wrapped, None, None).from_logits
 
 
 @pytest.mark.slow

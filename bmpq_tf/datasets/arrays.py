@@ -1,0 +1,29 @@
+"""Images and labels of a user's own, in an .npz file."""
+
+import os
+
+import numpy as np
+
+
+def load_arrays(path: str | os.PathLike | None, flag: str = "--data") -> tuple[np.ndarray, np.ndarray]:
+    """Reads `images`, as the model takes them, and `labels`, integers `(n,)`.
+
+    Args:
+        path: the .npz file.
+        flag: what named it, for the messages.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it has no such arrays, or not as many labels as images.
+    """
+    if not path or not os.path.isfile(path):
+        raise FileNotFoundError(f"There is no such file. Received: {flag}={path}. Give an .npz file with `images` and integer `labels`.")
+    with np.load(path, allow_pickle=False) as arrays:
+        if not {"images", "labels"} <= set(arrays):
+            raise ValueError(f"The file needs `images` and `labels`. Received: {flag}={path} with {', '.join(sorted(arrays))}.")
+        images, labels = arrays["images"], arrays["labels"]
+    if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"Each image needs one integer label. Received: {flag}={path} with images {images.shape}, labels {labels.shape} {labels.dtype}."
+        )
+    return images, labels
