@@ -55,7 +55,7 @@ class Budget:
         compression: how many times fewer parameter bits than float32, over every kernel of the model.
         average_bits: parameter bits per weight.
         weight_bytes: parameter bits over 8.
-        stored_bytes: bytes of the kernels as LiteRT stores them: 2, 4 or 8 bits a weight and 12 bytes a scale.
+        stored_bytes: bytes of the kernels in a file of the smallest kind (`optimize_for="size"`): 2, 4 or 8 bits a weight and 12 bytes a scale.
         bit_operations: `sum of MACs * weight bits * activation bits` for one example.
 
     Raises:

@@ -8,6 +8,8 @@ from absl import app, flags, logging
 
 # What a user can mend; anything else is a fault of ours and keeps its traceback.
 FOR_PEOPLE = (ValueError, OSError, TypeError, RuntimeError)
+# What setup.cfg's extra `tools` installs, by the names that are imported.
+_OF_TOOLS = ("keras_tuner", "matplotlib", "scipy", "sklearn", "tensorflow_datasets", "yaml")
 
 
 def run(main: Callable[[list[str]], None]) -> None:
@@ -20,6 +22,12 @@ def run(main: Callable[[list[str]], None]) -> None:
             if os.environ.get("BMPQ_TRACEBACK"):
                 raise
             print(f"error: {error}\n(BMPQ_TRACEBACK=1 shows where)", file=sys.stderr)
+            return 1
+        except ModuleNotFoundError as error:
+            missing = (error.name or "").partition(".")[0]
+            if missing not in _OF_TOOLS:
+                raise
+            print(f"error: this needs {missing}, which is not installed. Install what the tools need: pip install '.[tools]'.", file=sys.stderr)
             return 1
         return 0
 

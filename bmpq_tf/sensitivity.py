@@ -84,13 +84,6 @@ def _factor(measured: Measurement, objective: str) -> np.ndarray:
     return measured.weight_gradient_abs
 
 
-def joint_cost(weights, gradient, bits: int, channel_axes: Sequence[int], rule: str = "statistical") -> float:
-    """`sum_p |g_p| |Q_b(w_p) - w_p|`: what the per-channel form of `costs` factorises, for one mini-batch's gradient."""
-    weights = tf.convert_to_tensor(weights, tf.float32)
-    error = quantizers.quantization_error(weights, scales.RULES[rule](weights, bits, channel_axes), bits)
-    return float(tf.reduce_sum(tf.abs(gradient) * tf.abs(error)))
-
-
 def sensitivity(measured: Measurement, objective: str = "first_order") -> float:
     """The figure told for a kernel: its estimated loss increase at 2 bits, which its present width does not colour."""
     return costs(measured, [REFERENCE_BITS], objective)[0]

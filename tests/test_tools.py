@@ -36,6 +36,7 @@ def test_training_writes_what_the_report_promises(run):
     assert report["allocated_bits"] <= report["budget_bits"]
     assert report["accuracy"]["keras"] == report["accuracy"]["tflite"]
     assert report["agreement"] == 1.0
+    assert (report["config"]["learning_rate"], report["config"]["candidate_bits"]) == (0.05, [2, 4, 8])
     assert report["max_abs_diff"] <= 1e-4 * max(1, report["logit_scale"])
     assert report["packed_weight_bytes"] <= 1.02 * report["ideal_weight_bytes"] + 64 * len(report["layers"])
     assert report["tflite_bytes"] == (folder / "model.tflite").stat().st_size
@@ -100,6 +101,13 @@ def test_bad_input_is_answered_in_a_line(run, tmp_path):
         said = tool(name, *arguments, ok=False)
         assert message in said
         assert "Traceback" not in said
+
+
+def test_what_is_not_installed_is_named_with_the_extra_that_brings_it(run):
+    program = "import sys; sys.modules['sklearn'] = None; from bmpq_tf.tools import evaluate; evaluate.run()"
+    done = subprocess.run([sys.executable, "-c", program, str(run[0] / "model.tflite")], capture_output=True, text=True, timeout=300, cwd=ROOT)
+    assert done.returncode == 1
+    assert "error: this needs sklearn, which is not installed. Install what the tools need: pip install '.[tools]'." in done.stderr
 
 
 @pytest.mark.parametrize("name", ["train", "export", "evaluate", "compare", "tune", "fidelity"])

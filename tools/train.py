@@ -1,4 +1,4 @@
-"""Trains a model from scratch under a budget, exports it as a packed .tflite file, and judges the file in LiteRT.
+"""Trains a model from scratch under a budget; with --out_dir exports it as a packed .tflite file, and judges the file in LiteRT.
 
 Examples:
   python tools/train.py --out_dir=runs/digits
@@ -86,8 +86,10 @@ def main(arguments: list[str]) -> None:
         candidate_bits=widths(given.candidate_bits),
         data_dir=os.path.expanduser(given.data_dir) if given.data_dir else None,
     )
-    run = train(config, verbose=given.verbose)
     console = Console()
+    if not given.out_dir:
+        console.print("There is no --out_dir: accuracies are printed at the end, and no model is kept.")
+    run = train(config, verbose=given.verbose)
     if not given.out_dir:
         console.print({name: round(value, 4) for name, value in run.accuracy.items()})
         return

@@ -44,7 +44,7 @@ def _tfds(name: str, data_dir: str | None, download: bool) -> ImageDataset:
         if not download:
             raise DatasetNotFoundError(
                 f"Dataset '{name}' was not found. Looked for '{builder.data_path}'. Give --data_dir the folder that holds "
-                f"'{name}/', or allow the download with --download."
+                f"'{name}/', or let tools/train.py or tools/compare.py fetch it with --download."
             )
         builder.download_and_prepare()
     else:

@@ -31,6 +31,7 @@ from bmpq_tf.budget import Budget
 from bmpq_tf.datasets import DATASETS
 from bmpq_tf.experiments.methods import METHODS
 from bmpq_tf.experiments.training import TrainConfig, check_config
+from bmpq_tf.layers.config import checked_candidates
 from bmpq_tf.models import MODELS
 
 # A model may be written with its width, as resnet20@0.5.
@@ -39,6 +40,7 @@ _AXES = {"models": "model", "datasets": "dataset"}
 NOT_SETTINGS = ("data_dir", "download", "backup_dir", "with_float", "sensitivity", "seed", "budget")
 SETTINGS = tuple(field.name for field in dataclasses.fields(TrainConfig) if field.name not in NOT_SETTINGS)
 _REFERENCE = "size of "
+_BLOCK = "a block of the grid"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +139,7 @@ def _block(block: Any, shared: dict, seeds: list) -> list[Cell]:
     if not isinstance(block, dict) or not block.get("methods"):
         raise ValueError(f"A block of the grid needs `methods`. Received: {block!r}. Known: {', '.join(METHODS)}.")
     own = {name: value for name, value in block.items() if name not in ("methods", "budgets", "seeds", *_AXES)}
-    _check_settings(own, "a block of the grid")
+    _check_settings(own, _BLOCK)
     axes = [[(one, value) for value in _list(block, many)] if many in block else [()] for many, one in _AXES.items()]
     made = []
     for method, seed, *chosen in itertools.product(_list(block, "methods"), _list(block, "seeds", seeds), *axes):
@@ -163,7 +165,7 @@ def _config(values: dict, seed: Any) -> TrainConfig:
     if not isinstance(seed, int):
         raise ValueError(f"Seeds are whole numbers. Received: seeds=[{seed!r}].")
     if "candidate_bits" in values:
-        values["candidate_bits"] = tuple(values["candidate_bits"])
+        values["candidate_bits"] = checked_candidates(values["candidate_bits"])
     # YAML reads `none` as a word and `null` as nothing.
     if values.get("activation_bits", 0) in (None, "none"):
         values["activation_bits"] = 0
@@ -175,11 +177,12 @@ def _config(values: dict, seed: Any) -> TrainConfig:
 def _check_settings(values: dict, where: str) -> None:
     unknown = sorted(set(values) - set(SETTINGS))
     if unknown:
-        raise ValueError(f"Unknown settings in {where}. Received: {', '.join(map(str, unknown))}. Known: {', '.join(SETTINGS)}.")
+        parts = ("methods, budgets, seeds, models, datasets" if where == _BLOCK else "seeds, grid") + ", and settings: "
+        raise ValueError(f"Unknown settings in {where}. Received: {', '.join(map(str, unknown))}. Known: {parts}{', '.join(SETTINGS)}.")
     defaults = TrainConfig()
     for name, value in values.items():
         default = getattr(defaults, name)
-        if isinstance(default, float) and isinstance(value, str):
+        if isinstance(value, str) and (default is None or isinstance(default, float)):
             # YAML reads 5e-4 as a word, because it has no point.
             values[name] = _number(value, name)
 

@@ -1,5 +1,6 @@
 """What a training run writes: the packed file, the Keras models, `report.json` and the picture."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -95,6 +96,6 @@ def report(run: Run, exported: ExportReport, accuracy: dict[str, float]) -> dict
             for layer in exported.layers
         ],
         "allocations": [{key: allocation[key] for key in ("epoch", "status", "bits")} for allocation in run.callback.history],
-        "sensitivity": config.sensitivity,
-        "objective": config.objective,
+        # Everything that decided the outcome; where data and backups lay did not.
+        "config": {name: value for name, value in dataclasses.asdict(config).items() if name not in ("data_dir", "download", "backup_dir")},
     }

@@ -63,7 +63,7 @@ def run_tfmot(model: keras.Model, dataset: ImageDataset, config: TrainConfig, fo
         RuntimeError: the process failed.
     """
     if not all(importlib.util.find_spec(name) for name in ("tensorflow_model_optimization", "tf_keras")):
-        raise MissingPeerError("tfmot is not installed. Install what the comparison with it needs: pip install 'bmpq_tf[peers]'.")
+        raise MissingPeerError("tfmot is not installed. Install what the comparison with it needs: pip install '.[peers]'.")
     folder.mkdir(parents=True, exist_ok=True)
     mean, std = dataset.moments()
     np.savez(folder / "data.npz", images=dataset.train[0], labels=dataset.train[1], mean=mean, std=std)

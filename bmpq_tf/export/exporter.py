@@ -68,7 +68,7 @@ def export_tflite(
             close enough; 0.1 and 0.2 by default, and for an integer file of a model whose narrowest activation quantizer has 8, 4 or 2 bits
             0.05, 0.15 and 0.4.
             A trained ResNet-20 stays below 0.03.
-        budget: what the file must meet; by default the budget of the model's last allocation, where there was one.
+        budget: what the model's widths must meet; by default the budget of the model's last allocation, where there was one.
         overwrite: whether an existing file may be replaced.
 
     Returns:
