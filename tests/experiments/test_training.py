@@ -6,8 +6,9 @@ import keras
 import numpy as np
 import pytest
 
+from bmpq_tf import InfeasibleBudgetError
 from bmpq_tf.datasets import ImageDataset
-from bmpq_tf.experiments.training import TrainConfig, allocation_callback, fit, quantized_model
+from bmpq_tf.experiments.training import TrainConfig, allocation_callback, check_backup, fit, note_backup, quantized_model, train
 from bmpq_tf.kernels import model_kernels
 
 
@@ -49,3 +50,15 @@ def test_the_learning_rate_restarts_during_fit():
     fit(model, dataset, config, [Narrows(), watch], "model", verbose=0)
     # One step an epoch, and the rate of the next one is told: three of four steps after the restart. Without one it would be 0.001.
     assert seen[4] == pytest.approx(0.05 * (1 + np.cos(np.pi * 3 / 4)) / 2, rel=1e-4)
+
+
+def test_a_refused_run_does_not_own_the_backups_folder(tmp_path):
+    pytest.importorskip("sklearn")
+    config = TrainConfig(width=0.25, epochs=2, backup_dir=str(tmp_path), budget="40x")
+    with pytest.raises(InfeasibleBudgetError):
+        train(config)
+    possible = dataclasses.replace(config, budget="9x")
+    check_backup(possible)
+    note_backup(possible)
+    with pytest.raises(ValueError, match=r"is of another run\. Received: budget='40x'; the backup has budget='9x'"):
+        check_backup(config)
