@@ -53,18 +53,25 @@ def _last(row: Row) -> Result:
 
 
 def _accuracy_over_size(of_setting: Sequence[Row], judge: str, setting: str):
-    """Mean over seeds with every seed as a faint point; size as parameter bits a weight, on a logarithmic axis; float as a line."""
+    """Mean over seeds with every seed as a faint point; size as parameter bits a weight, on a logarithmic axis; float as a line.
+
+    What bit gradients reach at several budgets is one line.
+    """
     figure = _figure(8.5, 5)
     axes = figure.subplots()
     quantized = [row for row in of_setting if row.method != "float32"]
+    ours = []
     for number, row in enumerate(quantized or of_setting):
         values = accuracies(row, judge)
         sizes = {seed: 32 / row.by_seed[seed]["compression"] for seed in values}
-        color, marker = f"C{number % 10}", _MARKERS[number % len(_MARKERS)]
+        mean = (statistics.fmean(sizes.values()), statistics.fmean(values.values()))
+        is_ours = row.method == "bmpq" and not row.is_changed
+        ours += [mean] if is_ours else []
+        color, marker = "C0" if is_ours else f"C{1 + number % 9}", _MARKERS[number % len(_MARKERS)]
         axes.scatter(list(sizes.values()), list(values.values()), s=12, color=color, marker=marker, alpha=0.4, linewidths=0)
-        axes.scatter(
-            statistics.fmean(sizes.values()), statistics.fmean(values.values()), s=48, color=color, marker=marker, label=f"{row.part} ({len(values)})"
-        )
+        axes.scatter(*mean, s=48, color=color, marker=marker, label=f"{row.part} ({len(values)})")
+    if ours:
+        axes.plot(*zip(*sorted(ours), strict=True), color="C0", linewidth=1, alpha=0.6, zorder=0)
     # A point at 32 bits would leave the others no room.
     for row in of_setting if quantized else ():
         if row.method == "float32":
