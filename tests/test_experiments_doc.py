@@ -1,25 +1,40 @@
-"""The tables of docs/experiments.md are what its results files say."""
+"""The tables of docs/experiments.md are what its results files say; `python tests/test_experiments_doc.py` writes them anew."""
 
 import pathlib
-
-import pytest
+import re
 
 from bmpq_tf.experiments.grid import read_grid
 from bmpq_tf.experiments.report import markdown
 from bmpq_tf.experiments.results import check_results, read_results
 
 ROOT = pathlib.Path(__file__).parent.parent
-DOC = (ROOT / "docs/experiments.md").read_text()
-GRIDS = [path.stem for path in sorted((ROOT / "docs/results").glob("*.jsonl")) if (ROOT / f"examples/configs/{path.stem}.yaml").exists()]
+DOC = ROOT / "docs/experiments.md"
+TABLES = re.compile(r"(<!-- tables of (\w+), (\w+) -->\n\n).*?(?=\n<!-- end of tables -->)", re.DOTALL)
 
 
-@pytest.mark.parametrize("name", GRIDS)
-def test_the_tables_are_those_of_the_results(name):
+def tables(name: str, judge: str) -> str:
+    """What `tools/compare.py --report` prints of a grid."""
     path = ROOT / f"docs/results/{name}.jsonl"
-    grid = read_grid(ROOT / f"examples/configs/{name}.yaml")
-    results = read_results(path)
+    grid, results = read_grid(ROOT / f"examples/configs/{name}.yaml"), read_results(path)
     check_results(results, grid, path)
-    told = [results[cell.key] for cell in grid if cell.key in results]
-    for judge in ("validation", "test"):
-        missing = [line for line in markdown(told, judge).splitlines() if line not in DOC]
-        assert not missing, f"docs/experiments.md lacks what --config=examples/configs/{name}.yaml --report --judge={judge} prints."
+    return markdown([results[cell.key] for cell in grid if cell.key in results], judge)
+
+
+def with_tables(text: str) -> str:
+    """The text with every table that stands between its comments made anew."""
+    return TABLES.sub(lambda found: found[1] + tables(found[2], found[3]), text)
+
+
+def test_the_tables_are_those_of_the_results():
+    text = DOC.read_text()
+    assert with_tables(text) == text, "Run python tests/test_experiments_doc.py."
+
+
+def test_every_grid_with_results_has_both_its_tables():
+    grids = {path.stem for path in (ROOT / "docs/results").glob("*.jsonl") if (ROOT / f"examples/configs/{path.stem}.yaml").exists()}
+    found = [(match[2], match[3]) for match in TABLES.finditer(DOC.read_text())]
+    assert sorted(found) == sorted((name, judge) for name in grids for judge in ("test", "validation"))
+
+
+if __name__ == "__main__":
+    DOC.write_text(with_tables(DOC.read_text()))
