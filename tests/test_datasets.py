@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bmpq_tf.datasets import DatasetNotFoundError, EpochCounter, ImageDataset, evaluation_batches, load_dataset, training_batches
+from bmpq_tf.datasets import DatasetNotFoundError, EpochCounter, ImageDataset, evaluation_batches, load_arrays, load_dataset, training_batches
 
 REAL = pathlib.Path(__file__).parent.parent.parent / "shared" / "datasets" / "tensorflow_datasets"
 
@@ -159,3 +159,21 @@ def test_tiny_imagenet_that_is_not_whole_says_what_is_missing(tiny, tmp_path):
     (tiny / "val" / "val_annotations.txt").unlink()
     with pytest.raises(DatasetNotFoundError, match=r"Looked for '.*val_annotations.txt'"):
         load_dataset("tiny_imagenet", str(tiny))
+
+
+def test_arrays_of_ones_own_are_checked(tmp_path):
+    images, labels = np.zeros((3, 2, 2, 1), "float32"), np.arange(3)
+    np.savez(tmp_path / "good.npz", images=images, labels=labels)
+    for ours, theirs in zip(load_arrays(tmp_path / "good.npz"), (images, labels), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    np.savez(tmp_path / "named.npz", pictures=images)
+    np.savez(tmp_path / "few.npz", images=images, labels=labels[:2])
+    np.savez(tmp_path / "soft.npz", images=images, labels=np.eye(3))
+    for name, error, message in (
+        ("none", FileNotFoundError, "There is no such file. Received: --data="),
+        ("named", ValueError, "needs `images` and `labels`. .* with pictures"),
+        ("few", ValueError, r"one integer label. .* labels \(2,\) int64"),
+        ("soft", ValueError, r"one integer label. .* labels \(3, 3\) float64"),
+    ):
+        with pytest.raises(error, match=message):
+            load_arrays(tmp_path / f"{name}.npz")
