@@ -110,7 +110,7 @@ def test_what_is_not_installed_is_named_with_the_extra_that_brings_it(run):
     assert "error: this needs sklearn, which is not installed. Install what the tools need: pip install '.[tools]'." in done.stderr
 
 
-@pytest.mark.parametrize("name", ["train", "export", "evaluate", "compare", "tune", "fidelity"])
+@pytest.mark.parametrize("name", ["train", "export", "evaluate", "compare", "tune", "fidelity", "foretell"])
 def test_help_shows_the_flags_and_an_example(name):
     said = tool(name, "--help", ok=False)
     assert f"python tools/{name}.py" in said

@@ -66,13 +66,18 @@ def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan
 
 
+def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
+    """Returns the mean and its standard error; the latter is NaN for one value."""
+    mean, spread = mean_and_spread(values)
+    return mean, spread / math.sqrt(len(values))
+
+
 def paired(ours: dict[int, float], theirs: dict[int, float]) -> tuple[float, float, int]:
     """Returns the mean difference over the seeds that both have, its standard error (NaN for one), and how many they are."""
     differences = [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
     if not differences:
         return math.nan, math.nan, 0
-    mean, spread = mean_and_spread(differences)
-    return mean, spread / math.sqrt(len(differences)), len(differences)
+    return *mean_and_error(differences), len(differences)
 
 
 def accuracies(row: Row, judge: str) -> dict[int, float]:
@@ -118,10 +123,13 @@ def markdown(results: Sequence[Result], judge: str = "validation") -> str:
 def _table(of_setting: list[Row], judge: str) -> str:
     columns = ("method", "seeds", "accuracy", "over float32, paired", "bmpq ahead by, paired", "in LiteRT", "compression", "file, bytes")
     columns += ("training time, x float", "kernels changed after the first allocation", "kernels at bmpq's width")
-    lines = [columns, ["---"] * len(columns)]
     floats = next((row for row in of_setting if row.part == "float32"), None)
-    lines += [_cells(row, of_setting, floats, judge) for row in of_setting]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return table([columns, *(_cells(row, of_setting, floats, judge) for row in of_setting)])
+
+
+def table(lines: Sequence[Sequence[str]]) -> str:
+    """Returns a Markdown table; its first line names the columns."""
+    return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], ["---"] * len(lines[0]), *lines[1:]))
 
 
 def _cells(row: Row, of_setting: list[Row], floats: Row | None, judge: str) -> list[str]:

@@ -1,0 +1,42 @@
+"""Prints what sensitivities foretold of whole runs: the estimated costs of their final widths beside their training losses.
+
+Example:
+  python tools/foretell.py --results=docs/results/resnet20_12x.jsonl \
+      --costs=docs/results/fidelity/resnet20_seed0.json,docs/results/fidelity/resnet20_seed1.json,docs/results/fidelity/resnet20_seed2.json
+"""
+
+import os
+
+# Before TensorFlow is imported; its start-up messages would bury ours.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+# isort: split
+import json
+import pathlib
+
+from absl import flags
+
+from bmpq_tf.console import run as run_program
+from bmpq_tf.experiments.foretold import markdown
+from bmpq_tf.experiments.results import read_results
+
+flags.DEFINE_string("results", None, "What tools/compare.py --out wrote of one model on one data set.", required=True)
+flags.DEFINE_list("costs", None, "Files that tools/fidelity.py --json wrote of the same model, one a seed.", required=True)
+
+
+def main(arguments: list[str]) -> None:
+    """Reads and prints."""
+    if len(arguments) > 1:
+        raise ValueError(f"This tool takes flags only. Received: {arguments[1:]}. See --help.")
+    given = flags.FLAGS
+    judged = [json.loads(pathlib.Path(path).expanduser().read_text())["costs"] for path in given.costs]
+    print(markdown(list(read_results(given.results).values()), judged), end="")
+
+
+def run() -> None:
+    """The console entry point."""
+    run_program(main)
+
+
+if __name__ == "__main__":
+    run()
