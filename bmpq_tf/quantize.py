@@ -75,7 +75,7 @@ def quantize_model(
     Raises:
         TypeError: the model is subclassed, so its layers cannot be replaced from outside.
         ValueError: it is not built, is quantized already (by us or by Keras), an argument is not understood, an override is for
-            layers that stay float or cannot be exported at that width, or nothing would be quantized.
+            layers that stay float, or nothing would be quantized.
 
     Warns:
         SkippedLayersWarning: once, if layers with kernels stay float; it lists each with the reason.
@@ -121,7 +121,7 @@ def quantize_model(
     configs = {id(layer): config(layer) for layer in leaves if quantizable(layer)}
     skipped = [layer for layer in leaves if graph.kernel_variables(layer) and id(layer) in chosen and id(layer) not in {*configs, *left_out}]
     reasons = "".join(f"\n- '{layer.name}' ({type(layer).__name__}): {obstacles[id(layer)]}" for layer in skipped)
-    _check_configs(configs, leaves, overrides, reasons)
+    _check_overrides(overrides, leaves, configs, reasons)
     if not configs:
         known = sorted({type(layer).__name__ for layer in leaves if layer.weights})
         raise ValueError(
@@ -325,19 +325,11 @@ def _own_candidates(overrides, leaves) -> dict[int, tuple[int, ...]]:
     return found
 
 
-def _check_configs(configs: dict[int, QuantizerConfig], leaves: list[Layer], overrides, reasons: str) -> None:
-    """Raises ValueError for widths that the file could not hold: of a layer that stays float, or beyond what its entry says."""
+def _check_overrides(overrides, leaves: list[Layer], configs: dict[int, QuantizerConfig], reasons: str) -> None:
+    """Raises ValueError for widths that the file could not hold, of a layer that stays float."""
     for selector in overrides or ():
         if not covered(selector, leaves, "overrides") & set(configs):
             raise ValueError(
                 f"overrides gives widths to layers that stay float, so neither training nor the exported file could hold them. "
                 f"Received: overrides={{{selector!r}: {overrides[selector]!r}}}.{reasons or ' None of them is known and chosen.'}"
-            )
-    for layer in leaves:
-        allowed = entry_for(layer).export_bits if id(layer) in configs else ()
-        too_much = sorted(set(configs[id(layer)].candidate_bits) - set(allowed)) if id(layer) in configs else []
-        if too_much:
-            raise ValueError(
-                f"An exported file cannot hold the kernels of '{layer.name}' ({type(layer).__name__}) at these widths. Received: {too_much}; "
-                f"it can at {list(allowed)}. Give it some of those in overrides=, or name it in exclude=."
             )

@@ -1,6 +1,5 @@
 """Cloning: which layers become quantized, which are pinned, what is said of the rest, and back again."""
 
-import dataclasses
 import importlib
 
 import keras
@@ -12,7 +11,6 @@ import bmpq_tf
 from bmpq_tf import BMPQCallback, dequantize_model, layers, quantize_model
 from bmpq_tf.graph import first_and_last, quantized_layers, sublayers
 from bmpq_tf.kernels import model_kernels
-from bmpq_tf.layers import registry
 
 
 def pinned(model) -> set[str]:
@@ -176,17 +174,6 @@ def test_overrides_give_layers_candidates_of_their_own():
     assert found["forward_lstm/lstm_cell/recurrent_kernel"] == (2,)
     assert found["head/kernel"] == (4, 8)
     assert pinned(quantize_model(sequence_model(), overrides=overrides)) == set()
-
-
-def test_a_width_that_the_file_cannot_hold_is_refused(monkeypatch):
-    entry = registry.entry_for(keras.layers.Dense(1))
-    monkeypatch.setitem(registry._BY_FLOAT_CLASS, keras.layers.Dense, dataclasses.replace(entry, export_bits=(4, 8)))
-    message = r"cannot hold the kernels of 'hidden' \(Dense\) at these widths. Received: \[2\]; it can at \[4, 8\]"
-    with pytest.raises(ValueError, match=message):
-        quantize_model(small_model(), (4, 8), overrides={"hidden": (2, 4)})
-    with pytest.raises(ValueError, match=message):
-        quantize_model(small_model(), (2, 4))
-    quantize_model(small_model(), (2, 4), overrides={"hidden": (4, 8)})
 
 
 def test_dequantize_gives_plain_keras_layers_on_the_grid(tmp_path):

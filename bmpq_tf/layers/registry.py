@@ -3,11 +3,10 @@
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 import keras
 
-from bmpq_tf.arithmetic.quantizers import LARGEST_BITS, SMALLEST_BITS
 from bmpq_tf.layers.composite import QuantizedComposite
 from bmpq_tf.layers.quantized_layer import ChannelAxes, kernels_read_once, quantized_weight
 
@@ -23,14 +22,12 @@ class Entry:
         quantized_class: its quantized twin.
         kernel_channel_axes: the output-channel axes of each kernel of its own, by attribute; empty for a composite.
         held: for a composite that is handed layers: the keys of its config that hold them, and the attributes they become.
-        export_bits: the widths that an exported file can hold packed.
     """
 
     float_class: type[Layer]
     quantized_class: type[Layer]
     kernel_channel_axes: Mapping[str, ChannelAxes]
     held: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    export_bits: tuple[int, ...] = tuple(range(SMALLEST_BITS, LARGEST_BITS + 1))
 
     @property
     def is_composite(self) -> bool:
@@ -42,23 +39,17 @@ _BY_FLOAT_CLASS: dict[type, Entry] = {}
 _BY_QUANTIZED_CLASS: dict[type, Entry] = {}
 
 
-def register(
-    float_class: type[Layer],
-    *,
-    held: Mapping[str, str] | None = None,
-    export_bits: Iterable[int] = Entry.export_bits,
-    **kernel_channel_axes: ChannelAxes,
-) -> Callable[[type], type]:
+def register(float_class: type[Layer], *, held: Mapping[str, str] | None = None, **kernel_channel_axes: ChannelAxes) -> Callable[[type], type]:
     """Decorates the quantized twin of `float_class`, a subclass of `QuantizedLayer` or of `QuantizedComposite`.
 
     Args:
         float_class: Keras's class.
-        held, export_bits: as in `Entry`.
+        held: as in `Entry`.
         **kernel_channel_axes: the kernels' attributes, each with its output-channel axes or a function that tells a layer's.
     """
 
     def decorate(quantized_class: type) -> type:
-        entry = Entry(float_class, quantized_class, kernel_channel_axes, held or {}, tuple(export_bits))
+        entry = Entry(float_class, quantized_class, kernel_channel_axes, held or {})
         if entry.is_composite:
             quantized_class.held, quantized_class.twin_of = entry.held, staticmethod(_twin_of)
             quantized_class.build, quantized_class.call = _checking_sublayers(float_class.build), _reading_kernels_once(float_class.call)
