@@ -1,9 +1,12 @@
 """From a float Keras model to a quantized one and back, by cloning: the models handed in stay as they are."""
 
+import contextlib
+import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import keras
+import numpy as np
 
 from bmpq_tf import graph
 from bmpq_tf.layers import (
@@ -22,6 +25,7 @@ from bmpq_tf.placement import Plan
 from bmpq_tf.selectors import Layer, Selector, as_list, covered
 
 _STATE = (KernelQuantizer, ActivationQuantizer)
+_TRAINING = ("train_step", "test_step", "compute_loss", "compute_metrics")
 
 
 class SkippedLayersWarning(UserWarning):
@@ -73,7 +77,8 @@ def quantize_model(
         A new, uncompiled model of the same kind, layer names and weights.
 
     Raises:
-        TypeError: the model is subclassed, so its layers cannot be replaced from outside.
+        TypeError: the model is subclassed, so its layers cannot be replaced from outside; or it has a `call` or `train_step` of its own, and a
+            constructor that Keras does not copy models with.
         ValueError: it is not built, is quantized already (by us or by Keras), an argument is not understood, an override is for
             layers that stay float, or nothing would be quantized.
 
@@ -134,6 +139,7 @@ def quantize_model(
         return plan.relu(layer) if quantizer is None else entry_for(layer).quantized_class.from_config({**config, "quantizer": quantizer})
 
     quantized = _clone(model, twin)
+    _check_class(model, quantized, _TRAINING)
     if skipped:
         warnings.warn(
             f"These layers stay float and count 32 bits a weight. Name them in exclude= to silence this.{reasons}", SkippedLayersWarning, stacklevel=2
@@ -210,7 +216,9 @@ def _clone(model: keras.Model, twin: Callable[[Layer, dict], Layer | None], on_g
             held = getattr(layer, attribute)
             serialize = keras.saving.serialize_keras_object
             config[key] = [serialize(rebuilt(part)) for part in held] if isinstance(held, (list, tuple)) else serialize(rebuilt(held))
-        return twin(layer, config) or type(layer).from_config(config)
+        # What a Lambda computes is here in memory already, not in a file to distrust.
+        unsafe = {"safe_mode": False} if isinstance(layer, keras.layers.Lambda) else {}
+        return twin(layer, config) or type(layer).from_config(config, **unsafe)
 
     def replace(layer: Layer) -> Layer:
         clone = rebuilt(layer)
@@ -219,12 +227,43 @@ def _clone(model: keras.Model, twin: Callable[[Layer, dict], Layer | None], on_g
             pairs.append((layer, clone))
         return clone
 
-    copy = keras.models.clone_model(model, clone_function=replace, recursive=True)
+    with _uncompiled(model):
+        copy = keras.models.clone_model(model, clone_function=replace, recursive=True)
+    for nested, its_copy in zip(_models(model), _models(copy), strict=True):
+        _check_class(nested, its_copy, ("call",))
     parts = [pair for layer, clone in pairs for pair in zip(_parts(layer), _parts(clone), strict=True)]
     for part, clone in parts:
         _copy_weights(part, clone, on_grid)
     _tie(parts)
     return copy
+
+
+def _models(model: keras.Model) -> list[keras.Model]:
+    return [part for part in [model, *graph.sublayers(model)] if isinstance(part, keras.Model)]
+
+
+def _check_class(model: keras.Model, copy: keras.Model, methods: Iterable[str]) -> None:
+    """Raises TypeError if Keras made the copy of a plainer class that lost one of these methods."""
+    lost = [name for name in methods if getattr(type(model), name) is not getattr(type(copy), name)]
+    if lost and type(copy) is not type(model):
+        raise TypeError(
+            f"Keras makes copies of model '{model.name}' as {type(copy).__name__}, which would lose the {', '.join(lost)} of its class. "
+            f"Received: a {type(model).__name__}. Give that class the constructor (self, *args, **kwargs) of a functional model and make it "
+            "with (inputs, outputs), or build it from the quantized layers, such as bmpq_tf.layers.QuantConv2D."
+        )
+
+
+@contextlib.contextmanager
+def _uncompiled(model: keras.Model) -> Iterator[None]:
+    """Keeps Keras from compiling the copy, which needs every loss and metric to be registered, and which nobody asked for."""
+    parts = [part for part in _models(model) if part.compiled]
+    for part in parts:
+        part.compiled = False
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.compiled = True
 
 
 def _parts(layer: Layer) -> list[Layer]:
@@ -248,6 +287,8 @@ def _copy_weights(source: Layer, target: Layer, on_grid: bool) -> None:
         )
     for value, variable in zip(values, variables, strict=True):
         variable.assign(value)
+    if hasattr(source, "adapt"):
+        _copy_adapted(source, target)
     # A config does not tell whether a layer inside was frozen.
     if target.trainable != source.trainable:
         target.trainable = source.trainable
@@ -263,6 +304,17 @@ def _copy_weights(source: Layer, target: Layer, on_grid: bool) -> None:
     if isinstance(target, QuantizedLayer):
         for kernel, quantizer in target.kernels():
             quantizer.initialise_scale(kernel)
+
+
+def _copy_adapted(source: Layer, target: Layer) -> None:
+    """Copies what a preprocessing layer learned from data, as Keras's files do: some of it is no variable, or computed from them on loading."""
+    store: dict[str, np.ndarray] = {}
+    source.save_own_variables(store)
+    target.load_own_variables(store)
+    if hasattr(source, "save_assets"):
+        with tempfile.TemporaryDirectory() as folder:
+            source.save_assets(folder)
+            target.load_assets(folder)
 
 
 def _quantizers(layer: Layer) -> list[Layer]:

@@ -1,4 +1,4 @@
-"""Choosing layers by name, class or predicate."""
+"""Choosing layers by name, class or predicate, or as they are."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ import keras
 from bmpq_tf import graph
 
 Layer = keras.layers.Layer
-Selector = str | type | Callable[[Layer], bool]
+Selector = str | type | Layer | Callable[[Layer], bool]
 
 
 def as_list(selectors) -> list:
@@ -20,14 +20,16 @@ def as_list(selectors) -> list:
 
 
 def matcher(selectors, leaves: list[Layer], argument: str) -> Callable[[Layer], bool]:
-    """Turns names, classes and predicates into one predicate; a name that no layer has is an error."""
+    """Turns names, classes, layers and predicates into one predicate; a name or a layer that the model does not have is an error."""
     listed = as_list(selectors)
     names = {layer.name for layer in leaves}
     for selector in listed:
         if isinstance(selector, str) and selector not in names:
             raise ValueError(f"No layer is called {selector!r}. Received: {argument}={selectors!r}. Layers: {', '.join(sorted(names))}.")
+        if isinstance(selector, Layer) and not any(selector is layer for layer in leaves):
+            raise ValueError(f"Layer '{selector.name}' is not in the model. Received: {argument}={selectors!r}. Layers: {', '.join(sorted(names))}.")
         if not isinstance(selector, str) and not callable(selector):
-            raise ValueError(f"{argument} takes layer names, classes and predicates. Received: {selector!r} in {argument}={selectors!r}.")
+            raise ValueError(f"{argument} takes layers, their names, classes and predicates. Received: {selector!r} in {argument}={selectors!r}.")
 
     def matches(layer: Layer) -> bool:
         for selector in listed:
@@ -35,6 +37,8 @@ def matcher(selectors, leaves: list[Layer], argument: str) -> Callable[[Layer], 
                 hit = layer.name == selector
             elif isinstance(selector, type):
                 hit = isinstance(layer, selector)
+            elif isinstance(selector, Layer):
+                hit = layer is selector
             else:
                 hit = bool(selector(layer))
             if hit:

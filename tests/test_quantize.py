@@ -214,6 +214,65 @@ def test_a_subclassed_model_is_told_to_use_the_layers():
         quantize_model(Custom())
 
 
+class OwnCall(keras.Model):
+    def __init__(self, units):
+        inputs = keras.Input((3,))
+        super().__init__(inputs, keras.layers.Dense(units)(inputs))
+
+    def call(self, inputs, training=None, mask=None):
+        return 100.0 * super().call(inputs, training, mask)
+
+
+class OwnStep(keras.Sequential):
+    def train_step(self, data):
+        return super().train_step(data)
+
+
+def test_a_class_that_keras_would_not_copy_is_refused_if_it_computes_or_trains_in_its_own_way():
+    stepping = OwnStep([keras.Input((3,)), keras.layers.Dense(2)])
+    for model, lost in ((OwnCall(2), "call"), (stepping, "train_step"), (keras.Sequential([keras.Input((3,)), OwnCall(2)]), "call")):
+        with pytest.raises(TypeError, match=rf"would lose the {lost} of its class"):
+            quantize_model(model)
+
+
+def test_a_loss_of_ones_own_needs_no_registration_and_copies_are_not_compiled():
+    def own_loss(labels, answers):
+        return keras.ops.mean((labels - answers[:, 0]) ** 2, axis=-1)
+
+    model = small_model()
+    model.compile("sgd", own_loss)
+    quantized = quantize_model(model)
+    assert (model.compiled, quantized.compiled) == (True, False)
+    quantized.compile("sgd", own_loss)
+    assert not dequantize_model(quantized).compiled
+    assert quantized.compiled
+
+
+def test_what_preprocessing_layers_learned_from_data_comes_along():
+    values = np.random.default_rng(0).normal(50.0, 10.0, (32, 4)).astype("float32")
+    scaled = keras.layers.Normalization()
+    scaled.adapt(values)
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Dense(2)(scaled(inputs)))
+    quantized = quantize_model(model)
+    np.testing.assert_allclose(quantized(values), model(values), atol=0.05)
+    np.testing.assert_array_equal(dequantize_model(quantized)(values), quantized(values))
+
+    words = np.array([["red"], ["blue"], ["red"], ["green"]])
+    lookup = keras.layers.StringLookup()
+    lookup.adapt(words)
+    inputs = keras.Input((1,), dtype="string")
+    model = keras.Model(inputs, keras.layers.Embedding(8, 3)(lookup(inputs)))
+    np.testing.assert_allclose(quantize_model(model)(words), model(words), atol=0.01)
+
+
+def test_lambdas_are_copied():
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Lambda(lambda x: 2.0 * x)(inputs)))
+    data = np.ones((1, 3), "float32")
+    np.testing.assert_allclose(quantize_model(model)(data), model(data), atol=0.05)
+
+
 @pytest.mark.parametrize(
     ("make", "arguments", "message"),
     [
@@ -224,7 +283,8 @@ def test_a_subclassed_model_is_told_to_use_the_layers():
         (small_model, {"candidate_bits": (1,)}, "integer from 2 to 8"),
         (small_model, {"pinned_bits": 16}, "integer from 2 to 8"),
         (small_model, {"scale": "magic"}, r"Unknown scale.*learned"),
-        (small_model, {"exclude": [3]}, "takes layer names, classes and predicates"),
+        (small_model, {"exclude": small_model().layers[1]}, "Layer 'stem' is not in the model.*head"),
+        (small_model, {"exclude": [3]}, "takes layers, their names, classes and predicates"),
         (small_model, {"overrides": {"nope": 4}}, r"No layer is called 'nope'"),
         (small_model, {"overrides": {"hidden": 9}}, "integer from 2 to 8"),
         (small_model, {"overrides": [4]}, r"overrides maps names, classes or predicates to widths.*Received: overrides=\[4\]"),
