@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import numbers
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -24,6 +25,7 @@ class Kernel:
         weights: how many weights it has.
         candidates: the widths it may have, ascending; `(32,)` for one that stays float.
         pinned: its one width is a decision, not a choice.
+        kept: its one width is what it has, because no gradients reach it to choose another by.
         channels: how many scales it has.
         macs: multiply-accumulates for one example, where known.
         activation_bits: the width of what the kernel is multiplied with; 32 for float.
@@ -33,6 +35,7 @@ class Kernel:
     weights: int
     candidates: tuple[int, ...]
     pinned: bool = False
+    kept: bool = False
     channels: int = 1
     macs: int | None = None
     activation_bits: int = FLOAT_BITS
@@ -73,9 +76,9 @@ class Budget:
         if not given:
             raise ValueError(f"A Budget needs at least one limit, such as Budget(compression=10). Received: {self}.")
         for name, value in given.items():
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not number or not math.isfinite(value) or value <= 0:
+            if not _is_number(value) or not math.isfinite(value) or value <= 0:
                 raise ValueError(f"A budget must be a positive number. Received: {name}={value!r}. Say {_FORMS}.")
+            object.__setattr__(self, name, float(value))
 
     @classmethod
     def parse(cls, budget: "str | float | Budget | dict[str, float]") -> "Budget":
@@ -87,8 +90,11 @@ class Budget:
         if isinstance(budget, Budget):
             return budget
         if isinstance(budget, dict):
+            known = [field.name for field in dataclasses.fields(cls)]
+            if unknown := sorted(set(budget) - set(known)):
+                raise ValueError(f"Unknown limits in the budget: {', '.join(unknown)}. Received: budget={budget!r}. Known: {', '.join(known)}.")
             return cls(**budget)
-        if isinstance(budget, (int, float)) and not isinstance(budget, bool):
+        if _is_number(budget):
             text, unit, value = budget, "x", float(budget)
         else:
             match = re.fullmatch(r"\s*([-+]?\d+\.?\d*(?:e[-+]?\d+)?)\s*([a-z]*)\s*", str(budget).lower())
@@ -163,6 +169,10 @@ class Budget:
             )
 
 
+def _is_number(value) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
 def parameter_bits(kernels: Sequence[Kernel], widths: dict[str, int]) -> int:
     """Returns `sum n_l * b_l` over every kernel; those without a width in `widths` count as their only candidate."""
     return sum(kernel.weights * widths.get(kernel.path, kernel.candidates[-1]) for kernel in kernels)
@@ -187,15 +197,16 @@ def _smallest(kernels, limit: Limit, smallest: int) -> str:
     if limit.name != "parameter bits":
         return f"{smallest:,} {limit.name}"
     total = sum(kernel.weights for kernel in kernels)
-    # Rounded down, so that the figure named can be asked for.
+    # Each rounded so that the figure named can be asked for.
     compression = math.floor(FLOAT_BITS * total / smallest * 100) / 100
-    return f"{compression:g}x ({smallest / 8:,.0f} bytes, {math.ceil(smallest / total * 1000) / 1000:g} bits)"
+    return f"{compression:g}x ({-(-smallest // 8):,} bytes, {math.ceil(smallest / total * 1000) / 1000:g} bits)"
 
 
 def _holding_up(kernels) -> str:
     floats = [kernel for kernel in kernels if kernel.candidates == (FLOAT_BITS,)]
     pinned = [kernel for kernel in kernels if kernel.pinned]
-    widest = min((kernel.candidates[0] for kernel in kernels if not kernel.pinned and kernel not in floats), default=None)
+    kept = [kernel for kernel in kernels if kernel.kept]
+    narrowest = min((kernel.candidates[0] for kernel in kernels if not (kernel.pinned or kernel.kept or kernel in floats)), default=None)
     reasons, ways = [], []
     if pinned:
         reasons.append(f"{_names(pinned)} {'is' if len(pinned) == 1 else 'are'} pinned at {_widths(pinned)} bits")
@@ -203,8 +214,13 @@ def _holding_up(kernels) -> str:
     if floats:
         reasons.append(f"{_names(floats)} stay{'s' if len(floats) == 1 else ''} float at 32 bits")
         ways.append("quantize " + ("it" if len(floats) == 1 else "them"))
-    if not reasons and widest is not None:
-        reasons.append(f"{widest} bits is the narrowest candidate")
+    if kept:
+        reasons.append(
+            f"{_names(kept)} keep{'s' if len(kept) == 1 else ''} {_widths(kept)} bits, as no gradients reach {'it' if len(kept) == 1 else 'them'}"
+        )
+        ways.append("let " + ("it" if len(kept) == 1 else "them") + " train")
+    if not reasons and narrowest is not None:
+        reasons.append(f"{narrowest} bits is the narrowest candidate")
         ways.append("allow narrower candidates")
     return f", because {' and '.join(reasons)}; {', '.join(ways)} or ask for less" if reasons else ""
 

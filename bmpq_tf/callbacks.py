@@ -1,5 +1,6 @@
 """`BMPQCallback`: reads the bit gradients, asks the solver, assigns the widths, while `fit` runs."""
 
+import collections
 import dataclasses
 import warnings
 from collections.abc import Collection, Sequence
@@ -129,6 +130,7 @@ class BMPQCallback(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self.check(self.model, self.params["epochs"])
+        self._has_trained = False
         self._states = model_kernels(self.model)
         self._divide_out_loss_scale()
 
@@ -139,6 +141,7 @@ class BMPQCallback(keras.callbacks.Callback):
             self._decide(epoch)
 
     def on_epoch_end(self, epoch, logs=None):
+        self._has_trained = True
         if logs is not None:
             ratio = compression(self._states)
             logs["bmpq_compression"] = ratio
@@ -179,7 +182,7 @@ class BMPQCallback(keras.callbacks.Callback):
         # Every replica counts, and so does every use of a shared layer; a kernel that no gradient reaches counts nothing.
         uses = min((seen for seen in self._uses([s for s in self._states if s.is_open])[1] if seen), default=0.0)
         fresh = uses < (self.params.get("steps") or np.inf) * self.model.distribute_strategy.num_replicas_in_sync
-        return not (decided and fresh)
+        return not (decided and fresh and not self._has_trained)
 
     def _start_allocated(self) -> None:
         states = _with_open_candidates(self._states)
@@ -300,17 +303,25 @@ class BMPQCallback(keras.callbacks.Callback):
 
 def reset_slots(optimizer: keras.optimizers.Optimizer, variable: keras.Variable) -> None:
     """Zeroes what an optimizer remembers of a variable, such as its momentum, by Keras's naming of slots."""
-    prefix = variable.path.replace("/", "_") + "_"
+    name = variable.path.replace("/", "_")
+    # Variables of nested models may share a path; the optimizer makes their slots in the order of its variables.
+    alike = [other for other in getattr(optimizer, "inner_optimizer", optimizer)._trainable_variables if other.path == variable.path]
+    slots = collections.defaultdict(list)
     for slot in optimizer.variables:
-        if slot.name.startswith(prefix) and slot.shape == variable.shape:
-            slot.assign(keras.ops.zeros_like(slot))
+        if slot.name.startswith(f"{name}_"):
+            slots[slot.name].append(slot)
+    for of_one_kind in slots.values():
+        for owner, slot in zip(alike, of_one_kind, strict=True):
+            if owner is variable:
+                slot.assign(keras.ops.zeros_like(slot))
 
 
 def _with_open_candidates(states: Sequence[KernelState], unreached: Collection[str] = ()) -> list[KernelState]:
     """The kernels with the candidates that are really open: one that is frozen, or that no gradient reached, keeps its width."""
 
     def fixed(state: KernelState) -> KernelState:
-        return dataclasses.replace(state, kernel=dataclasses.replace(state.kernel, candidates=(state.bits,)))
+        kept = dataclasses.replace(state.kernel, candidates=(state.bits,), kept=len(state.kernel.candidates) > 1)
+        return dataclasses.replace(state, kernel=kept)
 
     def is_open(state: KernelState) -> bool:
         return state.is_open and state.kernel.path not in unreached

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import math
+import re
 from collections.abc import Sequence
 
 import keras
@@ -53,9 +54,7 @@ def model_kernels(model: keras.Model) -> list[KernelState]:
         names[variable.path] += 1
         return variable.path if names[variable.path] == 1 else f"{variable.path}#{names[variable.path]}"
 
-    activations = activation_widths(model)
-    # What another layer calls, and how often, only that one knows.
-    inside = {id(part) for layer in graph.leaf_layers(model) for part in graph.sublayers(layer)}
+    activations, calls = activation_widths(model), _calls(model)
     for layer in [model, *graph.leaf_layers(model)]:
         if isinstance(layer, QuantizedLayer):
             for position, (variable, quantizer) in enumerate(layer.kernels()):
@@ -66,7 +65,7 @@ def model_kernels(model: keras.Model) -> list[KernelState]:
                     candidates=quantizer.config.candidate_bits,
                     pinned=quantizer.config.pinned,
                     channels=math.prod(shape),
-                    macs=None if id(layer) in inside else _macs(layer, variable),
+                    macs=_macs(layer, variable, calls[id(layer)]),
                     # What a separable convolution's second kernel reads never leaves the operator, and is float.
                     activation_bits=activations[id(layer)] if position == 0 else FLOAT_BITS,
                 )
@@ -75,8 +74,7 @@ def model_kernels(model: keras.Model) -> list[KernelState]:
             # A tied kernel is a weight of several layers.
             for variable in [variable for variable in graph.kernel_variables(layer) if id(variable) not in seen]:
                 seen.add(id(variable))
-                macs = None if id(layer) in inside else _macs(layer, variable)
-                kernel = Kernel(named(variable), math.prod(variable.shape), (FLOAT_BITS,), macs=macs)
+                kernel = Kernel(named(variable), math.prod(variable.shape), (FLOAT_BITS,), macs=_macs(layer, variable, calls[id(layer)]))
                 states.append(KernelState(kernel, variable, None, layer))
     return states
 
@@ -145,16 +143,36 @@ def within(budget: Budget, states: Sequence[KernelState]) -> bool:
     return all(sum(row[0] for row in limit.coefficients) <= limit.bound for limit in budget.limits(present))
 
 
-def _macs(layer: keras.layers.Layer, variable: keras.Variable) -> int | None:
-    """Multiply-accumulates of a kernel for one example: its weights times the positions that it is applied at."""
-    total = 0
-    for node in getattr(layer, "_inbound_nodes", ()):
-        transposed = "Transpose" in type(layer).__name__
-        tensors = node.input_tensors if transposed else node.output_tensors
-        shape = tensors[0].shape if tensors else (None, None)
-        channels_first = getattr(layer, "data_format", "channels_last") == "channels_first"
-        positions = shape[2:] if channels_first else shape[1:-1]
-        if any(size is None for size in positions):
-            return None
-        total += math.prod(variable.shape) * math.prod(positions)
-    return total or None
+def _calls(model: keras.Model) -> dict[int, list]:
+    """The calls of each layer in a model's graph, by the layer's `id`: those in a nested model as often as that is called."""
+    calls = collections.defaultdict(list)
+    for node in graph.nodes_in_order(model) if graph.is_graph(model) else ():
+        if graph.is_graph(node.operation):
+            for layer, nodes in _calls(node.operation).items():
+                calls[layer] += nodes
+        else:
+            calls[id(node.operation)].append(node)
+    return calls
+
+
+def _macs(layer: keras.layers.Layer, variable: keras.Variable, calls: Sequence) -> int | None:
+    """Multiply-accumulates of a kernel for one example: its weights times the positions that it is applied at; `None` where not known."""
+    if isinstance(layer, keras.layers.Embedding):
+        return 0
+    positions = [_positions(layer, variable, node) for node in calls]
+    if not positions or None in positions:
+        return None
+    return math.prod(variable.shape) * sum(positions)
+
+
+def _positions(layer: keras.layers.Layer, variable: keras.Variable, node) -> int | None:
+    if isinstance(layer, keras.layers.EinsumDense):
+        _, axes, outputs = re.split(",|->", layer.equation)
+        sizes = node.output_tensors[0].shape[1:]
+        return (
+            None if None in sizes else math.prod(sizes) // math.prod(size for axis, size in zip(axes, variable.shape, strict=True) if axis in outputs)
+        )
+    transposed = "Transpose" in type(layer).__name__
+    shape = (node.input_tensors if transposed else node.output_tensors)[0].shape
+    sizes = shape[2:] if getattr(layer, "data_format", "channels_last") == "channels_first" else shape[1:-1]
+    return None if None in sizes else math.prod(sizes)

@@ -1,5 +1,6 @@
 """Budgets: what people say, what it means, and what they are told when it cannot be."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,6 +28,8 @@ KERNELS = [
         ("1 KiB", 8192),
         (Budget(compression=10, average_bits=3), 30_600),
         ({"average_bits": 3}, 30_600),
+        (np.float32(10), 32 * 10_200 // 10),
+        ({"weight_bytes": np.int64(4000)}, 32_000),
     ],
 )
 def test_what_people_say(said, bits):
@@ -39,9 +42,11 @@ def test_what_cannot_be_a_budget_is_refused_with_the_forms(said):
         Budget.parse(said)
 
 
-def test_a_budget_needs_a_limit():
+def test_a_budget_needs_a_limit_that_is_known():
     with pytest.raises(ValueError, match="at least one limit"):
         Budget()
+    with pytest.raises(ValueError, match=r"Unknown limits in the budget: size. Received: .*Known: compression, "):
+        Budget.parse({"size": 10})
 
 
 @given(st.floats(1.1, 30))
@@ -58,6 +63,16 @@ def test_an_infeasible_budget_names_the_smallest_size_and_who_holds_it_up():
     assert "15.11x (2,700 bytes, 2.118 bits)" in said
     assert "'stem/kernel' and 'head/kernel' are pinned at 8 bits; unpin them or ask for less" in said
     Budget.parse("15.11x").check(KERNELS)  # what it names can be had
+
+
+def test_kernels_that_do_not_train_are_named_not_those_that_hardly_matter():
+    frozen = Kernel("backbone/kernel", 100_001, (8,), kept=True)
+    with pytest.raises(InfeasibleBudgetError, match=r"\(100,101 bytes, .*'backbone/kernel' keeps 8 bits, as no gradients reach it; let it train"):
+        Budget.parse("40x").check([frozen, Kernel("head/kernel", 400, (2, 8))])
+    Budget.parse("100101 B").check([frozen, Kernel("head/kernel", 400, (2, 8))])
+    # Rounded up: 5.25 bytes.
+    with pytest.raises(InfeasibleBudgetError, match=r"\(6 bytes"):
+        Budget.parse("5 B").check([Kernel("head/kernel", 21, (2, 8))])
 
 
 def test_kernels_that_stay_float_are_named():

@@ -1,6 +1,7 @@
 """The schedule, what it writes down, and what it refuses before any training."""
 
 import dataclasses
+import warnings
 
 import keras
 import numpy as np
@@ -143,6 +144,34 @@ def test_learned_scales_and_their_slots_start_anew_only_where_the_width_changes(
     np.testing.assert_array_equal(depthwise.numpy(), kept)
 
 
+def test_slots_of_another_kernel_of_the_same_path_are_left():
+    def tower(name):
+        inputs = keras.Input((4,))
+        return keras.Model(inputs, keras.layers.Dense(4, name="dense")(inputs), name=name)
+
+    inputs = keras.Input((4,))
+    model = quantize_model(keras.Model(inputs, keras.layers.Add()([tower("left")(inputs), tower("right")(inputs)])), pin=None)
+    model.compile("adam", "mse", jit_compile=False)
+    data = np.random.default_rng(0).standard_normal((8, 4)).astype("float32")
+    model.fit(data, data, verbose=0)
+    momenta = [slot for slot in model.optimizer.variables if slot.name.endswith("log_gain_momentum")]
+    assert [bool(np.any(slot)) for slot in momenta] == [True, True]
+    reset_slots(model.optimizer, model_kernels(model)[1].quantizer.log_gain)
+    assert [bool(np.any(slot)) for slot in momenta] == [True, False]
+
+
+def test_a_second_fit_decides_anew_on_data_of_unknown_length():
+    data = tf.data.Dataset.from_generator(
+        lambda: iter([(IMAGES[:8], LABELS[:8])] * 2), output_signature=(tf.TensorSpec((8, 6, 6, 2)), tf.TensorSpec((8,), tf.int64))
+    )
+    model = compiled(quantize_model(small_model(), (2, 4)))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Your input ran out of data")
+        for budget in ("8x", "12x"):
+            model.fit(data, epochs=2, shuffle=False, verbose=0, callbacks=[BMPQCallback(budget, verbose=0)])
+    assert [allocation["budget"] for allocation in kernels.allocation_history(model)] == [{"compression": 8.0}, {"compression": 12.0}]
+
+
 def test_an_interval_without_finite_gradients_decides_nothing(capsys):
     def poisoned(y_true, y_pred):
         return tf.reduce_mean(y_pred) * np.nan
@@ -160,6 +189,8 @@ def test_a_frozen_kernel_keeps_its_width_and_is_named(capsys):
     fitted(BMPQCallback("8x"), epochs=3, model=compiled(model))
     assert {state.layer.name: state.bits for state in model_kernels(model)}["depthwise"] == 4
     assert "without gradients, so kept: depthwise/kernel" in capsys.readouterr().out
+    with pytest.raises(InfeasibleBudgetError, match=r"'depthwise/kernel' keeps 4 bits, as no gradients reach it"):
+        BMPQCallback("30x").check(model, 3)
 
 
 def test_a_kernel_that_no_gradient_reaches_keeps_its_width_and_is_named(capsys):

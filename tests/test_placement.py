@@ -129,6 +129,18 @@ def test_bit_operations_count_the_width_that_a_kernel_reads():
     assert limit.coefficients == ((macs[0] * 8 * 8,), (macs[1] * 8, macs[1] * 16), (macs[2] * 8, macs[2] * 16), (macs[3] * 8 * 4,))
 
 
+def test_macs_are_those_of_the_positions_that_a_kernel_is_applied_at():
+    words = keras.Input((5,), dtype="int32")
+    x = keras.layers.Embedding(100, 8, name="words")(words)
+    x = keras.layers.EinsumDense("abc,cde->abde", (5, 2, 3), name="heads")(x)
+    inner_inputs = keras.Input((5, 6))
+    inner = keras.Model(inner_inputs, keras.layers.Dense(6, name="twice")(inner_inputs))
+    x = inner(inner(keras.layers.Reshape((5, 6))(x)))
+    model = quantize_model(keras.Model(words, keras.layers.TimeDistributed(keras.layers.Dense(2), name="steps")(x)), pin=None)
+    found = {state.layer.name: state.kernel.macs for state in model_kernels(model)}
+    assert found == {"words": 0, "heads": 5 * 8 * 6, "twice": 2 * 5 * 36, "dense": None}
+
+
 def test_dequantize_gives_plain_relus_on_the_same_kernels():
     model = small_model()
     plain = dequantize_model(quantize_model(model, activation_bits=2))

@@ -83,6 +83,10 @@ class QuantizerConfig:
 
     def __post_init__(self):
         object.__setattr__(self, "candidate_bits", checked_candidates(self.candidate_bits))
+        if self.pinned and len(self.candidate_bits) > 1:
+            raise ValueError(
+                f"A pinned layer has one width, such as candidate_bits=(8,). Received: candidate_bits={self.candidate_bits}, pinned=True."
+            )
         choices = {"scale": SCALES, "granularity": GRANULARITIES, "track_sensitivity": TRACKED, "initial_scale": tuple(STARTS)}
         switches = dict.fromkeys(("normalise_kernels", "track_oscillations"), (True, False))
         for name, known in {**choices, **switches}.items():

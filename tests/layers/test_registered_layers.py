@@ -204,6 +204,11 @@ def test_candidate_widths_are_checked(widths):
         QuantizerConfig(candidate_bits=widths)
 
 
+def test_a_pinned_layer_has_one_width():
+    with pytest.raises(ValueError, match=r"one width.*Received: candidate_bits=\(2, 4, 8\), pinned=True"):
+        QuantizerConfig(pinned=True)
+
+
 def test_a_config_of_a_newer_version_is_refused():
     with pytest.raises(ValueError, match="Install the newer bmpq_tf"):
         QuantizerConfig.of({**QuantizerConfig().to_dict(), "version": 99})
