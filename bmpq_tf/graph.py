@@ -105,6 +105,14 @@ def structured_inputs(model: keras.Model, flat: list):
     return keras.tree.pack_sequence_as(_graph(model)._inputs_struct, flat)
 
 
+def flat_inputs(model: keras.Model, inputs) -> list:
+    """Returns inputs in the model's order, flat, as Keras takes them: a dict goes by name, unless the model takes a dict itself."""
+    names = [tensor.name for tensor in model.inputs]
+    if isinstance(inputs, dict) and not isinstance(_graph(model)._inputs_struct, dict) and set(names) <= set(inputs):
+        return [inputs[name] for name in names]
+    return _flat(inputs)
+
+
 def inputs_of(model: keras.Model) -> list:
     """Returns the symbolic inputs of a functional or sequential model, flat."""
     return _flat(_graph(model).inputs)

@@ -176,6 +176,17 @@ def dequantize_model(model: keras.Model, *, on_grid: bool = True) -> keras.Model
     return _clone(model, twin, on_grid)
 
 
+def float32_model(model: keras.Model) -> keras.Model:
+    """Returns the model, or, where it was trained in 16 bits (`mixed_float16`, `mixed_bfloat16`), a copy that computes in float32 as files do.
+
+    Raises:
+        TypeError, ValueError: as `dequantize_model`.
+    """
+    _check_quantized(model)
+    mixed = any(layer.compute_dtype != layer.variable_dtype for layer in model._flatten_layers())
+    return _clone(model, lambda layer, config: None, in_variable_dtype=True) if mixed else model
+
+
 def frozen_model(model: keras.Model) -> keras.Model:
     """Returns a copy for conversion: its kernels are constants on their grid, its activations are rounded in fixed ranges.
 
@@ -200,10 +211,11 @@ def _quantizer_argument(layer: Layer, configs: dict[int, QuantizerConfig]) -> di
     return {"sublayers": {part.name: _quantizer_argument(part, configs) for part in layer._layers if entry_for(part)}}
 
 
-def _clone(model: keras.Model, twin: Callable[[Layer, dict], Layer | None], on_grid: bool = True) -> keras.Model:
+def _clone(model: keras.Model, twin: Callable[[Layer, dict], Layer | None], on_grid: bool = True, in_variable_dtype: bool = False) -> keras.Model:
     """Clones a model and copies the weights. `twin` makes a layer's copy from its config, or returns `None` for a copy of its class.
 
-    Where a quantized layer's copy is a float one, it has the kernel as it reads, or, not `on_grid`, the latent one.
+    Where a quantized layer's copy is a float one, it has the kernel as it reads, or, not `on_grid`, the latent one. Copies compute in the
+    precision of the originals, or `in_variable_dtype`.
     """
     pairs: list[tuple[Layer, Layer]] = []
 
@@ -211,6 +223,8 @@ def _clone(model: keras.Model, twin: Callable[[Layer, dict], Layer | None], on_g
         if graph.is_graph(layer):
             return keras.models.clone_model(layer, clone_function=rebuilt, recursive=True)
         config = layer.get_config()
+        if in_variable_dtype and isinstance(layer, Layer) and layer.compute_dtype != layer.variable_dtype:
+            config["dtype"] = layer.variable_dtype
         entry = entry_for(layer) or quantized_entry_for(layer)
         for key, attribute in (entry.held if entry else {}).items():
             held = getattr(layer, attribute)

@@ -10,12 +10,13 @@ Range = tuple[float, float]
 _AT_ONCE = 16
 
 
-def ranges(content: bytes, batches: Iterable[Sequence[np.ndarray]]) -> dict[str, Range]:
+def ranges(content: bytes, batches: Iterable[Sequence[np.ndarray]], at_once: int | None = None) -> dict[str, Range]:
     """Returns the smallest and largest value of every float tensor that an operator computes, and of the inputs.
 
     Args:
         content: the float model's bytes.
         batches: inputs as the model takes them.
+        at_once: how many examples the model takes, if that is fixed.
 
     Raises:
         ValueError: there is no batch.
@@ -23,15 +24,15 @@ def ranges(content: bytes, batches: Iterable[Sequence[np.ndarray]]) -> dict[str,
     measured: dict[str, Range] = {}
     exposed = Exposed(content)
     # Every tensor of the model is kept for a moment, so only a few examples at a time.
-    for batch in (few for whole in batches for few in _parts(whole)):
+    for batch in (few for whole in batches for few in _parts(whole, at_once or _AT_ONCE)):
         for name, values in exposed(batch)[1].items():
             low, high = measured.get(name, (np.inf, -np.inf))
             measured[name] = min(low, float(values.min(initial=np.inf))), max(high, float(values.max(initial=-np.inf)))
     if not measured:
-        raise ValueError("calibrate_with has no examples. Give at least one batch of inputs like those that the model will meet.")
+        raise ValueError("calibrate_with has no examples, or not a whole batch. Give at least one of inputs like those that the model will meet.")
     return measured
 
 
-def _parts(batch: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
-    for start in range(0, len(batch[0]), _AT_ONCE):
-        yield [array[start : start + _AT_ONCE] for array in batch]
+def _parts(batch: Sequence[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
+    for start in range(0, len(batch[0]), size):
+        yield [array[start : start + size] for array in batch]

@@ -74,6 +74,9 @@ class _Moved:
         elif builtin in _CARRIES and self._type(operator.inputs[0]) == graph_file.FLOAT32:
             self._carry(operator, builtin)
             return
+        elif builtin != _BUILTIN.QUANTIZE and self._type(operator.outputs[0]) == graph_file.INT8:
+            # litert-quantizer has the last operator read an output that is float at the border.
+            operator.inputs = [self.integers.get(index, index) for index in operator.inputs]
         self.subgraph.operators.append(operator)
 
     def _carry(self, operator, builtin: int) -> None:

@@ -96,4 +96,6 @@ def _suspects(model: keras.Model) -> str:
     said = f" Layers that are not Keras's own: {custom}." if custom else ""
     if loops and any(None in tensor.shape[1:] for tensor in model.inputs):
         said += f" Layers that loop over time need a fixed number of steps in Input to be converted: {loops}."
+    elif any(None in tensor.shape[1:] for tensor in model.inputs):
+        said += " Some operators convert for a fixed size of the inputs only: give Input one if there is no other reason."
     return said

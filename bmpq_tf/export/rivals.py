@@ -21,7 +21,7 @@ from bmpq_tf.export.containers import MODES
 from bmpq_tf.export.convert import to_float_tflite
 from bmpq_tf.export.exporter import ExportError, export_tflite
 from bmpq_tf.export.report import zipped_size
-from bmpq_tf.export.runtime import TFLiteModel
+from bmpq_tf.export.runtime import predict
 
 BASE = "litert-quantizer, dynamic int8"
 _AT_ONCE = 50
@@ -99,10 +99,8 @@ def float_twin(path: str | os.PathLike, model: keras.Model) -> keras.Model:
 
 
 def answers(content: bytes, images: np.ndarray) -> np.ndarray:
-    """Returns a file's first output for images, one at a time where the file takes no more."""
-    runtime = TFLiteModel(content)
-    step = _AT_ONCE if runtime.inputs[0]["shape_signature"][0] == -1 else 1
-    return np.concatenate([runtime([images[start : start + step]])[0] for start in range(0, len(images), step)])
+    """Returns a file's first output for images."""
+    return predict(content, ([images[start : start + _AT_ONCE]] for start in range(0, len(images), _AT_ONCE)))[0]
 
 
 def keras_outputs(model: keras.Model, images: np.ndarray) -> np.ndarray:

@@ -25,7 +25,19 @@ class TFLiteModel:
         self._shapes: list[tuple[int, ...]] | None = None
 
     def __call__(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Returns the outputs for one batch of inputs, in the model's order; int8 inputs and outputs are float here."""
+        """Returns the outputs for one batch of inputs, in the model's order; int8 inputs and outputs are float here.
+
+        A file of a fixed batch size takes any number of examples too: in parts, the last one filled up with the first examples again.
+        """
+        signature = self.inputs[0]["shape_signature"]
+        size = int(signature[0]) if len(signature) else -1
+        if size in (-1, len(inputs[0])):
+            return self._run(inputs)
+        count = len(inputs[0])
+        parts = [[np.take(value, range(start, start + size), 0, mode="wrap") for value in inputs] for start in range(0, count, size)]
+        return [np.concatenate(output)[:count] for output in zip(*map(self._run, parts), strict=True)]
+
+    def _run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         arrays = [_quantized(np.asarray(value), detail) for value, detail in zip(inputs, self.inputs, strict=True)]
         shapes = [array.shape for array in arrays]
         if shapes != self._shapes:
@@ -41,7 +53,7 @@ class TFLiteModel:
 
 def _quantized(values: np.ndarray, detail: dict) -> np.ndarray:
     scale, zero_point = detail["quantization"]
-    if scale and values.dtype.kind == "f":
+    if scale and values.dtype != detail["dtype"]:
         limits = np.iinfo(detail["dtype"])
         values = np.clip(np.round(values / scale) + zero_point, limits.min, limits.max)
     return values.astype(detail["dtype"])

@@ -10,6 +10,7 @@ from conftest import compiled, small_data, small_model
 from bmpq_tf import ExportError, export_tflite, quantize_model
 from bmpq_tf.export import exporter, graph_file, packing, parity
 from bmpq_tf.export.convert import ConversionError
+from bmpq_tf.export.runtime import predict
 from bmpq_tf.kernels import model_kernels
 
 IMAGES, LABELS = small_data()
@@ -107,6 +108,58 @@ def test_shared_layers_nested_models_and_several_inputs_and_outputs(tmp_path):
     file = graph_file.parse((tmp_path / "model.tflite").read_bytes())
     (signature,) = file.signatureDefs
     assert [entry.name for entry in signature.inputs] == [b"b_one", b"a_two"]
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_a_model_of_mixed_precision_computes_in_float32_in_the_file(policy, tmp_path):
+    inputs = keras.Input((6, 6, 2))
+    x = keras.layers.Conv2D(4, 3, activation="relu", dtype=policy, name="conv")(inputs)
+    x = keras.layers.Reshape((16, 4), dtype=policy)(x)
+    x = keras.layers.MultiHeadAttention(1, 4, dtype=policy, name="attention")(x, x)
+    model = keras.Model(inputs, keras.layers.Dense(3, dtype=policy, name="head")(keras.layers.GlobalAveragePooling1D(dtype=policy)(x)))
+    model = trained(with_widths(model, [4, 2]))
+    report = export_tflite(model, tmp_path / "model.tflite", verify_with=IMAGES)
+    assert report.parity.max_abs_diff <= 1e-4 * max(1.0, report.parity.logit_scale)
+    assert {layer.stored_bits for layer in report.layers} == {2, 4}
+    assert model.get_layer("conv").compute_dtype == policy.removeprefix("mixed_")
+
+
+@pytest.mark.parametrize("form", [dict, lambda inputs: iter([(inputs, LABELS)])], ids=["dict", "batches"])
+def test_inputs_by_name_are_taken_in_the_models_order(form, tmp_path):
+    query, doc = keras.Input((6,), name="query"), keras.Input((6,), name="doc")
+    outputs = keras.layers.Dense(3, name="head")(keras.layers.Concatenate()([query, keras.layers.Rescaling(100.0)(doc)]))
+    model = with_widths(keras.Model([query, doc], outputs), [8])
+    generator = np.random.default_rng(0)
+    arrays = {"doc": generator.uniform(0, 1, (8, 6)).astype("float32"), "query": generator.uniform(0, 100, (8, 6)).astype("float32")}
+    path = tmp_path / "model.tflite"
+    export_tflite(model, path, optimize_for="integer", calibrate_with=form(arrays), verify_with=form(arrays))
+    (answers,) = predict(path.read_bytes(), [[arrays["query"], arrays["doc"]]])
+    np.testing.assert_allclose(answers, model([arrays["query"], arrays["doc"]]), atol=0.03 * np.abs(answers).max())
+
+
+@pytest.mark.parametrize(("mode", "form"), [("size", np.asarray), ("integer", lambda images: iter([(images,)]))])
+def test_a_fixed_batch_size_is_kept_and_any_number_of_examples_judged(mode, form, tmp_path):
+    inputs = keras.Input((6, 6, 2), batch_size=3)
+    x = keras.layers.Reshape((36, 2))(keras.layers.Conv2D(2, 1, activation="relu", name="conv")(inputs))
+    model = with_widths(keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(x))), [8])
+    path = tmp_path / "model.tflite"
+    more = {"calibrate_with": form(IMAGES)} if mode == "integer" else {}
+    report = export_tflite(model, path, optimize_for=mode, verify_with=form(IMAGES), **more)
+    assert report.parity.examples == len(IMAGES) // 3 * 3 < len(IMAGES)
+    (answers,) = predict(path.read_bytes(), [[IMAGES]])
+    assert answers.shape == (len(IMAGES), 3)
+    np.testing.assert_array_equal(answers[-1], predict(path.read_bytes(), [[IMAGES[-3:]]])[0][-1])
+    assert export_tflite(model, path, overwrite=True).parity.generated
+    with pytest.raises(ValueError, match="not a whole batch"):
+        export_tflite(model, path, verify_with=IMAGES[:2], overwrite=True)
+
+
+def test_random_inputs_are_large_enough_for_the_poolings_of_images_of_open_size(tmp_path):
+    inputs = x = keras.Input((None, None, 2))
+    for _ in range(5):
+        x = keras.layers.MaxPooling2D()(keras.layers.Conv2D(2, 3, padding="same")(x))
+    model = with_widths(keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x)), [4])
+    assert export_tflite(model, tmp_path / "model.tflite").parity.generated
 
 
 def test_odd_numbers_of_weights_pack(tmp_path):

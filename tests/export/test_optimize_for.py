@@ -279,6 +279,26 @@ def test_a_tolerance_of_ones_own_is_kept_to(model, tmp_path):
     assert export(model, tmp_path / "model.tflite", "latency", IMAGES, tolerance=0.5)[0].parity.rms_limit == 0.5
 
 
+def test_a_tolerance_of_ones_own_stands_for_top_1_too_where_that_means_nothing(tmp_path):
+    inputs = keras.Input((8,))
+    kernel = keras.initializers.RandomNormal(stddev=0.002, seed=0)
+    head = keras.layers.Dense(24, kernel_initializer=kernel, bias_initializer=keras.initializers.Constant(20.0))
+    model = with_widths(keras.Model(inputs, head(inputs)), [8])
+    data = np.random.default_rng(0).standard_normal((50, 8)).astype("float32")
+    with pytest.raises(ExportError, match=r"top-1 .*If top-1 means nothing for these outputs, say with tolerance="):
+        export(model, tmp_path / "model.tflite", "integer", data)
+    assert export(model, tmp_path / "model.tflite", "integer", data, tolerance=0.01)[0].parity.rms < 0.01
+
+
+@pytest.mark.parametrize("border", ["float", "int8"])
+def test_an_output_that_the_last_operator_reads_too_stays_integer(border, tmp_path):
+    inputs = keras.Input((8,))
+    embedding = keras.layers.Dense(6, activation="relu", name="embedding")(inputs)
+    model = with_widths(keras.Model(inputs, [keras.layers.Dense(3, name="logits")(embedding), embedding]), [8])
+    data = np.random.default_rng(0).standard_normal((32, 8)).astype("float32")
+    assert export(model, tmp_path / "model.tflite", "integer", data, border=border)[0].parity.rms < 0.05
+
+
 def test_a_full_disk_leaves_nothing(model, tmp_path, monkeypatch):
     import pathlib
 
@@ -334,6 +354,8 @@ def test_whole_numbers_serve_where_the_model_takes_floats(tmp_path):
     model = trained_for_a_moment(keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x)), pixels)
     report, _ = export(model, tmp_path / "model.tflite", "integer", pixels, border="int8")
     assert report.parity.rms < 0.1
+    runtime = TFLiteModel((tmp_path / "model.tflite").read_bytes())
+    np.testing.assert_array_equal(runtime([pixels])[0], runtime([pixels.astype("float32")])[0])
 
 
 def test_a_kernel_that_is_lost_in_conversion_leaves_no_integer_file(model, tmp_path, monkeypatch):
