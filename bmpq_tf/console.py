@@ -1,5 +1,6 @@
 """What the command-line tools share: errors for people, exit codes, widths."""
 
+import importlib.util
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -10,12 +11,14 @@ from absl import app, flags, logging
 FOR_PEOPLE = (ValueError, OSError, TypeError, RuntimeError)
 # What setup.cfg's extra `tools` installs, by the names that are imported.
 _OF_TOOLS = ("keras_tuner", "matplotlib", "scipy", "sklearn", "tensorflow_datasets", "yaml")
+_NOT_INSTALLED = "error: this needs {}, which is not installed. Install what the tools need: pip install '.[tools]'."
 
 
 def run(main: Callable[[list[str]], None]) -> None:
     """Runs an absl program; an error that a user can mend is printed in one line, with exit code 1."""
 
     def guarded(arguments: list[str]) -> int:
+        _expand_home()
         try:
             main(arguments)
         except FOR_PEOPLE as error:
@@ -27,7 +30,7 @@ def run(main: Callable[[list[str]], None]) -> None:
             missing = (error.name or "").partition(".")[0]
             if missing not in _OF_TOOLS:
                 raise
-            print(f"error: this needs {missing}, which is not installed. Install what the tools need: pip install '.[tools]'.", file=sys.stderr)
+            print(_NOT_INSTALLED.format(missing), file=sys.stderr)
             return 1
         return 0
 
@@ -35,6 +38,13 @@ def run(main: Callable[[list[str]], None]) -> None:
     # TFLite's converter talks at length at the lower levels.
     logging.set_verbosity(logging.ERROR)
     app.run(guarded)
+
+
+def check_installed(*modules: str) -> None:
+    """Ends the program if one of these modules of the extra `tools` is not installed; for tools whose own modules import them."""
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            sys.exit(_NOT_INSTALLED.format(module))
 
 
 def widths(words: Sequence[str]) -> tuple[int, ...]:
@@ -47,6 +57,16 @@ def widths(words: Sequence[str]) -> tuple[int, ...]:
         return tuple(int(word) for word in words)
     except ValueError:
         raise ValueError(f"Widths are whole numbers from 2 to 8. Received: --candidate_bits={','.join(words)}.") from None
+
+
+def _expand_home() -> None:
+    """A shell leaves the ~ of `--out_dir=~/runs` as it is."""
+    for name in flags.FLAGS:
+        value = flags.FLAGS[name].value
+        if isinstance(value, list):
+            flags.FLAGS[name].value = [os.path.expanduser(part) if str(part).startswith("~") else part for part in value]
+        elif isinstance(value, str) and value.startswith("~"):
+            flags.FLAGS[name].value = os.path.expanduser(value)
 
 
 def _show_help_of(module) -> None:

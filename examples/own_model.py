@@ -80,6 +80,7 @@ def main(_: list[str]) -> None:
         verbose=2,
     )
     bmpq_tf.summary(model)
+    os.makedirs(os.path.dirname(given.out) or ".", exist_ok=True)
     model.save(f"{os.path.splitext(given.out)[0]}_bmpq.keras")
     report = bmpq_tf.export_tflite(model, given.out, optimize_for=given.optimize_for, verify_with=images[test], overwrite=True)
     print(f"{report.path}: {report.tflite_bytes:,} bytes, {report.compression:.1f}x fewer parameter bits than float32;")

@@ -169,7 +169,10 @@ def test_arrays_of_ones_own_are_checked(tmp_path):
     np.savez(tmp_path / "named.npz", pictures=images)
     np.savez(tmp_path / "few.npz", images=images, labels=labels[:2])
     np.savez(tmp_path / "soft.npz", images=images, labels=np.eye(3))
+    with open(tmp_path / "single.npz", "wb") as file:
+        np.save(file, images)
     for name, error, message in (
+        ("single", ValueError, "one array without a name"),
         ("none", FileNotFoundError, "There is no such file. Received: --data="),
         ("named", ValueError, "needs `images` and `labels`. .* with pictures"),
         ("few", ValueError, r"one integer label. .* labels \(2,\) int64"),

@@ -1,6 +1,7 @@
 """The command-line tools as a user meets them: help, a whole run, and bad input answered in a line."""
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -8,7 +9,9 @@ import sys
 import keras
 import numpy as np
 import pytest
+from absl import flags
 
+from bmpq_tf import console
 from bmpq_tf.datasets import load_dataset, normalised_test_images
 
 pytest.importorskip("sklearn")
@@ -96,6 +99,7 @@ def test_bad_input_is_answered_in_a_line(run, tmp_path):
         ("export", [folder / "model.keras", tmp_path / "small.tflite", "--budget=30x"], "over its budget"),
         ("train", [f"--out_dir={tmp_path / 'file' / 'out'}"], "Nothing can be written"),
         ("train", ["--dataset=cifar10", f"--data_dir={tmp_path}"], "--data_dir"),
+        ("foretell", ["--results=none.jsonl", "--costs=none.json"], "no such file. Received: --results=none.jsonl"),
         ("train", ["--budget=40x"], "The smallest this model reaches is"),
     ):
         said = tool(name, *arguments, ok=False)
@@ -103,11 +107,28 @@ def test_bad_input_is_answered_in_a_line(run, tmp_path):
         assert "Traceback" not in said
 
 
-def test_what_is_not_installed_is_named_with_the_extra_that_brings_it(run):
-    program = "import sys; sys.modules['sklearn'] = None; from bmpq_tf.tools import evaluate; evaluate.run()"
-    done = subprocess.run([sys.executable, "-c", program, str(run[0] / "model.tflite")], capture_output=True, text=True, timeout=300, cwd=ROOT)
+@pytest.mark.parametrize(("name", "module"), [("evaluate", "sklearn"), ("tune", "keras_tuner")])
+def test_what_is_not_installed_is_named_with_the_extra_that_brings_it(name, module, run, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(f"import sys; sys.modules[{module!r}] = None")
+    program = f"from bmpq_tf.tools import {name}; {name}.run()"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-c", program, str(run[0] / "model.tflite")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT, env=environment)
     assert done.returncode == 1
-    assert "error: this needs sklearn, which is not installed. Install what the tools need: pip install '.[tools]'." in done.stderr
+    assert f"error: this needs {module}, which is not installed. Install what the tools need: pip install '.[tools]'." in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_tilde_in_a_flag_is_the_home_folder(monkeypatch):
+    own = flags.FlagValues()
+    flags.DEFINE_string("out", "~/runs", "", flag_values=own)
+    flags.DEFINE_list("costs", ["~/a", "b"], "", flag_values=own)
+    flags.DEFINE_integer("seed", 0, "", flag_values=own)
+    own(["program"])
+    monkeypatch.setattr(console.flags, "FLAGS", own)
+    monkeypatch.setenv("HOME", "/home/someone")
+    console._expand_home()
+    assert (own.out, own.costs, own.seed) == ("/home/someone/runs", ["/home/someone/a", "b"], 0)
 
 
 @pytest.mark.parametrize("name", ["train", "export", "evaluate", "compare", "tune", "fidelity", "foretell"])

@@ -24,7 +24,12 @@ import sys
 
 from absl import flags
 
+from bmpq_tf.console import check_installed
 from bmpq_tf.console import run as run_program
+
+check_installed("yaml")
+
+# isort: split
 from bmpq_tf.experiments.compare import compare
 from bmpq_tf.experiments.grid import Cell, read_grid
 from bmpq_tf.experiments.plots import plot_results
@@ -62,7 +67,7 @@ def main(arguments: list[str]) -> None:
         return
     # So that a cell's process ends with this one.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    folder = os.path.expanduser(given.data_dir) if given.data_dir else None
+    folder = given.data_dir
     grid, chosen = ([_with_data(cell, folder, given.download) for cell in part] for part in (grid, chosen))
     command = shlex.join(["python", "tools/compare.py", *sys.argv[1:]])
     unfinished = compare(chosen, given.out, grid=grid, command=command, threads=given.threads, verbose=given.verbose)

@@ -145,7 +145,7 @@ def _images(model: keras.Model, given) -> tuple[np.ndarray, np.ndarray | None, n
     if not given.dataset:
         images, _ = _random(shape, given.examples + CALIBRATED_ON)
         return images[CALIBRATED_ON:], None, images[:CALIBRATED_ON]
-    dataset = load_dataset(given.dataset, given.data_dir and os.path.expanduser(given.data_dir))
+    dataset = load_dataset(given.dataset, given.data_dir)
     if any(size not in (None, have) for size, have in zip(shape, dataset.image_shape, strict=True)):
         raise ValueError(f"The model takes other images. Received: --dataset={given.dataset} of {dataset.image_shape}; the model takes {shape}.")
     (calibration, _), *_ = normalised_training_images(dataset, CALIBRATED_ON)

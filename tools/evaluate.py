@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> None:
         images, labels = load_arrays(given.data)
         batches, shape = tf.data.Dataset.from_tensor_slices((images, labels)).batch(250), images.shape[1:]
     else:
-        dataset = load_dataset(given.dataset, given.data_dir and os.path.expanduser(given.data_dir))
+        dataset = load_dataset(given.dataset, given.data_dir)
         batches, shape, labels = normalised_test_images(dataset), dataset.image_shape, dataset.test[1]
     _check_readable(content, path, shape)
     print(f"{path}: accuracy in LiteRT {file_accuracy(content, batches):.2%} on {len(labels):,} images of {given.data or given.dataset}")

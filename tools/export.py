@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> None:
     model = keras.models.load_model(arguments[1], compile=False)
     images = calibration = None
     if given.dataset:
-        dataset = load_dataset(given.dataset, given.data_dir and os.path.expanduser(given.data_dir))
+        dataset = load_dataset(given.dataset, given.data_dir)
         images = normalised_test_images(dataset)
         if given.optimize_for == "integer":
             calibration = normalised_training_images(dataset, CALIBRATED_ON)

@@ -19,8 +19,12 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
+from bmpq_tf.console import check_installed, widths
 from bmpq_tf.console import run as run_program
-from bmpq_tf.console import widths
+
+check_installed("scipy")
+
+# isort: split
 from bmpq_tf.experiments.fidelity import fidelity
 from bmpq_tf.experiments.training import TrainConfig
 from bmpq_tf.files import write_text
@@ -45,7 +49,7 @@ def main(arguments: list[str]) -> None:
         raise ValueError(f"This tool takes flags only. Received: {arguments[1:]}. See --help.")
     given = flags.FLAGS
     config = TrainConfig(
-        model=given.model, dataset=given.dataset, data_dir=os.path.expanduser(given.data_dir) if given.data_dir else None, width=given.width,
+        model=given.model, dataset=given.dataset, data_dir=given.data_dir, width=given.width,
         budget=given.budget, candidate_bits=widths(given.candidate_bits), epochs=given.epochs, validation=given.validation,
         seed=given.seed,
     )  # fmt: skip

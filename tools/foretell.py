@@ -16,7 +16,12 @@ import pathlib
 
 from absl import flags
 
+from bmpq_tf.console import check_installed
 from bmpq_tf.console import run as run_program
+
+check_installed("scipy", "yaml")
+
+# isort: split
 from bmpq_tf.experiments.foretold import markdown
 from bmpq_tf.experiments.results import read_results
 
@@ -29,7 +34,9 @@ def main(arguments: list[str]) -> None:
     if len(arguments) > 1:
         raise ValueError(f"This tool takes flags only. Received: {arguments[1:]}. See --help.")
     given = flags.FLAGS
-    judged = [json.loads(pathlib.Path(path).expanduser().read_text())["costs"] for path in given.costs]
+    if not os.path.isfile(given.results):
+        raise FileNotFoundError(f"There is no such file. Received: --results={given.results}. Give what tools/compare.py --out wrote.")
+    judged = [json.loads(pathlib.Path(path).read_text())["costs"] for path in given.costs]
     print(markdown(list(read_results(given.results).values()), judged), end="")
 
 

@@ -80,12 +80,8 @@ def main(arguments: list[str]) -> None:
     given = flags.FLAGS
     if given.out_dir:
         check_folder(given.out_dir, given.overwrite)
-    names = [field for field in TrainConfig.__dataclass_fields__ if field not in ("candidate_bits", "data_dir")]
-    config = TrainConfig(
-        **{name: given[name].value for name in names},
-        candidate_bits=widths(given.candidate_bits),
-        data_dir=os.path.expanduser(given.data_dir) if given.data_dir else None,
-    )
+    names = [field for field in TrainConfig.__dataclass_fields__ if field != "candidate_bits"]
+    config = TrainConfig(**{name: given[name].value for name in names}, candidate_bits=widths(given.candidate_bits))
     console = Console()
     if not given.out_dir:
         console.print("There is no --out_dir: accuracies are printed at the end, and no model is kept.")

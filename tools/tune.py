@@ -26,7 +26,12 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
+from bmpq_tf.console import check_installed
 from bmpq_tf.console import run as run_program
+
+check_installed("keras_tuner")
+
+# isort: split
 from bmpq_tf.datasets import DATASETS, load_arrays, load_dataset, normalised_test_images, training_batches
 from bmpq_tf.experiments.recipe import SCHEDULES
 from bmpq_tf.experiments.tuning import SEARCHES, FrontTuner, Problem, Space, export_front, front, plot_front
@@ -86,7 +91,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _named_problem(given) -> Problem:
-    dataset = load_dataset(given.dataset, given.data_dir and os.path.expanduser(given.data_dir))
+    dataset = load_dataset(given.dataset, given.data_dir)
     dataset = dataset.with_validation(round(given.validation * len(dataset.train[1])))
     mean, std = dataset.moments()
 
@@ -138,9 +143,10 @@ def _print(best, reports, folder: pathlib.Path) -> None:
         table.add_column(name, justify="right")
     for point, report in zip(best, reports, strict=True):
         chosen = point.choices
-        row = [f"{point.compression:.2f}x", f"{point.accuracy:.2%}", f"{report.tflite_bytes:,}", chosen["budget"], chosen["candidate_bits"]]
+        size = f"{report.tflite_bytes:,}" if report else "refused"
+        row = [f"{point.compression:.2f}x", f"{point.accuracy:.2%}", size, chosen["budget"], chosen["candidate_bits"]]
         table.add_row(*row, f"{chosen['learning_rate']:.3g}", chosen["schedule"])
-    table.caption = f"see {folder}/ for front.png, front.json and the .tflite files"
+    table.caption = f"see {folder}/ for front.png, front.json (why a file was refused, too) and the .tflite files"
     Console().print(table)
 
 

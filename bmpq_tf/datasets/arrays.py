@@ -18,7 +18,10 @@ def load_arrays(path: str | os.PathLike | None, flag: str = "--data") -> tuple[n
     """
     if not path or not os.path.isfile(path):
         raise FileNotFoundError(f"There is no such file. Received: {flag}={path}. Give an .npz file with `images` and integer `labels`.")
-    with np.load(path, allow_pickle=False) as arrays:
+    arrays = np.load(path, allow_pickle=False)
+    if not isinstance(arrays, np.lib.npyio.NpzFile):
+        raise ValueError(f"The file holds one array without a name. Received: {flag}={path}. Write it with np.savez(path, images=, labels=).")
+    with arrays:
         if not {"images", "labels"} <= set(arrays):
             raise ValueError(f"The file needs `images` and `labels`. Received: {flag}={path} with {', '.join(sorted(arrays))}.")
         images, labels = arrays["images"], arrays["labels"]

@@ -39,6 +39,7 @@ _AXES = {"models": "model", "datasets": "dataset"}
 # What a cell's other parts decide, or what decides nothing.
 NOT_SETTINGS = ("data_dir", "download", "backup_dir", "with_float", "sensitivity", "seed", "budget")
 SETTINGS = tuple(field.name for field in dataclasses.fields(TrainConfig) if field.name not in NOT_SETTINGS)
+_NOT_FOR_TFMOT = ("schedule", "lr_restart", "label_smoothing", "distillation")
 _REFERENCE = "size of "
 _BLOCK = "a block of the grid"
 
@@ -149,6 +150,9 @@ def _block(block: Any, shared: dict, seeds: list) -> list[Cell]:
         if not budgets:
             raise ValueError(f"Method {method!r} needs a budget. Received: {block!r}. Add `budgets`, such as [12x, size of uniform3].")
         config = _config({**shared, **own, **dict(pair for pair in chosen if pair)}, seed)
+        if method == "tfmot_int8" and (beyond := [name for name in _NOT_FOR_TFMOT if getattr(config, name) != getattr(TrainConfig(), name)]):
+            said = ", ".join(f"{name}={getattr(config, name)!r}" for name in beyond)
+            raise ValueError(f"tfmot_int8 trains by the plain recipe only. Received: {said}. Leave it out of this block or grid.")
         changes = tuple(f"{name}={_word(value)}" for name, value in sorted(own.items()) if name not in ("model", "width", "dataset"))
         made += [Cell(method, _checked_budget(budget), config, changes) for budget in budgets]
     return made

@@ -36,10 +36,13 @@ def write_outcome(run: Run, folder: str | os.PathLike, overwrite: bool = False) 
         The content of `report.json`.
     """
     folder = check_folder(folder, overwrite)
-    exported = export_tflite(run.model, folder / "model.tflite", verify_with=run.judged_batches(), overwrite=overwrite)
+    folder.mkdir(parents=True, exist_ok=True)
+    # First of all: an export that is refused should not cost the training.
     run.model.save(folder / "model.keras")
+    (folder / "float.keras").unlink(missing_ok=True)
     if run.float_model is not None:
         run.float_model.save(folder / "float.keras")
+    exported = export_tflite(run.model, folder / "model.tflite", verify_with=run.judged_batches(), overwrite=overwrite)
     accuracy = {**run.accuracy, "tflite": file_accuracy((folder / "model.tflite").read_bytes(), run.judged_batches())}
     told = report(run, exported, accuracy)
     write_text(folder / "report.json", json.dumps(told, indent=1))

@@ -132,8 +132,6 @@ def _optimizer(config: dict, steps: int):
     epochs = config["epochs"]
     total = steps * epochs
     warmup = min(steps, total // 10) if config["lr_warmup_epochs"] is None else round(steps * config["lr_warmup_epochs"])
-    if config["schedule"] != "cosine":
-        raise ValueError(f"tfmot's process knows the cosine schedule only. Received: schedule={config['schedule']!r}.")
     peak = config["learning_rate"]
     rate = tf_keras.optimizers.schedules.CosineDecay(
         peak * 0.1 if warmup else peak, max(1, total - warmup), warmup_target=peak if warmup else None, warmup_steps=warmup

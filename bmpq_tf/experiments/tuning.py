@@ -22,7 +22,8 @@ from bmpq_tf.callbacks import BMPQCallback
 from bmpq_tf.datasets import EpochCounter
 from bmpq_tf.experiments.epoch_log import DivergedError, EpochWatch
 from bmpq_tf.experiments.recipe import SCHEDULES, sgd
-from bmpq_tf.export import ExportReport, export_tflite
+from bmpq_tf.export import ExportError, ExportReport, export_tflite
+from bmpq_tf.export.convert import ConversionError
 from bmpq_tf.files import replacing, write_text
 from bmpq_tf.kernels import compression, model_kernels
 from bmpq_tf.quantize import quantize_model
@@ -121,7 +122,9 @@ class FrontTuner(keras_tuner.Tuner):
 
     def __init__(self, problem: Problem, space: Space, search: str, trials: int, seed: int, folder: pathlib.Path):
         objectives = [keras_tuner.Objective("accuracy", "max"), keras_tuner.Objective("size", "min")]
-        oracle = SEARCHES[search](objective=objectives, max_trials=trials, **({} if search == "grid" else {"seed": seed}))
+        # Budgets that some candidates cannot meet fail by themselves, in rows too.
+        seeded = {} if search == "grid" else {"seed": seed}
+        oracle = SEARCHES[search](objective=objectives, max_trials=trials, max_consecutive_failed_trials=trials + 1, **seeded)
         self.problem, self.space, self.seed = problem, space, seed
         super().__init__(oracle, self._declare, directory=str(folder), project_name="search")
         # keras-tuner goes on only where the same process name did; a chief's search may be looked at alone.
@@ -201,19 +204,27 @@ def front(points: Sequence[Point]) -> list[Point]:
     return kept
 
 
-def export_front(points: Sequence[Point], problem: Problem, folder: pathlib.Path) -> list[ExportReport]:
+def export_front(points: Sequence[Point], problem: Problem, folder: pathlib.Path) -> list[ExportReport | None]:
     """Exports the models of a front as packed `.tflite` files, checked on validation images, and writes `front.json`.
 
-    The files of an earlier front in the folder, before the search was extended, are removed.
+    The files of an earlier front in the folder, before the search was extended, are removed. A point whose export is refused has no file,
+    and a `problem` in `front.json`.
+
+    Returns:
+        A report for each point; `None` where there is no file.
     """
     reports, told = [], []
     for point in points:
         model = keras.models.load_model(point.folder / "model.keras", compile=False)
+        choices = {"trial": point.trial, "accuracy": point.accuracy, "compression": point.compression, **point.choices}
         # The trial, too: two points may round to one compression.
         path = folder / f"front_{point.compression:.2f}x_{point.trial}.tflite"
-        reports.append(export_tflite(model, path, verify_with=problem.validation[0][:500], overwrite=True))
-        choices = {"trial": point.trial, "accuracy": point.accuracy, "compression": point.compression, **point.choices}
-        told.append({**choices, "file": path.name, "tflite_bytes": reports[-1].tflite_bytes})
+        try:
+            reports.append(export_tflite(model, path, verify_with=problem.validation[0][:500], overwrite=True))
+            told.append({**choices, "file": path.name, "tflite_bytes": reports[-1].tflite_bytes})
+        except (ExportError, ConversionError) as error:
+            reports.append(None)
+            told.append({**choices, "file": None, "problem": str(error)})
     write_text(folder / "front.json", json.dumps(told, indent=1))
     for earlier in {path.name for path in folder.glob("front_*.tflite")} - {one["file"] for one in told}:
         (folder / earlier).unlink()

@@ -97,7 +97,7 @@ def _wider(bits: int, container: int, why: str = "") -> str:
     return f"stored {why}" if why else f"LiteRT has no {bits}-bit type"
 
 
-def largest_rows(shape, channels_last: bool = True) -> int | None:
+def largest_rows(shape) -> int | None:
     """Returns the product of an activation's sizes but the first and the last, or `None` if one of them is not known."""
-    sizes = [int(size) for size in (shape[1:-1] if channels_last else shape[1:])]
+    sizes = [int(size) for size in shape[1:-1]]
     return None if any(size < 1 for size in sizes) else math.prod(sizes)

@@ -1,4 +1,4 @@
-"""Takes out of a file what no operator needs: orphaned and duplicate buffers, unused tensors, long names."""
+"""Takes out of a file what no operator needs: orphaned and duplicate buffers, unused tensors."""
 
 import numpy as np
 

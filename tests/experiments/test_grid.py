@@ -65,6 +65,7 @@ CASES = [
     ({"grid": [{"methods": ["bmpq"], "budgets": ["size of uniform3"]}]}, r"needs digits_cnn@1/digits/uniform3/seed0"),
     ({"grid": [{"methods": ["after_training_int8"]}]}, r"needs digits_cnn@1/digits/float32/seed0"),
     ({"grid": [{"methods": ["bmpq"], "budgets": ["8x"], "distillation": 0.5}]}, r"needs digits_cnn@1/digits/float32/seed0"),
+    ({"grid": [{"methods": ["tfmot_int8"]}], "distillation": 0.5}, r"tfmot_int8 trains by the plain recipe only. Received: distillation=0.5"),
     ({"grid": []}, r"A config needs a `grid`"),
     ({"learning_rate": "fast"}, r"Expected a number. Received: learning_rate='fast'"),
     ({"activation_bits": 5}, r"activation_bits must be None \(float\), 8, 4 or 2. Received: activation_bits=5"),

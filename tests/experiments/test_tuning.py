@@ -14,9 +14,10 @@ from conftest import small_data, small_model
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bmpq_tf import InfeasibleBudgetError
+from bmpq_tf import ExportError, InfeasibleBudgetError, quantize_model
 
 pytest.importorskip("keras_tuner")
+from bmpq_tf.experiments import tuning
 from bmpq_tf.experiments.tuning import Point, Problem, Space, front
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -56,6 +57,45 @@ def test_a_softmax_at_the_end_is_seen():
     assert not Problem(ended, None, None).from_logits
     wrapped = keras.Sequential([keras.Input(model.input.shape[1:]), keras.Sequential([model, keras.layers.Softmax()])])
     assert not Problem(wrapped, None, None).from_logits
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:keras_tuner")
+def test_failed_trials_in_a_row_do_not_end_a_search(tmp_path, monkeypatch):
+    trained = []
+
+    def train_choice(problem, chosen, epochs, seed):
+        trained.append(chosen["budget"])
+        if len(trained) < 6:
+            raise InfeasibleBudgetError("too little")
+        return quantize_model(problem.model, (2, 4))
+
+    monkeypatch.setattr(tuning, "train_choice", train_choice)
+    problem = Problem(small_model(), None, small_data())
+    space = Space(**{**WHOLE, "budgets": ["6x", "8x", "10x"]})
+    tuner = tuning.FrontTuner(problem, space, "random", 7, 0, tmp_path)
+    tuner.search()
+    assert len(trained) == 7
+    assert len(tuner.points()) == 2
+
+
+def test_a_point_whose_export_is_refused_does_not_cost_the_others(tmp_path, monkeypatch):
+    points = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        quantize_model(small_model(), (2, 4)).save(tmp_path / name / "model.keras")
+        points.append(Point(name, 0.5, 8.0, {"budget": "8x"}, tmp_path / name))
+    honest = tuning.export_tflite
+
+    def export(model, path, **more):
+        if path.name.endswith("_a.tflite"):
+            raise ExportError("it departs")
+        return honest(model, path, **more)
+
+    monkeypatch.setattr(tuning, "export_tflite", export)
+    reports = tuning.export_front(points, Problem(small_model(), None, small_data()), tmp_path)
+    assert [report is None for report in reports] == [True, False]
+    told = json.loads((tmp_path / "front.json").read_text())
+    assert [(one["file"], one.get("problem")) for one in told] == [(None, "it departs"), ("front_8.00x_b.tflite", None)]
 
 
 @pytest.mark.slow
