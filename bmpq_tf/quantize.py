@@ -58,13 +58,13 @@ def quantize_model(
             that reads anything else (a linear bottleneck, swish, a mean) with a signed quantizer. What comes from the model's
             inputs alone is rounded at 8 bits; the model's outputs stay float, and so does what recurrent cells read. `None` leaves
             activations float.
-        layers: which layers to quantize, ReLUs too, by name, class or predicate, one or several; all that are known by default.
+        layers: which layers to quantize, ReLUs too: names, classes, predicates or layers, one or several; all that are known by default.
             Here and below, a layer that holds others (attention, recurrent layers, `TimeDistributed`) stands for those inside too.
         exclude: which of those to leave float; their kernels count 32 bits a weight against a budget.
         pin: layers held at `pinned_bits`: `"first"` (a path from an input meets no weighted layer before it), `"last"`
-            (likewise towards an output), names, classes or predicates; `None` pins nothing.
+            (likewise towards an output), or selectors as in `layers`; `None` pins nothing.
         pinned_bits: the width of pinned layers.
-        overrides: other candidates for some layers, by name, class or predicate, such as `{"head": (4, 8), keras.layers.Embedding: 8}`.
+        overrides: other candidates for some layers, by such selectors: `{"head": (4, 8), keras.layers.Embedding: 8}`.
             A later one wins over an earlier one, and any of them over `pin`.
         scale: `"learned"` (LSQ), `"statistical"` or `"max_abs"`.
         granularity: one scale per output `"channel"`, or one per `"tensor"`.
