@@ -302,18 +302,21 @@ class BMPQCallback(keras.callbacks.Callback):
 
 
 def reset_slots(optimizer: keras.optimizers.Optimizer, variable: keras.Variable) -> None:
-    """Zeroes what an optimizer remembers of a variable, such as its momentum, by Keras's naming of slots."""
+    """Takes what an optimizer remembers of a variable, such as its momentum, back to where it began, by Keras's naming of slots."""
     name = variable.path.replace("/", "_")
     # Variables of nested models may share a path; the optimizer makes their slots in the order of its variables.
-    alike = [other for other in getattr(optimizer, "inner_optimizer", optimizer)._trainable_variables if other.path == variable.path]
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    alike = [other for other in inner._trainable_variables if other.path == variable.path]
     slots = collections.defaultdict(list)
     for slot in optimizer.variables:
         if slot.name.startswith(f"{name}_"):
             slots[slot.name].append(slot)
-    for of_one_kind in slots.values():
+    for kind, of_one_kind in slots.items():
+        # Ftrl and Adagrad divide by what has accumulated.
+        start = getattr(inner, "initial_accumulator_value", 0.0) if kind == f"{name}_accumulator" else 0.0
         for owner, slot in zip(alike, of_one_kind, strict=True):
             if owner is variable:
-                slot.assign(keras.ops.zeros_like(slot))
+                slot.assign(keras.ops.full_like(slot, start))
 
 
 def _with_open_candidates(states: Sequence[KernelState], unreached: Collection[str] = ()) -> list[KernelState]:

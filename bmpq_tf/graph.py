@@ -60,14 +60,14 @@ def _clean_forward(model, clean_inputs: list[bool], weighted, found: dict[int, L
     graph = _graph(model)
     clean = {id(tensor): mark for tensor, mark in zip(_flat(graph.inputs), clean_inputs, strict=True)}
     for node in nodes_in_order(model):
-        marks = [clean.get(id(tensor), False) for tensor in node.input_tensors]
         if (inner := graph_inside(node.operation)) is not None:
-            outputs = _clean_forward(inner, marks, weighted, found)
-        elif any(marks) and weighted(node.operation):
-            found[id(node.operation)] = node.operation
+            outputs = _clean_forward(inner, [clean.get(id(tensor), False) for tensor in inputs_of_call(node, inner)], weighted, found)
+        elif weighted(node.operation):
+            if any(clean.get(id(tensor), False) for tensor in _computed_with(node)):
+                found[id(node.operation)] = node.operation
             outputs = [False] * len(node.output_tensors)
         else:
-            outputs = [any(marks)] * len(node.output_tensors)
+            outputs = [any(clean.get(id(tensor), False) for tensor in node.input_tensors)] * len(node.output_tensors)
         clean.update({id(tensor): mark for tensor, mark in zip(node.output_tensors, outputs, strict=True)})
     return [clean.get(id(tensor), False) for tensor in _flat(graph.outputs)]
 
@@ -80,16 +80,28 @@ def _clean_backward(model, clean_outputs: list[bool], weighted, found: dict[int,
         clean[id(tensor)] = clean.get(id(tensor), False) or mark
     for node in reversed(list(nodes_in_order(model))):
         marks = [clean.get(id(tensor), False) for tensor in node.output_tensors]
+        tensors = node.input_tensors
         if (inner := graph_inside(node.operation)) is not None:
-            inputs = _clean_backward(inner, marks, weighted, found)
+            tensors, inputs = inputs_of_call(node, inner), _clean_backward(inner, marks, weighted, found)
         elif any(marks) and weighted(node.operation):
             found[id(node.operation)] = node.operation
             continue
         else:
-            inputs = [any(marks)] * len(node.input_tensors)
-        for tensor, mark in zip(node.input_tensors, inputs, strict=True):
+            inputs = [any(marks)] * len(tensors)
+        for tensor, mark in zip(tensors, inputs, strict=True):
             clean[id(tensor)] = clean.get(id(tensor), False) or mark
     return [clean.get(id(tensor), False) for tensor in _flat(graph.inputs)]
+
+
+def _computed_with(node) -> list:
+    """The tensors that a call computes with; masks only say which values count."""
+    masks = {id(tensor) for name, value in node.arguments.kwargs.items() if name.endswith("mask") for tensor in _flat(value)}
+    return [tensor for tensor in node.input_tensors if id(tensor) not in masks and tensor.dtype != "bool"]
+
+
+def inputs_of_call(node, model: keras.Model) -> list:
+    """Returns the tensors that a model was called with, in the order of its own inputs; the call's masks are none."""
+    return flat_inputs(model, node.arguments.args[0] if node.arguments.args else node.arguments.kwargs["inputs"])
 
 
 def ends_in_softmax(model: keras.Model) -> bool:

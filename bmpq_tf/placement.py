@@ -134,10 +134,10 @@ def _walk(model, marks_of_inputs: list[int], emitted, read: dict[int, set[int]])
     marks = {id(tensor): mark for tensor, mark in zip(graph.inputs_of(model), marks_of_inputs, strict=True)}
     for node in graph.nodes_in_order(model):
         operation = _shown(node.operation)
-        given = [marks[id(tensor)] for tensor in node.input_tensors]
         if graph.is_graph(operation):
-            outputs = _walk(operation, given, emitted, read)
+            outputs = _walk(operation, [marks[id(tensor)] for tensor in graph.inputs_of_call(node, operation)], emitted, read)
         else:
+            given = [marks[id(tensor)] for tensor in node.input_tensors]
             floats = [mark for mark, tensor in zip(given, node.input_tensors, strict=True) if "float" in tensor.dtype]
             for reader in (operation, *_projections(operation)):
                 read.setdefault(id(reader), set()).update(floats)
@@ -176,7 +176,7 @@ def _producers_of_outputs(model: keras.Model) -> set[int]:
         operation, node_index, tensor_index = tensor._keras_history
         node, shown = operation._inbound_nodes[node_index], _shown(operation)
         if graph.is_graph(shown):
-            for inner, outer in zip(graph.inputs_of(shown), node.input_tensors, strict=True):
+            for inner, outer in zip(graph.inputs_of(shown), graph.inputs_of_call(node, shown), strict=True):
                 outside.setdefault(id(inner), []).append(outer)
             pending.append(graph.outputs_of(shown)[tensor_index])
         elif _preserves_values(shown):

@@ -1,6 +1,7 @@
 """From a float Keras model to a quantized one and back, by cloning: the models handed in stay as they are."""
 
 import contextlib
+import inspect
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -230,9 +231,12 @@ def _clone(model: keras.Model, twin: Callable[[Layer, dict], Layer | None], on_g
             held = getattr(layer, attribute)
             serialize = keras.saving.serialize_keras_object
             config[key] = [serialize(rebuilt(part)) for part in held] if isinstance(held, (list, tuple)) else serialize(rebuilt(held))
-        # What a Lambda computes is here in memory already, not in a file to distrust.
-        unsafe = {"safe_mode": False} if isinstance(layer, keras.layers.Lambda) else {}
-        return twin(layer, config) or type(layer).from_config(config, **unsafe)
+        if type(layer) is keras.layers.Lambda:
+            # A function that was read from a config has lost what it refers to.
+            dtype = layer.variable_dtype if in_variable_dtype else layer.dtype_policy
+            said = {"name": layer.name, "trainable": layer.trainable, "dtype": dtype}
+            return keras.layers.Lambda(layer.function, layer._output_shape, layer.mask, layer.arguments, **said)
+        return twin(layer, config) or type(layer).from_config(config)
 
     def replace(layer: Layer) -> Layer:
         clone = rebuilt(layer)
@@ -241,10 +245,12 @@ def _clone(model: keras.Model, twin: Callable[[Layer, dict], Layer | None], on_g
             pairs.append((layer, clone))
         return clone
 
-    with _uncompiled(model):
+    with _uncompiled(model), keras.saving.custom_object_scope(_own_functions(model)):
         copy = keras.models.clone_model(model, clone_function=replace, recursive=True)
     for nested, its_copy in zip(_models(model), _models(copy), strict=True):
         _check_class(nested, its_copy, ("call",))
+        # As it reads, without what setting it does to the layers inside: each of them is told its own.
+        its_copy._trainable = nested._trainable
     parts = [pair for layer, clone in pairs for pair in zip(_parts(layer), _parts(clone), strict=True)]
     for part, clone in parts:
         _copy_weights(part, clone, on_grid)
@@ -265,6 +271,12 @@ def _check_class(model: keras.Model, copy: keras.Model, methods: Iterable[str]) 
             f"Received: a {type(model).__name__}. Give that class the constructor (self, *args, **kwargs) of a functional model and make it "
             "with (inputs, outputs), or build it from the quantized layers, such as bmpq_tf.layers.QuantConv2D."
         )
+
+
+def _own_functions(model: keras.Model) -> dict[str, Callable]:
+    """Functions that layers hold, such as activations of the user's, by the names that their configs have for them."""
+    held = [value for layer in graph.sublayers(model) for value in vars(layer).values() if inspect.isfunction(value)]
+    return {function.__name__: function for function in held if not function.__module__.startswith("keras.")}
 
 
 @contextlib.contextmanager

@@ -144,6 +144,18 @@ def test_learned_scales_and_their_slots_start_anew_only_where_the_width_changes(
     np.testing.assert_array_equal(depthwise.numpy(), kept)
 
 
+def test_accumulators_start_anew_where_they_began():
+    model = compiled(quantize_model(small_model(), (2, 4)), optimizer=keras.optimizers.Ftrl(0.1, initial_accumulator_value=0.2))
+    model.fit(IMAGES, LABELS, verbose=0)
+    gain = next(state.quantizer.log_gain for state in model_kernels(model) if state.layer.name == "hidden")
+    reset_slots(model.optimizer, gain)
+    slots = {
+        slot.name.removeprefix("hidden_kernel_quantizer_log_gain_"): np.unique(slot) for slot in model.optimizer.variables if "hidden" in slot.name
+    }
+    assert np.allclose(slots["accumulator"], 0.2)
+    assert not slots["linear"].any()
+
+
 def test_slots_of_another_kernel_of_the_same_path_are_left():
     def tower(name):
         inputs = keras.Input((4,))

@@ -106,6 +106,14 @@ def test_nested_models_shared_layers_and_outputs():
     }
 
 
+def test_tensorflows_relus_are_keras_ones():
+    inputs = keras.Input((3,))
+    x = keras.layers.Dense(4, activation=tf.nn.relu, name="one")(inputs)
+    x = keras.layers.Activation(tf.nn.relu6, name="six")(keras.layers.Dense(4, name="two")(x))
+    model = quantize_model(keras.Model(inputs, keras.layers.Dense(2, name="head")(x)), activation_bits=4)
+    assert placed(model) == {"one": (8, 4), "two": (None, None), "six": 4, "head": (None, None)}
+
+
 def test_exclude_and_layers_choose_relus_too_and_what_reads_them_rounds_for_itself():
     assert placed(quantize_model(small_model(), activation_bits=4, exclude="relu")) == {
         "stem": (8, None),

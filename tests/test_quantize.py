@@ -266,11 +266,31 @@ def test_what_preprocessing_layers_learned_from_data_comes_along():
     np.testing.assert_allclose(quantize_model(model)(words), model(words), atol=0.01)
 
 
-def test_lambdas_are_copied():
+def own_activation(x):
+    return keras.ops.tanh(x) / 2
+
+
+def test_lambdas_and_functions_of_ones_own_are_copied():
     inputs = keras.Input((3,))
-    model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Lambda(lambda x: 2.0 * x)(inputs)))
+    x = keras.layers.Lambda(lambda x: keras.ops.abs(x) * 2.0)(keras.layers.Dense(4, activation=own_activation)(inputs))
+    model = keras.Model(inputs, keras.layers.Activation(own_activation)(keras.layers.Dense(2)(x)))
     data = np.ones((1, 3), "float32")
     np.testing.assert_allclose(quantize_model(model)(data), model(data), atol=0.05)
+
+
+def test_what_was_frozen_as_a_whole_can_be_thawed_as_a_whole():
+    inputs = keras.Input((3,))
+    base = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4), keras.layers.BatchNormalization()], name="base")
+    base.trainable = False
+    quantized = quantize_model(keras.Model(inputs, keras.layers.Dense(2)(base(inputs, training=False))))
+    frozen = len(quantized.trainable_variables)
+    assert quantized.get_layer("base").trainable is False
+    quantized.get_layer("base").trainable = True
+    # Kernel, bias and scales; gamma and beta.
+    assert len(quantized.trainable_variables) == frozen + 5
+    model = small_model()
+    model.trainable = False
+    assert not quantize_model(model).trainable_variables
 
 
 @pytest.mark.parametrize(
@@ -316,6 +336,32 @@ def test_kernels_of_one_path_in_two_nested_models_have_widths_of_their_own():
     data = np.random.default_rng(0).standard_normal((8, 4)).astype("float32")
     model.fit(data, data, epochs=2, verbose=0, callbacks=[BMPQCallback("10.6x", settle_epochs=1, verbose=0)])
     assert sorted(state.bits for state in model_kernels(model)) == [2, 4]
+
+
+def test_a_mask_makes_no_layer_the_first():
+    tokens = keras.Input((5,), dtype="int32")
+    x = keras.layers.Embedding(10, 4, mask_zero=True, name="words")(tokens)
+    for name in ("lower", "upper"):
+        x = keras.layers.LSTM(4, return_sequences=name == "lower", name=name)(x)
+    assert pinned(quantize_model(keras.Model(tokens, keras.layers.Dense(2, name="head")(x)))) == {"words", "head"}
+
+    features, allowed = keras.Input((5, 4)), keras.Input((5, 5), dtype="bool")
+    x = keras.layers.Dense(4, name="stem")(features)
+    x = keras.layers.MultiHeadAttention(1, 4, name="attention")(x, x, attention_mask=allowed)
+    assert pinned(quantize_model(keras.Model([features, allowed], keras.layers.Dense(2, name="head")(x)))) == {"stem", "head"}
+
+
+def test_a_nested_model_that_is_called_by_name_reads_its_own_inputs():
+    first, second = keras.Input((3,), name="z"), keras.Input((3,), name="a")
+    outputs = keras.layers.Add()([keras.layers.Dense(3, name="of_z")(first), keras.layers.Dense(3, name="of_a")(second)])
+    tower = keras.Model([first, second], outputs)
+    inputs = keras.Input((3,))
+    hidden = keras.layers.Dense(3, name="hidden", activation="relu")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(2, name="head")(tower({"z": hidden, "a": inputs})))
+    quantized = quantize_model(model, activation_bits=4)
+    assert pinned(quantized) == {"hidden", "of_a", "head"}
+    reads = {layer.name: layer.input_quantizer and layer.input_quantizer.bits for layer in quantized_layers(quantized)}
+    assert (reads["of_z"], reads["of_a"]) == (None, 8)
 
 
 def test_operators_between_layers_are_kept():

@@ -56,6 +56,8 @@ def choose(mode: str, builtin: int, integers: np.ndarray, bits: int, rows: int |
         return Container(narrowest, "float", _wider(bits, narrowest))
     narrowest = next(size for size in (2, 4, 8) if size >= narrowest and fits(integers, size))
     name = schema_name(builtin)
+    if mode == "integer" and builtin in LOOKUPS:
+        return Container(8, "static", f"in int8 on one grid, since {name} copies integers: rounded as its output is, not exactly as trained")
     if mode == "integer":
         return Container(8, "static", _wider(bits, 8, "in int8, which every integer kernel reads"))
     if builtin in LOOKUPS:

@@ -1,8 +1,9 @@
 """A Keras model as a float TFLite model of builtin operators only."""
 
 import contextlib
+import functools
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import keras
 import tensorflow as tf
@@ -76,14 +77,34 @@ def _in_order(content: bytes) -> bytes:
 @contextlib.contextmanager
 def _loops_unrolled(model: keras.Model) -> Iterator[None]:
     """TFLite's builtins have no loop over a batch of unknown size, so recurrent layers are converted step by step."""
-    unroll = {layer: layer.unroll for layer in graph.sublayers(model) if isinstance(layer, keras.layers.RNN)}
+    before = {layer: (layer.unroll, layer.zero_output_for_mask) for layer in graph.sublayers(model) if isinstance(layer, keras.layers.RNN)}
+    # Step by step, Keras zeroes the masked outputs of a layer that goes backwards in the order of those that go forwards.
+    backwards = [layer for layer in before if layer.go_backwards and layer.return_sequences and layer.zero_output_for_mask]
     try:
-        for layer in unroll:
+        for layer in before:
             layer.unroll = True
+        for layer in backwards:
+            layer.zero_output_for_mask, layer.call = False, _zeroed_backwards(layer.call)
         yield
     finally:
-        for layer, before in unroll.items():
-            layer.unroll = before
+        for layer in backwards:
+            del layer.call
+        for layer, (unroll, zeroes) in before.items():
+            layer.unroll, layer.zero_output_for_mask = unroll, zeroes
+
+
+def _zeroed_backwards(call: Callable) -> Callable:
+    @functools.wraps(call)
+    def zeroed(sequences, *args, mask=None, **kwargs):
+        outputs = call(sequences, *args, mask=mask, **kwargs)
+        if mask is None:
+            return outputs
+        states = outputs[1:] if isinstance(outputs, (list, tuple)) else ()
+        steps = outputs[0] if isinstance(outputs, (list, tuple)) else outputs
+        steps = steps * keras.ops.flip(keras.ops.cast(mask, steps.dtype), axis=1)[..., None]
+        return [steps, *states] if states else steps
+
+    return zeroed
 
 
 def _suspects(model: keras.Model) -> str:

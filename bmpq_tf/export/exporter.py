@@ -47,7 +47,7 @@ def export_tflite(
     budget: "str | float | Budget | None" = None,
     overwrite: bool = False,
 ) -> ExportReport:
-    """Writes a quantized model as a `.tflite` file that holds exactly the integers that were trained.
+    """Writes a quantized model as a `.tflite` file that holds exactly the integers that were trained; `"integer"` rounds embeddings anew.
 
     Where the model rounds activations, so does the file; it computes in float32 where the model was trained in 16 bits, and is compared
     with what Keras answers so. The file is written only after it was read back, its integers were found

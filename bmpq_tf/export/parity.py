@@ -46,15 +46,15 @@ ROUNDED_LIMITS = {8: Limits(None, 0.05, 0.9), 4: Limits(None, 0.15, 0.9), 2: Lim
 
 @dataclasses.dataclass(frozen=True)
 class Parity:
-    """How close two models' outputs are.
+    """How close two models' outputs are. Where there are several, each is judged by itself, and each figure is that of the worst.
 
     Attributes:
         max_abs_diff: the largest difference of an output value.
-        logit_scale: the largest output of the Keras model.
-        agreement: the share of equal positions of the largest output (top-1), over all outputs.
+        logit_scale: the largest value of that output of the Keras model.
+        agreement: the share of equal positions of the largest value (top-1).
         examples: how many were compared.
         generated: whether the inputs were random, for want of better ones.
-        rms: the root mean square of the differences, relative to that of the output; of the worst output.
+        rms: the root mean square of the differences, relative to that of the output.
         optimize_for: the kind of file, which sets the limits.
         compared: how many positions the agreement counts.
         allowed: the user's own limit of `rms`, or `None`.
@@ -94,7 +94,7 @@ class Parity:
     @property
     def tolerance(self) -> float:
         """The largest difference that counts as rounding; infinite where the mean decides."""
-        return _tolerance(self.optimize_for, self.logit_scale)
+        return float(_tolerance(self.optimize_for, np.float64(self.logit_scale)))
 
     @property
     def problem(self) -> str:
@@ -157,9 +157,9 @@ def compare(model: keras.Model, content: bytes, verify_with=None, optimize_for: 
     return tally.parity(examples, verify_with is None, tolerance)
 
 
-def _tolerance(optimize_for: str, scale: float) -> float:
+def _tolerance(optimize_for: str, scale):
     largest = LIMITS[optimize_for].largest
-    return float("inf") if largest is None else largest * max(1.0, scale)
+    return np.full_like(scale, np.inf) if largest is None else largest * np.maximum(1.0, scale)
 
 
 class _Follower:
@@ -173,17 +173,17 @@ class _Follower:
     def ties(self) -> int:
         return self._following.ties
 
-    def difference(self, batch: Sequence[np.ndarray]) -> float:
+    def differences(self, batch: Sequence[np.ndarray]) -> np.ndarray:
         received, tensors = self._exposed(batch)
         with self._following.taking({use: values for name, values in tensors.items() if (use := use_of(name))}):
             expected = keras_answers(self._model, batch)
-        return _largest_difference(expected, received)
+        return _largest_differences(expected, received)
 
 
-def _largest_difference(expected: Sequence[np.ndarray], received: Sequence[np.ndarray]) -> float:
-    """A NaN on either side is infinitely far, so that it cannot pass as a small difference."""
-    apart = [float(np.abs(ours - theirs).max(initial=0.0)) for ours, theirs in zip(expected, received, strict=True)]
-    return max(value if np.isfinite(value) else float("inf") for value in apart)
+def _largest_differences(expected: Sequence[np.ndarray], received: Sequence[np.ndarray]) -> np.ndarray:
+    """By output; a NaN on either side is infinitely far, so that it cannot pass as a small difference."""
+    apart = np.array([np.abs(ours - theirs).max(initial=0.0) for ours, theirs in zip(expected, received, strict=True)], np.float64)
+    return np.where(np.isfinite(apart), apart, np.inf)
 
 
 def keras_answers(model: keras.Model, batch: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -201,40 +201,45 @@ class _Tally:
         # Where activations are 8-bit integers in the file alone, every value may differ by a step.
         follows = optimize_for == "size" and self._rounded
         self._followers = {xnnpack: _Follower(model, content, xnnpack) for xnnpack in (True, False)} if follows else {}
-        self.difference = self.unexplained = self.scale = 0.0
-        self.equal = self.compared = 0
-        self.squares = np.zeros((2, len(model.outputs), 2))
+        outputs = len(model.outputs)
+        self.difference, self.unexplained, self.scale, self.equal, self.compared = np.zeros((5, outputs))
+        self.squares = np.zeros((2, outputs, 2))
 
     def add(self, batch: Sequence[np.ndarray], received: Sequence[np.ndarray], xnnpack: bool) -> None:
         expected = keras_answers(self._model, batch)
-        self.scale = max([self.scale, *(float(np.abs(ours).max(initial=0.0)) for ours in expected)])
-        apart = _largest_difference(expected, received)
-        self.difference = max(self.difference, apart)
-        if self._followers and not apart <= _tolerance(self._optimize_for, self.scale):
-            apart = self._followers[xnnpack].difference(batch)
-        self.unexplained = max(self.unexplained, apart)
+        self.scale = np.maximum(self.scale, [np.abs(ours).max(initial=0.0) for ours in expected])
+        apart = _largest_differences(expected, received)
+        self.difference = np.maximum(self.difference, apart)
+        if self._followers and not (apart <= _tolerance(self._optimize_for, self.scale)).all():
+            apart = self._followers[xnnpack].differences(batch)
+        self.unexplained = np.maximum(self.unexplained, apart)
         for number, (ours, theirs) in enumerate(zip(expected, received, strict=True)):
             self.squares[int(xnnpack), number] += np.square(ours - theirs, dtype=np.float64).sum(), np.square(ours, dtype=np.float64).sum()
             # The examples of the built-in kernels are among those of XNNPACK.
             if xnnpack and ours.ndim >= 2 and ours.shape[-1] > 1:
                 same = ours.argmax(-1) == theirs.argmax(-1)
-                self.equal, self.compared = self.equal + int(same.sum()), self.compared + same.size
+                self.equal[number], self.compared[number] = self.equal[number] + same.sum(), self.compared[number] + same.size
 
     def parity(self, examples: int, generated: bool, allowed: float | None) -> Parity:
         ratios = self.squares[..., 0] / np.maximum(self.squares[..., 1], np.finfo(np.float64).tiny)
         rms = float(np.sqrt(ratios).max()) if np.isfinite(ratios).all() else float("inf")
-        agreement = self.equal / self.compared if self.compared else 1.0
+        with np.errstate(invalid="ignore"):
+            beyond = self.unexplained / _tolerance(self._optimize_for, self.scale)
+        worst = int(np.argmax(beyond if beyond.any() else self.difference))
+        judged = self.compared > 0
+        agreement = np.divide(self.equal, self.compared, out=np.ones_like(self.equal), where=judged)
+        least = int(np.argmin(agreement))
         ties = sum(follower.ties for follower in self._followers.values())
         return Parity(
-            max_abs_diff=self.difference,
-            logit_scale=self.scale,
-            agreement=agreement,
+            max_abs_diff=float(self.difference[worst]),
+            logit_scale=float(self.scale[worst]),
+            agreement=float(agreement[least]),
             examples=examples,
             generated=generated,
-            unexplained_diff=self.unexplained,
+            unexplained_diff=float(self.unexplained[worst]),
             rms=rms,
             optimize_for=self._optimize_for,
-            compared=self.compared,
+            compared=int(self.compared[least]),
             allowed=allowed,
             ties=ties,
             rounded=self._rounded,

@@ -38,7 +38,7 @@ def quantize(model, kernels: Sequence[tuple[Match, packing.StoredKernel]], range
     instructions = _generated(model, ranges, border)
     placed = []
     for match, stored in kernels:
-        stored = _with_room_for_biases(model, instructions, match, stored)
+        stored = _with_room_for_biases(model, instructions, match, _for_lookups(model, instructions, match, stored))
         _place(model, instructions, match, packing.parameters(stored))
         placed.append((match, stored))
     return carry.carried(bytes(ModelModifier(model).modify_model(instructions, enable_progress_bar=False)), ranges, border), placed
@@ -47,7 +47,7 @@ def quantize(model, kernels: Sequence[tuple[Match, packing.StoredKernel]], range
 def unsupported(content: bytes) -> list[tuple[str, str]]:
     """Returns the names of the operators that are not integer-only and of their results; conversions at the model's border are none.
 
-    Also those of integers that answer wrongly: `BATCH_MATMUL` with more than one scale.
+    Also those of integers that answer wrongly: `BATCH_MATMUL` with more than one scale, `GATHER` from one grid to another.
     """
     model = graph_file.parse(content)
     found = []
@@ -58,9 +58,16 @@ def unsupported(content: bytes) -> list[tuple[str, str]]:
             floats = {index for index in tensors if subgraph.tensors[index].type == graph_file.FLOAT32}
             builtin = graph_file.builtin_of(model, operator)
             by_channel = builtin == _BUILTIN.BATCH_MATMUL and any(graph_file.scale_count(subgraph.tensors[index]) > 1 for index in tensors)
+            by_channel |= builtin == _BUILTIN.GATHER and not _same_grid(subgraph.tensors[tensors[0]], subgraph.tensors[tensors[-1]])
             if by_channel or (floats and not (builtin in _BORDER and floats <= ends)):
                 found.append((schema_name(builtin), graph_file.tensor_name(subgraph.tensors[operator.outputs[0]])))
     return found
+
+
+def _same_grid(one, other) -> bool:
+    """Whether two tensors of integers mean the same by them; those of indices have no grid."""
+    grids = [(tensor.quantization.scale, tensor.quantization.zeroPoint) if tensor.type == graph_file.INT8 else () for tensor in (one, other)]
+    return all(np.array_equal(ours, theirs) for ours, theirs in zip(*grids, strict=True))
 
 
 def _generated(model, ranges: Mapping[str, Range], border: str) -> dict[str, qtyping.TensorTransformationParams]:
@@ -101,6 +108,19 @@ def _readers(model, match: Match):
     subgraph = model.subgraphs[match.subgraph]
     for position in graph_file.consumers(subgraph, match.tensor):
         yield position, subgraph.operators[position]
+
+
+def _for_lookups(model, instructions, match: Match, stored: packing.StoredKernel) -> packing.StoredKernel:
+    """A lookup copies integers, so what it reads lies on the one grid of what it gives: rounded there, as any activation is."""
+    if not any(graph_file.builtin_of(model, operator) == _BUILTIN.GATHER for _, operator in _readers(model, match)):
+        return stored
+    consumers = instructions[stored.name].consumers
+    grid = next(consumer.parameters for consumer in consumers if consumer.parameters is not None)
+    scale, zero_point = np.float32(grid.scale).reshape(-1)[:1], np.int64(grid.zero_point).reshape(-1)[:1]
+    along = [-1 if axis == stored.axis else 1 for axis in range(stored.integers.ndim)]
+    values = stored.integers * stored.scales.reshape(along)
+    integers = np.clip(np.round(values / scale) + zero_point, -128, 127).astype(np.int8)
+    return dataclasses.replace(stored, integers=integers, scales=scale, zero_points=zero_point)
 
 
 def _with_room_for_biases(model, instructions, match: Match, stored: packing.StoredKernel) -> packing.StoredKernel:

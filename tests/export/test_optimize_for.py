@@ -165,6 +165,21 @@ def test_an_integer_file_has_no_float_but_at_its_border(border, model, tmp_path)
     assert file.signatureDefs[0].outputs[0].tensorIndex == subgraph.outputs[0]
 
 
+def test_a_lookup_and_what_it_gives_lie_on_one_grid(tmp_path):
+    tokens = keras.Input((5,), dtype="int32")
+    x = keras.layers.Embedding(20, 4, name="words")(tokens)
+    model = with_widths(keras.Model(tokens, keras.layers.Dense(3, name="head")(keras.layers.GlobalAveragePooling1D()(x))), [8])
+    table = next(state for state in model_kernels(model) if state.layer.name == "words")
+    table.variable.assign(np.asarray(table.variable) * [0.1, 1.0, 3.0, 10.0])
+    table.quantizer.initialise_scale(table.variable)
+    data = np.random.default_rng(0).integers(0, 20, (32, 5)).astype("int32")
+    report, _ = export(model, tmp_path / "model.tflite", "integer", data)
+    assert report.parity.rms < 0.05
+    assert [layer.note for layer in report.layers if "words" in layer.name] == [
+        "in int8 on one grid, since GATHER copies integers: rounded as its output is, not exactly as trained"
+    ]
+
+
 def test_operators_that_only_move_values_stay_integer(tmp_path):
     """A dilated causal Conv1D, LeakyReLU and Flatten: EXPAND_DIMS, SPACE_TO_BATCH_ND, LEAKY_RELU and SHAPE."""
     inputs = keras.Input((12, 3))
