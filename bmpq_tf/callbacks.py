@@ -304,9 +304,9 @@ class BMPQCallback(keras.callbacks.Callback):
 def reset_slots(optimizer: keras.optimizers.Optimizer, variable: keras.Variable) -> None:
     """Takes what an optimizer remembers of a variable, such as its momentum, back to where it began, by Keras's naming of slots."""
     name = variable.path.replace("/", "_")
-    # Variables of nested models may share a path; the optimizer makes their slots in the order of its variables.
+    # Variables may share that, as in nested models; the optimizer makes their slots in the order of its variables.
     inner = getattr(optimizer, "inner_optimizer", optimizer)
-    alike = [other for other in inner._trainable_variables if other.path == variable.path]
+    alike = [other for other in inner._trainable_variables if other.path.replace("/", "_") == name]
     slots = collections.defaultdict(list)
     for slot in optimizer.variables:
         if slot.name.startswith(f"{name}_"):

@@ -67,7 +67,7 @@ def _clean_forward(model, clean_inputs: list[bool], weighted, found: dict[int, L
                 found[id(node.operation)] = node.operation
             outputs = [False] * len(node.output_tensors)
         else:
-            outputs = [any(clean.get(id(tensor), False) for tensor in node.input_tensors)] * len(node.output_tensors)
+            outputs = [any(clean.get(id(tensor), False) for tensor in _computed_with(node))] * len(node.output_tensors)
         clean.update({id(tensor): mark for tensor, mark in zip(node.output_tensors, outputs, strict=True)})
     return [clean.get(id(tensor), False) for tensor in _flat(graph.outputs)]
 

@@ -157,7 +157,8 @@ def _calls(model: keras.Model) -> dict[int, list]:
 
 def _macs(layer: keras.layers.Layer, variable: keras.Variable, calls: Sequence) -> int | None:
     """Multiply-accumulates of a kernel for one example: its weights times the positions that it is applied at; `None` where not known."""
-    if isinstance(layer, keras.layers.Embedding):
+    # A lookup multiplies nothing, and neither does a bias of several axes, which counts as a kernel here.
+    if isinstance(layer, keras.layers.Embedding) or (isinstance(layer, keras.layers.EinsumDense) and variable is not layer._kernel):
         return 0
     positions = [_positions(layer, variable, node) for node in calls]
     if not positions or None in positions:

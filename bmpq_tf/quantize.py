@@ -258,8 +258,9 @@ def _clone(model: keras.Model, twin: Callable[[Layer, dict], Layer | None], on_g
     return copy
 
 
-def _models(model: keras.Model) -> list[keras.Model]:
-    return [part for part in [model, *graph.sublayers(model)] if isinstance(part, keras.Model)]
+def _models(layer: Layer) -> list[keras.Model]:
+    """The models in a layer, itself first, as often as they are held: a copy holds one for each."""
+    return [layer] * isinstance(layer, keras.Model) + [model for part in layer._layers for model in _models(part)]
 
 
 def _check_class(model: keras.Model, copy: keras.Model, methods: Iterable[str]) -> None:
@@ -275,8 +276,17 @@ def _check_class(model: keras.Model, copy: keras.Model, methods: Iterable[str]) 
 
 def _own_functions(model: keras.Model) -> dict[str, Callable]:
     """Functions that layers hold, such as activations of the user's, by the names that their configs have for them."""
-    held = [value for layer in graph.sublayers(model) for value in vars(layer).values() if inspect.isfunction(value)]
-    return {function.__name__: function for function in held if not function.__module__.startswith("keras.")}
+    found: dict[str, Callable] = {}
+    for layer in graph.sublayers(model):
+        # Keras wraps methods such as build for each layer.
+        held = [value for name, value in vars(layer).items() if inspect.isfunction(value) and not hasattr(type(layer), name)]
+        for function in held:
+            if not function.__module__.startswith("keras.") and found.setdefault(function.__name__, function) is not function:
+                raise ValueError(
+                    f"Two functions of model '{model.name}' have one name, so a copy could not tell them apart. "
+                    f"Received: {function.__name__!r}, also in layer '{layer.name}'. Give each a __name__ of its own."
+                )
+    return found
 
 
 @contextlib.contextmanager
@@ -395,7 +405,7 @@ def _weighted(layer) -> bool:
 
 def _own_candidates(overrides, leaves) -> dict[int, tuple[int, ...]]:
     if overrides is not None and not isinstance(overrides, Mapping):
-        raise ValueError(f"overrides maps names, classes or predicates to widths, such as {{'head': (4, 8)}}. Received: overrides={overrides!r}.")
+        raise ValueError(f"overrides maps names, classes or layers to widths, such as {{'head': (4, 8)}}. Received: overrides={overrides!r}.")
     found = {}
     for selector, bits in (overrides or {}).items():
         widths = checked_candidates(bits, str(selector))

@@ -26,7 +26,7 @@ def matcher(selectors, leaves: list[Layer], argument: str) -> Callable[[Layer], 
     for selector in listed:
         if isinstance(selector, str) and selector not in names:
             raise ValueError(f"No layer is called {selector!r}. Received: {argument}={selectors!r}. Layers: {', '.join(sorted(names))}.")
-        if isinstance(selector, Layer) and not any(selector is layer for layer in leaves):
+        if isinstance(selector, Layer) and not any(part is layer for part in [selector, *graph.sublayers(selector)] for layer in leaves):
             raise ValueError(f"Layer '{selector.name}' is not in the model. Received: {argument}={selectors!r}. Layers: {', '.join(sorted(names))}.")
         if not isinstance(selector, str) and not callable(selector):
             raise ValueError(f"{argument} takes layers, their names, classes and predicates. Received: {selector!r} in {argument}={selectors!r}.")
@@ -38,7 +38,7 @@ def matcher(selectors, leaves: list[Layer], argument: str) -> Callable[[Layer], 
             elif isinstance(selector, type):
                 hit = isinstance(layer, selector)
             elif isinstance(selector, Layer):
-                hit = layer is selector
+                hit = any(layer is part for part in [selector, *graph.sublayers(selector)])
             else:
                 hit = bool(selector(layer))
             if hit:

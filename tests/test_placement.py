@@ -141,12 +141,14 @@ def test_macs_are_those_of_the_positions_that_a_kernel_is_applied_at():
     words = keras.Input((5,), dtype="int32")
     x = keras.layers.Embedding(100, 8, name="words")(words)
     x = keras.layers.EinsumDense("abc,cde->abde", (5, 2, 3), name="heads")(x)
+    x = keras.layers.EinsumDense("abde,ef->abdf", (5, 2, 3), bias_axes="df", name="floats")(x)
     inner_inputs = keras.Input((5, 6))
     inner = keras.Model(inner_inputs, keras.layers.Dense(6, name="twice")(inner_inputs))
     x = inner(inner(keras.layers.Reshape((5, 6))(x)))
-    model = quantize_model(keras.Model(words, keras.layers.TimeDistributed(keras.layers.Dense(2), name="steps")(x)), pin=None)
-    found = {state.layer.name: state.kernel.macs for state in model_kernels(model)}
-    assert found == {"words": 0, "heads": 5 * 8 * 6, "twice": 2 * 5 * 36, "dense": None}
+    steps = keras.layers.TimeDistributed(keras.layers.Dense(2, name="step"))
+    model = quantize_model(keras.Model(words, steps(x)), pin=None, exclude="floats")
+    found = [(state.layer.name, state.kernel.macs) for state in model_kernels(model)]
+    assert found == [("words", 0), ("heads", 5 * 8 * 6), ("floats", 5 * 2 * 9), ("floats", 0), ("twice", 2 * 5 * 36), ("step", None)]
 
 
 def test_dequantize_gives_plain_relus_on_the_same_kernels():

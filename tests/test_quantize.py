@@ -8,7 +8,7 @@ import pytest
 from conftest import compiled, sequence_model, small_data, small_model
 
 import bmpq_tf
-from bmpq_tf import BMPQCallback, dequantize_model, layers, quantize_model
+from bmpq_tf import BMPQCallback, SkippedLayersWarning, dequantize_model, layers, quantize_model
 from bmpq_tf.graph import first_and_last, quantized_layers, sublayers
 from bmpq_tf.kernels import model_kernels
 
@@ -278,6 +278,39 @@ def test_lambdas_and_functions_of_ones_own_are_copied():
     np.testing.assert_allclose(quantize_model(model)(data), model(data), atol=0.05)
 
 
+def test_two_functions_of_one_name_are_refused():
+    def leaky(slope):
+        def act(x):
+            return keras.ops.maximum(slope * x, x)
+
+        return act
+
+    one, other = leaky(0.1), leaky(0.3)
+    layers_of = [keras.layers.Dense(2, activation=one), keras.layers.Dense(2, activation=one)]
+    quantize_model(keras.Sequential([keras.Input((3,)), *layers_of]))
+    with pytest.raises(ValueError, match=r"one name.*Received: 'act'"):
+        quantize_model(keras.Sequential([keras.Input((3,)), *layers_of, keras.layers.Dense(2, activation=other)]))
+
+
+def test_a_model_in_two_wrappers_is_copied():
+    inputs = keras.Input((2, 3))
+    inner = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3)])
+    x = keras.layers.TimeDistributed(inner, name="again")(keras.layers.TimeDistributed(inner)(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(2, name="head")(x))
+    data = np.ones((1, 2, 3), "float32")
+    with pytest.warns(SkippedLayersWarning):
+        np.testing.assert_allclose(quantize_model(model)(data), model(data), atol=0.05)
+
+
+def test_a_nested_model_selects_the_layers_inside():
+    inputs = keras.Input((3,))
+    inner = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3, name="inside")], name="inner")
+    model = keras.Model(inputs, keras.layers.Dense(2, name="head")(inner(inputs)))
+    assert {layer.name for layer in quantized_layers(quantize_model(model, exclude=inner))} == {"head"}
+    with pytest.raises(ValueError, match="Layer 'stranger' is not in the model"):
+        quantize_model(model, exclude=keras.Sequential([keras.Input((3,)), keras.layers.Dense(3)], name="stranger"))
+
+
 def test_what_was_frozen_as_a_whole_can_be_thawed_as_a_whole():
     inputs = keras.Input((3,))
     base = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4), keras.layers.BatchNormalization()], name="base")
@@ -307,7 +340,7 @@ def test_what_was_frozen_as_a_whole_can_be_thawed_as_a_whole():
         (small_model, {"exclude": [3]}, "takes layers, their names, classes and predicates"),
         (small_model, {"overrides": {"nope": 4}}, r"No layer is called 'nope'"),
         (small_model, {"overrides": {"hidden": 9}}, "integer from 2 to 8"),
-        (small_model, {"overrides": [4]}, r"overrides maps names, classes or predicates to widths.*Received: overrides=\[4\]"),
+        (small_model, {"overrides": [4]}, r"overrides maps names, classes or layers to widths.*Received: overrides=\[4\]"),
         (small_model, {"overrides": {"hidden": 4}, "exclude": "hidden"}, r"layers that stay float.*Received: overrides=\{'hidden': 4\}"),
     ],
 )
@@ -343,6 +376,10 @@ def test_a_mask_makes_no_layer_the_first():
     x = keras.layers.Embedding(10, 4, mask_zero=True, name="words")(tokens)
     for name in ("lower", "upper"):
         x = keras.layers.LSTM(4, return_sequences=name == "lower", name=name)(x)
+    assert pinned(quantize_model(keras.Model(tokens, keras.layers.Dense(2, name="head")(x)))) == {"words", "head"}
+
+    x = keras.layers.GlobalAveragePooling1D()(keras.layers.Embedding(10, 4, mask_zero=True, name="words")(tokens))
+    x = keras.layers.Dense(4, name="hidden")(x)
     assert pinned(quantize_model(keras.Model(tokens, keras.layers.Dense(2, name="head")(x)))) == {"words", "head"}
 
     features, allowed = keras.Input((5, 4)), keras.Input((5, 5), dtype="bool")

@@ -39,7 +39,8 @@ def write_outcome(run: Run, folder: str | os.PathLike, overwrite: bool = False) 
     folder.mkdir(parents=True, exist_ok=True)
     # First of all: an export that is refused should not cost the training.
     run.model.save(folder / "model.keras")
-    (folder / "float.keras").unlink(missing_ok=True)
+    for name in set(FILES) - {"model.keras"}:
+        (folder / name).unlink(missing_ok=True)
     if run.float_model is not None:
         run.float_model.save(folder / "float.keras")
     exported = export_tflite(run.model, folder / "model.tflite", verify_with=run.judged_batches(), overwrite=overwrite)

@@ -80,7 +80,7 @@ class Parity:
     @property
     def limits(self) -> Limits:
         """What is allowed for this kind of file and model, unless the user says so."""
-        return ROUNDED_LIMITS[self.rounded] if self.rounded and self.optimize_for == "integer" else LIMITS[self.optimize_for]
+        return _limits(self.optimize_for, self.rounded)
 
     @property
     def _activation_bits(self) -> int:
@@ -114,7 +114,8 @@ class Parity:
                 f"top-1 agreement {self.agreement:.4f}. "
                 "If that is close enough for you, say so with tolerance=."
             )
-        if self.allowed is None and not self.generated and (1 - self.agreement) * self.compared > max(2, (1 - limits.agreement) * self.compared):
+        mistakes = (1 - self.agreement) * self.compared
+        if self.allowed is None and not self.generated and mistakes > _mistakes_allowed(limits, self.compared):
             return (
                 f"LiteRT's top-1 is Keras's for {self.agreement:.4f} of {self.examples} examples, less than the {limits.agreement:g} that "
                 f'optimize_for="{self.optimize_for}" must reach. If top-1 means nothing for these outputs, say with tolerance= how close '
@@ -155,6 +156,14 @@ def compare(model: keras.Model, content: bytes, verify_with=None, optimize_for: 
     if not examples:
         raise ValueError("verify_with has no examples, or not a whole batch. Give at least one, or nothing to verify on random inputs.")
     return tally.parity(examples, verify_with is None, tolerance)
+
+
+def _limits(optimize_for: str, rounded: int | None) -> Limits:
+    return ROUNDED_LIMITS[rounded] if rounded and optimize_for == "integer" else LIMITS[optimize_for]
+
+
+def _mistakes_allowed(limits: Limits, compared):
+    return np.maximum(2, (1 - limits.agreement) * compared)
 
 
 def _tolerance(optimize_for: str, scale):
@@ -226,9 +235,9 @@ class _Tally:
         with np.errstate(invalid="ignore"):
             beyond = self.unexplained / _tolerance(self._optimize_for, self.scale)
         worst = int(np.argmax(beyond if beyond.any() else self.difference))
-        judged = self.compared > 0
-        agreement = np.divide(self.equal, self.compared, out=np.ones_like(self.equal), where=judged)
-        least = int(np.argmin(agreement))
+        agreement = np.divide(self.equal, self.compared, out=np.ones_like(self.equal), where=self.compared > 0)
+        mistakes = self.compared - self.equal - _mistakes_allowed(_limits(self._optimize_for, self._rounded), self.compared)
+        least = min(range(len(agreement)), key=lambda number: (-max(0.0, mistakes[number]), agreement[number]))
         ties = sum(follower.ties for follower in self._followers.values())
         return Parity(
             max_abs_diff=float(self.difference[worst]),

@@ -314,3 +314,11 @@ def test_each_output_is_judged_by_its_own_size():
     turned = parity._Tally(model, b"", "latency")
     turned.add([data], [1000 * data, np.where(np.arange(20)[:, None] < 5, -0.1, 0.1) * data], xnnpack=True)
     assert turned.parity(20, False, None).agreement == 0.75
+    # Two of few may always differ, and hide nothing of another output.
+    x = keras.layers.Flatten()(inputs)
+    steps = keras.Model(inputs, [keras.layers.RepeatVector(40)(x), x])
+    many = parity._Tally(steps, b"", "latency")
+    signs = np.where(np.arange(40)[:, None] < 6, -1, 1)
+    repeated = np.repeat(data[:10, None], 40, 1)
+    many.add([data[:10]], [repeated * signs, data[:10] * np.where(np.arange(10)[:, None] < 2, -1, 1)], xnnpack=True)
+    assert many.parity(10, False, None).agreement == 0.85
