@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from bmpq_tf.kernels import model_kernels
+
 # These machines stall now and then; a slow example is no failure. No database: runs are alike.
 settings.register_profile("ci", deadline=None, max_examples=40, database=None, derandomize=True)
 settings.load_profile("ci")
@@ -57,3 +59,13 @@ def compiled(model: keras.Model, **kwargs) -> keras.Model:
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(**{"optimizer": keras.optimizers.Adam(1e-2), "loss": loss, "jit_compile": False, **kwargs})
     return model
+
+
+def candidates(model: keras.Model) -> dict[str, tuple[int, ...]]:
+    """By the last two parts of the paths but the kernel's own name."""
+    return {"/".join(state.kernel.path.split("/")[-3:]): state.kernel.candidates for state in model_kernels(model)}
+
+
+def pinned(model: keras.Model) -> set[str]:
+    """The layers whose kernels are pinned."""
+    return {state.layer.name for state in model_kernels(model) if state.kernel.pinned}

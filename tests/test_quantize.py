@@ -1,20 +1,16 @@
-"""Cloning: which layers become quantized, which are pinned, what is said of the rest, and back again."""
+"""From float models to quantized ones and back: which layers are quantized, which are pinned, what is refused."""
 
 import importlib
 
 import keras
 import numpy as np
 import pytest
-from conftest import compiled, sequence_model, small_data, small_model
+from conftest import candidates, compiled, pinned, sequence_model, small_data, small_model
 
 import bmpq_tf
-from bmpq_tf import BMPQCallback, SkippedLayersWarning, dequantize_model, layers, quantize_model
+from bmpq_tf import BMPQCallback, dequantize_model, layers, quantize_model
 from bmpq_tf.graph import first_and_last, quantized_layers, sublayers
 from bmpq_tf.kernels import model_kernels
-
-
-def pinned(model) -> set[str]:
-    return {state.layer.name for state in model_kernels(model) if state.kernel.pinned}
 
 
 def widths(model) -> dict[str, tuple[int, ...]]:
@@ -81,38 +77,6 @@ def test_a_sequential_model_stays_sequential():
     assert pinned(quantized) == {"a", "c"}
 
 
-def test_weights_are_copied_whatever_the_layers_around_are_called():
-    inner = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4, name="dense")], name="my_dense")
-    inputs = keras.Input((4,))
-    model = keras.Model(inputs, keras.layers.Dense(2, name="e")(keras.layers.Dense(3, name="nse")(inner(inputs))), name="dense")
-    quantized = quantize_model(model)
-    for state, original in zip(model_kernels(quantized), [inner.layers[0], model.layers[2], model.layers[3]], strict=True):
-        np.testing.assert_array_equal(state.variable.numpy(), original.kernel.numpy())
-
-
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        ({"layers": "hidden"}, {"hidden"}),
-        ({"layers": ["hidden", keras.layers.Conv2D]}, {"hidden", "stem"}),
-        ({"layers": lambda layer: layer.name.startswith("h")}, {"hidden", "head"}),
-        ({"exclude": keras.layers.Dense}, {"stem", "depthwise"}),
-        ({"layers": keras.layers.Dense, "exclude": ["head"]}, {"hidden"}),
-    ],
-)
-def test_layers_are_chosen_by_name_class_and_predicate(arguments, expected):
-    quantized = quantize_model(small_model(), **arguments)
-    assert {layer.name for layer in quantized_layers(quantized)} == expected
-    others = {state.layer.name: state.bits for state in model_kernels(quantized) if state.quantizer is None}
-    assert set(others.values()) <= {32}
-    assert set(others) == {"stem", "depthwise", "hidden", "head"} - expected
-
-
-def candidates(model) -> dict[str, tuple[int, ...]]:
-    """By the last two parts of the paths but the kernel's own name."""
-    return {"/".join(state.kernel.path.split("/")[-3:]): state.kernel.candidates for state in model_kernels(model)}
-
-
 def test_layers_that_hold_layers_are_quantized_inside_and_back():
     model = sequence_model()
     quantized = quantize_model(model, (2, 4))
@@ -133,47 +97,11 @@ def test_layers_that_hold_layers_are_quantized_inside_and_back():
     np.testing.assert_allclose(plain(data), quantized(data), atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        ({"layers": "attention"}, {"query", "key", "value", "attention_output"}),
-        ({"layers": ["attention", "wide"], "exclude": "key"}, {"query", "value", "attention_output", "wide"}),
-        ({"layers": keras.layers.LSTM, "exclude": "forward_lstm"}, {"lstm_cell"}),
-        ({"layers": keras.layers.TimeDistributed}, {"wide", "narrow"}),
-        ({"exclude": ["attention", "steps", "both"]}, {"head"}),
-    ],
-)
-def test_layers_inside_layers_are_chosen_like_others(arguments, expected, tmp_path):
-    quantized = quantize_model(sequence_model(), **arguments)
-    assert {layer.name for layer in quantized_layers(quantized)} == expected
-    quantized.save(tmp_path / "model.keras")
-    loaded = keras.models.load_model(tmp_path / "model.keras")
-    assert candidates(loaded) == candidates(quantized)
-
-
-def test_a_frozen_layer_inside_another_stays_frozen():
-    model = sequence_model()
-    model.get_layer("attention").query_dense.trainable = False
-    states = {state.layer.name: state for state in model_kernels(quantize_model(model, pin=None))}
-    assert [name for name, state in states.items() if not state.is_open] == ["query"]
-
-
 def test_pins_reach_into_wrapped_models():
     inner = keras.Sequential([keras.Input((5,)), *(keras.layers.Dense(5, name=name) for name in "abc")])
     inputs = keras.Input((4, 5))
     model = keras.Model(inputs, keras.layers.TimeDistributed(inner)(inputs))
     assert pinned(quantize_model(model)) == {"a", "c"}
-
-
-def test_overrides_give_layers_candidates_of_their_own():
-    overrides = {"attention": (3, 5), "key": 6, keras.layers.LSTM: (2,), "head": (4, 8)}
-    found = candidates(quantize_model(sequence_model(), (2, 4), overrides=overrides))
-    assert found["attention/query/kernel"] == (3, 5)
-    assert found["attention/key/kernel"] == (6,)
-    assert found["wide/kernel"] == (2, 4)
-    assert found["forward_lstm/lstm_cell/recurrent_kernel"] == (2,)
-    assert found["head/kernel"] == (4, 8)
-    assert pinned(quantize_model(sequence_model(), overrides=overrides)) == set()
 
 
 def test_dequantize_gives_plain_keras_layers_on_the_grid(tmp_path):
@@ -212,118 +140,6 @@ def test_a_subclassed_model_is_told_to_use_the_layers():
 
     with pytest.raises(TypeError, match=r"subclass of keras.Model \(Custom\).*bmpq_tf.layers.QuantConv2D"):
         quantize_model(Custom())
-
-
-class OwnCall(keras.Model):
-    def __init__(self, units):
-        inputs = keras.Input((3,))
-        super().__init__(inputs, keras.layers.Dense(units)(inputs))
-
-    def call(self, inputs, training=None, mask=None):
-        return 100.0 * super().call(inputs, training, mask)
-
-
-class OwnStep(keras.Sequential):
-    def train_step(self, data):
-        return super().train_step(data)
-
-
-def test_a_class_that_keras_would_not_copy_is_refused_if_it_computes_or_trains_in_its_own_way():
-    stepping = OwnStep([keras.Input((3,)), keras.layers.Dense(2)])
-    for model, lost in ((OwnCall(2), "call"), (stepping, "train_step"), (keras.Sequential([keras.Input((3,)), OwnCall(2)]), "call")):
-        with pytest.raises(TypeError, match=rf"would lose the {lost} of its class"):
-            quantize_model(model)
-
-
-def test_a_loss_of_ones_own_needs_no_registration_and_copies_are_not_compiled():
-    def own_loss(labels, answers):
-        return keras.ops.mean((labels - answers[:, 0]) ** 2, axis=-1)
-
-    model = small_model()
-    model.compile("sgd", own_loss)
-    quantized = quantize_model(model)
-    assert (model.compiled, quantized.compiled) == (True, False)
-    quantized.compile("sgd", own_loss)
-    assert not dequantize_model(quantized).compiled
-    assert quantized.compiled
-
-
-def test_what_preprocessing_layers_learned_from_data_comes_along():
-    values = np.random.default_rng(0).normal(50.0, 10.0, (32, 4)).astype("float32")
-    scaled = keras.layers.Normalization()
-    scaled.adapt(values)
-    inputs = keras.Input((4,))
-    model = keras.Model(inputs, keras.layers.Dense(2)(scaled(inputs)))
-    quantized = quantize_model(model)
-    np.testing.assert_allclose(quantized(values), model(values), atol=0.05)
-    np.testing.assert_array_equal(dequantize_model(quantized)(values), quantized(values))
-
-    words = np.array([["red"], ["blue"], ["red"], ["green"]])
-    lookup = keras.layers.StringLookup()
-    lookup.adapt(words)
-    inputs = keras.Input((1,), dtype="string")
-    model = keras.Model(inputs, keras.layers.Embedding(8, 3)(lookup(inputs)))
-    np.testing.assert_allclose(quantize_model(model)(words), model(words), atol=0.01)
-
-
-def own_activation(x):
-    return keras.ops.tanh(x) / 2
-
-
-def test_lambdas_and_functions_of_ones_own_are_copied():
-    inputs = keras.Input((3,))
-    x = keras.layers.Lambda(lambda x: keras.ops.abs(x) * 2.0)(keras.layers.Dense(4, activation=own_activation)(inputs))
-    model = keras.Model(inputs, keras.layers.Activation(own_activation)(keras.layers.Dense(2)(x)))
-    data = np.ones((1, 3), "float32")
-    np.testing.assert_allclose(quantize_model(model)(data), model(data), atol=0.05)
-
-
-def test_two_functions_of_one_name_are_refused():
-    def leaky(slope):
-        def act(x):
-            return keras.ops.maximum(slope * x, x)
-
-        return act
-
-    one, other = leaky(0.1), leaky(0.3)
-    layers_of = [keras.layers.Dense(2, activation=one), keras.layers.Dense(2, activation=one)]
-    quantize_model(keras.Sequential([keras.Input((3,)), *layers_of]))
-    with pytest.raises(ValueError, match=r"one name.*Received: 'act'"):
-        quantize_model(keras.Sequential([keras.Input((3,)), *layers_of, keras.layers.Dense(2, activation=other)]))
-
-
-def test_a_model_in_two_wrappers_is_copied():
-    inputs = keras.Input((2, 3))
-    inner = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3)])
-    x = keras.layers.TimeDistributed(inner, name="again")(keras.layers.TimeDistributed(inner)(inputs))
-    model = keras.Model(inputs, keras.layers.Dense(2, name="head")(x))
-    data = np.ones((1, 2, 3), "float32")
-    with pytest.warns(SkippedLayersWarning):
-        np.testing.assert_allclose(quantize_model(model)(data), model(data), atol=0.05)
-
-
-def test_a_nested_model_selects_the_layers_inside():
-    inputs = keras.Input((3,))
-    inner = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3, name="inside")], name="inner")
-    model = keras.Model(inputs, keras.layers.Dense(2, name="head")(inner(inputs)))
-    assert {layer.name for layer in quantized_layers(quantize_model(model, exclude=inner))} == {"head"}
-    with pytest.raises(ValueError, match="Layer 'stranger' is not in the model"):
-        quantize_model(model, exclude=keras.Sequential([keras.Input((3,)), keras.layers.Dense(3)], name="stranger"))
-
-
-def test_what_was_frozen_as_a_whole_can_be_thawed_as_a_whole():
-    inputs = keras.Input((3,))
-    base = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4), keras.layers.BatchNormalization()], name="base")
-    base.trainable = False
-    quantized = quantize_model(keras.Model(inputs, keras.layers.Dense(2)(base(inputs, training=False))))
-    frozen = len(quantized.trainable_variables)
-    assert quantized.get_layer("base").trainable is False
-    quantized.get_layer("base").trainable = True
-    # Kernel, bias and scales; gamma and beta.
-    assert len(quantized.trainable_variables) == frozen + 5
-    model = small_model()
-    model.trainable = False
-    assert not quantize_model(model).trainable_variables
 
 
 @pytest.mark.parametrize(
@@ -399,15 +215,6 @@ def test_a_nested_model_that_is_called_by_name_reads_its_own_inputs():
     assert pinned(quantized) == {"hidden", "of_a", "head"}
     reads = {layer.name: layer.input_quantizer and layer.input_quantizer.bits for layer in quantized_layers(quantized)}
     assert (reads["of_z"], reads["of_a"]) == (None, 8)
-
-
-def test_operators_between_layers_are_kept():
-    inputs = keras.Input((4,))
-    x = keras.layers.Dense(3, name="dense")(inputs)
-    float_model = keras.Model(inputs, keras.ops.relu(x + 3.0) * x)
-    model = quantize_model(float_model, pin=None)
-    data = np.linspace(-2, 2, 8, dtype="float32").reshape(2, 4)
-    np.testing.assert_allclose(model(data), float_model(data), atol=0.2)
 
 
 def test_another_backend_of_keras_is_refused_at_import(monkeypatch):
