@@ -4,6 +4,8 @@
 PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
+# A process a core; each takes one to two GB.
+PYTEST := $(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=worksteal
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .PHONY: demo test test-all bench bench-quick lint format clean
@@ -13,10 +15,10 @@ demo: .venv/.tools
 		--out_dir=runs/demo --overwrite
 
 test: .venv/.test
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: .venv/.test
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 # At most 90 minutes; the first time it also makes the peers' virtual environments in runs/peers.
 bench: .venv/.bench
