@@ -1,6 +1,7 @@
 """Trains a grid of methods, budgets and seeds from one config file; a finished cell is one line of results and is not run again.
 
 Examples:
+  python tools/compare.py --config=examples/configs/smoke.yaml
   python tools/compare.py --config=examples/configs/resnet20_12x.yaml --data_dir=~/tensorflow_datasets --out=runs/resnet20_12x.jsonl
   python tools/compare.py --config=... --out=... --cells='bmpq/12x/seed[01]$'
   python tools/compare.py --config=... --out=runs/resnet20_12x.jsonl --report=runs/resnet20_12x
@@ -38,7 +39,7 @@ from bmpq_tf.experiments.results import check_results, read_results
 from bmpq_tf.files import write_text
 
 flags.DEFINE_string("config", None, "The YAML file that describes the grid; see bmpq_tf/experiments/grid.py.")
-flags.DEFINE_string("out", None, "The JSON-lines file that results are appended to.")
+flags.DEFINE_string("out", None, "The JSON-lines file that results are appended to; runs/ and the config's name if not given.")
 flags.DEFINE_string("data_dir", None, "Where the data sets are.")
 flags.DEFINE_bool("download", False, "Let tfds download a data set that is missing.")
 flags.DEFINE_string("cells", "", "Run only the cells whose name matches this regular expression.")
@@ -54,23 +55,23 @@ def main(arguments: list[str]) -> None:
     """Runs the cells that have no result yet."""
     given = flags.FLAGS
     if len(arguments) > 1 or not given.config:
-        raise ValueError(f"Give --config and --out. Received: {arguments[1:]}. See --help.")
+        raise ValueError(f"Give --config, and flags only. Received: --config={given.config} {' '.join(arguments[1:])}. See --help.")
     grid = read_grid(given.config)
     chosen = _chosen(grid, given.cells, given.shard)
     if given.list:
         print("\n".join(cell.key for cell in chosen))
         return
-    if not given.out:
-        raise ValueError("Give --out, the JSON-lines file for the results. See --help.")
+    out = given.out or f"runs/{pathlib.Path(given.config).stem}.jsonl"
     if given.report:
-        _report(chosen, grid, given.out, given.report, given.judge)
+        _report(chosen, grid, out, given.report, given.judge)
         return
+    print(f"Results go to {out}.")
     # So that a cell's process ends with this one.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     folder = given.data_dir
     grid, chosen = ([_with_data(cell, folder, given.download) for cell in part] for part in (grid, chosen))
     command = shlex.join(["python", "tools/compare.py", *sys.argv[1:]])
-    unfinished = compare(chosen, given.out, grid=grid, command=command, threads=given.threads, verbose=given.verbose)
+    unfinished = compare(chosen, out, grid=grid, command=command, threads=given.threads, verbose=given.verbose)
     if unfinished:
         raise RuntimeError(f"{len(unfinished)} of {len(chosen)} cells have no result: {', '.join(unfinished)}.")
 

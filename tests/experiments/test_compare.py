@@ -144,6 +144,8 @@ def test_the_tool_answers_bad_input_in_a_line(tmp_path):
     said = tool(f"--config={config}", f"--out={tmp_path / 'results.jsonl'}", ok=False)
     assert "error: Unknown method" in said
     assert "Traceback" not in said
+    config.write_text("model: digits_cnn\ngrid: [{methods: [uniform2]}]")
+    assert "There are no results to report. Received: --out=runs/grid.jsonl" in tool(f"--config={config}", f"--report={tmp_path}", ok=False)
 
 
 @pytest.mark.slow
