@@ -4,7 +4,7 @@
 PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
-# A process a core; each takes one to two GB.
+# A process a core, four at the most.
 PYTEST := $(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=worksteal
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
@@ -17,8 +17,10 @@ demo: .venv/.tools
 test: .venv/.test
 	$(PYTEST) -m "not slow"
 
+# Tests that compare speeds come last, with nothing beside them.
 test-all: .venv/.test
-	$(PYTEST)
+	$(PYTEST) -m "not timed"
+	$(BIN)/python -m pytest -m timed
 
 # At most 90 minutes; the first time it also makes the peers' virtual environments in runs/peers.
 bench: .venv/.bench

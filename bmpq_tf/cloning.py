@@ -163,11 +163,11 @@ def _quantizers(layer: Layer) -> list[Layer]:
 def _tie(parts: list[tuple[Layer, Layer]]) -> None:
     """Gives copies of layers that shared a variable one variable again: cloned one by one, each has its own."""
     copies: dict[int, keras.Variable] = {}
-    for part, clone in parts:
-        for source, copy in zip(_own_variables(part), _own_variables(clone), strict=True):
+    for part, made in parts:
+        for source, copy in zip(_own_variables(part), _own_variables(made), strict=True):
             kept = copies.setdefault(id(source), copy)
-            for name in [name for name, value in vars(clone).items() if value is copy and kept is not copy]:
-                clone._tracker.unlock()
-                delattr(clone, name)
-                setattr(clone, name, kept)
-                clone._tracker.lock()
+            for name in [name for name, value in vars(made).items() if value is copy and kept is not copy]:
+                made._tracker.unlock()
+                delattr(made, name)
+                setattr(made, name, kept)
+                made._tracker.lock()

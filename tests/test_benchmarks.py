@@ -80,6 +80,7 @@ def test_a_peer_that_does_not_end_is_told(monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timed
 def test_no_ratio_of_the_quick_benchmark_is_under_four_fifths():
     command = [sys.executable, str(ROOT / "tools/benchmark.py"), "--quick", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900, cwd=ROOT)

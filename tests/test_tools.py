@@ -131,9 +131,7 @@ def test_a_tilde_in_a_flag_is_the_home_folder(monkeypatch):
     assert (own.out, own.costs, own.seed) == ("/home/someone/runs", ["/home/someone/a", "b"], 0)
 
 
-@pytest.mark.parametrize(
-    "name", ["train", *(pytest.param(name, marks=pytest.mark.slow) for name in ("export", "evaluate", "compare", "tune", "fidelity", "foretell"))]
-)
+@pytest.mark.parametrize("name", ["train", "export", "evaluate", "compare", "tune", "fidelity", "foretell"])
 def test_help_shows_the_flags_and_an_example(name):
     said = tool(name, "--help", ok=False)
     assert f"python tools/{name}.py" in said

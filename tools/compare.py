@@ -39,7 +39,7 @@ from bmpq_tf.experiments.results import check_results, read_results
 from bmpq_tf.files import write_text
 
 flags.DEFINE_string("config", None, "The YAML file that describes the grid; see bmpq_tf/experiments/grid.py.")
-flags.DEFINE_string("out", None, "The JSON-lines file that results are appended to; runs/ and the config's name if not given.")
+flags.DEFINE_string("out", None, "The JSON-lines file that results are appended to; by default runs/ and the config's name.")
 flags.DEFINE_string("data_dir", None, "Where the data sets are.")
 flags.DEFINE_bool("download", False, "Let tfds download a data set that is missing.")
 flags.DEFINE_string("cells", "", "Run only the cells whose name matches this regular expression.")
@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> None:
     """Runs the cells that have no result yet."""
     given = flags.FLAGS
     if len(arguments) > 1 or not given.config:
-        raise ValueError(f"Give --config, and flags only. Received: --config={given.config} {' '.join(arguments[1:])}. See --help.")
+        raise ValueError(f"Give --config, such as examples/configs/smoke.yaml, and flags only. Received: '{shlex.join(sys.argv[1:])}'. See --help.")
     grid = read_grid(given.config)
     chosen = _chosen(grid, given.cells, given.shard)
     if given.list:

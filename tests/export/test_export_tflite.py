@@ -110,7 +110,7 @@ def test_shared_layers_nested_models_and_several_inputs_and_outputs(tmp_path):
     assert [entry.name for entry in signature.inputs] == [b"b_one", b"a_two"]
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_a_model_of_mixed_precision_computes_in_float32_in_the_file(policy, tmp_path):
     inputs = keras.Input((6, 6, 2))
     x = keras.layers.Conv2D(4, 3, activation="relu", dtype=policy, name="conv")(inputs)

@@ -75,6 +75,7 @@ def test_a_wrong_kernel_would_be_seen(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.timed
 def test_the_chosen_containers_are_no_slower_than_int8():
     found = probe.probe(runtimes=("LiteRT",), modes=("dynamic",), operators=("FULLY_CONNECTED", "CONV_2D 3x3"), timed=True)
     speed = {(one.operator, one.bits, one.granularity): one.speed for one in found}

@@ -91,6 +91,7 @@ def test_memory_grows_with_the_weights():
 
 
 @pytest.mark.slow
+@pytest.mark.timed
 def test_resnet20_at_10x_is_as_fast_and_as_small_as_dynamic_int8():
     """The bound for speed is 0.97 on an idle machine; other work makes single runs vary by more."""
     done = subprocess.run(
