@@ -13,17 +13,16 @@ _BUILTIN = schema.BuiltinOperator
 # Operators that compute with the integers themselves, as the probe found them; the other ways of reading are in its table.
 DYNAMIC = {
     _BUILTIN.CONV_2D: (8,),
-    _BUILTIN.FULLY_CONNECTED: (2, 4, 8),
+    _BUILTIN.FULLY_CONNECTED: (4, 8),
     _BUILTIN.TRANSPOSE_CONV: (8,),
     _BUILTIN.BATCH_MATMUL: (8,),
 }
 STATIC = (_BUILTIN.CONV_2D, _BUILTIN.DEPTHWISE_CONV_2D, _BUILTIN.FULLY_CONNECTED, _BUILTIN.TRANSPOSE_CONV, _BUILTIN.BATCH_MATMUL, _BUILTIN.GATHER)
 # Operators that read a float kernel outside XNNPACK anyway, so that the type behind the DEQUANTIZE costs them no time.
 LOOKUPS = (_BUILTIN.GATHER, _BUILTIN.EMBEDDING_LOOKUP)
-# int4 fully connected layers are no slower than int8 for this many rows of an example (1.0 to 2.1 times as fast), int2 only for one
-# row of a large kernel (1.15 and 1.37 times; 0.5 to 1.0 elsewhere): docs/runtime_matrix.md.
+# int4 fully connected layers are no slower than int8 for this many rows of an example (1.0 to 1.7 times as fast), int2 never faster
+# than int4: docs/runtime_matrix.md.
 FEW_ROWS = 16
-LARGE_KERNEL = 2**20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +63,8 @@ def choose(mode: str, builtin: int, integers: np.ndarray, bits: int, rows: int |
         return Container(narrowest, "float", _wider(bits, narrowest))
     if builtin not in DYNAMIC:
         return Container(8, "float", f"{name} has no faster kernel for integer weights beside float inputs, so they are dequantized when loaded")
-    for size in (2, 4, 8):
-        if size >= narrowest and size in DYNAMIC[builtin] and _fast(size, integers, rows) and _safe(integers, size):
+    for size in DYNAMIC[builtin]:
+        if size >= narrowest and _fast(size, integers, rows) and _safe(integers, size):
             return Container(size, "dynamic", _wider(bits, size, f"in int{size}, the narrowest that {name} takes and is no slower with"))
     raise AssertionError(f"int8 serves every operator; {name} found nothing.")
 
@@ -85,7 +84,7 @@ def _fast(size: int, integers: np.ndarray, rows: int | None) -> bool:
     few = rows is not None and rows <= FEW_ROWS
     # XNNPACK takes rows of whole bytes only.
     whole = integers.shape[-1] % (8 // size) == 0
-    return size == 8 or (whole and ((size == 4 and few) or (size == 2 and rows == 1 and integers.size >= LARGE_KERNEL)))
+    return size == 8 or (whole and few)
 
 
 def _safe(integers: np.ndarray, size: int) -> bool:

