@@ -119,6 +119,11 @@ class BMPQCallback(keras.callbacks.Callback):
         coarse = [state.kernel.path for state in quantized if state.quantizer.config.track_sensitivity != "joint"]
         if coarse and self.objective == "joint":
             raise ValueError(f'These kernels do not track single weights: {coarse}. Quantize the model with track_sensitivity="joint".')
+        self.check_epochs(epochs)
+        self.budget.check([state.kernel for state in _with_open_candidates(states)], self._said)
+
+    def check_epochs(self, epochs: int) -> None:
+        """Raises ValueError if so many epochs have no room for a decision, whatever the model."""
         settle = self._settle(epochs)
         if self.warmup_epochs + settle > epochs:
             raise ValueError(
@@ -126,7 +131,6 @@ class BMPQCallback(keras.callbacks.Callback):
                 f"it needs at least {self.warmup_epochs + settle} epochs. Received: epochs={epochs}. "
                 "Train longer, or give BMPQCallback smaller warmup_epochs or settle_epochs."
             )
-        self.budget.check([state.kernel for state in _with_open_candidates(states)], self._said)
 
     def on_train_begin(self, logs=None):
         self.check(self.model, self.params["epochs"])

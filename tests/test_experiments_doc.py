@@ -23,7 +23,7 @@ def tables(name: str, kind: str) -> str:
     if kind != "foretold":
         return markdown(in_order, kind)
     judged = sorted((ROOT / "docs/results/fidelity").glob(f"{grid[0].config.model}_seed*.json"))
-    return foretold.markdown(in_order, [json.loads(file.read_text())["costs"] for file in judged])
+    return foretold.markdown(in_order, [json.loads(file.read_text()) for file in judged])
 
 
 def with_tables(text: str) -> str:

@@ -25,7 +25,7 @@ from bmpq_tf.console import run as run_program
 check_installed("scipy")
 
 # isort: split
-from bmpq_tf.experiments.fidelity import fidelity
+from bmpq_tf.experiments.fidelity import JUDGED, fidelity
 from bmpq_tf.experiments.training import TrainConfig
 from bmpq_tf.files import write_text
 
@@ -68,7 +68,8 @@ def main(arguments: list[str]) -> None:
     Console().print(table)
     if given.json:
         command = shlex.join(["python", "tools/fidelity.py", *sys.argv[1:]])
-        told = {"command": command, "estimates": [dataclasses.asdict(estimate) for estimate in estimates], "costs": costs}
+        settings = {name: getattr(config, name) for name in JUDGED}
+        told = {"command": command, **settings, "estimates": [dataclasses.asdict(estimate) for estimate in estimates], "costs": costs}
         write_text(given.json, json.dumps(told, indent=1))
 
 

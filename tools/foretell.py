@@ -36,8 +36,8 @@ def main(arguments: list[str]) -> None:
     given = flags.FLAGS
     if not os.path.isfile(given.results):
         raise FileNotFoundError(f"There is no such file. Received: --results={given.results}. Give what tools/compare.py --out wrote.")
-    judged = [json.loads(pathlib.Path(path).read_text())["costs"] for path in given.costs]
-    print(markdown(list(read_results(given.results).values()), judged), end="")
+    judgements = [json.loads(pathlib.Path(path).read_text()) for path in given.costs]
+    print(markdown(list(read_results(given.results).values()), judgements), end="")
 
 
 def run() -> None:

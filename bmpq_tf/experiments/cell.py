@@ -102,13 +102,14 @@ def _trained(cell: Cell, work: pathlib.Path, verbose: int) -> dict[str, Any]:
     float_model = _float_model(cell, work) if cell.float_cell else None
     first = initial_model(cell.config, splits.train)
     if METHODS[cell.method].make_file:
+        note_backup(owner)
         return _as_file(cell, splits, float_model or first)
     model, callback = METHODS[cell.method].build(first, cell.config, splits.train)
     if hasattr(callback, "check"):
         callback.check(model, cell.config.epochs)
     note_backup(owner)
     epochs = fit(model, splits.train, cell.config, [callback] if callback else [], "model", verbose, teacher=float_model)
-    if cell.method == "float32":
+    if cell.part == "float32":
         with replacing(float_model_path(cell, work)) as temporary:
             model.save(temporary)
     content, exported = exported_file(model, splits, pathlib.Path(cell.config.backup_dir))

@@ -12,6 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from bmpq_tf.console import FOR_PEOPLE
+from bmpq_tf.datasets import DatasetNotFoundError
 from bmpq_tf.experiments.cell import forget_backup, run_cell
 from bmpq_tf.experiments.grid import Cell, file_name
 from bmpq_tf.experiments.results import append_result, check_results, locked, read_results
@@ -19,6 +20,8 @@ from bmpq_tf.experiments.results import append_result, check_results, locked, re
 _POLL_SECONDS = 10.0
 # Polls in which nobody works on any cell, after which nothing is waited for; between two cells a process holds no lock for a moment.
 _PATIENCE = 3
+# The exit status of a cell whose data set is not there, which no other cell on it would find either.
+_NO_DATA = 3
 
 
 def compare(
@@ -70,9 +73,9 @@ def compare(
             say(f"{len(results)} of {len(grid or cells)} cells are done; {chosen.key}")
             code = _in_a_process(chosen, _budget(chosen, results), out, work, command, threads, verbose)
             if code:
-                ending = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-                say(f"{chosen.key}: its process ended with {ending}; see above. Run the command again to go on with it.")
-                failed.add(chosen.key)
+                alike = _alike(chosen, open_cells) if code == _NO_DATA else [chosen]
+                say(_ending(chosen, code, len(alike)))
+                failed |= {cell.key for cell in alike}
         elif waiting and idle_polls < _PATIENCE:
             idle_polls = idle_polls + 1 if all(_is_free(cell, work) for cell in grid or cells) else 0
             time.sleep(_POLL_SECONDS)
@@ -83,6 +86,19 @@ def compare(
             failed |= {cell.key for cell in waiting}
         else:
             return sorted(failed)
+
+
+def _alike(cell: Cell, cells: Sequence[Cell]) -> list[Cell]:
+    """The cells that want the same images."""
+    return [other for other in cells if other.config.dataset == cell.config.dataset]
+
+
+def _ending(cell: Cell, code: int, alike: int) -> str:
+    if code < 0:
+        return f"{cell.key}: its process ended with {signal.Signals(-code).name}; see above. Run the command again to go on with it."
+    if code == _NO_DATA:
+        return f"{cell.config.dataset} is not there, see above: {'its cell is' if alike == 1 else f'its {alike} cells are'} not run."
+    return f"{cell.key}: its process ended with exit status {code}; see above."
 
 
 def _lost(cell: Cell, results: dict[str, dict[str, Any]], failed: set[str]) -> list[str]:
@@ -124,6 +140,7 @@ def _run_and_append(cell: Cell, budget: str, out: pathlib.Path, work: pathlib.Pa
         except FOR_PEOPLE as error:
             if os.environ.get("BMPQ_TRACEBACK"):
                 raise
-            sys.exit(f"{cell.key}: {error}\n(BMPQ_TRACEBACK=1 shows where)")
+            print(f"{cell.key}: {error}\n(BMPQ_TRACEBACK=1 shows where)", file=sys.stderr)
+            sys.exit(_NO_DATA if isinstance(error, DatasetNotFoundError) else 1)
         append_result(out, {**told, "threads": threads or None, "command": command})
         forget_backup(cell, work)

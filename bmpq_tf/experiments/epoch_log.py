@@ -8,6 +8,8 @@ import time
 
 import keras
 
+from bmpq_tf.files import append_line, whole_lines
+
 
 class DivergedError(RuntimeError):
     """The training loss stopped being a finite number.
@@ -44,16 +46,12 @@ class EpochWatch(keras.callbacks.Callback):
         if not math.isfinite(logs["loss"]):
             raise DivergedError(epoch + 1, logs["loss"])
         if self.folder is not None:
-            pathlib.Path(self.folder).mkdir(parents=True, exist_ok=True)
-            with open(_file(self.folder), "a") as file:
-                file.write(json.dumps({"epoch": epoch, **{name: float(value) for name, value in logs.items()}}) + "\n")
+            append_line(_file(self.folder), json.dumps({"epoch": epoch, **{name: float(value) for name, value in logs.items()}}))
 
 
 def read_epochs(folder: str | os.PathLike) -> list[dict[str, float]]:
     """Returns the logs of every epoch in a folder, oldest first; one that was trained twice, around a kill, as it was last."""
-    text = _file(folder).read_text() if _file(folder).exists() else ""
-    # A kill can cut the last line short.
-    epochs = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    epochs = [json.loads(line) for line in whole_lines(_file(folder))]
     return [told for _, told in sorted({told["epoch"]: told for told in epochs}.items())]
 
 

@@ -23,6 +23,8 @@ from bmpq_tf.kernels import KernelState, measurement, model_kernels
 
 DRAWS = 10  # of the random control
 _BATCH = 250
+# The settings that costs are of.
+JUDGED = ("model", "width", "dataset", "candidate_bits")
 Costs = dict[str, list[float]]
 Batch = tuple[tf.Tensor, tf.Tensor]
 

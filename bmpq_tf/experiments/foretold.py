@@ -6,10 +6,11 @@ Training losses tell runs apart that accuracies do not: paired with float32 they
 import dataclasses
 import statistics
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from scipy.stats import spearmanr
 
-from bmpq_tf.experiments.fidelity import Costs
+from bmpq_tf.experiments.fidelity import JUDGED, Costs
 from bmpq_tf.experiments.report import Result, Row, mean_and_error, rows, table
 
 ESTIMATES = ("bmpq, first_order", "bmpq, squared", "error, first_order", "error, squared", "measured")
@@ -24,18 +25,18 @@ class _Run:
     shares: dict[str, float]
 
 
-def markdown(results: Sequence[Result], judged: Sequence[Mapping[str, Costs]]) -> str:
+def markdown(results: Sequence[Result], judgements: Sequence[Mapping[str, Any]]) -> str:
     """Builds a table of methods, then one of rank correlations over runs.
 
     Runs at widths that were not estimated, such as activation density's, and those after training are left out.
 
     Args:
         results: lines of a results file, of one model on one data set, `float32` among them.
-        judged: the `costs` of `tools/fidelity.py --json` for that model and those candidates, one a seed. Estimates are means over them, as
-            shares of what the narrowest width costs throughout.
+        judgements: what `tools/fidelity.py --json` wrote for that model, data set and those candidates, one a seed. Estimates are means
+            over them, as shares of what the narrowest width costs throughout.
 
     Raises:
-        ValueError: the results are of several models or data sets, or lack `float32`; or the costs are of other kernels or candidates.
+        ValueError: the results are of several models or data sets, or lack `float32`; or the costs are not of what the results are of.
     """
     found = rows([result for result in results if result["status"] == "done"])
     settings = sorted({row.setting for row in found})
@@ -44,10 +45,10 @@ def markdown(results: Sequence[Result], judged: Sequence[Mapping[str, Costs]]) -
     floats = next((row for row in found if row.part == "float32"), None)
     if floats is None:
         raise ValueError("Losses are told over float32's. Received: results without a run of float32.")
-    one = next(iter(floats.by_seed.values()))
-    candidates = one["config"]["candidate_bits"]
-    for costs in judged:
-        _check(costs, one["widths"], candidates)
+    config = next(iter(floats.by_seed.values()))["config"]
+    for judgement in judgements:
+        _check(judgement, config)
+    judged, candidates = [judgement["costs"] for judgement in judgements], config["candidate_bits"]
 
     def runs_of(row: Row) -> list[_Run]:
         both = [seed for seed, result in row.by_seed.items() if seed in floats.by_seed and result["epochs"]]
@@ -58,13 +59,10 @@ def markdown(results: Sequence[Result], judged: Sequence[Mapping[str, Costs]]) -
     return f"{_methods(runs)}\n\n{_correlations(runs)}\n"
 
 
-def _check(costs: Mapping[str, Costs], kernels: Mapping[str, int], candidates: Sequence[int]) -> None:
-    for path, row in costs["measured"].items():
-        if path not in kernels or len(row) != len(candidates):
-            raise ValueError(
-                "The costs are of another model or other candidates. "
-                f"Received: {len(row)} costs of '{path}' for results with {len(candidates)} candidates and kernels such as '{next(iter(kernels))}'."
-            )
+def _check(judgement: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    if different := [name for name in JUDGED if judgement.get(name) != config[name]]:
+        told, wanted = (", ".join(f"{name}={values.get(name)!r}" for name in different) for values in (judgement, config))
+        raise ValueError(f"The costs are not of what the results are of. Received: costs of {told}; the results have {wanted}.")
 
 
 def _loss(result: Result) -> float:

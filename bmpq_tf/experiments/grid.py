@@ -30,7 +30,7 @@ import yaml
 from bmpq_tf.budget import Budget
 from bmpq_tf.datasets import DATASETS
 from bmpq_tf.experiments.methods import METHODS
-from bmpq_tf.experiments.training import TrainConfig, check_config
+from bmpq_tf.experiments.training import TrainConfig, allocation_callback, check_config
 from bmpq_tf.layers.config import checked_candidates
 from bmpq_tf.models import MODELS
 
@@ -150,6 +150,8 @@ def _block(block: Any, shared: dict, seeds: list) -> list[Cell]:
         if not budgets:
             raise ValueError(f"Method {method!r} needs a budget. Received: {block!r}. Add `budgets`, such as [12x, size of uniform3].")
         config = _config({**shared, **own, **dict(pair for pair in chosen if pair)}, seed)
+        if METHODS[method].takes_budget:
+            allocation_callback(config).check_epochs(config.epochs)
         if method == "tfmot_int8" and (beyond := [name for name in _NOT_FOR_TFMOT if getattr(config, name) != getattr(TrainConfig(), name)]):
             said = ", ".join(f"{name}={getattr(config, name)!r}" for name in beyond)
             raise ValueError(f"tfmot_int8 trains by the plain recipe only. Received: {said}. Leave it out of this block or grid.")
@@ -201,7 +203,7 @@ def _number(word: str, name: str) -> float:
 def _checked_budget(budget: Any) -> str:
     said = str(budget)
     if said and not said.startswith(_REFERENCE):
-        Budget.parse(budget)
+        Budget.parse(said)
     return said
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from bmpq_tf.experiments.grid import Cell
 from bmpq_tf.experiments.training import TrainConfig
+from bmpq_tf.files import append_line, whole_lines
 
 
 def read_results(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
@@ -18,11 +19,8 @@ def read_results(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
     Raises:
         ValueError: a line is no result.
     """
-    path = pathlib.Path(path)
-    # A line without its end is being written, or was when its process was killed: append takes it away.
-    text = path.read_text() if path.exists() else ""
     results = {}
-    for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), start=1):
+    for number, line in enumerate(whole_lines(path), start=1):
         try:
             result = json.loads(line)
             results[result["cell"]] = result
@@ -33,15 +31,7 @@ def read_results(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
 
 def append_result(path: str | os.PathLike, result: dict[str, Any]) -> None:
     """Appends a line whole, whoever else appends."""
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a+b") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        content = path.read_bytes()
-        file.truncate(content.rfind(b"\n") + 1)
-        file.write(json.dumps(result).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
+    append_line(path, json.dumps(result))
 
 
 def check_results(results: dict[str, dict[str, Any]], cells: Sequence[Cell], path: str | os.PathLike) -> None:

@@ -11,6 +11,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import threading
 import time
 
 import keras
@@ -78,7 +79,13 @@ def run_tfmot(model: keras.Model, dataset: ImageDataset, config: TrainConfig, fo
     write_text(folder / "request.json", json.dumps(request))
     environment = {**os.environ, "TF_USE_LEGACY_KERAS": "1"}
     command = [sys.executable, "-m", "bmpq_tf.experiments.tfmot_peer", str(folder / "request.json")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    # The pipe's other end closes when this process ends, however it ends.
+    read, write = os.pipe()
+    try:
+        done = subprocess.run(command, env=environment, stdin=read, capture_output=True, text=True)
+    finally:
+        os.close(read)
+        os.close(write)
     if done.returncode:
         raise RuntimeError(f"tfmot's process failed (exit code {done.returncode}). It says:\n{done.stderr[-3000:]}")
     epochs = json.loads((folder / "epochs.json").read_text())
@@ -142,6 +149,16 @@ def _optimizer(config: dict, steps: int):
     return optimizer
 
 
+def _end_with_parent() -> None:
+    """Ends this process when nobody holds its standard input open any more: another one may train in this folder from then on."""
+
+    def wait():
+        sys.stdin.buffer.read()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def main(request_path: str) -> None:
     """Trains as a request says, from its last epoch if it was killed, and leaves `epochs.json` and `model.tflite` beside it."""
     import tensorflow_model_optimization as tfmot
@@ -182,4 +199,5 @@ def main(request_path: str) -> None:
 
 
 if __name__ == "__main__":
+    _end_with_parent()
     main(sys.argv[1])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import pathlib
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -161,7 +162,15 @@ def _quantization(config: TrainConfig) -> dict[str, Any]:
 
 
 def check_config(config: TrainConfig) -> None:
-    """Raises ValueError for a setting that is not known, before there is a model or data."""
+    """Raises ValueError for a setting that is not known or out of its range, before there is a model or data."""
+    for name, least in (("epochs", 1), ("batch_size", 1), ("validation", 0)):
+        value = getattr(config, name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ValueError(f"{name} must be a whole number, {least} or more. Received: {name}={value!r}.")
+    for name in ("width", "learning_rate"):
+        value = getattr(config, name)
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < math.inf:
+            raise ValueError(f"{name} must be a positive number. Received: {name}={value!r}.")
     QuantizerConfig(config.candidate_bits, **_quantization(config))
     allocation_callback(config)
     ClassificationLoss(config.label_smoothing, config.distillation, config.temperature)
@@ -266,7 +275,7 @@ def check_backup(config: TrainConfig) -> None:
             now = ", ".join(f"{key}={told[key]!r}" for key in different)
             raise ValueError(
                 f"The backup in '{config.backup_dir}' is of another run. Received: {now}; the backup has {was}. "
-                "Give the same flags to resume, or another --backup_dir to start anew."
+                "Go on with what it has, or remove that folder to start anew."
             )
 
 

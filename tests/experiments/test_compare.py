@@ -8,10 +8,12 @@ import sys
 
 import pytest
 
+from bmpq_tf.experiments import cell as cell_module
 from bmpq_tf.experiments import compare as comparing
 from bmpq_tf.experiments import training
 from bmpq_tf.experiments.cell import run_cell
 from bmpq_tf.experiments.grid import cells
+from bmpq_tf.experiments.methods import Method
 from bmpq_tf.experiments.results import locked, read_results
 
 pytest.importorskip("sklearn")
@@ -46,6 +48,7 @@ def test_a_grid_goes_on_past_what_fails_and_looks_sizes_up(here, tmp_path):
                 {"methods": ["uniform3"]},
                 {"methods": ["bmpq"], "budgets": ["size of uniform3", "40x", "size of bmpq/40x"]},
                 {"methods": ["uniform2"], "learning_rate": 1e9},
+                {"methods": ["float32"], "label_smoothing": 0.1},
             ],
         }
     )
@@ -71,7 +74,7 @@ def test_a_grid_goes_on_past_what_fails_and_looks_sizes_up(here, tmp_path):
     assert [allocation["epoch"] for allocation in sized["allocations"]] == [1]
     assert (infeasible["status"], diverged["status"], diverged["epoch"]) == ("infeasible", "diverged", 1)
     assert "The smallest this model reaches" in infeasible["reason"]
-    # Again: nothing is left to do, and no backup is left behind.
+    # Again: nothing is left to do, and no backup is left behind; nor a float model, which others take for one of the plain recipe.
     lines = out.read_text()
     assert comparing.compare(grid, out, say=said.append) == [lost]
     assert out.read_text() == lines
@@ -85,6 +88,45 @@ def test_a_process_that_dies_costs_its_cell_and_how_it_ended_is_said(tmp_path, m
     (cell,) = cells({**BASE, "grid": [{"methods": ["uniform3"]}]})
     assert comparing.compare([cell], tmp_path / "results.jsonl", verbose=0, say=said.append) == [cell.key]
     assert said[-1].startswith(f"{cell.key}: its process ended with {ending};")
+
+
+def test_cells_without_their_data_set_are_told_of_once(tmp_path, monkeypatch, capsys):
+    grid = cells({**BASE, "grid": [{"methods": ["uniform3", "uniform2"], "datasets": ["tiny_imagenet", "digits"]}]})
+
+    def process(cell, *arguments):
+        if cell.config.dataset == "digits":
+            return 1
+        with pytest.raises(SystemExit) as ended:
+            comparing._run_and_append(cell, *arguments)
+        return ended.value.code
+
+    monkeypatch.setattr(comparing, "_in_a_process", process)
+    said = []
+    assert len(comparing.compare(grid, tmp_path / "results.jsonl", verbose=0, say=said.append)) == 4
+    assert capsys.readouterr().err.count("Tiny-ImageNet was not found. Looked for") == 1
+    assert "tiny_imagenet is not there, see above: its 2 cells are not run." in said
+    assert len([line for line in said if line.endswith("its process ended with exit status 1; see above.")]) == 2
+
+
+def test_a_cell_whose_outcome_is_a_file_does_not_go_on_with_other_settings(tmp_path, monkeypatch):
+    def killed(model, dataset, config, folder):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cell_module.METHODS, "tfmot_int8", Method(make_file=killed))
+    (first,), (other,) = (cells({**BASE, "epochs": epochs, "grid": [{"methods": ["tfmot_int8"]}]}) for epochs in (2, 3))
+    with pytest.raises(KeyboardInterrupt):
+        run_cell(first, "", tmp_path, verbose=0)
+    with pytest.raises(ValueError, match=r"is of another run. Received: epochs=3; the backup has epochs=2. .* remove that folder"):
+        run_cell(other, "", tmp_path, verbose=0)
+
+
+def test_tfmots_process_ends_with_the_one_that_started_it():
+    code = "import time; from bmpq_tf.experiments.tfmot_peer import _end_with_parent; _end_with_parent(); print(1, flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as process:
+        assert process.stdout.readline() == b"1\n"
+        assert process.poll() is None
+        process.stdin.close()
+        assert process.wait(30) == 1
 
 
 def test_a_cell_that_another_process_has_is_left_to_it(here, tmp_path, monkeypatch):

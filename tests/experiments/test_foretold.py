@@ -9,8 +9,11 @@ COSTS = {"a/kernel": [6.0, 2.0, 0.0], "b/kernel": [2.0, 1.0, 0.0]}
 OTHER = {"a/kernel": [1.0, 0.5, 0.0], "b/kernel": [3.0, 1.0, 0.0]}
 
 
-def judged(**overrides):
-    return {**dict.fromkeys(ESTIMATES, COSTS), "error, first_order": OTHER, "measured": COSTS, **overrides}
+SETTINGS = {"model": "resnet20", "width": 0.5, "dataset": "cifar10", "candidate_bits": [2, 3, 4]}
+
+
+def judged(measured=COSTS, **settings):
+    return {**SETTINGS, "costs": {**dict.fromkeys(ESTIMATES, COSTS), "error, first_order": OTHER, "measured": measured}, **settings}
 
 
 def result(part, seed, loss, widths=(32, 32), model="resnet20", epochs=True):
@@ -18,7 +21,7 @@ def result(part, seed, loss, widths=(32, 32), model="resnet20", epochs=True):
     return {
         "cell": f"{model}/cifar10/{part}/seed{seed}",
         "status": "done",
-        "config": {"seed": seed, "method": method, "budget": budget or None, "candidate_bits": [2, 3, 4]},
+        "config": {"seed": seed, "method": method, "budget": budget or None, **SETTINGS, "model": model},
         "compression": 12.0,
         "epochs": [{"loss": 9.0}, {"loss": loss}] if epochs else [],
         "widths": {"stem/kernel": 8, **dict(zip(("a/kernel", "b/kernel"), widths, strict=True))},
@@ -64,8 +67,8 @@ def test_estimates_are_means_over_the_costs_seeds():
     [
         ([*RESULTS, result("float32", 0, 1.0, model="vgg16")], judged(), "one model.*resnet20/cifar10, vgg16/cifar10"),
         (RESULTS[2:], judged(), "without a run of float32"),
-        (RESULTS, judged(measured={"c/kernel": [1.0, 1.0, 1.0]}), "another model.*'c/kernel'"),
-        (RESULTS, judged(measured={"a/kernel": [1.0, 1.0]}), "2 costs of 'a/kernel' for results with 3 candidates"),
+        (RESULTS, judged(width=1.0), "costs of width=1.0; the results have width=0.5"),
+        (RESULTS, judged(model="vgg16", candidate_bits=[2, 3, 8]), r"model='vgg16', candidate_bits=\[2, 3, 8\]; .*model='resnet20', candidate_bits"),
     ],
 )
 def test_costs_of_something_else_are_refused(results, costs, message):

@@ -77,6 +77,13 @@ CASES = [
     ({"lr_restart": 2}, r"restart is a share of the peak learning rate, from 0 to 1. Received: restart=2"),
     ({"freeze_oscillations": 2}, r"threshold is a share of the steps, between 0 and 1. Received: threshold=2"),
     ({"seeds": ["one"]}, r"Seeds are whole numbers"),
+    ({"epochs": "ten"}, r"epochs must be a whole number, 1 or more. Received: epochs='ten'"),
+    ({"batch_size": 0}, r"batch_size must be a whole number, 1 or more. Received: batch_size=0"),
+    ({"validation": -5}, r"validation must be a whole number, 0 or more. Received: validation=-5"),
+    ({"width": -1}, r"width must be a positive number. Received: width=-1"),
+    ({"learning_rate": None}, r"learning_rate must be a positive number. Received: learning_rate=None"),
+    ({"grid": [{"methods": ["bmpq"], "budgets": ["8x"]}], "warmup_epochs": 4}, r"fit is too short .* at least 5 epochs. Received: epochs=4"),
+    ({"grid": [{"methods": ["bmpq"], "budgets": [{"compression": 8}]}]}, r"Cannot read the budget. Received: budget=\"{'compression': 8}\""),
 ]
 
 
