@@ -36,8 +36,8 @@ def reference(integers: list[int], threshold: float) -> tuple[float, float]:
 @settings(max_examples=40, deadline=None)
 @given(steps=hnp.arrays(np.int64, st.tuples(st.integers(2, 30), st.just(5)), elements=st.integers(-2, 1)), threshold=st.floats(0.005, 0.1))
 def test_every_weight_is_followed_as_the_definition_says(steps, threshold):
-    known = oscillations.first(tf.constant(steps[0], tf.float32))
-    for integers in steps[1:]:
+    known = oscillations.first((5,))
+    for integers in steps:
         held = known.frequency == HELD
         known = oscillations.after_step(known, tf.where(held, known.mean, tf.constant(integers, tf.float32)), threshold)
     for weight in range(5):
@@ -109,7 +109,9 @@ def test_a_change_of_width_releases_and_an_infinite_threshold_holds_nothing():
     assert read(quantizer.turn_frequency)[0, 0] == HELD
     quantizer.set_width(2, layer._kernel)
     assert not np.any(read(quantizer.turn_frequency))
+    gradients(layer)
     np.testing.assert_array_equal(read(quantizer.last_integers), quantizer.integers(layer._kernel))
+    assert not np.any(read(quantizer.last_direction)), "from one width's integers to another's is no direction"
 
 
 def small_model() -> keras.Model:

@@ -12,13 +12,15 @@ import tensorflow as tf
 MOMENTUM = 0.01
 # The frequency of a weight that is held: no average reaches it.
 HELD = float("inf")
+# The last integer before any step: finite, because it is multiplied, and no integer of 8 bits.
+UNSEEN = 2.0**20
 
 
 class Oscillations(NamedTuple):
     """What is known of each weight, float32 tensors of the kernel's shape.
 
     Attributes:
-        last: its integer at the last step.
+        last: its integer at the last step; `UNSEEN` before any.
         direction: the sign of the integer's last change; 0 before any.
         frequency: the moving average of oscillations, 0 to 1; `HELD` for a weight that is held.
         mean: the moving average of the integer; a whole number for a weight that is held.
@@ -30,10 +32,10 @@ class Oscillations(NamedTuple):
     mean: tf.Tensor
 
 
-def first(integers) -> Oscillations:
-    """Returns what is known before any step: nothing but the integers."""
-    none = tf.zeros_like(integers)
-    return Oscillations(integers, none, none, integers)
+def first(shape) -> Oscillations:
+    """Returns what is known before any step: nothing."""
+    none = tf.zeros(shape)
+    return Oscillations(tf.fill(shape, UNSEEN), none, none, none)
 
 
 def after_step(before: Oscillations, integers, threshold) -> Oscillations:
@@ -44,10 +46,11 @@ def after_step(before: Oscillations, integers, threshold) -> Oscillations:
         integers: float32 of the kernel's shape; of weights that are held, the ones they are held at.
         threshold: scalar; infinity holds nothing.
     """
-    change = integers - before.last
+    is_first = tf.equal(before.last, UNSEEN)
+    change = tf.where(is_first, 0.0, integers - before.last)
     turned = tf.cast(change * before.direction < 0.0, tf.float32)
     frequency = before.frequency + MOMENTUM * (turned - before.frequency)
-    mean = before.mean + MOMENTUM * (integers - before.mean)
+    mean = tf.where(is_first, integers, before.mean + MOMENTUM * (integers - before.mean))
     was_held = tf.equal(before.frequency, HELD)
     newly_held = tf.logical_and(frequency > threshold, tf.logical_not(was_held))
     return Oscillations(

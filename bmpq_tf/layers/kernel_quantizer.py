@@ -13,6 +13,8 @@ from bmpq_tf.arithmetic import normalisation, oscillations, quantizers, scales, 
 from bmpq_tf.layers.config import QuantizerConfig
 
 _HISTORY = "allocation_history"
+# No scale is zero.
+_UNKNOWN = keras.initializers.Zeros()
 
 
 class Accumulated(NamedTuple):
@@ -66,29 +68,48 @@ class KernelQuantizer(keras.layers.Layer):
         self.history: tuple[dict, ...] = ()
         self._scale_loss: Callable[[tf.Tensor], tf.Tensor] | None = None
         self._traced_with: tuple = ()
+        self._first_base: Callable = _UNKNOWN
+        # Whether learned scales are known to have their start. Those of a layer that is built inside a trace get it from the first batch.
+        self._is_started = False
 
     @property
     def scale_axes(self) -> tuple[int, ...]:
         """The axes that have a scale each; none where the granularity is the tensor."""
         return self.channel_axes if self.config.granularity == "channel" else ()
 
+    def build_for(self, kernel: keras.Variable) -> None:
+        """Builds for a kernel, and starts its learned scales for it."""
+
+        def first_base(shape, dtype=None):
+            # Inside a trace the kernel has no value yet: see `_base`.
+            self._is_started = tf.executing_eagerly()
+            return self._start(self.quantized_from(kernel.value)) if self._is_started else tf.zeros(shape)
+
+        # Keras's build takes shapes only.
+        self._first_base = first_base
+        self.build(kernel.shape)
+        self._first_base = _UNKNOWN
+
     def build(self, kernel_shape):
         def state(name, shape=(), value=0.0, trainable=False):
             initializer = keras.initializers.Constant(value)
             return self.add_weight(name=name, shape=shape, initializer=initializer, trainable=trainable, autocast=False, aggregation="mean")
 
-        def accumulator(name, shape=(), aggregation="sum"):
+        def accumulator(name, shape=(), aggregation="sum", value=0.0):
             # Not add_weight, which cannot say on_read: replicas would have to agree in the middle of a gradient.
             with keras.name_scope(self.name, caller=self):
                 return keras.Variable(
-                    "zeros", shape, "float32", trainable=False, autocast=False, aggregation=aggregation, synchronization="on_read", name=name
-                )
+                    keras.initializers.Constant(value), shape, "float32", trainable=False, autocast=False, aggregation=aggregation,
+                    synchronization="on_read", name=name,
+                )  # fmt: skip
 
         self._channels_shape = scales.scale_shape(kernel_shape, self.channel_axes)
         self.bits = state("bits", value=max(self.config.candidate_bits))
         if self.config.scale == "learned":
             shape = scales.scale_shape(kernel_shape, self.scale_axes)
-            self.scale_base = state("scale_base", shape, 1.0)
+            self.scale_base = self.add_weight(
+                name="scale_base", shape=shape, initializer=self._first_base, trainable=False, autocast=False, aggregation="mean"
+            )
             self.log_gain = state("log_gain", shape, trainable=True)
         self.gradient_sums = accumulator("gradient_sums", (2 * math.prod(self._channels_shape) + 2,))
         self.uses_seen = accumulator("uses_seen")
@@ -98,13 +119,15 @@ class KernelQuantizer(keras.layers.Layer):
             self.freezing_threshold = state("freezing_threshold", value=math.inf)
             # Weights are the same on every replica, and so is this.
             self.last_integers, self.last_direction, self.turn_frequency, self.mean_integers = (
-                accumulator(name, tuple(kernel_shape), "only_first_replica")
-                for name in ("last_integers", "last_direction", "turn_frequency", "mean_integers")
+                accumulator(name, tuple(kernel_shape), "only_first_replica", value)
+                for name, value in (("last_integers", oscillations.UNSEEN), ("last_direction", 0.0), ("turn_frequency", 0.0), ("mean_integers", 0.0))
             )
 
     def call(self, kernel):
         """Returns the fake-quantized kernel, float32; its gradient accumulates the sensitivities."""
         kernel = self.quantized_from(kernel)
+        if self.config.scale == "learned" and not self._is_started:
+            self.scale_base.assign(self._base(kernel))
         scale, bits = self._scale(kernel), tf.convert_to_tensor(self.bits.value)
         kernel = self._with_held(kernel, scale)
 
@@ -135,9 +158,24 @@ class KernelQuantizer(keras.layers.Layer):
     def _scale(self, kernel) -> tf.Tensor:
         """The scales, given what is rounded."""
         if self.config.scale == "learned":
-            scale = scales.learned(tf.convert_to_tensor(self.scale_base.value), tf.convert_to_tensor(self.log_gain.value))
+            scale = scales.learned(self._base(kernel), tf.convert_to_tensor(self.log_gain.value))
             return scale * normalisation.deviation(kernel, self.scale_axes) if self._is_normalised(kernel) else scale
         return tf.stop_gradient(scales.RULES[self.config.scale](kernel, self.bits.value, self.scale_axes))
+
+    def _base(self, kernel) -> tf.Tensor:
+        """Where learned scales started, or would for this kernel if they have not."""
+        base = tf.convert_to_tensor(self.scale_base.value)
+        if self._is_started:
+            return base
+        return tf.cond(tf.reduce_all(base > 0.0), lambda: base, lambda: self._start(kernel))
+
+    def _start(self, kernel) -> tf.Tensor:
+        """Where learned scales start for what is rounded, at the present width."""
+        size = None
+        if self._is_normalised(kernel):
+            size = 1.0
+            kernel /= normalisation.deviation(kernel, self.scale_axes)
+        return scales.initial(kernel, self.bits.value, self.scale_axes, self.config.initial_scale, size)
 
     def _is_normalised(self, kernel) -> bool:
         return self.config.normalise_kernels and normalisation.is_normalised(kernel.shape, self.scale_axes)
@@ -169,16 +207,12 @@ class KernelQuantizer(keras.layers.Layer):
     def initialise_scale(self, kernel) -> None:
         """Starts learned scales (`scales.initial`; other rules hold no state) and oscillations anew for the present width and kernel."""
         if self.config.scale == "learned":
-            weights, size = self.quantized_from(kernel.value), None
-            if self._is_normalised(weights):
-                size = 1.0
-                weights /= normalisation.deviation(weights, self.scale_axes)
-            self.scale_base.assign(scales.initial(weights, self.bits.value, self.scale_axes, self.config.initial_scale, size))
+            self.scale_base.assign(self._start(self.quantized_from(kernel.value)))
             self.log_gain.assign(tf.zeros(self.log_gain.shape))
         if self.config.track_oscillations:
             # What was held lies on the old width's grid.
-            self.turn_frequency.assign(tf.zeros(self.turn_frequency.shape))
-            self._set_oscillations(oscillations.first(self.integers(kernel.value)))
+            for variable, value in zip(self._oscillations(), oscillations.first(kernel.shape), strict=True):
+                variable.assign(value)
 
     def accumulated(self) -> Accumulated:
         """Reads what mini-batches have added since the last reset."""
@@ -242,10 +276,6 @@ class KernelQuantizer(keras.layers.Layer):
 
     def _oscillations(self) -> tuple[keras.Variable, ...]:
         return self.last_integers, self.last_direction, self.turn_frequency, self.mean_integers
-
-    def _set_oscillations(self, known: oscillations.Oscillations) -> None:
-        for variable, value in zip(self._oscillations(), known, strict=True):
-            variable.assign(value)
 
     def _loss_factor(self):
         """What the gradients carry: the loss scale, and a replica's share in the mean over all of them (as Keras scales a loss)."""

@@ -67,8 +67,7 @@ class QuantizedLayer:
     def build(self, input_shape):
         super().build(input_shape)
         for kernel, quantizer in self.kernels():
-            quantizer.build(kernel.shape)
-            quantizer.initialise_scale(kernel)
+            quantizer.build_for(kernel)
         for quantizer in self.activation_quantizers():
             quantizer.build()
 

@@ -1,13 +1,16 @@
 """Options of one kernel's quantizer: where scales start, normalised kernels, gradients of single weights."""
 
+from functools import partial
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import compiled
 
 from bmpq_tf.arithmetic import quantizers, scales
 from bmpq_tf.kernels import measurement, model_kernels, read
-from bmpq_tf.layers import KernelQuantizer, QuantDense, QuantizerConfig
+from bmpq_tf.layers import KernelQuantizer, QuantDense, QuantizerConfig, QuantLSTM
 from bmpq_tf.sensitivity import costs
 
 WEIGHTS = np.random.default_rng(0).normal([0.0, 0.5, -2.0], 1.0, (12, 3)).astype("float32")
@@ -29,6 +32,71 @@ def test_learned_scales_start_where_the_config_says_at_every_width():
         made.initialise_scale(kernel)
         np.testing.assert_allclose(made.scale(WEIGHTS), scales.least_squares(WEIGHTS, bits, (-1,)), rtol=1e-6)
         assert np.any(np.abs(made.scale(WEIGHTS) - scales.statistical(WEIGHTS, bits, (-1,))) > 0.02 * made.scale(WEIGHTS))
+
+
+class Block(keras.layers.Layer):
+    """Without a build() of its own, so that Keras builds what is inside it while tracing its call."""
+
+    def __init__(self, **quantizer):
+        super().__init__()
+        self.first = QuantDense(6, activation="relu", quantizer={"candidate_bits": (2, 4), **quantizer})
+        self.steps = QuantLSTM(4, quantizer={"sublayers": {"lstm_cell": {"candidate_bits": (2, 4), **quantizer}}})
+
+    def call(self, inputs):
+        return self.steps(self.first(inputs)[:, None])
+
+
+class Net(keras.Model):
+    def __init__(self, **quantizer):
+        super().__init__()
+        self.block, self.head = Block(**quantizer), QuantDense(3, quantizer={"candidate_bits": (2, 4), **quantizer})
+
+    def call(self, inputs):
+        return self.head(self.block(inputs))
+
+
+def _in_a_functional_model(inputs, **quantizer):
+    x = keras.Input(inputs.shape[1:])
+    return keras.Model(x, QuantDense(3, quantizer={"candidate_bits": (2, 4), **quantizer})(Block(**quantizer)(x)))
+
+
+def _called(inputs, **quantizer):
+    model = Net(**quantizer)
+    model(inputs)
+    return model
+
+
+def _predicting(inputs, **quantizer):
+    model = Net(**quantizer)
+    model.predict(inputs, verbose=0)
+    return model
+
+
+def _fitted(inputs, jit_compile=False, **quantizer):
+    model = compiled(Net(**quantizer), optimizer=keras.optimizers.SGD(0.0), jit_compile=jit_compile)
+    model.fit(inputs, np.zeros(len(inputs)), batch_size=4, verbose=0)
+    return model
+
+
+def _fitted_sequential(inputs, **quantizer):
+    layers = [QuantDense(6, quantizer={"candidate_bits": (2, 4), **quantizer}) for _ in range(4)]
+    model = compiled(keras.Sequential(layers), optimizer=keras.optimizers.SGD(0.0))
+    model.fit(inputs, np.zeros(len(inputs)), batch_size=4, verbose=0)
+    return model
+
+
+@pytest.mark.parametrize("make", [_in_a_functional_model, _called, _predicting, _fitted, partial(_fitted, jit_compile=True), _fitted_sequential])
+@pytest.mark.parametrize("options", [{}, {"normalise_kernels": True, "initial_scale": "mse", "track_oscillations": True}])
+def test_learned_scales_start_with_their_kernel_wherever_the_layer_is_built(make, options):
+    model = make(np.random.default_rng(0).normal(size=(8, 5)).astype("float32"), **options)
+    states = model_kernels(model)
+    assert len(states) == 4
+    for state in states:
+        kernel, fresh = keras.Variable(state.variable), KernelQuantizer(state.quantizer.config, state.quantizer.channel_axes)
+        fresh.build_for(kernel)
+        np.testing.assert_allclose(state.quantizer.scale_base, fresh.scale_base, rtol=1e-5)
+        # Its integers use the width's range.
+        assert np.abs(state.quantizer.integers(state.variable)).max() >= 6
 
 
 @pytest.mark.parametrize("scale", ["learned", "statistical"])

@@ -71,7 +71,7 @@ class TestRegisteredLayer:
             assert quantizer.config == QuantizerConfig((4,), pinned=True, granularity="tensor")
         # Each kernel once, under a path of its own.
         assert len({kernel.path for _, kernel, _ in kernels_of(again)}) == len(kernels_of(again)) >= 1
-        assert not [part for part in graph.leaf_layers(again) if graph.kernel_variables(part)]
+        assert not [part for part in graph.sublayers(again) if graph.kernel_variables(part)]
 
     @with_layers(SLOW, "scale", "learned", "statistical", "max_abs")
     def test_save_and_load_give_back_every_bit_of_state(self, name, scale, tmp_path):
