@@ -27,6 +27,8 @@ def clone(model: keras.Model, twin: Callable[[Layer, dict], Layer | None], on_gr
         if graph.is_graph(layer):
             return keras.models.clone_model(layer, clone_function=rebuilt, recursive=True)
         config = layer.get_config()
+        if type(layer).__module__.startswith(("keras.", "bmpq_tf.")):
+            config |= _own_functions(layer)
         if in_variable_dtype and isinstance(layer, Layer) and layer.compute_dtype != layer.variable_dtype:
             config["dtype"] = layer.variable_dtype
         entry = entry_for(layer) or quantized_entry_for(layer)
@@ -48,7 +50,7 @@ def clone(model: keras.Model, twin: Callable[[Layer, dict], Layer | None], on_gr
             pairs.append((layer, made))
         return made
 
-    with _uncompiled(model), keras.saving.custom_object_scope(_own_functions(model)):
+    with _uncompiled(model), keras.saving.custom_object_scope(_by_name(model)):
         copy = keras.models.clone_model(model, clone_function=replace, recursive=True)
     for nested, its_copy in zip(_models(model), _models(copy), strict=True):
         check_class(nested, its_copy, ("call",))
@@ -57,6 +59,10 @@ def clone(model: keras.Model, twin: Callable[[Layer, dict], Layer | None], on_gr
     parts = [pair for layer, made in pairs for pair in zip(_parts(layer), _parts(made), strict=True)]
     for part, made in parts:
         _copy_weights(part, made, on_grid)
+        # Layers inside layers were told of functions by names, which Keras may have functions of too.
+        for name, function in _own_functions(part).items():
+            if inspect.isfunction(getattr(made, name, None)) and getattr(made, name) is not function:
+                setattr(made, name, function)
     _tie(parts)
     return copy
 
@@ -77,19 +83,20 @@ def check_class(model: keras.Model, copy: keras.Model, methods: Iterable[str]) -
         )
 
 
-def _own_functions(model: keras.Model) -> dict[str, Callable]:
-    """Functions that layers hold, such as activations of the user's, by the names that their configs have for them."""
-    found: dict[str, Callable] = {}
-    for layer in graph.sublayers(model):
-        # Keras wraps methods such as build for each layer.
-        held = [value for name, value in vars(layer).items() if inspect.isfunction(value) and not hasattr(type(layer), name)]
-        for function in held:
-            if not function.__module__.startswith("keras.") and found.setdefault(function.__name__, function) is not function:
-                raise ValueError(
-                    f"Two functions of model '{model.name}' have one name, so a copy could not tell them apart. "
-                    f"Received: {function.__name__!r}, also in layer '{layer.name}'. Give each a __name__ of its own."
-                )
-    return found
+def _own_functions(layer: Layer) -> dict[str, Callable]:
+    """Functions that are not Keras's, such as activations of the user's, under the keys of a layer's config, which tells their names only."""
+    try:
+        held = {key: getattr(layer, key, None) for key in layer.get_config()}
+    except NotImplementedError:
+        # A part of a layer of the user's, which makes it anew by itself.
+        return {}
+    return {key: value for key, value in held.items() if inspect.isfunction(value) and not value.__module__.startswith("keras.")}
+
+
+def _by_name(model: keras.Model) -> dict[str, Callable]:
+    """Every such function of a model by its name, so that the configs of layers inside layers can be read."""
+    layers_of = [layer for layer in graph.sublayers(model) if type(layer) is not keras.layers.Lambda and not isinstance(layer, _STATE)]
+    return {function.__name__: function for layer in layers_of for function in _own_functions(layer).values()}
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 
 import keras
+import tensorflow as tf
 
 from bmpq_tf.layers import KernelQuantizer, QuantizedLayer
 
@@ -109,7 +110,7 @@ def ends_in_softmax(model: keras.Model) -> bool:
     last = outputs_of(model)[0]._keras_history.operation
     while (inner := graph_inside(last)) is not None:
         last = outputs_of(inner)[0]._keras_history.operation
-    return isinstance(last, keras.layers.Softmax) or getattr(last, "activation", None) is keras.activations.softmax
+    return isinstance(last, keras.layers.Softmax) or getattr(last, "activation", None) in (keras.activations.softmax, tf.nn.softmax)
 
 
 def structured_inputs(model: keras.Model, flat: list):

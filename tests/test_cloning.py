@@ -3,9 +3,10 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import sequence_model, small_model
 
-from bmpq_tf import SkippedLayersWarning, dequantize_model, quantize_model
+from bmpq_tf import SkippedLayersWarning, dequantize_model, graph, quantize_model
 from bmpq_tf.kernels import model_kernels
 
 
@@ -99,12 +100,18 @@ def own_activation(x):
 def test_lambdas_and_functions_of_ones_own_are_copied():
     inputs = keras.Input((3,))
     x = keras.layers.Lambda(lambda x: keras.ops.abs(x) * 2.0)(keras.layers.Dense(4, activation=own_activation)(inputs))
+    x = keras.layers.Lambda(lambda x: x + 1.0)(x)
     model = keras.Model(inputs, keras.layers.Activation(own_activation)(keras.layers.Dense(2)(x)))
     data = np.ones((1, 3), "float32")
     np.testing.assert_allclose(quantize_model(model)(data), model(data), atol=0.05)
 
 
-def test_two_functions_of_one_name_are_refused():
+def tanh(x):
+    return 1.7 * keras.ops.tanh(2 * x / 3)
+
+
+@pytest.mark.filterwarnings("ignore:The object being serialized includes a `lambda`")
+def test_functions_are_copied_whatever_their_names():
     def leaky(slope):
         def act(x):
             return keras.ops.maximum(slope * x, x)
@@ -112,10 +119,20 @@ def test_two_functions_of_one_name_are_refused():
         return act
 
     one, other = leaky(0.1), leaky(0.3)
-    layers_of = [keras.layers.Dense(2, activation=one), keras.layers.Dense(2, activation=one)]
-    quantize_model(keras.Sequential([keras.Input((3,)), *layers_of]))
-    with pytest.raises(ValueError, match=r"one name.*Received: 'act'"):
-        quantize_model(keras.Sequential([keras.Input((3,)), *layers_of, keras.layers.Dense(2, activation=other)]))
+    inputs = keras.Input((2, 3))
+    x = inputs
+    for activation in (one, other, tanh, "tanh", lambda x: x / (1 + keras.ops.abs(x)), tf.nn.relu):
+        x = keras.layers.Dense(3, activation=activation)(x)
+    # Layers inside layers go by the names in their configs.
+    x = keras.layers.TimeDistributed(keras.layers.Dense(3, activation=other))(x)
+    x = keras.layers.Bidirectional(keras.layers.LSTM(2, activation=tanh))(x)
+    model = keras.Model(inputs, keras.layers.Dense(2)(x))
+    quantized = quantize_model(model)
+    for copy in (quantized, dequantize_model(quantized), dequantize_model(quantized, on_grid=False)):
+        mine, theirs = ([getattr(layer, "activation", None) for layer in graph.sublayers(of)] for of in (model, copy))
+        assert [function for function in theirs if function] == [function for function in mine if function]
+    data = np.random.default_rng(0).normal(size=(4, 2, 3)).astype("float32")
+    np.testing.assert_allclose(dequantize_model(quantized, on_grid=False)(data), model(data), atol=1e-6)
 
 
 def test_a_model_in_two_wrappers_is_copied():
