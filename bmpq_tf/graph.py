@@ -10,13 +10,8 @@ from bmpq_tf.layers import KernelQuantizer, QuantizedLayer
 Layer = keras.layers.Layer
 
 
-def leaf_layers(model: Layer) -> list[Layer]:
-    """Returns every layer below `model` that is no model itself, each once, sublayers of layers included."""
-    return [layer for layer in sublayers(model) if not isinstance(layer, keras.Model)]
-
-
 def sublayers(layer: Layer) -> list[Layer]:
-    """Returns every layer below `layer`, however deep, each once, a layer before what is inside it."""
+    """Returns every layer below `layer`, models too, however deep, each once, a layer before what is inside it."""
     found: dict[int, Layer] = {}
     pending = list(layer._layers)
     while pending:

@@ -13,7 +13,7 @@ import tensorflow as tf
 from bmpq_tf import graph
 from bmpq_tf.arithmetic import scales
 from bmpq_tf.budget import FLOAT_BITS, Budget, Kernel, parameter_bits
-from bmpq_tf.layers import KernelQuantizer, QuantizedLayer
+from bmpq_tf.layers import KernelQuantizer, QuantizedLayer, entry_for, quantized_entry_for
 from bmpq_tf.placement import activation_widths
 from bmpq_tf.sensitivity import Measurement
 
@@ -55,7 +55,7 @@ def model_kernels(model: keras.Model) -> list[KernelState]:
         return variable.path if names[variable.path] == 1 else f"{variable.path}#{names[variable.path]}"
 
     activations, calls = activation_widths(model), _calls(model)
-    for layer in [model, *graph.leaf_layers(model)]:
+    for layer in [model, *graph.sublayers(model)]:
         if isinstance(layer, QuantizedLayer):
             for position, (variable, quantizer) in enumerate(layer.kernels()):
                 shape = scales.scale_shape(variable.shape, quantizer.scale_axes)
@@ -160,6 +160,10 @@ def _macs(layer: keras.layers.Layer, variable: keras.Variable, calls: Sequence) 
     # A lookup multiplies nothing, and neither does a bias of several axes, which counts as a kernel here.
     if isinstance(layer, keras.layers.Embedding) or (isinstance(layer, keras.layers.EinsumDense) and variable is not layer._kernel):
         return 0
+    if isinstance(layer, keras.layers.PReLU):
+        return sum(math.prod(node.output_tensors[0].shape[1:]) for node in calls) if calls else None
+    if not (entry_for(layer) or quantized_entry_for(layer)):
+        return None
     positions = [_positions(layer, variable, node) for node in calls]
     if not positions or None in positions:
         return None

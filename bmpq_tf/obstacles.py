@@ -13,7 +13,7 @@ Layer = keras.layers.Layer
 
 def check_not_quantized_by_keras(model: keras.Model) -> None:
     """Raises ValueError if Keras's own `quantize` has replaced weights of the model."""
-    modes = {layer.name: layer.quantization_mode for layer in graph.leaf_layers(model) if getattr(layer, "quantization_mode", None)}
+    modes = {layer.name: layer.quantization_mode for layer in graph.sublayers(model) if getattr(layer, "quantization_mode", None)}
     if modes:
         listed = ", ".join(f"'{name}' ({mode})" for name, mode in modes.items())
         raise ValueError(
@@ -27,7 +27,7 @@ def find_obstacles(model: keras.Model) -> dict[int, str]:
     unknown = _unknown_holders(model)
     tied = _tied_layers(model)
     reasons = {}
-    for layer in graph.leaf_layers(model):
+    for layer in graph.sublayers(model):
         if not graph.kernel_variables(layer):
             continue
         reason = unknown.get(id(layer)) or _own_obstacle(layer) or tied.get(id(layer))

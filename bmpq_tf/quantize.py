@@ -55,7 +55,8 @@ def quantize_model(
             inputs alone is rounded at 8 bits; the model's outputs stay float, and so does what recurrent cells read. `None` leaves
             activations float.
         layers: which layers to quantize, ReLUs too: names, classes, predicates or layers, one or several; all that are known by default.
-            Here and below, a layer that holds others (attention, recurrent layers, `TimeDistributed`) stands for those inside too.
+            Here and below, a layer that holds others (attention, recurrent layers, `TimeDistributed`) stands for those inside too, and so
+            does a nested model that is given by its name or class, or itself; predicates are asked of layers only.
         exclude: which of those to leave float; their kernels count 32 bits a weight against a budget.
         pin: layers held at `pinned_bits`: `"first"` (a path from an input meets no weighted layer before it), `"last"`
             (likewise towards an output), or selectors as in `layers`; `None` pins nothing.
@@ -86,12 +87,14 @@ def quantize_model(
         raise ValueError(f"Model '{model.name}' has quantized layers already. Use it as it is, or dequantize_model(model) first.")
     check_not_quantized_by_keras(model)
     candidates = checked_candidates(candidate_bits)
-    (pinned_width,) = checked_candidates(pinned_bits)
-    leaves = graph.leaf_layers(model)
-    chosen = covered(layers, leaves, "layers") if layers is not None else {id(layer) for layer in leaves}
-    left_out = covered(exclude, leaves, "exclude")
-    pinned = _pinned(model, pin, leaves)
-    own_candidates = _own_candidates(overrides, leaves)
+    pinned_width, *more = checked_candidates(pinned_bits, "pinned layers")
+    if more:
+        raise ValueError(f"pinned_bits is one width, from 2 to 8. Received: pinned_bits={pinned_bits!r}. Give candidates in overrides=.")
+    parts = graph.sublayers(model)
+    chosen = covered(layers, parts, "layers") if layers is not None else {id(layer) for layer in parts}
+    left_out = covered(exclude, parts, "exclude")
+    pinned = _pinned(model, pin, parts)
+    own_candidates = _own_candidates(overrides, parts)
     obstacles = find_obstacles(model)
 
     def wanted(layer: Layer) -> bool:
@@ -119,12 +122,12 @@ def quantize_model(
             **plan.bits(layer),
         )
 
-    configs = {id(layer): config(layer) for layer in leaves if quantizable(layer)}
-    skipped = [layer for layer in leaves if graph.kernel_variables(layer) and id(layer) in chosen and id(layer) not in {*configs, *left_out}]
+    configs = {id(layer): config(layer) for layer in parts if quantizable(layer)}
+    skipped = [layer for layer in parts if graph.kernel_variables(layer) and id(layer) in chosen and id(layer) not in {*configs, *left_out}]
     reasons = "".join(f"\n- '{layer.name}' ({type(layer).__name__}): {obstacles[id(layer)]}" for layer in skipped)
-    _check_overrides(overrides, leaves, configs, reasons)
+    _check_overrides(overrides, parts, configs, reasons)
     if not configs:
-        known = sorted({type(layer).__name__ for layer in leaves if layer.weights})
+        known = sorted({type(layer).__name__ for layer in parts if layer.weights and not graph.is_graph(layer)})
         raise ValueError(
             f"No layer of model '{model.name}' would be quantized. Received: layers={layers!r}, exclude={exclude!r}. "
             f"Its layers with weights are of the classes {', '.join(known) or '(none)'}. {reasons}"
@@ -226,9 +229,9 @@ def _check_quantized(model) -> None:
         raise ValueError(f"Model '{model.name}' has no quantized layers. Make them with bmpq_tf.quantize_model(model).")
 
 
-def _pinned(model, pin, leaves) -> set[int]:
+def _pinned(model, pin, parts) -> set[int]:
     selectors = as_list(pin)
-    named = covered([selector for selector in selectors if selector not in ("first", "last")], leaves, "pin")
+    named = covered([selector for selector in selectors if selector not in ("first", "last")], parts, "pin")
     if "first" in selectors or "last" in selectors:
         first, last = graph.first_and_last(model, _weighted)
         ends = [*(first if "first" in selectors else ()), *(last if "last" in selectors else ())]
@@ -240,20 +243,20 @@ def _weighted(layer) -> bool:
     return isinstance(layer, Layer) and any(graph.kernel_variables(part) for part in [layer, *graph.sublayers(layer)])
 
 
-def _own_candidates(overrides, leaves) -> dict[int, tuple[int, ...]]:
+def _own_candidates(overrides, parts) -> dict[int, tuple[int, ...]]:
     if overrides is not None and not isinstance(overrides, Mapping):
         raise ValueError(f"overrides maps names, classes or layers to widths, such as {{'head': (4, 8)}}. Received: overrides={overrides!r}.")
     found = {}
     for selector, bits in (overrides or {}).items():
         widths = checked_candidates(bits, str(selector))
-        found.update(dict.fromkeys(covered(selector, leaves, "overrides"), widths))
+        found.update(dict.fromkeys(covered(selector, parts, "overrides"), widths))
     return found
 
 
-def _check_overrides(overrides, leaves: list[Layer], configs: dict[int, QuantizerConfig], reasons: str) -> None:
+def _check_overrides(overrides, parts: list[Layer], configs: dict[int, QuantizerConfig], reasons: str) -> None:
     """Raises ValueError for widths that the file could not hold, of a layer that stays float."""
     for selector in overrides or ():
-        if not covered(selector, leaves, "overrides") & set(configs):
+        if not covered(selector, parts, "overrides") & set(configs):
             raise ValueError(
                 f"overrides gives widths to layers that stay float, so neither training nor the exported file could hold them. "
                 f"Received: overrides={{{selector!r}: {overrides[selector]!r}}}.{reasons or ' None of them is known and chosen.'}"

@@ -19,14 +19,14 @@ def as_list(selectors) -> list:
     return list(selectors)
 
 
-def matcher(selectors, leaves: list[Layer], argument: str) -> Callable[[Layer], bool]:
+def matcher(selectors, parts: list[Layer], argument: str) -> Callable[[Layer], bool]:
     """Turns names, classes, layers and predicates into one predicate; a name or a layer that the model does not have is an error."""
     listed = as_list(selectors)
-    names = {layer.name for layer in leaves}
+    names = {layer.name for layer in parts}
     for selector in listed:
         if isinstance(selector, str) and selector not in names:
             raise ValueError(f"No layer is called {selector!r}. Received: {argument}={selectors!r}. Layers: {', '.join(sorted(names))}.")
-        if isinstance(selector, Layer) and not any(part is layer for part in [selector, *graph.sublayers(selector)] for layer in leaves):
+        if isinstance(selector, Layer) and not any(part is layer for part in [selector, *graph.sublayers(selector)] for layer in parts):
             raise ValueError(f"Layer '{selector.name}' is not in the model. Received: {argument}={selectors!r}. Layers: {', '.join(sorted(names))}.")
         if not isinstance(selector, str) and not callable(selector):
             raise ValueError(f"{argument} takes layers, their names, classes and predicates. Received: {selector!r} in {argument}={selectors!r}.")
@@ -40,7 +40,7 @@ def matcher(selectors, leaves: list[Layer], argument: str) -> Callable[[Layer], 
             elif isinstance(selector, Layer):
                 hit = any(layer is part for part in [selector, *graph.sublayers(selector)])
             else:
-                hit = bool(selector(layer))
+                hit = not isinstance(layer, keras.Model) and bool(selector(layer))
             if hit:
                 return True
         return False
@@ -48,7 +48,7 @@ def matcher(selectors, leaves: list[Layer], argument: str) -> Callable[[Layer], 
     return matches
 
 
-def covered(selectors, leaves: list[Layer], argument: str) -> set[int]:
+def covered(selectors, parts: list[Layer], argument: str) -> set[int]:
     """Returns the ids of the layers that match, and of all layers inside them."""
-    matches = matcher(selectors, leaves, argument)
-    return {id(part) for layer in leaves if matches(layer) for part in [layer, *graph.sublayers(layer)]}
+    matches = matcher(selectors, parts, argument)
+    return {id(part) for layer in parts if matches(layer) for part in [layer, *graph.sublayers(layer)]}

@@ -72,6 +72,29 @@ def test_what_would_break_stays_float_with_its_weights_and_the_reason(layer, rea
         quantize_model(model, exclude=lambda layer: layer.name in ("odd", "norm", "around"))
 
 
+@keras.saving.register_keras_serializable("tests")
+class Places(keras.Model):
+    """A model that holds a weight itself, beside a layer."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = keras.layers.Dense(4, name="inside")
+
+    def build(self, shape):
+        self.table = self.add_weight((9, 4), name="table")
+        self.inner.build(shape)
+
+    def call(self, inputs):
+        return self.inner(inputs + self.table[:1])
+
+
+def test_what_a_nested_subclassed_model_holds_is_counted_and_told():
+    reasons = r"(?s)'places' \(Places\): bmpq_tf has no quantized twin.*'inside' \(Dense\): it is inside 'places'"
+    with pytest.warns(SkippedLayersWarning, match=reasons):
+        quantized = quantize_model(with_second_layer(Places(name="places")))
+    assert [(state.kernel.weights, state.bits) for state in model_kernels(quantized)] == [(16, 8), (36, 32), (16, 32), (8, 8)]
+
+
 def test_a_layer_without_a_twin_and_a_kernel_without_elements_stay_float():
     inputs = keras.Input((6, 6, 2))
     x = keras.layers.ConvLSTM1D(3, 2, name="odd")(keras.layers.Reshape((3, 12, 2))(inputs))

@@ -146,9 +146,14 @@ def test_macs_are_those_of_the_positions_that_a_kernel_is_applied_at():
     inner = keras.Model(inner_inputs, keras.layers.Dense(6, name="twice")(inner_inputs))
     x = inner(inner(keras.layers.Reshape((5, 6))(x)))
     steps = keras.layers.TimeDistributed(keras.layers.Dense(2, name="step"))
-    model = quantize_model(keras.Model(words, steps(x)), pin=None, exclude="floats")
+    x = keras.layers.PReLU(name="slopes")(x)
+    x = keras.layers.Reshape((5, 6, 1))(x)
+    x = keras.layers.Reshape((5, 6))(keras.layers.ConvLSTM1D(1, 2, padding="same", return_sequences=True, name="unknown")(x))
+    model = quantize_model(keras.Model(words, steps(x)), pin=None, exclude=["floats", "slopes", "unknown"])
     found = [(state.layer.name, state.kernel.macs) for state in model_kernels(model)]
-    assert found == [("words", 0), ("heads", 5 * 8 * 6), ("floats", 5 * 2 * 9), ("floats", 0), ("twice", 2 * 5 * 36), ("step", None)]
+    assert found[:6] == [("words", 0), ("heads", 5 * 8 * 6), ("floats", 5 * 2 * 9), ("floats", 0), ("twice", 2 * 5 * 36), ("slopes", 5 * 6)]
+    assert {macs for _, macs in found[6:-1]} == {None}
+    assert found[-1] == ("step", None)
 
 
 def test_dequantize_gives_plain_relus_on_the_same_kernels():
@@ -179,11 +184,12 @@ def test_a_subclassed_model_trains_with_xla_under_the_callback():
             super().__init__()
             config = {"candidate_bits": (2, 4)}
             self.first = layers.QuantDense(6, activation="relu", quantizer={**config, "input_bits": 8, "activation_bits": 4})
+            self.middle = layers.QuantDense(6, quantizer=config)
             self.identity = layers.QuantIdentity(bits=4)
             self.head = layers.QuantDense(3, quantizer=config)
 
         def call(self, inputs):
-            return self.head(self.identity(self.first(inputs)))
+            return self.head(self.identity(self.middle(self.first(inputs))))
 
     model, images = Net(), IMAGES.reshape(32, -1)
     model(images[:1])
@@ -198,7 +204,7 @@ def test_a_subclassed_model_trains_with_xla_under_the_callback():
     quantizer = model.first.input_quantizer
     assert (float(quantizer.clip_base), float(quantizer.zero_point)) == (pytest.approx(float(clip)), float(zero_point))
     # What a subclassed model's head reads cannot be seen from outside.
-    assert [state.kernel.activation_bits for state in model_kernels(model)] == [8, 32]
+    assert [state.kernel.activation_bits for state in model_kernels(model)] == [8, 32, 32]
 
 
 @pytest.mark.slow

@@ -151,6 +151,7 @@ def test_a_subclassed_model_is_told_to_use_the_layers():
         (small_model, {"layers": keras.layers.Conv1D}, r"No layer .* would be quantized"),
         (small_model, {"candidate_bits": (1,)}, "integer from 2 to 8"),
         (small_model, {"pinned_bits": 16}, "integer from 2 to 8"),
+        (small_model, {"pinned_bits": (4, 8)}, r"pinned_bits is one width.*Received: pinned_bits=\(4, 8\)"),
         (small_model, {"scale": "magic"}, r"Unknown scale.*learned"),
         (small_model, {"exclude": small_model().layers[1]}, "Layer 'stem' is not in the model.*head"),
         (small_model, {"exclude": [3]}, "takes layers, their names, classes and predicates"),

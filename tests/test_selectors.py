@@ -49,7 +49,10 @@ def test_a_nested_model_selects_the_layers_inside():
     inputs = keras.Input((3,))
     inner = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3, name="inside")], name="inner")
     model = keras.Model(inputs, keras.layers.Dense(2, name="head")(inner(inputs)))
-    assert {layer.name for layer in quantized_layers(quantize_model(model, exclude=inner))} == {"head"}
+    for selector in (inner, "inner", keras.Sequential):
+        assert {layer.name for layer in quantized_layers(quantize_model(model, exclude=selector))} == {"head"}
+    # Predicates are asked of layers.
+    assert {layer.name for layer in quantized_layers(quantize_model(model, exclude=lambda layer: "inner" in layer.name))} == {"inside", "head"}
     with pytest.raises(ValueError, match="Layer 'stranger' is not in the model"):
         quantize_model(model, exclude=keras.Sequential([keras.Input((3,)), keras.layers.Dense(3)], name="stranger"))
 
