@@ -47,7 +47,7 @@ class BMPQCallback(keras.callbacks.Callback):
         seed: of the random control.
         initial_widths: what the warm-up runs at: `"widest"` leaves the widths as they are, the widest candidates; `"allocated"` gives a
             model that was neither trained nor allocated before those of method `"error"` under the budget. They are no part of `history`.
-        time_limit: seconds for the solver.
+        time_limit: seconds for the solver; `math.inf` for as many as it takes.
         verbose: 1 prints a line for each allocation, 0 nothing.
 
     Attributes:
@@ -82,6 +82,8 @@ class BMPQCallback(keras.callbacks.Callback):
                 raise ValueError(f"{name} must be a whole number of epochs, 1 or more. Received: {name}={value!r}.")
         if not isinstance(min_improvement, (int, float)) or isinstance(min_improvement, bool) or not 0.0 <= min_improvement < 1.0:
             raise ValueError(f"min_improvement is a share, from 0 to below 1. Received: min_improvement={min_improvement!r}.")
+        if not isinstance(time_limit, (int, float)) or isinstance(time_limit, bool) or not time_limit >= 0.0:
+            raise ValueError(f"time_limit is a number of seconds. Received: time_limit={time_limit!r}. Give math.inf for none.")
         choices = {"objective": (objective, sensitivities.OBJECTIVES), "method": (method, sensitivities.METHODS)}
         for name, (value, known) in {**choices, "initial_widths": (initial_widths, INITIAL_WIDTHS)}.items():
             if value not in known:
@@ -114,7 +116,7 @@ class BMPQCallback(keras.callbacks.Callback):
                 "Make it with bmpq_tf.quantize_model(model), or build it from bmpq_tf.layers."
             )
         untracked = [state.kernel.path for state in quantized if state.is_open and not state.quantizer.config.track_sensitivity]
-        if untracked and self.method not in ("error", "random"):
+        if untracked and not self._decides_unseen():
             raise ValueError(f"These kernels do not track sensitivities: {untracked}. Quantize the model with track_sensitivity=True.")
         coarse = [state.kernel.path for state in quantized if state.quantizer.config.track_sensitivity != "joint"]
         if coarse and self.objective == "joint":
@@ -135,10 +137,14 @@ class BMPQCallback(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         self.check(self.model, self.params["epochs"])
         self._has_trained = False
+        self._first_epoch: int | None = None
         self._states = model_kernels(self.model)
         self._divide_out_loss_scale()
 
     def on_epoch_begin(self, epoch, logs=None):
+        if self._first_epoch is None:
+            self._first_epoch = epoch
+            self._check_room()
         if self.initial_widths == "allocated" and not self.history and not keras.ops.convert_to_numpy(self.model.optimizer.iterations):
             self._start_allocated()
         if self._is_due(epoch):
@@ -174,19 +180,41 @@ class BMPQCallback(keras.callbacks.Callback):
         if any(stale) and self.model.train_function is not None:
             self.model.make_train_function(force=True)
 
+    def _check_room(self) -> None:
+        """Raises ValueError if a fit that begins in the middle, with a model that was never trained under a callback, never decides."""
+        first, last = self._first_epoch + (not self._decides_unseen()), self.params["epochs"] - self._settle(self.params["epochs"])
+        if self.history or self._seen() or any(self._is_scheduled(epoch) for epoch in range(first, last + 1)):
+            return
+        raise ValueError(
+            f"fit begins at epoch {self._first_epoch + 1} of {self.params['epochs']} and settles after epoch {last}: no decision lies between, and "
+            f"none was made before. Received: initial_epoch={self._first_epoch}, epochs={self.params['epochs']}. Epochs of another model do not "
+            "count: leave initial_epoch out, or give a larger epochs."
+        )
+
     def _settle(self, epochs: int) -> int:
         return self.settle_epochs if self.settle_epochs is not None else max(1, epochs // 3)
 
-    def _is_due(self, epoch: int) -> bool:
+    def _is_scheduled(self, epoch: int) -> bool:
         last = self.params["epochs"] - self._settle(self.params["epochs"])
-        if not self.warmup_epochs <= epoch <= last or (epoch - self.warmup_epochs) % self.interval_epochs:
+        return self.warmup_epochs <= epoch <= last and (epoch - self.warmup_epochs) % self.interval_epochs == 0
+
+    def _is_due(self, epoch: int) -> bool:
+        if not self._is_scheduled(epoch):
+            return False
+        seen = self._seen()
+        if not self._has_trained and not self.history and not seen and not self._decides_unseen():
             return False
         # A checkpoint from the middle of an epoch holds that epoch's decision already.
         decided = self.history and self.history[-1]["epoch"] == epoch
-        # Every replica counts, and so does every use of a shared layer; a kernel that no gradient reaches counts nothing.
-        uses = min((seen for seen in self._uses([s for s in self._states if s.is_open])[1] if seen), default=0.0)
-        fresh = uses < (self.params.get("steps") or np.inf) * self.model.distribute_strategy.num_replicas_in_sync
+        fresh = seen < (self.params.get("steps") or np.inf) * self.model.distribute_strategy.num_replicas_in_sync
         return not (decided and fresh and not self._has_trained)
+
+    def _seen(self) -> float:
+        """How many mini-batches were seen: every replica's, and every use of a shared layer; not by kernels that no gradient reaches."""
+        return min((seen for seen in self._uses([s for s in self._states if s.is_open])[1] if seen), default=0.0)
+
+    def _decides_unseen(self) -> bool:
+        return self.method in ("error", "random")
 
     def _start_allocated(self) -> None:
         states = _with_open_candidates(self._states)
@@ -201,7 +229,7 @@ class BMPQCallback(keras.callbacks.Callback):
             self._say(f"epoch {epoch + 1}: fewer than half of the gradients were finite; the widths stay")
             self._reset()
             return
-        unreached = set() if self.method in ("error", "random") else {s.kernel.path for s, uses in zip(opened, seen, strict=True) if not uses}
+        unreached = set() if self._decides_unseen() else {s.kernel.path for s, uses in zip(opened, seen, strict=True) if not uses}
         states = _with_open_candidates(self._states, unreached)
         try:
             self.budget.check([state.kernel for state in states], self._said)
@@ -321,6 +349,11 @@ def reset_slots(optimizer: keras.optimizers.Optimizer, variable: keras.Variable)
         for owner, slot in zip(alike, of_one_kind, strict=True):
             if owner is variable:
                 slot.assign(keras.ops.full_like(slot, start))
+    # Adafactor's factors are called as the variable.
+    place = next((place for place, other in enumerate(inner._trainable_variables) if other is variable), None)
+    for factors in [getattr(inner, name, None) for name in ("_r", "_c")] if place is not None else []:
+        if factors:
+            factors[place].assign(keras.ops.zeros_like(factors[place]))
 
 
 def _with_open_candidates(states: Sequence[KernelState], unreached: Collection[str] = ()) -> list[KernelState]:

@@ -156,6 +156,17 @@ def test_accumulators_start_anew_where_they_began():
     assert not slots["linear"].any()
 
 
+def test_factored_slots_start_anew_too():
+    model = compiled(quantize_model(small_model(), (2, 4)), optimizer=keras.optimizers.Adafactor(0.1))
+    model.fit(IMAGES, LABELS, verbose=0)
+    gain = next(state.quantizer.log_gain for state in model_kernels(model) if state.layer.name == "hidden")
+    rows = {variable.path: row for variable, row in zip(model.trainable_variables, model.optimizer._r, strict=True)}
+    assert np.any(rows[gain.path])
+    reset_slots(model.optimizer, gain)
+    assert not np.any(rows.pop(gain.path))
+    assert any(np.any(row) for row in rows.values())
+
+
 def test_slots_of_another_kernel_of_the_same_path_are_left():
     def tower(name):
         inputs = keras.Input((4,))
@@ -182,6 +193,20 @@ def test_a_second_fit_decides_anew_on_data_of_unknown_length():
         for budget in ("8x", "12x"):
             model.fit(data, epochs=2, shuffle=False, verbose=0, callbacks=[BMPQCallback(budget, verbose=0)])
     assert [allocation["budget"] for allocation in kernels.allocation_history(model)] == [{"compression": 8.0}, {"compression": 12.0}]
+
+
+def test_a_fit_that_begins_in_the_middle_decides_after_its_first_epoch_or_is_refused():
+    callback = BMPQCallback("10x", verbose=0)
+    _, history = fitted(callback, epochs=9, initial_epoch=5)
+    assert [allocation["epoch"] for allocation in callback.history] == [6]
+    assert history.history["bmpq_within_budget"] == [0, 1, 1, 1]
+    with pytest.raises(ValueError, match=r"begins at epoch 7 of 9 and settles after epoch 6: .* Received: initial_epoch=6, epochs=9"):
+        fitted(BMPQCallback("10x"), epochs=9, initial_epoch=6)
+    # Error needs no gradients; and a model that goes on has what it saw before.
+    error = BMPQCallback("10x", method="error", verbose=0)
+    model, _ = fitted(error, epochs=9, initial_epoch=6)
+    assert [allocation["epoch"] for allocation in error.history] == [6]
+    fitted(BMPQCallback("10x", verbose=0), epochs=12, initial_epoch=9, model=model)
 
 
 def test_an_interval_without_finite_gradients_decides_nothing(capsys):
@@ -292,6 +317,7 @@ def test_accumulators_start_anew_after_a_decision():
         ({"budget": "10x", "method": "magic"}, r"Unknown method.*reverse"),
         ({"budget": "10x", "objective": "cubic"}, r"Unknown objective.*squared"),
         ({"budget": "10x", "initial_widths": "narrow"}, r"Unknown initial_widths.*Known: widest, allocated"),
+        ({"budget": "10x", "time_limit": None}, r"time_limit is a number of seconds. Received: time_limit=None"),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):
