@@ -56,6 +56,16 @@ def example_data() -> tuple[np.ndarray, np.ndarray]:
     return (pixels.reshape(-1, 8, 8, 1) / 16).astype("float32"), labels
 
 
+def check_classifier(model: keras.Model) -> None:
+    """Raises ValueError if this script's loss and accuracy are not for the model's outputs."""
+    shapes = [tuple(output.shape) for output in model.outputs]
+    if len(model.inputs) != 1 or len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][1] == 1:
+        raise ValueError(
+            f"This script trains classifiers: one input, and one output of a value for each class. Received: a model with outputs {shapes}. "
+            "For another, copy the script and change its loss and metrics."
+        )
+
+
 def main(_: list[str]) -> None:
     """Quantizes, trains under the budget, exports, and checks the file."""
     given = flags.FLAGS
@@ -65,6 +75,10 @@ def main(_: list[str]) -> None:
     keras.utils.set_random_seed(given.seed)
     images, labels = load_arrays(given.data) if given.data else example_data()
     float_model = keras.models.load_model(given.model, compile=False) if given.model else example_model()
+    check_classifier(float_model)
+    if images.ndim == len(float_model.inputs[0].shape) - 1:
+        # Keras would add the one channel of grey images by itself, LiteRT does not.
+        images = images[..., None]
     from_logits = not ends_in_softmax(float_model) if given.from_logits is None else given.from_logits
     order = np.random.default_rng(given.seed).permutation(len(labels))
     test, train = np.split(order, [len(order) // 5])

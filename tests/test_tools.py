@@ -13,6 +13,7 @@ from absl import flags
 
 from bmpq_tf import console
 from bmpq_tf.datasets import load_dataset, normalised_test_images
+from bmpq_tf.export.convert import to_float_tflite
 
 pytest.importorskip("sklearn")
 ROOT = pathlib.Path(__file__).parent.parent
@@ -135,7 +136,7 @@ def test_a_tilde_in_a_flag_is_the_home_folder(monkeypatch):
 def test_help_shows_the_flags_and_an_example(name):
     said = tool(name, "--help", ok=False)
     assert f"python tools/{name}.py" in said
-    assert "--" in said.split("flags:")[-1]
+    assert "\n  --" in said.split("flags:", 1)[1]
 
 
 def test_the_example_for_a_users_own_model_runs(tmp_path):
@@ -161,7 +162,12 @@ def test_a_model_in_logits_and_data_of_ones_own_go_through_every_tool(run, tmp_p
     said = tool("export", tmp_path / "own_bmpq.keras", tmp_path / "fast.tflite", "--optimize_for=latency", f"--verify_with={tmp_path / 'mine.npz'}")
     assert "of 360 images" in said
     np.savez(tmp_path / "none.npz", pictures=images)
+    binary = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(1, activation="sigmoid")])
+    binary.save(tmp_path / "binary.keras")
+    (tmp_path / "binary.tflite").write_bytes(to_float_tflite(binary))
     for name, arguments, message in (
+        ("own_model", [mine, f"--model={tmp_path / 'binary.keras'}"], "This script trains classifiers"),
+        ("evaluate", [mine, tmp_path / "binary.tflite"], "Only classifiers are judged"),
         ("own_model", [mine], "A model of yours needs data of yours"),
         ("evaluate", [tmp_path / "own.tflite", f"--data={tmp_path / 'none.npz'}"], "The file needs `images` and `labels`"),
         ("tune", ["--model=digits_cnn", mine, f"--out_dir={tmp_path}"], "Data of yours need a model of yours"),

@@ -54,11 +54,11 @@ def main(arguments: list[str]) -> None:
 
 def _check_readable(content: bytes, path: pathlib.Path, image_shape: tuple[int, ...]) -> None:
     try:
-        inputs = TFLiteModel(content).inputs
+        file = TFLiteModel(content)
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"LiteRT cannot read the file. Received: '{path}', {len(content):,} bytes. It says: {first_line(error)}") from error
     # -1 is any size.
-    shapes = [tuple(int(size) for size in detail["shape_signature"][1:]) for detail in inputs]
+    shapes = [tuple(int(size) for size in detail["shape_signature"][1:]) for detail in file.inputs]
     if (
         len(shapes) != 1
         or len(shapes[0]) != len(image_shape)
@@ -67,6 +67,12 @@ def _check_readable(content: bytes, path: pathlib.Path, image_shape: tuple[int, 
         raise ValueError(
             f"The file does not take these images. Received: '{path}' with inputs {shapes}; the images are {tuple(image_shape)}. "
             "Give another --dataset, or --data."
+        )
+    answers = [tuple(int(size) for size in detail["shape_signature"]) for detail in file.outputs]
+    if len(answers) != 1 or len(answers[0]) != 2 or answers[0][1] == 1:
+        raise ValueError(
+            f"Only classifiers are judged: files with one output, of a value for each class. Received: '{path}' with outputs {answers}. "
+            "bmpq_tf.export.runtime.predict runs any file."
         )
 
 

@@ -69,10 +69,14 @@ def main(arguments: list[str]) -> None:
     )
     bmpq_tf.summary(model)
     parity = report.parity
+    inputs = f"{parity.examples} {'random inputs' if parity.generated else 'images'}"
+    # Outputs of one value have no top-1.
+    alike = f"largest difference from Keras {parity.max_abs_diff:.2g} of {parity.logit_scale:.3g} on {inputs}"
+    if parity.compared:
+        alike = f"top-1 equal to Keras on {parity.agreement:.2%} of {inputs}"
     print(
         f"{report.path}: {report.tflite_bytes:,} bytes ({report.zipped_bytes:,} zipped), {report.packed_weight_bytes:,} "
-        f"of them packed weights; top-1 equal to Keras "
-        f"on {parity.agreement:.2%} of {parity.examples} {'random inputs' if parity.generated else 'images'}"
+        f"of them packed weights; {alike}"
     )
     for layer in report.layers:
         if layer.note:

@@ -11,7 +11,7 @@ from bmpq_tf.export import graph_file, grids
 from bmpq_tf.export.calibration import Range
 
 _BUILTIN = schema.BuiltinOperator
-# Those that only move values, those that change them, and the one that only looks at their shape.
+# Those that only move or choose values, those that change them, and the one that only looks at their shape.
 _SAME_GRID = (
     _BUILTIN.EXPAND_DIMS,
     _BUILTIN.SQUEEZE,
@@ -19,8 +19,10 @@ _SAME_GRID = (
     _BUILTIN.BATCH_TO_SPACE_ND,
     _BUILTIN.DEPTH_TO_SPACE,
     _BUILTIN.TILE,
+    _BUILTIN.REDUCE_MAX,
 )
-_OWN_GRID = (_BUILTIN.RELU6, _BUILTIN.LEAKY_RELU, _BUILTIN.ELU, _BUILTIN.NEG)
+# NEG has an int8 kernel too, which is wrong where zero points are not zero.
+_OWN_GRID = (_BUILTIN.RELU6, _BUILTIN.LEAKY_RELU, _BUILTIN.ELU)
 _CARRIES = (*_SAME_GRID, *_OWN_GRID, _BUILTIN.SHAPE)
 _QUANTIZE, _DEQUANTIZE = ("Quantize", {}), ("Dequantize", {})
 

@@ -1,7 +1,9 @@
 """`export_tflite`: convert, choose containers, pack, read back, run, compare; then, and only then, write."""
 
+import itertools
 import os
 import pathlib
+from collections.abc import Iterator
 
 import keras
 import numpy as np
@@ -60,7 +62,8 @@ def export_tflite(
         optimize_for: `"size"`: weights packed at 2, 4 and 8 bits, dequantized when the file is loaded; computes as Keras does.
             `"latency"`: int8 arithmetic, activations rounded to 8 bits as they come; weights in the narrowest type that is no slower
             than int8. `"integer"`: int8 throughout, with fixed ranges of activations: the trained ones where the model rounds them.
-        verify_with: inputs to compare Keras and LiteRT on: arrays, or a data set of batches. Random inputs by default.
+        verify_with: inputs to compare Keras and LiteRT on: arrays, or a data set of batches, not an endless one. By default those of
+            `calibrate_with`, or random inputs.
         calibrate_with: for `"integer"`: inputs like those that the model will meet, in the same forms; a few hundred are enough. They set
             the ranges that no activation quantizer sets, and may be left out where there are none; outputs are rounded only by a
             `QuantIdentity` at the end.
@@ -85,6 +88,10 @@ def export_tflite(
     path = check_writable(path, overwrite)
     computed = float32_model(model)
     _check_options(optimize_for, calibrate_with, border, tolerance, bool(activation_quantizers(model)))
+    if verify_with is None and calibrate_with is not None:
+        # Random inputs lie outside of the ranges that data set.
+        once = isinstance(calibrate_with, Iterator)
+        calibrate_with, verify_with = itertools.tee(calibrate_with) if once else (calibrate_with, calibrate_with)
     frozen = frozen_model(computed)
     (grids.mark if optimize_for == "integer" else name_roundings)(frozen)
     states = model_kernels(model)
@@ -92,7 +99,8 @@ def export_tflite(
     _check_budget(states, limit)
     file = graph_file.parse(to_float_tflite(frozen))
     known = known_ranges.known_ranges(file, grids.place(file, frozen)) if optimize_for == "integer" else {}
-    matches = find_kernels(file, [_integers(state) for state in states if state.quantizer])
+    kernels = [_integers(state) for state in states if state.quantizer]
+    matches = find_kernels(file, kernels)
     packing.unfold_columns(file, matches)
     graph_file.add_signature(file, [tensor.name for tensor in frozen.inputs], [f"output_{i}" for i in range(len(frozen.outputs))])
     floats = graph_file.serialised(file)
@@ -107,6 +115,10 @@ def export_tflite(
     stored: dict[str, list[packing.StoredKernel]] = {}
     for match, kernel in pairs:
         stored.setdefault(match.kernel.path, []).append(kernel)
+    # The converter keeps kernels of the same values once.
+    for kernel in [kernel for kernel in kernels if kernel.path not in stored]:
+        if same := next((match.kernel.path for match in matches if match.kernel.has_values_of(kernel)), None):
+            stored[kernel.path] = stored[same]
     lost = [state.kernel.path for state in states if state.quantizer and state.kernel.path not in stored]
     if lost and optimize_for == "integer":
         raise ExportError(f"Kernels {lost} are no constants of the converted model, so their integers would not be the trained ones.")

@@ -4,23 +4,14 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from bmpq_tf.export import containers, graph_file, packing
 from bmpq_tf.export.containers import Container
-from bmpq_tf.export.matching import Match
+from bmpq_tf.export.matching import Match, reads_as_weights
 
 _BUILTIN = schema.BuiltinOperator
-# Which operand an operator's weights are, and which of their axes has the channels.
-_WEIGHTS = {
-    _BUILTIN.CONV_2D: (1, 0),
-    _BUILTIN.DEPTHWISE_CONV_2D: (1, -1),
-    _BUILTIN.FULLY_CONNECTED: (1, 0),
-    _BUILTIN.TRANSPOSE_CONV: (1, 0),
-    _BUILTIN.BATCH_MATMUL: (1, -1),
-    _BUILTIN.GATHER: (0, -1),
-    _BUILTIN.EMBEDDING_LOOKUP: (1, 0),
-}
 
 
 def plan(model, matches: Sequence[Match], mode: str) -> list[tuple[Match, packing.StoredKernel]]:
@@ -55,17 +46,13 @@ def plan(model, matches: Sequence[Match], mode: str) -> list[tuple[Match, packin
 
 
 def _choose(model, subgraph, match: Match, reader, mode: str, lowered: bool) -> Container:
-    builtin = model.operatorCodes[reader.opcodeIndex].builtinCode
-    operand, axis = _WEIGHTS.get(builtin, (None, None))
-    reads_as_weights = (
-        operand is not None and reader.inputs[operand] == match.tensor and match.channel_axis == axis % len(subgraph.tensors[match.tensor].shape)
-    )
-    if mode != "size" and not reads_as_weights:
+    builtin = graph_file.builtin_of(model, reader)
+    if mode != "size" and not reads_as_weights(model, subgraph, reader, match.tensor, match.channel_axis):
         name = containers.schema_name(builtin)
         if mode == "integer":
-            return Container(8, "static", f"in int8, which {name} reads")
+            return Container(8, "static", f"in int8 on one grid, as {name} reads it: rounded once more, not exactly as trained")
         return Container(8, "float", f"{name} takes no integer weights there, so they are dequantized when loaded")
-    rows = containers.largest_rows(_sizes(subgraph.tensors[_activation(reader, builtin)])) if mode == "latency" else None
+    rows = containers.largest_rows(_sizes(subgraph.tensors[_activation(model, subgraph, reader)])) if mode == "latency" else None
     shown = _BUILTIN.FULLY_CONNECTED if lowered else builtin
     return containers.choose(mode, shown, packing.signed_integers(match), match.kernel.bits, rows)
 
@@ -75,9 +62,16 @@ def _sizes(tensor):
     return tensor.shape if tensor.shapeSignature is None else tensor.shapeSignature
 
 
-def _activation(reader, builtin: int) -> int:
-    """The tensor whose rows meet the kernel: a fully connected layer's input, a convolution's output."""
-    return reader.inputs[0] if builtin == _BUILTIN.FULLY_CONNECTED else reader.outputs[0]
+def _activation(model, subgraph, reader) -> int:
+    """The tensor whose rows meet the kernel: a fully connected layer's input, before its rows were joined; a convolution's output."""
+    if graph_file.builtin_of(model, reader) != _BUILTIN.FULLY_CONNECTED:
+        return reader.outputs[0]
+    for operator in subgraph.operators:
+        if reader.inputs[0] in operator.outputs and graph_file.builtin_of(model, operator) == _BUILTIN.RESHAPE:
+            before, after = (_sizes(subgraph.tensors[index])[-1:] for index in (operator.inputs[0], reader.inputs[0]))
+            if np.array_equal(before, after):
+                return operator.inputs[0]
+    return reader.inputs[0]
 
 
 def _common(choices: Sequence[Container]) -> Container:

@@ -6,12 +6,26 @@ out again. Both are products: `constant[c, k] = row[c] * column[k] * S[c] * q[c,
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
+from ai_edge_litert import schema_py_generated as schema
 
 from bmpq_tf.export import graph_file
 
+_BUILTIN = schema.BuiltinOperator
+# Which operand an operator's weights are, and which of their axes has the channels.
+_WEIGHTS = {
+    _BUILTIN.CONV_2D: (1, 0),
+    _BUILTIN.DEPTHWISE_CONV_2D: (1, -1),
+    _BUILTIN.FULLY_CONNECTED: (1, 0),
+    _BUILTIN.TRANSPOSE_CONV: (1, 0),
+    _BUILTIN.BATCH_MATMUL: (1, -1),
+    _BUILTIN.GATHER: (0, -1),
+    _BUILTIN.EMBEDDING_LOOKUP: (1, 0),
+}
+# Where a factor of each input feature can be taken out again.
+_OF_FEATURES = (_BUILTIN.FULLY_CONNECTED, _BUILTIN.BATCH_MATMUL)
 # Folding rounds to float32 once or twice; a grid's neighbours are at least 1/255 apart.
 _TOLERANCE = 2e-5
 
@@ -34,6 +48,10 @@ class KernelIntegers:
     integers: np.ndarray
     scales: np.ndarray
 
+    def has_values_of(self, other: "KernelIntegers") -> bool:
+        """Whether both hold the same weights, so that one constant can be either."""
+        return np.array_equal(self.integers, other.integers) and np.array_equal(self.scales, other.scales)
+
 
 @dataclasses.dataclass(frozen=True)
 class Match:
@@ -53,6 +71,23 @@ class Match:
     channel_axis: int
     row: np.ndarray
     column: np.ndarray | None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing was multiplied in."""
+        return self.column is None and _close(self.row, np.ones_like(self.row))
+
+    @property
+    def is_telling(self) -> bool:
+        """Whether only this kernel's integers fit; factors alone explain any values where a channel or a feature has one weight."""
+        channels, weights = self.kernel.integers.shape
+        return weights > 1 and (self.column is None or channels > 1)
+
+
+def reads_as_weights(model, subgraph, operator, tensor: int, channel_axis: int) -> bool:
+    """Whether a constant is the weights of an operator that reads it, with its channels on that operator's axis."""
+    operand, axis = _WEIGHTS.get(graph_file.builtin_of(model, operator), (None, 0))
+    return operand is not None and operator.inputs[operand] == tensor and channel_axis == axis % len(subgraph.tensors[tensor].shape)
 
 
 def channels_first(values: np.ndarray, channel_axes: Sequence[int]) -> np.ndarray:
@@ -79,11 +114,31 @@ def find_kernels(model, kernels: Sequence[KernelIntegers]) -> list[Match]:
             name = graph_file.tensor_name(tensor)
             # Two kernels with the same integers fit either place; prefer one not found yet, then the one of the right name.
             same_size.sort(key=lambda kernel: (kernel.path in found, kernel.layer not in name))
-            match = next((m for kernel in same_size if (m := _match(values, kernel, number, index))), None)
-            if match:
+            possible = (m for kernel in same_size if (m := _match(values, kernel, number, index)) and _is_usable(model, subgraph, m))
+            if match := _best(possible):
                 matches.append(match)
                 found.add(match.kernel.path)
     return matches
+
+
+def _best(possible: Iterable[Match]) -> Match | None:
+    vague = []
+    for match in possible:
+        if match.is_telling:
+            return match
+        vague.append(match)
+    return min(vague, key=lambda match: not match.is_plain, default=None)
+
+
+def _is_usable(model, subgraph, match: Match) -> bool:
+    """Whether all that read the constant can do with a kernel there: with its factors, only where they read it as weights."""
+    for position in graph_file.consumers(subgraph, match.tensor):
+        operator = subgraph.operators[position]
+        weights = reads_as_weights(model, subgraph, operator, match.tensor, match.channel_axis)
+        features = weights and graph_file.builtin_of(model, operator) in _OF_FEATURES
+        if not (match.is_plain or features or (weights and match.column is None)):
+            return False
+    return True
 
 
 def _match(values: np.ndarray, kernel: KernelIntegers, subgraph: int, tensor: int) -> Match | None:
@@ -104,9 +159,13 @@ def _factors(matrix: np.ndarray, integers: np.ndarray, scales: np.ndarray) -> tu
     used = integers != 0
     if not np.array_equal(used, matrix != 0):
         # A factor of exactly zero (a dead BatchNorm channel) leaves zeros where the integers are not.
-        dead = ~matrix.any(axis=1)
-        if not np.array_equal(used & ~dead[:, None], matrix != 0):
+        channels, features = matrix.any(axis=1), matrix.any(axis=0)
+        alive = used & channels[:, None] & features
+        if not np.array_equal(alive, matrix != 0):
             return None
+        if (used & ~features).any() and channels.any():
+            found = _rank_one(matrix, np.where(alive, grid, 0.0), alive)
+            return found and (np.where(channels, found[0], 0.0), np.where(features, found[1], 0.0))
     largest = np.abs(integers).argmax(axis=1)
     channels = np.arange(len(matrix))
     divisor = grid[channels, largest]

@@ -51,7 +51,7 @@ class Parity:
     Attributes:
         max_abs_diff: the largest difference of an output value.
         logit_scale: the largest value of that output of the Keras model.
-        agreement: the share of equal positions of the largest value (top-1).
+        agreement: the share of equal positions of the largest value (top-1); 1 where `compared` is 0, as for outputs of one value.
         examples: how many were compared.
         generated: whether the inputs were random, for want of better ones.
         rms: the root mean square of the differences, relative to that of the output.
@@ -97,6 +97,10 @@ class Parity:
         return float(_tolerance(self.optimize_for, np.float64(self.logit_scale)))
 
     @property
+    def _in_words(self) -> str:
+        return f"; top-1 agreement {self.agreement:.4f}" if self.compared else ""
+
+    @property
     def problem(self) -> str:
         """What is beyond the limits, in words, or nothing. NaN is beyond all of them."""
         limits = self.limits
@@ -105,14 +109,15 @@ class Parity:
         if self.unexplained_diff > self.tolerance:
             return (
                 f"LiteRT's answers differ from Keras's by up to {self.unexplained_diff:.3g} on {self.examples} examples, more than the "
-                f"{self.tolerance:.3g} that rounding explains; top-1 agreement {self.agreement:.4f}."
+                f"{self.tolerance:.3g} that rounding explains{self._in_words}."
             )
         if limits.largest is None and self.rms > self.rms_limit:
             return (
                 f"LiteRT's answers differ from Keras's by {self.rms:.3g} of their size (root mean square, {self.examples} examples), more than "
-                f'the {self.rms_limit:g} that optimize_for="{self.optimize_for}" allows for {self._activation_bits}-bit activations; '
-                f"top-1 agreement {self.agreement:.4f}. "
-                "If that is close enough for you, say so with tolerance=."
+                f'the {self.rms_limit:g} that optimize_for="{self.optimize_for}" allows for {self._activation_bits}-bit activations'
+                f"{self._in_words}. If that is close enough for you, say so with tolerance=."
+                + " The inputs were random: better give inputs like those that the model will meet, with verify_with=."
+                * self.generated
             )
         mistakes = (1 - self.agreement) * self.compared
         if self.allowed is None and not self.generated and mistakes > _mistakes_allowed(limits, self.compared):
@@ -216,6 +221,9 @@ class _Tally:
 
     def add(self, batch: Sequence[np.ndarray], received: Sequence[np.ndarray], xnnpack: bool) -> None:
         expected = keras_answers(self._model, batch)
+        shapes, wanted = ([np.shape(output) for output in outputs] for outputs in (received, expected))
+        if shapes != wanted:
+            raise RuntimeError(f"its answers have the shapes {shapes}, the model's {wanted}.")
         self.scale = np.maximum(self.scale, [np.abs(ours).max(initial=0.0) for ours in expected])
         apart = _largest_differences(expected, received)
         self.difference = np.maximum(self.difference, apart)
@@ -265,12 +273,14 @@ def _few(model: keras.Model, batch: list[np.ndarray]) -> list[np.ndarray]:
     return batch if model.inputs[0].shape[0] else [array[:_GENERATED] for array in batch]
 
 
-def input_batches(model: keras.Model, data, batch_size: int = 250, what: str = "verify_with") -> Iterator[list[np.ndarray]]:
+def input_batches(model: keras.Model, data, batch_size: int = 32, what: str = "verify_with") -> Iterator[list[np.ndarray]]:
     """Yields batches of the model's inputs, flat, from arrays, a `tf.data.Dataset` or a Keras data set; random ones from `None`.
 
     Raises:
         ValueError: a batch does not fit the model's inputs; `what` names the argument that it came from.
     """
+    if _is_endless(data):
+        raise ValueError(f"The data in {what} are endless. Received: {data!r}. Give a part of them, such as data.take(10).")
     if data is None:
         yield _checked(model, _random_inputs(model), what)
     elif isinstance(data, (tf.data.Dataset, keras.utils.PyDataset)) or _is_batches(data):
@@ -283,6 +293,12 @@ def input_batches(model: keras.Model, data, batch_size: int = 250, what: str = "
             return
         for start in range(0, len(arrays[0]), batch_size):
             yield [array[start : start + batch_size] for array in arrays]
+
+
+def _is_endless(data) -> bool:
+    if isinstance(data, tf.data.Dataset):
+        return data.cardinality() == tf.data.INFINITE_CARDINALITY
+    return isinstance(data, keras.utils.PyDataset) and data.num_batches is None
 
 
 def _is_batches(data) -> bool:
@@ -315,8 +331,16 @@ def _random_inputs(model) -> list[np.ndarray]:
     return arrays
 
 
+def _in_rank(array: np.ndarray, shape: tuple[int | None, ...]) -> np.ndarray:
+    """Adds or takes away a last axis of one, as Keras does."""
+    if array.ndim == len(shape) - 1 and shape[-1] == 1:
+        return array[..., None]
+    return array[..., 0] if array.ndim == len(shape) + 1 and array.shape[-1] == 1 else array
+
+
 def _checked(model, arrays: list[np.ndarray], what: str) -> list[np.ndarray]:
     wanted = [tuple(tensor.shape) for tensor in model.inputs]
+    arrays = [_in_rank(array, shape) for array, shape in zip(arrays, wanted, strict=True)] if len(arrays) == len(wanted) else arrays
     fits = len(arrays) == len(wanted) and len({len(array) for array in arrays if array.ndim}) == 1
     fits = fits and all(
         array.ndim == len(shape) and all(size in (None, have) for size, have in zip(shape[1:], array.shape[1:], strict=True))

@@ -14,13 +14,15 @@ from litert_quantizer.recipe_manager import RecipeManager
 from bmpq_tf.export import carry, graph_file, packing
 from bmpq_tf.export.calibration import Range
 from bmpq_tf.export.containers import schema_name
-from bmpq_tf.export.matching import Match
+from bmpq_tf.export.matching import Match, reads_as_weights
 
 BORDERS = ("float", "int8")
 _BUILTIN = schema.BuiltinOperator
 _BORDER = (_BUILTIN.QUANTIZE, _BUILTIN.DEQUANTIZE)
 # Which operand is the bias, where an operator has one.
 _BIAS = {_BUILTIN.CONV_2D: 2, _BUILTIN.DEPTHWISE_CONV_2D: 2, _BUILTIN.FULLY_CONNECTED: 2, _BUILTIN.TRANSPOSE_CONV: 3}
+# Which operand may have a scale for each channel.
+_BY_CHANNEL = {_BUILTIN.CONV_2D: 1, _BUILTIN.DEPTHWISE_CONV_2D: 1, _BUILTIN.FULLY_CONNECTED: 1, _BUILTIN.TRANSPOSE_CONV: 1}
 # The largest bias, in steps of input times weight scale, that an int32 accumulator takes with room to spare.
 _LARGEST_BIAS = 2.0**30
 
@@ -38,7 +40,7 @@ def quantize(model, kernels: Sequence[tuple[Match, packing.StoredKernel]], range
     instructions = _generated(model, ranges, border)
     placed = []
     for match, stored in kernels:
-        stored = _with_room_for_biases(model, instructions, match, _for_lookups(model, instructions, match, stored))
+        stored = _with_room_for_biases(model, instructions, match, _on_one_grid(model, instructions, match, stored))
         _place(model, instructions, match, packing.parameters(stored))
         placed.append((match, stored))
     return carry.carried(bytes(ModelModifier(model).modify_model(instructions, enable_progress_bar=False)), ranges, border), placed
@@ -47,7 +49,8 @@ def quantize(model, kernels: Sequence[tuple[Match, packing.StoredKernel]], range
 def unsupported(content: bytes) -> list[tuple[str, str]]:
     """Returns the names of the operators that are not integer-only and of their results; conversions at the model's border are none.
 
-    Also those of integers that answer wrongly: `BATCH_MATMUL` with more than one scale, `GATHER` from one grid to another.
+    Also those of integers that answer wrongly, or end the process: `BATCH_MATMUL` with more than one scale, and whatever does not take an
+    operand as weights; `GATHER` from one grid to another.
     """
     model = graph_file.parse(content)
     found = []
@@ -57,7 +60,8 @@ def unsupported(content: bytes) -> list[tuple[str, str]]:
             tensors = [int(index) for index in [*operator.inputs, *operator.outputs] if index >= 0]
             floats = {index for index in tensors if subgraph.tensors[index].type == graph_file.FLOAT32}
             builtin = graph_file.builtin_of(model, operator)
-            by_channel = builtin == _BUILTIN.BATCH_MATMUL and any(graph_file.scale_count(subgraph.tensors[index]) > 1 for index in tensors)
+            plain = [int(index) for place, index in enumerate(operator.inputs) if index >= 0 and place != _BY_CHANNEL.get(builtin)]
+            by_channel = any(subgraph.tensors[i].type == graph_file.INT8 and graph_file.scale_count(subgraph.tensors[i]) > 1 for i in plain)
             by_channel |= builtin == _BUILTIN.GATHER and not _same_grid(subgraph.tensors[tensors[0]], subgraph.tensors[tensors[-1]])
             if by_channel or (floats and not (builtin in _BORDER and floats <= ends)):
                 found.append((schema_name(builtin), graph_file.tensor_name(subgraph.tensors[operator.outputs[0]])))
@@ -110,12 +114,16 @@ def _readers(model, match: Match):
         yield position, subgraph.operators[position]
 
 
-def _for_lookups(model, instructions, match: Match, stored: packing.StoredKernel) -> packing.StoredKernel:
-    """A lookup copies integers, so what it reads lies on the one grid of what it gives: rounded there, as any activation is."""
-    if not any(graph_file.builtin_of(model, operator) == _BUILTIN.GATHER for _, operator in _readers(model, match)):
+def _on_one_grid(model, instructions, match: Match, stored: packing.StoredKernel) -> packing.StoredKernel:
+    """What a lookup copies, or an operator reads as it reads activations, lies on one grid: rounded there, as any activation is."""
+    subgraph = model.subgraphs[match.subgraph]
+    readers = [operator for _, operator in _readers(model, match)]
+    lookup = any(graph_file.builtin_of(model, operator) == _BUILTIN.GATHER for operator in readers)
+    if not lookup and all(reads_as_weights(model, subgraph, operator, match.tensor, match.channel_axis) for operator in readers):
         return stored
-    consumers = instructions[stored.name].consumers
-    grid = next(consumer.parameters for consumer in consumers if consumer.parameters is not None)
+    grid = next((consumer.parameters for consumer in instructions[stored.name].consumers if consumer.parameters is not None), None)
+    if grid is None:
+        return stored
     scale, zero_point = np.float32(grid.scale).reshape(-1)[:1], np.int64(grid.zero_point).reshape(-1)[:1]
     along = [-1 if axis == stored.axis else 1 for axis in range(stored.integers.ndim)]
     values = stored.integers * stored.scales.reshape(along)

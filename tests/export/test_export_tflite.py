@@ -5,6 +5,7 @@ import os
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import compiled, small_data, small_model
 
 from bmpq_tf import ExportError, export_tflite, quantize_model
@@ -154,6 +155,13 @@ def test_a_fixed_batch_size_is_kept_and_any_number_of_examples_judged(mode, form
         export_tflite(model, path, verify_with=IMAGES[:2], overwrite=True)
 
 
+def test_one_channel_may_be_left_out_as_keras_allows(tmp_path):
+    model = with_widths(keras.Sequential([keras.Input((4, 1)), keras.layers.Flatten(), keras.layers.Dense(3)]), [4])
+    values = np.random.default_rng(0).standard_normal((5, 4)).astype("float32")
+    for given in (values, values[..., None]):
+        assert export_tflite(model, tmp_path / "model.tflite", verify_with=given, overwrite=True).parity.examples == 5
+
+
 def test_random_inputs_are_large_enough_for_the_poolings_of_images_of_open_size(tmp_path):
     inputs = x = keras.Input((None, None, 2))
     for _ in range(5):
@@ -241,6 +249,7 @@ def test_an_export_over_budget_is_refused(tmp_path):
         (np.zeros((2, 5, 5, 2), "float32"), r"do not fit model 'small', which takes .*Received: \[\(2, 5, 5, 2\)\]"),
         (np.full((2, 6, 6, 2), np.nan, "float32"), "hold NaN"),
         (iter([]), "has no examples"),
+        (tf.data.Dataset.from_tensor_slices(IMAGES).batch(4).repeat(), r"verify_with are endless.*data.take\(10\)"),
     ],
 )
 def test_inputs_that_cannot_verify_are_named(data, message, tmp_path):
@@ -265,8 +274,6 @@ def test_paths_that_cannot_be_written_are_refused_first(tmp_path):
 
 
 def test_a_layer_without_a_builtin_is_named(tmp_path):
-    import tensorflow as tf
-
     @keras.saving.register_keras_serializable("tests")
     class Bessel(keras.layers.Layer):
         def call(self, inputs):

@@ -10,7 +10,7 @@ from conftest import small_data, small_model
 from test_export_tflite import trained, with_widths
 
 from bmpq_tf import ExportError, export_tflite, quantize_model
-from bmpq_tf.export import containers, exporter, graph_file, packing, static
+from bmpq_tf.export import containers, exporter, graph_file, packing, parity, static
 from bmpq_tf.export.matching import KernelIntegers, Match
 from bmpq_tf.export.runtime import TFLiteModel
 from bmpq_tf.kernels import model_kernels
@@ -234,6 +234,16 @@ def test_options_and_data_that_do_not_fit_are_named(options, message, model, tmp
     with pytest.raises(ValueError, match=message):
         export_tflite(model, tmp_path / "model.tflite", **options)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("form", [np.asarray, lambda images: iter([images[:20], images[20:]])])
+def test_what_calibrates_verifies_too_since_random_inputs_lie_outside_of_its_ranges(form, tmp_path):
+    bright = 200.0 + IMAGES
+    model = with_widths(small_model(), [8])
+    report = export_tflite(model, tmp_path / "model.tflite", optimize_for="integer", calibrate_with=form(bright))
+    assert (report.parity.generated, report.parity.examples) == (False, len(IMAGES))
+    random = parity.compare(model, (tmp_path / "model.tflite").read_bytes(), None, "integer")
+    assert "The inputs were random: better give" in random.problem
 
 
 @pytest.mark.parametrize("mode", ["size", "latency", "integer"])

@@ -1,0 +1,137 @@
+"""Kernels that other constants resemble: one channel, one weight a channel, equal values; and what else reads a kernel."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from conftest import small_data
+
+from bmpq_tf import ExportError, export_tflite, quantize_model
+from bmpq_tf.export import graph_file
+from bmpq_tf.kernels import model_kernels
+from bmpq_tf.layers import QuantDense, QuantEmbedding
+
+MODES = ("size", "latency", "integer")
+layers = keras.layers
+
+
+def normal(*shape):
+    return np.random.default_rng(0).standard_normal(shape).astype("float32")
+
+
+def exported(model, folder, mode, inputs):
+    """Exports, and checks that the tensors that are said to hold a kernel hold its integers."""
+    calibration = {"calibrate_with": inputs} if mode == "integer" else {}
+    report = export_tflite(model, folder / "model.tflite", optimize_for=mode, verify_with=inputs, overwrite=True, **calibration)
+    file = graph_file.parse((folder / "model.tflite").read_bytes())
+    constants = {graph_file.tensor_name(tensor): graph_file.constant(file, tensor) for tensor in file.subgraphs[0].tensors}
+    told = {kernel["name"]: kernel["tensors"] for kernel in json.loads(graph_file.metadata(file)["bmpq_tf"])["kernels"]}
+    for state in model_kernels(model):
+        if state.quantizer:
+            assert told[state.kernel.path], state.kernel.path
+        for name in told[state.kernel.path] if isinstance(state.layer, QuantDense) else ():
+            np.testing.assert_array_equal(constants[name], np.transpose(state.quantizer.integers(state.variable.value)))
+    return report
+
+
+def sine():
+    dense = [layers.Dense(16, activation="relu") for _ in range(2)]
+    return keras.Sequential([keras.Input((1,)), *dense, layers.Dense(1)]), normal(64, 1)
+
+
+def heads():
+    inputs = keras.Input((12,))
+    x = layers.Dense(16, activation="relu")(inputs)
+    return keras.Model(inputs, [layers.Dense(1)(x) for _ in range(3)]), normal(64, 12)
+
+
+def adapted():
+    norm = layers.Normalization()
+    norm.adapt(normal(100, 8) * 3 + 5)
+    inputs = keras.Input((8,))
+    return keras.Model(inputs, layers.Dense(1)(norm(inputs))), normal(32, 8) * 3 + 5
+
+
+def slopes():
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(16, 3, padding="same")(inputs)
+    x = layers.PReLU(shared_axes=[1, 2], alpha_initializer=keras.initializers.RandomUniform(0.1, 0.3, seed=1), name="slopes")(x)
+    return keras.Model(inputs, layers.Dense(1)(layers.GlobalAveragePooling2D()(x))), normal(32, 8, 8, 3)
+
+
+@pytest.mark.parametrize(
+    ("make", "mode"),
+    [(make, mode) for make in (sine, heads, adapted, slopes) for mode in MODES if mode != "integer" or make in (sine, heads)],
+)
+def test_vectors_are_found_among_constants_of_their_size(make, mode, tmp_path):
+    model, inputs = make()
+    report = exported(quantize_model(model, exclude="slopes" if make is slopes else None), tmp_path, mode, inputs)
+    assert [layer.stored_bits for layer in report.layers if not layer.name.startswith("slopes")] == [8] * (len(report.layers) - (make is slopes))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_equal_kernels_are_one_constant_and_both_are_told_of(mode, tmp_path):
+    inputs = keras.Input((6,))
+    same = keras.initializers.RandomNormal(seed=3)
+    x = layers.Concatenate()([layers.Dense(4, kernel_initializer=same)(of) for of in (inputs, layers.ReLU()(inputs))])
+    report = exported(quantize_model(keras.Model(inputs, layers.Dense(3)(x)), (4,), pin=None), tmp_path, mode, normal(40, 6))
+    one, other, _ = report.layers
+    assert one.stored_bits == other.stored_bits <= 8
+    assert (one.note, one.compute) == (other.note, other.compute)
+    assert mode != "size" or one.stored_bits == 4
+
+
+@pytest.mark.parametrize("mode", ["size", "integer"])
+def test_features_that_folding_silenced_do_not_hide_a_kernel(mode, tmp_path):
+    inputs = keras.Input((12,))
+    norm = layers.BatchNormalization()
+    model = quantize_model(keras.Model(inputs, layers.Dense(4)(norm(layers.ReLU()(inputs)))))
+    gamma = np.linspace(-1.0, 2.0, 12, dtype="float32")
+    gamma[3] = 0.0
+    next(layer for layer in model.layers if isinstance(layer, layers.BatchNormalization)).gamma.assign(gamma)
+    (told,) = exported(model, tmp_path, mode, normal(40, 12)).layers
+    assert (told.stored_bits, told.note) == (8, "")
+
+
+@keras.saving.register_keras_serializable("tests")
+class TokenAndPlace(layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.tokens, self.places = (QuantEmbedding(size, 16, quantizer={"candidate_bits": (4, 8)}) for size in (50, 10))
+
+    def call(self, inputs):
+        return self.tokens(inputs) + self.places(keras.ops.arange(10))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_table_that_is_added_lies_on_one_grid_in_integer_files(mode, tmp_path):
+    words = keras.Input((10,), dtype="int32")
+    x = layers.GlobalAveragePooling1D()(TokenAndPlace()(words))
+    model = keras.Model(words, QuantDense(4, quantizer={"candidate_bits": (8,)})(x))
+    report = exported(model, tmp_path, mode, np.random.default_rng(0).integers(0, 50, (64, 10)).astype("int32"))
+    if mode == "integer":
+        assert "on one grid, as ADD reads it" in report.layers[1].note
+
+
+def test_the_largest_of_integers_is_one_of_them(tmp_path):
+    images, _ = small_data()
+    inputs = keras.Input((6, 6, 2))
+    x = layers.GlobalMaxPooling2D()(layers.Conv2D(4, 3, activation="relu")(inputs))
+    report = exported(quantize_model(keras.Model(inputs, layers.Dense(3)(x))), tmp_path, "integer", images)
+    assert report.parity.rms < 0.02
+
+
+def test_rows_that_were_joined_count_as_rows(tmp_path):
+    inputs = keras.Input((197, 16))
+    x = layers.Dense(32, activation="relu", name="many")(inputs)
+    x = layers.Dense(4, name="few")(layers.Flatten()(layers.AveragePooling1D(197)(x)))
+    report = exported(quantize_model(keras.Model(inputs, x), (4,), pin=None), tmp_path, "latency", normal(4, 197, 16))
+    assert {layer.name: layer.stored_bits for layer in report.layers} == {"many/kernel": 8, "few/kernel": 4}
+
+
+def test_what_no_integer_kernel_computes_rightly_is_named(tmp_path):
+    inputs = keras.Input((6,))
+    model = quantize_model(keras.Model(inputs, layers.Dense(3)(-layers.Dense(4)(inputs))))
+    with pytest.raises(ExportError, match="cannot be an integer-only file: NEG"):
+        exported(model, tmp_path, "integer", normal(40, 6))
