@@ -27,7 +27,7 @@ def clone(model: keras.Model, twin: Callable[[Layer, dict], Layer | None], on_gr
         if graph.is_graph(layer):
             return keras.models.clone_model(layer, clone_function=rebuilt, recursive=True)
         config = layer.get_config()
-        if type(layer).__module__.startswith(("keras.", "bmpq_tf.")):
+        if _is_known(layer):
             config |= _own_functions(layer)
         if in_variable_dtype and isinstance(layer, Layer) and layer.compute_dtype != layer.variable_dtype:
             config["dtype"] = layer.variable_dtype
@@ -59,9 +59,11 @@ def clone(model: keras.Model, twin: Callable[[Layer, dict], Layer | None], on_gr
     parts = [pair for layer, made in pairs for pair in zip(_parts(layer), _parts(made), strict=True)]
     for part, made in parts:
         _copy_weights(part, made, on_grid)
-        # Layers inside layers were told of functions by names, which Keras may have functions of too.
+    # Layers inside layers were told of functions by names, which Keras may have functions of too.
+    for part, made in [pair for layers in pairs for pair in zip(*map(_known_parts, layers), strict=True)]:
         for name, function in _own_functions(part).items():
-            if inspect.isfunction(getattr(made, name, None)) and getattr(made, name) is not function:
+            # Recurrent layers only pass on what their cells hold.
+            if name in vars(made):
                 setattr(made, name, function)
     _tie(parts)
     return copy
@@ -83,20 +85,31 @@ def check_class(model: keras.Model, copy: keras.Model, methods: Iterable[str]) -
         )
 
 
+def _is_known(layer) -> bool:
+    return type(layer).__module__.startswith(("keras.", "bmpq_tf."))
+
+
+def _known_parts(layer: Layer) -> list[Layer]:
+    """A layer and those inside it, as far as Keras's classes reach: one of the user's makes its parts, and functions for them, itself."""
+    inside = [part for part in layer._layers if not isinstance(part, _STATE)] if _is_known(layer) else []
+    return [*([layer] if _is_known(layer) else []), *(part for inner in inside for part in _known_parts(inner))]
+
+
+def _is_own(function) -> bool:
+    return inspect.isfunction(function) and not function.__module__.startswith("keras.")
+
+
 def _own_functions(layer: Layer) -> dict[str, Callable]:
     """Functions that are not Keras's, such as activations of the user's, under the keys of a layer's config, which tells their names only."""
-    try:
-        held = {key: getattr(layer, key, None) for key in layer.get_config()}
-    except NotImplementedError:
-        # A part of a layer of the user's, which makes it anew by itself.
-        return {}
-    return {key: value for key, value in held.items() if inspect.isfunction(value) and not value.__module__.startswith("keras.")}
+    return {key: function for key in layer.get_config() if _is_own(function := getattr(layer, key, None))}
 
 
 def _by_name(model: keras.Model) -> dict[str, Callable]:
-    """Every such function of a model by its name, so that the configs of layers inside layers can be read."""
-    layers_of = [layer for layer in graph.sublayers(model) if type(layer) is not keras.layers.Lambda and not isinstance(layer, _STATE)]
-    return {function.__name__: function for layer in layers_of for function in _own_functions(layer).values()}
+    """Every function that a layer of a model holds, by its name, so that configs which tell only that can be read."""
+    layers_of = [layer for layer in graph.sublayers(model) if type(layer) is not keras.layers.Lambda]
+    # Keras wraps methods such as build for each layer.
+    held = [value for layer in layers_of for name, value in vars(layer).items() if not hasattr(type(layer), name)]
+    return {function.__name__: function for function in held if _is_own(function)}
 
 
 @contextlib.contextmanager

@@ -161,7 +161,8 @@ def _macs(layer: keras.layers.Layer, variable: keras.Variable, calls: Sequence) 
     if isinstance(layer, keras.layers.Embedding) or (isinstance(layer, keras.layers.EinsumDense) and variable is not layer._kernel):
         return 0
     if isinstance(layer, keras.layers.PReLU):
-        return sum(math.prod(node.output_tensors[0].shape[1:]) for node in calls) if calls else None
+        sizes = [node.output_tensors[0].shape[1:] for node in calls]
+        return sum(map(math.prod, sizes)) if sizes and not any(None in shape for shape in sizes) else None
     if not (entry_for(layer) or quantized_entry_for(layer)):
         return None
     positions = [_positions(layer, variable, node) for node in calls]

@@ -125,7 +125,8 @@ def test_functions_are_copied_whatever_their_names():
         x = keras.layers.Dense(3, activation=activation)(x)
     # Layers inside layers go by the names in their configs.
     x = keras.layers.TimeDistributed(keras.layers.Dense(3, activation=other))(x)
-    x = keras.layers.Bidirectional(keras.layers.LSTM(2, activation=tanh))(x)
+    x = keras.layers.TimeDistributed(keras.layers.RNN(keras.layers.LSTMCell(2, activation=tanh)))(keras.layers.Reshape((2, 1, 3))(x))
+    x = keras.layers.TimeDistributed(keras.layers.LSTM(2, activation=tanh))(keras.layers.Reshape((2, 1, 2))(x))
     model = keras.Model(inputs, keras.layers.Dense(2)(x))
     quantized = quantize_model(model)
     for copy in (quantized, dequantize_model(quantized), dequantize_model(quantized, on_grid=False)):
@@ -133,6 +134,39 @@ def test_functions_are_copied_whatever_their_names():
         assert [function for function in theirs if function] == [function for function in mine if function]
     data = np.random.default_rng(0).normal(size=(4, 2, 3)).astype("float32")
     np.testing.assert_allclose(dequantize_model(quantized, on_grid=False)(data), model(data), atol=1e-6)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Scaling(keras.layers.Layer):
+    """Holds a function under another name than its config's key, and a layer with a function that reads its own weight."""
+
+    def __init__(self, activation, **kwargs):
+        super().__init__(**kwargs)
+        self._function = keras.activations.get(activation)
+        self.inner = keras.layers.Dense(3, activation=lambda x: x * self.factor)
+
+    def build(self, shape):
+        self.factor = self.add_weight((), "ones", name="factor")
+        self.inner.build(shape)
+
+    def call(self, inputs):
+        return self._function(self.inner(inputs))
+
+    def get_config(self):
+        return {**super().get_config(), "activation": keras.activations.serialize(self._function)}
+
+
+def test_what_a_layer_of_ones_own_makes_itself_is_left_to_it():
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, keras.layers.Dense(2)(Scaling(own_activation, name="scaling")(inputs)))
+    with pytest.warns(SkippedLayersWarning):
+        copy = quantize_model(model)
+    data = np.ones((1, 3), "float32")
+    before = copy(data)
+    model.get_layer("scaling").factor.assign(7.0)
+    np.testing.assert_array_equal(copy(data), before)
+    copy.get_layer("scaling").factor.assign(7.0)
+    assert np.abs(copy(data) - before).max() > 0.01
 
 
 def test_a_model_in_two_wrappers_is_copied():

@@ -156,6 +156,13 @@ def test_macs_are_those_of_the_positions_that_a_kernel_is_applied_at():
     assert found[-1] == ("step", None)
 
 
+def test_macs_of_images_of_open_size_are_not_known():
+    inputs = keras.Input((None, None, 3))
+    x = keras.layers.PReLU(shared_axes=[1, 2], name="slopes")(keras.layers.Conv2D(4, 3)(inputs))
+    model = quantize_model(keras.Model(inputs, keras.layers.Conv2D(2, 1)(x)), exclude="slopes")
+    assert {state.kernel.macs for state in model_kernels(model)} == {None}
+
+
 def test_dequantize_gives_plain_relus_on_the_same_kernels():
     model = small_model()
     plain = dequantize_model(quantize_model(model, activation_bits=2))

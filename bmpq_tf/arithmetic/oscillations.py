@@ -12,7 +12,7 @@ import tensorflow as tf
 MOMENTUM = 0.01
 # The frequency of a weight that is held: no average reaches it.
 HELD = float("inf")
-# The last integer before any step: finite, because it is multiplied, and no integer of 8 bits.
+# The last integer before any step: no integer of 8 bits.
 UNSEEN = 2.0**20
 
 

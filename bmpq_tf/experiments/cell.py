@@ -102,7 +102,6 @@ def _trained(cell: Cell, work: pathlib.Path, verbose: int) -> dict[str, Any]:
     float_model = _float_model(cell, work) if cell.float_cell else None
     first = initial_model(cell.config, splits.train)
     if METHODS[cell.method].make_file:
-        note_backup(owner)
         return _as_file(cell, splits, float_model or first)
     model, callback = METHODS[cell.method].build(first, cell.config, splits.train)
     if hasattr(callback, "check"):

@@ -163,7 +163,7 @@ def _factors(matrix: np.ndarray, integers: np.ndarray, scales: np.ndarray) -> tu
         alive = used & channels[:, None] & features
         if not np.array_equal(alive, matrix != 0):
             return None
-        if (used & ~features).any() and channels.any():
+        if (used & channels[:, None] & ~features).any():
             found = _rank_one(matrix, np.where(alive, grid, 0.0), alive)
             return found and (np.where(channels, found[0], 0.0), np.where(features, found[1], 0.0))
     largest = np.abs(integers).argmax(axis=1)

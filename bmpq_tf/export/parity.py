@@ -339,7 +339,7 @@ def _in_rank(array: np.ndarray, shape: tuple[int | None, ...]) -> np.ndarray:
 
 
 def _checked(model, arrays: list[np.ndarray], what: str) -> list[np.ndarray]:
-    wanted = [tuple(tensor.shape) for tensor in model.inputs]
+    wanted, given = [tuple(tensor.shape) for tensor in model.inputs], [array.shape for array in arrays]
     arrays = [_in_rank(array, shape) for array, shape in zip(arrays, wanted, strict=True)] if len(arrays) == len(wanted) else arrays
     fits = len(arrays) == len(wanted) and len({len(array) for array in arrays if array.ndim}) == 1
     fits = fits and all(
@@ -347,9 +347,7 @@ def _checked(model, arrays: list[np.ndarray], what: str) -> list[np.ndarray]:
         for array, shape in zip(arrays, wanted, strict=True)
     )
     if not fits:
-        raise ValueError(
-            f"The inputs in {what} do not fit model '{model.name}', which takes {wanted}. Received: {[array.shape for array in arrays]}."
-        )
+        raise ValueError(f"The inputs in {what} do not fit model '{model.name}', which takes {wanted}. Received: {given}.")
     if not all(np.isfinite(array).all() for array in arrays):
         raise ValueError(f"The inputs in {what} for model '{model.name}' hold NaN or infinite values. Clean them first.")
     # Pixels are often whole numbers where the model takes floats.

@@ -14,7 +14,7 @@ from bmpq_tf.layers.kernel_quantizer import KernelQuantizer
 # Axes of a kernel that are output channels, or how to tell them for a layer.
 ChannelAxes = tuple[int, ...] | Callable[[keras.layers.Layer], tuple[int, ...]]
 WEIGHT_DTYPE = "float32"
-# The activations that PACT stands for, and the most that they give; TensorFlow's become Keras's in every copy of a layer.
+# The activations that PACT stands for, and the most that they give; TensorFlow's become Keras's in saved files.
 RELU_LIMITS = {keras.activations.relu: None, keras.activations.relu6: 6.0, tf.nn.relu: None, tf.nn.relu6: 6.0}
 
 # What `kernels_read_once` has read, by layer and attribute; each thread, and so each replica, has its own.

@@ -8,12 +8,10 @@ import sys
 
 import pytest
 
-from bmpq_tf.experiments import cell as cell_module
 from bmpq_tf.experiments import compare as comparing
-from bmpq_tf.experiments import training
+from bmpq_tf.experiments import tfmot_peer, training
 from bmpq_tf.experiments.cell import run_cell
 from bmpq_tf.experiments.grid import cells
-from bmpq_tf.experiments.methods import Method
 from bmpq_tf.experiments.results import locked, read_results
 
 pytest.importorskip("sklearn")
@@ -109,10 +107,11 @@ def test_cells_without_their_data_set_are_told_of_once(tmp_path, monkeypatch, ca
 
 
 def test_a_cell_whose_outcome_is_a_file_does_not_go_on_with_other_settings(tmp_path, monkeypatch):
-    def killed(model, dataset, config, folder):
+    def killed(*arguments, **keywords):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(cell_module.METHODS, "tfmot_int8", Method(make_file=killed))
+    monkeypatch.setattr(tfmot_peer.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(tfmot_peer.subprocess, "run", killed)
     (first,), (other,) = (cells({**BASE, "epochs": epochs, "grid": [{"methods": ["tfmot_int8"]}]}) for epochs in (2, 3))
     with pytest.raises(KeyboardInterrupt):
         run_cell(first, "", tmp_path, verbose=0)
@@ -127,6 +126,9 @@ def test_tfmots_process_ends_with_the_one_that_started_it():
         assert process.poll() is None
         process.stdin.close()
         assert process.wait(30) == 1
+    # While the other lives, it ends as it will.
+    with subprocess.Popen([sys.executable, "-c", code.replace("60", "1")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as process:
+        assert process.wait(60) == 0
 
 
 def test_a_cell_that_another_process_has_is_left_to_it(here, tmp_path, monkeypatch):

@@ -45,6 +45,13 @@ def test_a_channel_that_folding_silenced_still_matches():
     assert column is None
 
 
+def test_a_weight_that_only_a_silenced_channel_uses_is_no_silenced_feature():
+    ours = KernelIntegers("k", "k", 2, np.int8([[1, 0, -1], [1, 1, 0]]), np.float32([0.5, 0.25]))
+    row, column = _factors(np.float64([[0.5, 0, -0.5], [0, 0, 0]]), ours.integers, ours.scales)
+    assert column is None
+    np.testing.assert_array_equal(row, [1, 0])
+
+
 @pytest.mark.parametrize("bits", [2, 4])
 def test_a_negative_factor_flips_signs_exactly_even_at_the_lowest_level(bits):
     low = -(2 ** (bits - 1))

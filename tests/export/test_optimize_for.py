@@ -119,6 +119,10 @@ def test_a_negative_gamma_widens_what_its_sign_does_not_fit(mode, tmp_path):
     assert all(zero == [0] for _, _, zero in readers(file))
     # One position: the pointwise convolution is lowered, and would lie in int4 if 8 fitted there; it holds no -8 that would be unsafe.
     assert report.layers[1].stored_bits == 8
+    if mode == "latency":
+        model.get_layer("second").gamma.assign(np.ones(5, "float32"))
+        set_lowest(model, "pointwise", False)
+        assert export(model, tmp_path / "other.tflite", mode, IMAGES)[0].layers[1].stored_bits == 4
 
 
 def test_integers_that_a_container_cannot_hold_are_refused():
