@@ -106,10 +106,19 @@ def _own_functions(layer: Layer) -> dict[str, Callable]:
 
 def _by_name(model: keras.Model) -> dict[str, Callable]:
     """Every function that a layer of a model holds, by its name, so that configs which tell only that can be read."""
-    layers_of = [layer for layer in graph.sublayers(model) if type(layer) is not keras.layers.Lambda]
-    # Keras wraps methods such as build for each layer.
-    held = [value for layer in layers_of for name, value in vars(layer).items() if not hasattr(type(layer), name)]
-    return {function.__name__: function for function in held if _is_own(function)}
+    found: dict[bool, dict[str, Callable]] = {True: {}, False: {}}
+    for layer in graph.sublayers(model):
+        # Keras wraps methods such as build for each layer, and has no names for lambdas.
+        held = [value for name, value in vars(layer).items() if _is_own(value) and not hasattr(type(layer), name)]
+        named = found[_is_known(layer)]
+        for function in [function for function in held if function.__name__ != "<lambda>"]:
+            # Copies of Keras's layers get their functions themselves; others only have the name to go by.
+            if named.setdefault(function.__name__, function) is not function and not _is_known(layer):
+                raise ValueError(
+                    f"Two functions of layers of your own have one name, so a copy of model '{model.name}' could not tell them apart. "
+                    f"Received: {function.__name__!r}, also in layer '{layer.name}'. Give each a __name__ of its own."
+                )
+    return found[True] | found[False]
 
 
 @contextlib.contextmanager

@@ -169,6 +169,19 @@ def test_what_a_layer_of_ones_own_makes_itself_is_left_to_it():
     assert np.abs(copy(data) - before).max() > 0.01
 
 
+def test_two_functions_of_one_name_in_layers_of_ones_own_are_refused():
+    def other_activation(x):
+        return keras.ops.relu(x)
+
+    other_activation.__name__ = "own_activation"
+    inputs = keras.Input((3,))
+    x = keras.layers.Dense(3, activation=other_activation)(Scaling(own_activation)(inputs))
+    with pytest.warns(SkippedLayersWarning):
+        quantize_model(keras.Model(inputs, keras.layers.Dense(2)(x)))
+    with pytest.raises(ValueError, match=r"one name.*Received: 'own_activation'"):
+        quantize_model(keras.Model(inputs, keras.layers.Dense(2)(Scaling(other_activation)(x))))
+
+
 def test_a_model_in_two_wrappers_is_copied():
     inputs = keras.Input((2, 3))
     inner = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3)])
