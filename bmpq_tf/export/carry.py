@@ -21,8 +21,7 @@ _SAME_GRID = (
     _BUILTIN.TILE,
     _BUILTIN.REDUCE_MAX,
 )
-# NEG has an int8 kernel too, which is wrong where zero points are not zero.
-_OWN_GRID = (_BUILTIN.RELU6, _BUILTIN.LEAKY_RELU, _BUILTIN.ELU)
+_OWN_GRID = (_BUILTIN.RELU6, _BUILTIN.LEAKY_RELU, _BUILTIN.ELU, _BUILTIN.NEG)
 _CARRIES = (*_SAME_GRID, *_OWN_GRID, _BUILTIN.SHAPE)
 _QUANTIZE, _DEQUANTIZE = ("Quantize", {}), ("Dequantize", {})
 

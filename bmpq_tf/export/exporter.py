@@ -63,7 +63,7 @@ def export_tflite(
             `"latency"`: int8 arithmetic, activations rounded to 8 bits as they come; weights in the narrowest type that is no slower
             than int8. `"integer"`: int8 throughout, with fixed ranges of activations: the trained ones where the model rounds them.
         verify_with: inputs to compare Keras and LiteRT on: arrays, or a data set of batches, not an endless one. By default those of
-            `calibrate_with`, or random inputs.
+            `calibrate_with`, or random inputs, whose top-1 is told and not judged.
         calibrate_with: for `"integer"`: inputs like those that the model will meet, in the same forms; a few hundred are enough. They set
             the ranges that no activation quantizer sets, and may be left out where there are none; outputs are rounded only by a
             `QuantIdentity` at the end.
@@ -88,7 +88,8 @@ def export_tflite(
     path = check_writable(path, overwrite)
     computed = float32_model(model)
     _check_options(optimize_for, calibrate_with, border, tolerance, bool(activation_quantizers(model)))
-    if verify_with is None and calibrate_with is not None:
+    on_calibration = verify_with is None and calibrate_with is not None
+    if on_calibration:
         # Random inputs lie outside of the ranges that data set.
         once = isinstance(calibrate_with, Iterator)
         calibrate_with, verify_with = itertools.tee(calibrate_with) if once else (calibrate_with, calibrate_with)
@@ -125,7 +126,7 @@ def export_tflite(
     content = tidy.tidied(content, report.metadata(states, stored, limit, optimize_for))
     packed_bytes = _read_back(content, stored)
     try:
-        result = parity.compare(computed, content, verify_with, optimize_for, tolerance)
+        result = parity.compare(computed, content, verify_with, optimize_for, tolerance, judge_top1=not on_calibration)
     except RuntimeError as error:
         raise ExportError(f"LiteRT does not run the file: {first_line(error)} Nothing was written to '{path}'.") from error
     if not result.holds:

@@ -62,6 +62,7 @@ class Parity:
             two steps of an activation (`bmpq_tf.export.roundings`); `max_abs_diff` where activations are float.
         ties: how many values those were, in the batches where they moved an answer.
         rounded: the narrowest width that the model rounds activations to, or `None`.
+        judges_top1: whether the agreement must reach its limit: on inputs that the user gave to verify with, without a limit of his own.
     """
 
     max_abs_diff: float
@@ -76,6 +77,7 @@ class Parity:
     allowed: float | None = None
     ties: int = 0
     rounded: int | None = None
+    judges_top1: bool = True
 
     @property
     def limits(self) -> Limits:
@@ -120,7 +122,7 @@ class Parity:
                 * self.generated
             )
         mistakes = (1 - self.agreement) * self.compared
-        if self.allowed is None and not self.generated and mistakes > _mistakes_allowed(limits, self.compared):
+        if self.judges_top1 and mistakes > _mistakes_allowed(limits, self.compared):
             return (
                 f"LiteRT's top-1 is Keras's for {self.agreement:.4f} of {self.examples} examples, less than the {limits.agreement:g} that "
                 f'optimize_for="{self.optimize_for}" must reach. If top-1 means nothing for these outputs, say with tolerance= how close '
@@ -134,7 +136,9 @@ class Parity:
         return not self.problem
 
 
-def compare(model: keras.Model, content: bytes, verify_with=None, optimize_for: str = "size", tolerance: float | None = None) -> Parity:
+def compare(
+    model: keras.Model, content: bytes, verify_with=None, optimize_for: str = "size", tolerance: float | None = None, *, judge_top1: bool = True
+) -> Parity:
     """Runs both models on the same inputs: all of them with XNNPACK, and a few with the built-in kernels as well.
 
     Args:
@@ -144,6 +148,7 @@ def compare(model: keras.Model, content: bytes, verify_with=None, optimize_for: 
             inputs.
         optimize_for: the kind of file.
         tolerance: the largest `rms` to allow, in place of the kind's own.
+        judge_top1: whether the agreement must reach its limit; that of random inputs never need.
 
     Raises:
         ValueError: the inputs do not fit the model, or there are none.
@@ -160,7 +165,7 @@ def compare(model: keras.Model, content: bytes, verify_with=None, optimize_for: 
         examples += len(batch[0])
     if not examples:
         raise ValueError("verify_with has no examples, or not a whole batch. Give at least one, or nothing to verify on random inputs.")
-    return tally.parity(examples, verify_with is None, tolerance)
+    return tally.parity(examples, verify_with is None, tolerance, judge_top1)
 
 
 def _limits(optimize_for: str, rounded: int | None) -> Limits:
@@ -237,7 +242,7 @@ class _Tally:
                 same = ours.argmax(-1) == theirs.argmax(-1)
                 self.equal[number], self.compared[number] = self.equal[number] + same.sum(), self.compared[number] + same.size
 
-    def parity(self, examples: int, generated: bool, allowed: float | None) -> Parity:
+    def parity(self, examples: int, generated: bool, allowed: float | None, judge_top1: bool) -> Parity:
         ratios = self.squares[..., 0] / np.maximum(self.squares[..., 1], np.finfo(np.float64).tiny)
         rms = float(np.sqrt(ratios).max()) if np.isfinite(ratios).all() else float("inf")
         with np.errstate(invalid="ignore"):
@@ -260,6 +265,7 @@ class _Tally:
             allowed=allowed,
             ties=ties,
             rounded=self._rounded,
+            judges_top1=judge_top1 and not generated and allowed is None,
         )
 
 

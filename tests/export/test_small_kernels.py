@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import small_data
 
-from bmpq_tf import ExportError, export_tflite, quantize_model
+from bmpq_tf import export_tflite, quantize_model
 from bmpq_tf.export import graph_file
 from bmpq_tf.kernels import model_kernels
 from bmpq_tf.layers import QuantDense, QuantEmbedding
@@ -128,10 +128,3 @@ def test_rows_that_were_joined_count_as_rows(tmp_path):
     x = layers.Dense(4, name="few")(layers.Flatten()(layers.AveragePooling1D(197)(x)))
     report = exported(quantize_model(keras.Model(inputs, x), (4,), pin=None), tmp_path, "latency", normal(4, 197, 16))
     assert {layer.name: layer.stored_bits for layer in report.layers} == {"many/kernel": 8, "few/kernel": 4}
-
-
-def test_what_no_integer_kernel_computes_rightly_is_named(tmp_path):
-    inputs = keras.Input((6,))
-    model = quantize_model(keras.Model(inputs, layers.Dense(3)(-layers.Dense(4)(inputs))))
-    with pytest.raises(ExportError, match="cannot be an integer-only file: NEG"):
-        exported(model, tmp_path, "integer", normal(40, 6))
