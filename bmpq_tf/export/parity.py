@@ -242,7 +242,7 @@ class _Tally:
                 same = ours.argmax(-1) == theirs.argmax(-1)
                 self.equal[number], self.compared[number] = self.equal[number] + same.sum(), self.compared[number] + same.size
 
-    def parity(self, examples: int, generated: bool, allowed: float | None, judge_top1: bool) -> Parity:
+    def parity(self, examples: int, generated: bool, allowed: float | None, judge_top1: bool = True) -> Parity:
         ratios = self.squares[..., 0] / np.maximum(self.squares[..., 1], np.finfo(np.float64).tiny)
         rms = float(np.sqrt(ratios).max()) if np.isfinite(ratios).all() else float("inf")
         with np.errstate(invalid="ignore"):
