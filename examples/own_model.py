@@ -1,4 +1,4 @@
-"""Takes any Keras model of yours to a packed .tflite file.
+"""Takes a Keras classifier of yours to a packed .tflite file.
 
 With a saved model and arrays (`images` and `labels` in an .npz, integer labels):
 
@@ -35,7 +35,7 @@ flags.DEFINE_integer("seed", 0, "Of weights and data order.")
 
 
 def example_model() -> keras.Model:
-    """Any Keras model will do; this is one for 8x8 digits."""
+    """Any Keras classifier will do; this is one for 8x8 digits."""
     return keras.Sequential(
         [
             keras.Input((8, 8, 1)),

@@ -1,4 +1,4 @@
-"""Judges a .tflite file in LiteRT on a data set's test images or on images of yours, and beside a Keras model if one is given.
+"""Judges a classifier's .tflite file in LiteRT on a data set's test images or on images of yours, and beside a Keras model if one is given.
 
 Examples:
   python tools/evaluate.py runs/demo/model.tflite --dataset=digits --keras=runs/demo/model.keras
