@@ -10,12 +10,12 @@ from conftest import small_data, small_model
 from test_export_tflite import trained, with_widths
 
 from bmpq_tf import ExportError, export_tflite, quantize_model
-from bmpq_tf.export import containers, exporter, graph_file, packing, parity, static
+from bmpq_tf.export import containers, graph_file, packing
 from bmpq_tf.export.matching import KernelIntegers, Match
 from bmpq_tf.export.runtime import TFLiteModel
 from bmpq_tf.kernels import model_kernels
 
-IMAGES, LABELS = small_data()
+IMAGES, _ = small_data()
 BUILTIN = schema.BuiltinOperator
 
 
@@ -50,12 +50,23 @@ def set_lowest(model, name, value):
     state.variable.assign(integers * scale)
 
 
-@pytest.fixture(scope="module")
-def model():
+def trained_for_a_moment(float_model, data, **more):
+    model = quantize_model(float_model, (4,), pin=None, **more)
+    model.compile("adam", "mse", jit_compile=False)
+    model.fit(data, np.zeros((len(data), *model.output_shape[1:])), verbose=0)
+    return model
+
+
+def model_of_all_widths():
     keras.utils.set_random_seed(7)
     model = trained(with_widths(small_model(), [2, 4, 4, 8]))
     set_lowest(model, "hidden", False)
     return model
+
+
+@pytest.fixture(scope="module")
+def model():
+    return model_of_all_widths()
 
 
 @pytest.mark.parametrize("mode", ["latency", "integer"])
@@ -157,57 +168,6 @@ def test_a_multiplication_fused_into_dense_columns_is_taken_out_in_every_mode(tm
         assert report.layers[0].compute == {"latency": "dynamic", "integer": "static"}[mode]
 
 
-@pytest.mark.parametrize("border", ["float", "int8"])
-def test_an_integer_file_has_no_float_but_at_its_border(border, model, tmp_path):
-    _, file = export(model, tmp_path / "model.tflite", "integer", IMAGES, border=border)
-    subgraph = file.subgraphs[0]
-    floats = {index for index, tensor in enumerate(subgraph.tensors) if tensor.type == graph_file.FLOAT32}
-    ends = {int(index) for index in [*subgraph.inputs, *subgraph.outputs]}
-    assert floats == (ends if border == "float" else set())
-    assert file.signatureDefs[0].inputs[0].tensorIndex == subgraph.inputs[0]
-    assert file.signatureDefs[0].outputs[0].tensorIndex == subgraph.outputs[0]
-
-
-def test_a_lookup_and_what_it_gives_lie_on_one_grid(tmp_path):
-    tokens = keras.Input((5,), dtype="int32")
-    x = keras.layers.Embedding(20, 4, name="words")(tokens)
-    model = with_widths(keras.Model(tokens, keras.layers.Dense(3, name="head")(keras.layers.GlobalAveragePooling1D()(x))), [8])
-    table = next(state for state in model_kernels(model) if state.layer.name == "words")
-    table.variable.assign(np.asarray(table.variable) * [0.1, 1.0, 3.0, 10.0])
-    table.quantizer.initialise_scale(table.variable)
-    data = np.random.default_rng(0).integers(0, 20, (32, 5)).astype("int32")
-    report, _ = export(model, tmp_path / "model.tflite", "integer", data)
-    assert report.parity.rms < 0.05
-    assert [layer.note for layer in report.layers if "words" in layer.name] == [
-        "in int8 on one grid, since GATHER copies integers: rounded as its output is, not exactly as trained"
-    ]
-
-
-def test_operators_that_only_move_values_stay_integer(tmp_path):
-    """A dilated causal Conv1D, LeakyReLU and Flatten: EXPAND_DIMS, SPACE_TO_BATCH_ND, LEAKY_RELU and SHAPE."""
-    inputs = keras.Input((12, 3))
-    x = keras.layers.Conv1D(6, 3, padding="causal", dilation_rate=2)(inputs)
-    x = keras.layers.Flatten()(keras.layers.LeakyReLU()(x))
-    model = with_widths(keras.Model(inputs, keras.layers.Dense(3)(x)), [4, 2])
-    data = np.random.default_rng(0).standard_normal((40, 12, 3)).astype("float32")
-    report, _ = export(model, tmp_path / "model.tflite", "integer", data)
-    assert report.parity.rms < 0.05
-
-
-def test_an_operator_without_an_integer_kernel_is_named(tmp_path):
-    inputs = keras.Input((6,))
-    # Converted, 'odd' is in a scope called odd_1; and the last one is called as the output is.
-    x = keras.layers.Activation("softplus", name="odd")(keras.layers.Dense(5)(inputs))
-    x = keras.layers.Dense(3)(keras.layers.Activation("relu", name="odd_1")(keras.layers.Dense(4)(x)))
-    model = with_widths(keras.Model(inputs, keras.layers.Activation("softplus", name="end")(x)), [4])
-    data = np.random.default_rng(0).standard_normal((20, 6)).astype("float32")
-    with pytest.raises(ExportError, match=r"cannot be an integer-only file: .*would compute with floats") as raised:
-        export(model, tmp_path / "model.tflite", "integer", data)
-    assert set(re.findall(r"of layer '(\w+)' \(Activation\)", str(raised.value))) == {"odd", "end"}
-    assert "QUANTIZE" not in str(raised.value)
-    assert not list(tmp_path.iterdir())
-
-
 def test_a_file_that_litert_refuses_is_not_written(model, tmp_path, monkeypatch):
     honest = containers.choose
 
@@ -240,16 +200,6 @@ def test_options_and_data_that_do_not_fit_are_named(options, message, model, tmp
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("form", [np.asarray, lambda images: iter([images[:20], images[20:]])])
-def test_what_calibrates_verifies_too_since_random_inputs_lie_outside_of_its_ranges(form, tmp_path):
-    bright = 200.0 + IMAGES
-    model = with_widths(small_model(), [8])
-    report = export_tflite(model, tmp_path / "model.tflite", optimize_for="integer", calibrate_with=form(bright))
-    assert (report.parity.generated, report.parity.examples) == (False, len(IMAGES))
-    random = parity.compare(model, (tmp_path / "model.tflite").read_bytes(), None, "integer")
-    assert "The inputs were random: better give" in random.problem
-
-
 @pytest.mark.parametrize("mode", ["size", "latency", "integer"])
 def test_images_of_any_size_stay_dynamic(mode, tmp_path):
     inputs = keras.Input((None, None, 2))
@@ -276,15 +226,6 @@ def test_a_channel_that_folding_silenced_keeps_its_bias(tmp_path):
         np.testing.assert_allclose(answers[:, [0, 2]], np.tile([2.0, -2.0], (4, 1)), atol=0.05)
 
 
-def test_equal_biases_of_two_layers_get_their_own_grids(tmp_path):
-    inputs = keras.Input((6, 6, 2))
-    x = keras.layers.Conv2D(4, 3, bias_initializer=keras.initializers.Constant(0.5), activation="relu")(inputs)
-    x = keras.layers.Conv2D(4, 3, bias_initializer=keras.initializers.Constant(0.5))(keras.layers.Rescaling(10)(x))
-    model = with_widths(keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x)), [4])
-    report, _ = export(model, tmp_path / "model.tflite", "integer", IMAGES)
-    assert report.parity.rms < 0.05
-
-
 def test_a_wrong_scale_names_the_first_tensor_and_the_worst(model, tmp_path, monkeypatch):
     honest = packing.stored_kernel
 
@@ -307,26 +248,6 @@ def test_a_tolerance_of_ones_own_is_kept_to(model, tmp_path):
     assert export(model, tmp_path / "model.tflite", "latency", IMAGES, tolerance=0.5)[0].parity.rms_limit == 0.5
 
 
-def test_a_tolerance_of_ones_own_stands_for_top_1_too_where_that_means_nothing(tmp_path):
-    inputs = keras.Input((8,))
-    kernel = keras.initializers.RandomNormal(stddev=0.002, seed=0)
-    head = keras.layers.Dense(24, kernel_initializer=kernel, bias_initializer=keras.initializers.Constant(20.0))
-    model = with_widths(keras.Model(inputs, head(inputs)), [8])
-    data = np.random.default_rng(0).standard_normal((50, 8)).astype("float32")
-    with pytest.raises(ExportError, match=r"top-1 .*If top-1 means nothing for these outputs, say with tolerance="):
-        export(model, tmp_path / "model.tflite", "integer", data)
-    assert export(model, tmp_path / "model.tflite", "integer", data, tolerance=0.01)[0].parity.rms < 0.01
-
-
-@pytest.mark.parametrize("border", ["float", "int8"])
-def test_an_output_that_the_last_operator_reads_too_stays_integer(border, tmp_path):
-    inputs = keras.Input((8,))
-    embedding = keras.layers.Dense(6, activation="relu", name="embedding")(inputs)
-    model = with_widths(keras.Model(inputs, [keras.layers.Dense(3, name="logits")(embedding), embedding]), [8])
-    data = np.random.default_rng(0).standard_normal((32, 8)).astype("float32")
-    assert export(model, tmp_path / "model.tflite", "integer", data, border=border)[0].parity.rms < 0.05
-
-
 def test_a_full_disk_leaves_nothing(model, tmp_path, monkeypatch):
     import pathlib
 
@@ -341,16 +262,6 @@ def test_a_full_disk_leaves_nothing(model, tmp_path, monkeypatch):
         export_tflite(model, tmp_path / "model.tflite", overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["model.tflite"]
     assert (tmp_path / "model.tflite").read_text() == "mine"
-
-
-def test_static_lists_batch_matmul_with_several_scales():
-    file = graph_file.Builder()
-    grid = (np.float32([0.1]), np.int64([0]), 0)
-    fed = file.tensor("input", (1, 2, 3), graph_file.INT8, grid=grid)
-    kernel = file.tensor("w", (1, 3, 2), graph_file.INT8, np.ones((1, 3, 2), np.int8), grid=(np.float32([0.1, 0.2]), np.int64([0, 0]), 2))
-    result = file.tensor("product", (1, 2, 2), graph_file.INT8, grid=grid)
-    file.operator(BUILTIN.BATCH_MATMUL, [fed, kernel], [result], ("BatchMatMul", {}))
-    assert static.unsupported(file.content([fed], [result])) == [("BATCH_MATMUL", "product")]
 
 
 def test_pointwise_convolutions_of_open_size_or_several_groups_stay_convolutions(tmp_path):
@@ -373,37 +284,3 @@ def test_rows_of_half_a_byte_are_widened(tmp_path):
     set_lowest(model, "odd", False)
     _, file = export(model, tmp_path / "model.tflite", "latency", data)
     assert readers(file) == [("FULLY_CONNECTED", 8, [0])]
-
-
-def test_whole_numbers_serve_where_the_model_takes_floats(tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 256, (16, 6, 6, 2)).astype("uint8")
-    inputs = keras.Input((6, 6, 2))
-    x = keras.layers.Conv2D(4, 3, name="conv")(keras.layers.Rescaling(1 / 255)(inputs))
-    model = trained_for_a_moment(keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x)), pixels)
-    report, _ = export(model, tmp_path / "model.tflite", "integer", pixels, border="int8")
-    assert report.parity.rms < 0.1
-    runtime = TFLiteModel((tmp_path / "model.tflite").read_bytes())
-    np.testing.assert_array_equal(runtime([pixels])[0], runtime([pixels.astype("float32")])[0])
-
-
-def test_a_kernel_that_is_lost_in_conversion_leaves_no_integer_file(model, tmp_path, monkeypatch):
-    honest = exporter.find_kernels
-    monkeypatch.setattr(exporter, "find_kernels", lambda *given: honest(*given)[1:])
-    with pytest.raises(ExportError, match="would not be the trained ones"):
-        export(model, tmp_path / "model.tflite", "integer", IMAGES)
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_border_that_stays_float_leaves_no_int8_file(model, tmp_path, monkeypatch):
-    honest = static.quantize
-    monkeypatch.setattr(static, "quantize", lambda *given: honest(*given[:-1], "float"))
-    with pytest.raises(ExportError, match=r"would stay float: .*Take border=\"float\""):
-        export(model, tmp_path / "model.tflite", "integer", IMAGES, border="int8")
-    assert not list(tmp_path.iterdir())
-
-
-def trained_for_a_moment(float_model, data, **more):
-    model = quantize_model(float_model, (4,), pin=None, **more)
-    model.compile("adam", "mse", jit_compile=False)
-    model.fit(data, np.zeros((len(data), *model.output_shape[1:])), verbose=0)
-    return model
