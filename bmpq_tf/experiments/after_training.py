@@ -1,18 +1,23 @@
 """Quantization after training by litert-quantizer: the trained float model's file with its weights in int8 or int4."""
 
 import pathlib
+import re
 from typing import Any
 
 import keras
 import numpy as np
 
+from bmpq_tf import graph
 from bmpq_tf.export import graph_file
 from bmpq_tf.export.convert import to_float_tflite
+from bmpq_tf.export.origin import described, layer_of
 from bmpq_tf.files import write_bytes
 
 
 def quantized_after_training(model: keras.Model, bits: int, folder: pathlib.Path) -> bytes:
     """Converts a float model and stores its weights in 8 or 4 bits, one scale a channel, computing in float.
+
+    The first and the last weighted layers have 8 bits, as they do under every method.
 
     Args:
         model: a trained float model.
@@ -29,7 +34,24 @@ def quantized_after_training(model: keras.Model, bits: int, folder: pathlib.Path
     write_bytes(path, to_float_tflite(model))
     recipe = recipe_manager.RecipeManager()
     recipe.add_weight_only_config(regex=".*", operation_name=TFLOperationName.ALL_SUPPORTED, num_bits=bits)
+    for operator in _first_and_last(model, path.read_bytes()):
+        # The last rule that fits wins.
+        recipe.add_weight_only_config(regex=f"^{re.escape(operator)};", operation_name=TFLOperationName.ALL_SUPPORTED, num_bits=8)
     return bytes(quantizer.Quantizer(str(path), recipe.get_quantization_recipe()).quantize().quantized_model)
+
+
+def _first_and_last(model: keras.Model, content: bytes) -> list[str]:
+    """The operators that read the kernels of the first and the last weighted layers, as litert-quantizer calls them: by what they give."""
+    ends = {described(layer) for layers in graph.first_and_last(model, graph.has_kernels) for layer in layers}
+    file = graph_file.parse(content)
+    (subgraph,) = file.subgraphs
+    found = []
+    for operator in subgraph.operators:
+        tensors = [subgraph.tensors[index] for index in operator.inputs if index >= 0]
+        constants = [tensor for tensor in tensors if len(tensor.shape) >= 2 and graph_file.constant(file, tensor) is not None]
+        if any(layer_of(model, graph_file.tensor_name(tensor)) in ends for tensor in constants):
+            found.append(";".join(graph_file.tensor_name(subgraph.tensors[index]) for index in operator.outputs))
+    return found
 
 
 def file_sizes(content: bytes) -> dict[str, Any]:
