@@ -7,6 +7,7 @@ import pathlib
 import platform
 import shutil
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -29,15 +30,21 @@ from bmpq_tf.memory import peak_memory
 _PACKAGES = ("bmpq_tf", "keras", "tensorflow", "ai-edge-litert", "litert-quantizer", "mip", "numpy")
 
 
+class OtherDataError(ValueError):
+    """The images are not those that the other results of a file are of."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Splits:
     """One data set as a cell sees it: it trains on the first part and is judged on the others.
 
     Attributes:
+        data: what tells the whole data set from others of its name.
         train: the training images, with the validation split or else the test set as `test`.
         judged: by name (`validation`, where there is one, and `test`), the same training images with that split as `test`.
     """
 
+    data: str
     train: ImageDataset
     judged: dict[str, ImageDataset]
 
@@ -46,29 +53,41 @@ def load_splits(cell: Cell) -> Splits:
     """Loads a cell's images; `validation` images are the last ones of the training set."""
     config = cell.config
     whole = load_dataset(config.dataset, config.data_dir, download=config.download)
+    data = whole.fingerprint()
     if not config.validation:
-        return Splits(whole, {"test": whole})
+        return Splits(data, whole, {"test": whole})
     held = whole.with_validation(config.validation)
-    return Splits(held, {"validation": held, "test": dataclasses.replace(held, test=whole.test)})
+    return Splits(data, held, {"validation": held, "test": dataclasses.replace(held, test=whole.test)})
 
 
-def run_cell(cell: Cell, budget: str, work: pathlib.Path, *, verbose: int = 2) -> dict[str, Any]:
+def run_cell(cell: Cell, budget: str, work: pathlib.Path, *, known_data: Mapping[str, str] | None = None, verbose: int = 2) -> dict[str, Any]:
     """Trains and judges a cell; one that was killed goes on at its last epoch.
 
     Args:
         cell: what to run.
         budget: its budget, a reference already looked up; `""` for methods that take none.
         work: the folder of the whole grid's backups, and of the float models that other methods start from.
+        known_data: the fingerprints of the images that the other results are of, by data set.
         verbose: as Keras's.
 
     Returns:
         The figures, with `status` `"done"`; `"diverged"` with its epoch, or `"infeasible"`, with the reason.
+
+    Raises:
+        OtherDataError: the images are not those of the other results.
     """
     backup = work / file_name(cell.key)
     config = dataclasses.replace(cell.config, budget=budget or cell.config.budget, backup_dir=str(backup))
     started = time.perf_counter()
+    splits = load_splits(cell)
+    then = (known_data or {}).get(config.dataset, splits.data)
+    if then != splits.data:
+        raise OtherDataError(
+            f"The other results are of other images. Received: {config.dataset} with {splits.data}; they were run on {then}. "
+            "Give the --data_dir of then, or another --out."
+        )
     try:
-        told = {"status": "done", **_trained(dataclasses.replace(cell, config=config), work, verbose)}
+        told = {"status": "done", **_trained(dataclasses.replace(cell, config=config), splits, work, verbose)}
     except DivergedError as error:
         told = {"status": "diverged", "epoch": error.epoch, "reason": str(error)}
     except InfeasibleBudgetError as error:
@@ -78,6 +97,7 @@ def run_cell(cell: Cell, budget: str, work: pathlib.Path, *, verbose: int = 2) -
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": {**{name: importlib.metadata.version(name) for name in _PACKAGES}, "python": platform.python_version()},
         "budget": budget or None,
+        "data": splits.data,
         **told,
         "seconds": time.perf_counter() - started,
         "peak_memory_bytes": peak_memory(),
@@ -95,18 +115,18 @@ def float_model_path(cell: Cell, work: pathlib.Path) -> pathlib.Path:
     return work / f"{file_name(cell.named('float32'))}.keras"
 
 
-def _trained(cell: Cell, work: pathlib.Path, verbose: int) -> dict[str, Any]:
-    splits = load_splits(cell)
+def _trained(cell: Cell, splits: Splits, work: pathlib.Path, verbose: int) -> dict[str, Any]:
     owner = dataclasses.replace(cell.config, sensitivity=cell.method)
-    check_backup(owner)
+    check_backup(owner, splits.data)
     float_model = _float_model(cell, work) if cell.float_cell else None
     first = initial_model(cell.config, splits.train)
     if METHODS[cell.method].make_file:
+        note_backup(owner, splits.data)
         return _as_file(cell, splits, float_model or first)
     model, callback = METHODS[cell.method].build(first, cell.config, splits.train)
     if hasattr(callback, "check"):
         callback.check(model, cell.config.epochs)
-    note_backup(owner)
+    note_backup(owner, splits.data)
     epochs = fit(model, splits.train, cell.config, [callback] if callback else [], "model", verbose, teacher=float_model)
     if cell.part == "float32":
         with replacing(float_model_path(cell, work)) as temporary:

@@ -13,14 +13,14 @@ import tensorflow as tf
 
 from bmpq_tf.console import FOR_PEOPLE
 from bmpq_tf.datasets import DatasetNotFoundError
-from bmpq_tf.experiments.cell import forget_backup, run_cell
+from bmpq_tf.experiments.cell import OtherDataError, forget_backup, run_cell
 from bmpq_tf.experiments.grid import Cell, file_name
 from bmpq_tf.experiments.results import append_result, check_results, locked, read_results
 
 _POLL_SECONDS = 10.0
 # Polls in which nobody works on any cell, after which nothing is waited for; between two cells a process holds no lock for a moment.
 _PATIENCE = 3
-# The exit status of a cell whose data set is not there, which no other cell on it would find either.
+# The exit status of a cell whose data set is not there, or is another one, which no other cell on it would find either.
 _NO_DATA = 3
 
 
@@ -97,7 +97,7 @@ def _ending(cell: Cell, code: int, alike: int) -> str:
     if code < 0:
         return f"{cell.key}: its process ended with {signal.Signals(-code).name}; see above. Run the command again to go on with it."
     if code == _NO_DATA:
-        return f"{cell.config.dataset} is not there, see above: {'its cell is' if alike == 1 else f'its {alike} cells are'} not run."
+        return f"{cell.config.dataset} is not there or not the same, see above: {'its cell is' if alike == 1 else f'its {alike} cells are'} not run."
     return f"{cell.key}: its process ended with exit status {code}; see above."
 
 
@@ -130,17 +130,19 @@ def _in_a_process(cell: Cell, *arguments) -> int:
 
 def _run_and_append(cell: Cell, budget: str, out: pathlib.Path, work: pathlib.Path, command: str, threads: int, verbose: int) -> None:
     with locked(_lock(cell, work)) as free:
-        if not free or cell.key in read_results(out):
+        results = read_results(out)
+        if not free or cell.key in results:
             return
         if threads:
             tf.config.threading.set_intra_op_parallelism_threads(threads)
             tf.config.threading.set_inter_op_parallelism_threads(threads)
         try:
-            told = run_cell(cell, budget, work, verbose=verbose)
+            known_data = {result["config"]["dataset"]: result["data"] for result in results.values() if "data" in result}
+            told = run_cell(cell, budget, work, known_data=known_data, verbose=verbose)
         except FOR_PEOPLE as error:
             if os.environ.get("BMPQ_TRACEBACK"):
                 raise
             print(f"{cell.key}: {error}\n(BMPQ_TRACEBACK=1 shows where)", file=sys.stderr)
-            sys.exit(_NO_DATA if isinstance(error, DatasetNotFoundError) else 1)
+            sys.exit(_NO_DATA if isinstance(error, (DatasetNotFoundError, OtherDataError)) else 1)
         append_result(out, {**told, "threads": threads or None, "command": command})
         forget_backup(cell, work)

@@ -21,7 +21,7 @@ import tensorflow as tf
 from bmpq_tf.datasets import EpochCounter, ImageDataset, training_batches
 from bmpq_tf.experiments.epoch_log import DivergedError
 from bmpq_tf.experiments.recipe import NOT_DECAYED
-from bmpq_tf.experiments.training import TrainConfig, note_backup
+from bmpq_tf.experiments.training import TrainConfig
 from bmpq_tf.files import write_bytes, write_text
 
 _KNOWN = (
@@ -77,7 +77,6 @@ def run_tfmot(model: keras.Model, dataset: ImageDataset, config: TrainConfig, fo
         "threads": tf.config.threading.get_intra_op_parallelism_threads(),
     }
     write_text(folder / "request.json", json.dumps(request))
-    note_backup(dataclasses.replace(config, sensitivity="tfmot_int8"))
     environment = {**os.environ, "TF_USE_LEGACY_KERAS": "1"}
     command = [sys.executable, "-m", "bmpq_tf.experiments.tfmot_peer", str(folder / "request.json")]
     # The pipe's other end closes when this process ends, however it ends.

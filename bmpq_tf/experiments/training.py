@@ -124,11 +124,13 @@ def train(config: TrainConfig, *, verbose: int = 2, say: Callable[[str], None] =
     dataset = load_dataset(config.dataset, config.data_dir, download=config.download)
     if config.validation:
         dataset = dataset.with_validation(config.validation)
+    data = dataset.fingerprint()
+    check_backup(config, data)
     float_model = initial_model(config, dataset)
     model = quantized_model(float_model, config, config.candidate_bits)
     callback = allocation_callback(config)
     callback.check(model, config.epochs)
-    note_backup(config)
+    note_backup(config, data)
     shares = {}
     if config.with_float:
         say(f"Training {config.model} in float32, to compare with.")
@@ -259,16 +261,23 @@ def top1(model, dataset: ImageDataset) -> float:
     return float(np.mean(logits.argmax(-1) == dataset.test[1]))
 
 
-def check_backup(config: TrainConfig) -> None:
+def check_backup(config: TrainConfig, data: str | None = None) -> None:
     """Refuses to resume a run that was another one.
 
+    Args:
+        config: of the run.
+        data: its images' fingerprint; `None` while they are not loaded.
+
     Raises:
-        ValueError: the backup was made with other settings; the message says which.
+        ValueError: the backup was made with other settings or images; the message says which.
     """
     file = _backup_note(config)
     if file and file.exists():
         told = _told(config)
         known = {**dataclasses.asdict(TrainConfig()), **json.loads(file.read_text())}
+        # Earlier versions did not note the images.
+        if data and "data" in known:
+            told["data"] = data
         different = sorted(key for key in told if told[key] != known.get(key))
         if different:
             was = ", ".join(f"{key}={known.get(key)!r}" for key in different)
@@ -279,11 +288,11 @@ def check_backup(config: TrainConfig) -> None:
             )
 
 
-def note_backup(config: TrainConfig) -> None:
+def note_backup(config: TrainConfig, data: str) -> None:
     """Says in the backup's folder whose it is; to be called once nothing more can be refused, or what was refused would own the folder."""
     file = _backup_note(config)
     if file and not file.exists():
-        write_text(file, json.dumps(_told(config), indent=1))
+        write_text(file, json.dumps({**_told(config), "data": data}, indent=1))
 
 
 def _backup_note(config: TrainConfig) -> pathlib.Path | None:

@@ -1,5 +1,6 @@
 """A grid from its first cell to its last: what is recorded, resumed, passed over and refused."""
 
+import dataclasses
 import importlib.util
 import json
 import pathlib
@@ -8,6 +9,7 @@ import sys
 
 import pytest
 
+from bmpq_tf.experiments import cell as running
 from bmpq_tf.experiments import compare as comparing
 from bmpq_tf.experiments import tfmot_peer, training
 from bmpq_tf.experiments.cell import run_cell
@@ -79,6 +81,22 @@ def test_a_grid_goes_on_past_what_fails_and_looks_sizes_up(here, tmp_path):
     assert [path.name for path in (tmp_path / "results.jsonl.work").iterdir()] == ["locks"]
 
 
+def test_cells_on_other_images_than_the_results_are_of_are_refused(here, tmp_path, monkeypatch, capsys):
+    first, *others = cells({**BASE, "grid": [{"methods": ["uniform3", "uniform2", "uniform4"]}]})
+    out = tmp_path / "results.jsonl"
+    comparing.compare([first], out, grid=[first, *others], verbose=0, say=str)
+    (result,) = read_results(out).values()
+    assert result["data"].startswith("1437 and 360 images, 10 classes, ")
+    whole = running.load_dataset("digits")
+    lost = (whole.train[0][1:], whole.train[1][1:])
+    monkeypatch.setattr(running, "load_dataset", lambda *given, **named: dataclasses.replace(whole, train=lost))
+    with pytest.raises(SystemExit):
+        comparing.compare([first, *others], out, verbose=0, say=str)
+    said = capsys.readouterr().err
+    assert "The other results are of other images. Received: digits with 1436 and 360 images" in said
+    assert f"they were run on {result['data']}. Give the --data_dir of then, or another --out." in said
+
+
 @pytest.mark.parametrize(("code", "ending"), [(-6, "SIGABRT"), (1, "exit status 1")])
 def test_a_process_that_dies_costs_its_cell_and_how_it_ended_is_said(tmp_path, monkeypatch, code, ending):
     monkeypatch.setattr(comparing, "_in_a_process", lambda *_: code)
@@ -102,7 +120,7 @@ def test_cells_without_their_data_set_are_told_of_once(tmp_path, monkeypatch, ca
     said = []
     assert len(comparing.compare(grid, tmp_path / "results.jsonl", verbose=0, say=said.append)) == 4
     assert capsys.readouterr().err.count("Tiny-ImageNet was not found. Looked for") == 1
-    assert "tiny_imagenet is not there, see above: its 2 cells are not run." in said
+    assert "tiny_imagenet is not there or not the same, see above: its 2 cells are not run." in said
     assert len([line for line in said if line.endswith("its process ended with exit status 1; see above.")]) == 2
 
 

@@ -59,6 +59,9 @@ def test_a_refused_run_does_not_own_the_backups_folder(tmp_path):
         train(config)
     possible = dataclasses.replace(config, budget="9x")
     check_backup(possible)
-    note_backup(possible)
+    note_backup(possible, "1437 images")
     with pytest.raises(ValueError, match=r"is of another run\. Received: budget='40x'; the backup has budget='9x'"):
         check_backup(config)
+    check_backup(possible, "1437 images")
+    with pytest.raises(ValueError, match=r"Received: data='1436 images'; the backup has data='1437 images'"):
+        check_backup(possible, "1436 images")
