@@ -2,6 +2,7 @@
 
 import keras
 
+from bmpq_tf.layers.activation_quantizer import ActivationQuantizer
 from bmpq_tf.layers.composite import QuantizedComposite
 from bmpq_tf.layers.registry import register
 
@@ -43,7 +44,22 @@ class QuantStackedRNNCells(QuantizedComposite, keras.layers.StackedRNNCells):
 
 @register(keras.layers.TimeDistributed, held={"layer": "layer"})
 class QuantTimeDistributed(QuantizedComposite, keras.layers.TimeDistributed):
-    """`keras.layers.TimeDistributed` around a quantized layer; one use of its kernels a call, whatever the number of steps."""
+    """`keras.layers.TimeDistributed` around a quantized layer; one use of its kernels a call, whatever the number of steps.
+
+    Raises:
+        ValueError: from a call: activations are rounded inside, and the number of steps is unknown.
+    """
+
+    def call(self, inputs, training=None, mask=None):
+        """As Keras's."""
+        rounded = [layer.path for layer in self._flatten_layers() if isinstance(layer, ActivationQuantizer)]
+        # Keras maps the layer over such steps by TensorFlow's vectorized_map, where a quantizer has no gradient and cannot keep its range.
+        if rounded and inputs.shape[1] is None:
+            raise ValueError(
+                f"Layer '{self.name}' rounds activations at every step of time, which it cannot where the number of steps is unknown. "
+                f"Received: inputs of shape {tuple(inputs.shape)}. Give data of a fixed number of steps, or leave activation_bits out."
+            )
+        return super().call(inputs, training=training, mask=mask)
 
 
 @register(keras.layers.Bidirectional, held={"layer": "forward_layer", "backward_layer": "backward_layer"})

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bmpq_tf import layers
+from bmpq_tf import layers, quantize_model
 from bmpq_tf.layers import QuantizerConfig
 
 MAKERS = {
@@ -142,3 +142,16 @@ def test_the_clip_gets_a_damped_gradient_so_that_it_does_not_outrun_the_weights(
     # 4 x 5 values an example, 3 steps.
     expected = cut_off * float(quantizer.clip()) / np.sqrt(20 * 3)
     assert float(tape.gradient(loss, quantizer.log_clip.value)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_steps_of_unknown_number_with_rounded_activations_are_refused():
+    inputs = keras.Input((None, 6))
+    steps = keras.layers.TimeDistributed(keras.layers.Dense(4, activation="relu"))(inputs)
+    model = quantize_model(keras.Model(inputs, keras.layers.GlobalAveragePooling1D()(steps)), activation_bits=8)
+    model.compile("sgd", "mse", jit_compile=False)
+    values = np.random.default_rng(0).standard_normal((8, 5, 6)).astype("float32")
+    model.fit(values, np.zeros((8, 4)), verbose=0)
+    unknown = (tf.TensorSpec((None, None, 6)), tf.TensorSpec((None, 4)))
+    data = tf.data.Dataset.from_generator(lambda: [(values, np.zeros((8, 4), "float32"))], output_signature=unknown)
+    with pytest.raises(ValueError, match=r"rounds activations at every step.*Received: inputs of shape \(None, None, 6\). Give data of a fixed"):
+        model.fit(data, shuffle=False, verbose=0)
