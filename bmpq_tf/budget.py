@@ -164,8 +164,8 @@ class Budget:
             if smallest <= limit.bound:
                 continue
             raise InfeasibleBudgetError(
-                f"The budget cannot be met. Received: budget={said if said is not None else str(self)!r}, which allows "
-                f"{limit.bound:,} {limit.name}. The smallest this model reaches is {_smallest(kernels, limit, smallest)}{_holding_up(kernels)}."
+                f"The budget cannot be met. Received: budget={said if said is not None else str(self)!r}, which allows {limit.bound:,} "
+                f"{limit.name}. The smallest this model reaches is {_smallest(kernels, limit, smallest)}{_holding_up(kernels, limit)}."
             )
 
 
@@ -202,7 +202,7 @@ def _smallest(kernels, limit: Limit, smallest: int) -> str:
     return f"{compression:g}x ({-(-smallest // 8):,} bytes, {math.ceil(smallest / total * 1000) / 1000:g} bits)"
 
 
-def _holding_up(kernels) -> str:
+def _holding_up(kernels, limit: Limit) -> str:
     floats = [kernel for kernel in kernels if kernel.candidates == (FLOAT_BITS,)]
     pinned = [kernel for kernel in kernels if kernel.pinned]
     kept = [kernel for kernel in kernels if kernel.kept]
@@ -219,7 +219,9 @@ def _holding_up(kernels) -> str:
             f"{_names(kept)} keep{'s' if len(kept) == 1 else ''} {_widths(kept)} bits, as no gradients reach {'it' if len(kept) == 1 else 'them'}"
         )
         ways.append("let " + ("it" if len(kept) == 1 else "them") + " train")
-    if not reasons and narrowest is not None:
+    # What is pinned may hold up a budget that the candidates would not meet without it either.
+    unmet = narrowest is not None and limit.name == "parameter bits" and narrowest * sum(kernel.weights for kernel in kernels) > limit.bound
+    if narrowest is not None and (not reasons or (unmet and narrowest > container_bits(1))):
         reasons.append(f"{narrowest} bits is the narrowest candidate")
         ways.append("allow narrower candidates")
     return f", because {' and '.join(reasons)}; {', '.join(ways)} or ask for less" if reasons else ""

@@ -1,5 +1,7 @@
 """Budgets: what people say, what it means, and what they are told when it cannot be."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -63,6 +65,10 @@ def test_an_infeasible_budget_names_the_smallest_size_and_who_holds_it_up():
     assert "15.11x (2,700 bytes, 2.118 bits)" in said
     assert "'stem/kernel' and 'head/kernel' are pinned at 8 bits; unpin them or ask for less" in said
     Budget.parse("15.11x").check(KERNELS)  # what it names can be had
+    # Unpinned, 4 bits everywhere would not do either.
+    wide = [dataclasses.replace(kernel, candidates=kernel.candidates if kernel.pinned else (4, 8)) for kernel in KERNELS]
+    with pytest.raises(InfeasibleBudgetError, match=r"pinned at 8 bits and 4 bits is the narrowest candidate; unpin them, allow narrower"):
+        Budget.parse("10x").check(wide)
 
 
 def test_kernels_that_do_not_train_are_named_not_those_that_hardly_matter():
