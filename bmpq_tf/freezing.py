@@ -13,7 +13,8 @@ class FreezeOscillations(keras.callbacks.Callback):
     """Freezes oscillating weights for the rest of the training (after Nagel et al., ICML 2022; from scratch, so in the last epochs only).
 
     The model must track them: `quantize_model(..., track_oscillations=True)`, which takes four times the kernels' memory. A kernel
-    that changes its width starts anew, with nothing frozen. Each epoch's logs get `frozen_weights`, a share of all that are tracked.
+    that changes its width starts anew, with nothing frozen, and so does every kernel in the first epochs of another `fit`. Each epoch's
+    logs get `frozen_weights`, a share of all that are tracked.
 
     Args:
         threshold: share of the steps, a moving average over about a hundred, in which a weight's integer may turn back; above it, it is frozen.
@@ -43,6 +44,13 @@ class FreezeOscillations(keras.callbacks.Callback):
         threshold = self.threshold if epoch >= self.params["epochs"] - last else math.inf
         for quantizer in self._tracked:
             quantizer.freezing_threshold.assign(threshold)
+            if threshold == math.inf and np.any(np.asarray(read(quantizer.turn_frequency)) == oscillations.HELD):
+                quantizer.release_oscillating()
+
+    def on_train_end(self, logs=None):
+        # The model keeps what is held; a fit without this callback freezes no more.
+        for quantizer in self._tracked:
+            quantizer.freezing_threshold.assign(math.inf)
 
     def on_epoch_end(self, epoch, logs=None):
         if logs is not None:

@@ -138,6 +138,10 @@ def test_the_last_epochs_freeze_and_the_file_holds_what_was_frozen(tmp_path):
     np.testing.assert_array_equal(model.predict(x, verbose=0), again.predict(x, verbose=0))
     report = bmpq_tf.export_tflite(model, tmp_path / "model.tflite", verify_with=x)
     assert report.parity.agreement == 1.0
+    # Another fit without the callback freezes nothing more; one with it begins anew.
+    assert all(read(layer.kernel_quantizer.freezing_threshold) == math.inf for layer in model.layers[1:])
+    again = model.fit(x, y, batch_size=4, epochs=3, callbacks=bmpq_tf.FreezeOscillations(0.015), verbose=0).history["frozen_weights"]
+    assert not any(again[:2])
 
 
 def test_what_cannot_freeze_is_refused():

@@ -209,9 +209,13 @@ class KernelQuantizer(keras.layers.Layer):
         if self.config.scale == "learned":
             self.scale_base.assign(self._start(self.quantized_from(kernel.value)))
             self.log_gain.assign(tf.zeros(self.log_gain.shape))
+        # What was held lies on the old width's grid.
+        self.release_oscillating()
+
+    def release_oscillating(self) -> None:
+        """Forgets which weights oscillated and lets go of those that are held."""
         if self.config.track_oscillations:
-            # What was held lies on the old width's grid.
-            for variable, value in zip(self._oscillations(), oscillations.first(kernel.shape), strict=True):
+            for variable, value in zip(self._oscillations(), oscillations.first(self.turn_frequency.shape), strict=True):
                 variable.assign(value)
 
     def accumulated(self) -> Accumulated:
