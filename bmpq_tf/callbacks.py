@@ -2,8 +2,9 @@
 
 import collections
 import dataclasses
+import itertools
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -29,7 +30,8 @@ class BMPQCallback(keras.callbacks.Callback):
     `.keras` files resume with the same widths, sensitivities, schedule and history. Decisions fall in `on_epoch_begin`, so the
     order among callbacks does not matter for them. Each epoch's logs get `bmpq_compression`, `bmpq_bits` (average per weight)
     and `bmpq_within_budget` (1 or 0); callbacks that come after this one see them, Keras's own `History` always does. Choose
-    the best model only among epochs within the budget.
+    the best model only among epochs within the budget: `EarlyStopping(restore_best_weights=True)` wants
+    `start_from_epoch=warmup_epochs`, or it may bring the widths of the warm-up back, after this callback's last look.
 
     In a training loop of your own, `keras.callbacks.CallbackList` drives it (`examples/own_loop.py`). `model.optimizer` is taken for the
     one that trains the kernels: its loss scale is divided out of the sensitivities, its slots start anew with a learned scale. Under
@@ -128,9 +130,11 @@ class BMPQCallback(keras.callbacks.Callback):
         """Raises ValueError if so many epochs have no room for a decision, whatever the model."""
         settle = self._settle(epochs)
         if self.warmup_epochs + settle > epochs:
+            # By default a longer fit settles for longer.
+            enough = next(number for number in itertools.count(epochs + 1) if self.warmup_epochs + self._settle(number) <= number)
             raise ValueError(
                 f"fit is too short for a warm-up of {self.warmup_epochs}, one decision and {settle} epochs of settling: "
-                f"it needs at least {self.warmup_epochs + settle} epochs. Received: epochs={epochs}. "
+                f"it needs at least {enough} epochs. Received: epochs={epochs}. "
                 "Train longer, or give BMPQCallback smaller warmup_epochs or settle_epochs."
             )
 
@@ -139,6 +143,8 @@ class BMPQCallback(keras.callbacks.Callback):
         self._has_trained = False
         self._first_epoch: int | None = None
         self._states = model_kernels(self.model)
+        # What earlier fits saw: of a layer that was frozen then, less than of others.
+        self._uses_before = {state.kernel.path: state.quantizer.accumulated().uses_seen for state in self._states if state.quantizer}
         self._divide_out_loss_scale()
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -182,8 +188,9 @@ class BMPQCallback(keras.callbacks.Callback):
 
     def _check_room(self) -> None:
         """Raises ValueError if a fit that begins in the middle, with a model that was never trained under a callback, never decides."""
-        first, last = self._first_epoch + (not self._decides_unseen()), self.params["epochs"] - self._settle(self.params["epochs"])
-        if self.history or self._seen() or any(self._is_scheduled(epoch) for epoch in range(first, last + 1)):
+        last = self.params["epochs"] - self._settle(self.params["epochs"])
+        first = self._first_epoch + (not self._decides_unseen() and not self._seen())
+        if self.history or any(self._is_scheduled(epoch) for epoch in range(first, last + 1)):
             return
         raise ValueError(
             f"fit begins at epoch {self._first_epoch + 1} of {self.params['epochs']} and settles after epoch {last}: no decision lies between, and "
@@ -210,8 +217,9 @@ class BMPQCallback(keras.callbacks.Callback):
         return not (decided and fresh and not self._has_trained)
 
     def _seen(self) -> float:
-        """How many mini-batches were seen: every replica's, and every use of a shared layer; not by kernels that no gradient reaches."""
-        return min((seen for seen in self._uses([s for s in self._states if s.is_open])[1] if seen), default=0.0)
+        """How many mini-batches were seen, every replica's; not by kernels that no gradient reaches."""
+        opened = [state for state in self._states if state.is_open]
+        return min((seen / state.calls for state, seen in zip(opened, self._uses(opened)[1], strict=True) if seen), default=0.0)
 
     def _decides_unseen(self) -> bool:
         return self.method in ("error", "random")
@@ -237,7 +245,7 @@ class BMPQCallback(keras.callbacks.Callback):
             self._say(f"epoch {epoch + 1}: no gradients reached {', '.join(sorted(unreached))}; the widths stay. {error}")
             return
         try:
-            solution, measured = self._solve(states, [uses for uses in seen if uses])
+            solution, measured = self._solve(states, self._uses_per_step())
         except AllocationError as error:
             # The training so far is worth more than this decision; over budget at the end is told there.
             warnings.warn(f"No allocation before epoch {epoch + 1}; the widths stay. {error}", stacklevel=2)
@@ -247,11 +255,18 @@ class BMPQCallback(keras.callbacks.Callback):
         self._reset()
         self._say(self._line(epoch, solution, changed, unreached))
 
-    def _solve(self, states: Sequence[KernelState], seen: Sequence[float]) -> tuple[Solution, dict[str, Measurement]]:
+    def _uses_per_step(self) -> dict[str, float]:
+        """How often a mini-batch goes through each kernel, by what this fit saw; where it saw nothing yet, by all since the last decision."""
+        seen = {state.kernel.path: state.quantizer.accumulated().uses_seen for state in self._states if state.quantizer}
+        new = {path: uses - self._uses_before.get(path, 0.0) for path, uses in seen.items()}
+        told = new if any(uses > 0 for uses in new.values()) else seen
+        steps = min((told[s.kernel.path] for s in self._states if s.is_open and told[s.kernel.path] > 0), default=1.0)
+        return {path: uses / steps if uses > 0 else 1.0 for path, uses in told.items()}
+
+    def _solve(self, states: Sequence[KernelState], per_step: Mapping[str, float]) -> tuple[Solution, dict[str, Measurement]]:
         """Returns the assignment, and what was measured of every quantized kernel that gradients reached."""
-        steps = max(min(seen, default=1.0), 1.0)
         sums = [(s, s.quantizer.accumulated()) for s in self._states if s.quantizer]
-        measured = {s.kernel.path: measurement(s, known.uses_seen / steps) for s, known in sums if known.uses_finite > 0}
+        measured = {s.kernel.path: measurement(s, per_step[s.kernel.path]) for s, known in sums if known.uses_finite > 0}
         choosable = [measured.get(s.kernel.path) or measurement(s) for s in states if len(s.kernel.candidates) > 1]
         return self._allocated(states, self._factors(choosable)), measured
 
@@ -315,6 +330,7 @@ class BMPQCallback(keras.callbacks.Callback):
         return [known.uses_finite for known in sums], [known.uses_seen for known in sums]
 
     def _reset(self) -> None:
+        self._uses_before = {}
         for state in self._states:
             if state.quantizer:
                 state.quantizer.reset_accumulators()

@@ -27,12 +27,14 @@ class KernelState:
         variable: the float weights.
         quantizer: its width, scales and accumulators; `None` if it stays float.
         layer: the Keras layer that holds it.
+        calls: how often the model's graph calls that layer; 1 where it does not show.
     """
 
     kernel: Kernel
     variable: keras.Variable
     quantizer: KernelQuantizer | None
     layer: keras.layers.Layer
+    calls: int = 1
 
     @property
     def bits(self) -> int:
@@ -69,7 +71,7 @@ def model_kernels(model: keras.Model) -> list[KernelState]:
                     # What a separable convolution's second kernel reads never leaves the operator, and is float.
                     activation_bits=activations[id(layer)] if position == 0 else FLOAT_BITS,
                 )
-                states.append(KernelState(kernel, variable, quantizer, layer))
+                states.append(KernelState(kernel, variable, quantizer, layer, max(1, len(calls[id(layer)]))))
         else:
             # A tied kernel is a weight of several layers.
             for variable in [variable for variable in graph.kernel_variables(layer) if id(variable) not in seen]:
@@ -123,8 +125,10 @@ def allocation_history(model: keras.Model) -> list[dict]:
     Each has `epoch`, `status`, `budget`, and by kernel path `bits`, `sensitivity` and `enbg` (at the width before).
     """
     allocations: dict[int, dict] = {}
-    for state in model_kernels(model):
-        for number, record in enumerate(state.quantizer.history if state.quantizer else ()):
+    histories = [(state, state.quantizer.history) for state in model_kernels(model) if state.quantizer]
+    for state, history in histories:
+        # A layer that joined a trained model later, such as a new head, was in the last ones only.
+        for number, record in enumerate(history, start=-len(history)):
             allocation = allocations.setdefault(number, {key: record[key] for key in ("epoch", "status", "budget")})
             for key in ("bits", "sensitivity", "enbg"):
                 allocation.setdefault(key, {})[state.kernel.path] = record[key]

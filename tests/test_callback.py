@@ -207,6 +207,14 @@ def test_a_fit_that_begins_in_the_middle_decides_after_its_first_epoch_or_is_ref
     model, _ = fitted(error, epochs=9, initial_epoch=6)
     assert [allocation["epoch"] for allocation in error.history] == [6]
     fitted(BMPQCallback("10x", verbose=0), epochs=12, initial_epoch=9, model=model)
+    # Gradients of an earlier fit let it decide at once, where the schedule has a decision.
+    model = compiled(quantize_model(small_model(), (2, 4)))
+    model.fit(IMAGES, LABELS, verbose=0)
+    with pytest.raises(ValueError, match=r"begins at epoch 9 of 9 and settles after epoch 6"):
+        fitted(BMPQCallback("10x"), epochs=9, initial_epoch=8, model=model)
+    callback = BMPQCallback("10x", verbose=0)
+    fitted(callback, epochs=9, initial_epoch=6, model=model)
+    assert [allocation["epoch"] for allocation in callback.history] == [6]
 
 
 def test_an_interval_without_finite_gradients_decides_nothing(capsys):
@@ -241,6 +249,36 @@ def test_a_kernel_that_no_gradient_reaches_keeps_its_width_and_is_named(capsys):
         model.fit(IMAGES, LABELS, epochs=3, verbose=0, callbacks=[BMPQCallback("10x")])
     assert {state.layer.name: state.bits for state in model_kernels(model)} == {"unused": 4, "hidden": 2, "used": 4}
     assert "without gradients, so kept: unused/kernel" in capsys.readouterr().out
+
+
+def test_a_layer_that_no_call_reaches_has_no_kernels():
+    class Model(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.flatten, self.used, self.unused = keras.layers.Flatten(), bmpq_tf.layers.QuantDense(3), bmpq_tf.layers.QuantDense(4)
+
+        def build(self, input_shape):
+            self.used.build((None, 72))
+
+        def call(self, inputs):
+            return self.used(self.flatten(inputs))
+
+    model = compiled(Model())
+    model(IMAGES)
+    callback = BMPQCallback("10x", verbose=0)
+    model.fit(IMAGES, LABELS, epochs=3, verbose=0, callbacks=[callback])
+    assert [len(allocation["bits"]) for allocation in callback.history] == [1, 1]
+
+
+def test_a_head_that_joined_later_was_in_the_last_allocations():
+    backbone, _ = fitted(BMPQCallback("10x", verbose=0), epochs=3)
+    head = bmpq_tf.layers.QuantDense(3, name="new")
+    model = compiled(keras.Model(backbone.inputs, head(backbone.outputs[0])))
+    callback = BMPQCallback("8x", verbose=0)
+    model.fit(IMAGES, LABELS, epochs=3, verbose=0, callbacks=[callback])
+    assert [("new/kernel" in allocation["bits"], allocation["budget"]["compression"]) for allocation in callback.history] == [
+        (False, 10.0), (False, 10.0), (True, 8.0), (True, 8.0),
+    ]  # fmt: skip
 
 
 def test_a_solver_that_fails_does_not_end_the_training(monkeypatch):
@@ -332,6 +370,9 @@ def test_what_cannot_be_is_refused_before_training():
         fitted(BMPQCallback("40x"), model=compiled(before))
     with pytest.raises(ValueError, match=r"fit is too short.*at least 3 epochs. Received: epochs=2"):
         fitted(BMPQCallback("10x", settle_epochs=2), epochs=2, model=compiled(before))
+    # A third of ten epochs settles, and no more of nine.
+    with pytest.raises(ValueError, match=r"at least 10 epochs. Received: epochs=8"):
+        fitted(BMPQCallback("10x", warmup_epochs=7), epochs=8, model=compiled(before))
     with pytest.raises(ValueError, match="has no quantized layers"):
         fitted(BMPQCallback("10x"), model=compiled(small_model()))
     with pytest.raises(ValueError, match="do not track sensitivities"):

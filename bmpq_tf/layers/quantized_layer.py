@@ -90,8 +90,9 @@ class QuantizedLayer:
         self._frozen = True
 
     def kernels(self) -> list[tuple[keras.Variable, KernelQuantizer]]:
-        """Returns each float kernel with its quantizer."""
-        return [(getattr(self, f"_{name}"), getattr(self, f"{name}_quantizer")) for name in self.kernel_channel_axes]
+        """Returns each float kernel with its quantizer; none before the layer is built, as one that no call reaches never is."""
+        names = [name for name in self.kernel_channel_axes if hasattr(self, f"_{name}")]
+        return [(getattr(self, f"_{name}"), getattr(self, f"{name}_quantizer")) for name in names]
 
     def enable_lora(self, *args, **kwargs):
         """Not supported: what reads as the kernel is the quantized one, to which nothing is added."""

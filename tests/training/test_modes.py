@@ -190,6 +190,15 @@ def test_a_frozen_layer_changes_nothing_for_the_others_and_takes_part_when_thawe
     assert frozen.kernel_quantizer.width == 2
 
 
+def test_epochs_that_a_thawed_layer_was_frozen_in_do_not_make_the_others_more_sensitive(plain):
+    model = quantized()
+    model.get_layer("depthwise").trainable = False
+    compiled(model, optimizer=still()).fit(IMAGES, LABELS, batch_size=8, epochs=3, shuffle=False, verbose=0)
+    model.get_layer("depthwise").trainable = True
+    told = allocations(compiled(model, optimizer=still()), by_fit)[0]["sensitivity"]
+    assert told == pytest.approx(plain[0]["sensitivity"], rel=1e-4)
+
+
 def test_a_layer_that_was_frozen_before_quantization_stays_so():
     model = small_model()
     model.get_layer("hidden").trainable = False
@@ -254,8 +263,10 @@ def test_the_uses_of_a_shared_layer_add_up():
         assert twice["label/kernel"] == pytest.approx(once["label/kernel"], rel=1e-4)
 
 
-def test_a_decision_of_this_epoch_is_not_taken_again_after_a_restart_whatever_counts_twice():
-    model = compile_two_headed(quantize_model(two_headed(shared=True), (2, 4), pin=None))
+@pytest.mark.parametrize("open_heads", [True, False])
+def test_a_decision_of_this_epoch_is_not_taken_again_after_a_restart_whatever_counts_twice(open_heads):
+    heads = {} if open_heads else {"label": 4, "value": 4}
+    model = compile_two_headed(quantize_model(two_headed(shared=True), (2, 4), pin=None, overrides=heads))
     x, y, _ = two_headed_data()
     callback = BMPQCallback("8x", verbose=0)
     callbacks = keras.callbacks.CallbackList([callback], model=model, epochs=3, steps=2)
