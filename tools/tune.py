@@ -51,7 +51,7 @@ flags.DEFINE_list("schedules", list(SCHEDULES), "Schedules to choose from.")
 flags.DEFINE_integer("epochs", 10, "Epochs of each trial.", lower_bound=2)
 flags.DEFINE_integer("batch_size", 128, "Images a step.", lower_bound=1)
 flags.DEFINE_integer("trials", 20, "How many choices to train.", lower_bound=1)
-flags.DEFINE_enum("search", "random", sorted(SEARCHES), "How keras-tuner chooses.")
+flags.DEFINE_enum("search", "random", sorted(SEARCHES), "How keras-tuner chooses: bayesian seeks one trade-off, random covers the front.")
 flags.DEFINE_integer("seed", 0, "Of the search, the weights, the split and the data order.")
 flags.DEFINE_string("out_dir", None, "Where the search, the front and its files go.")
 
