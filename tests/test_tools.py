@@ -67,6 +67,19 @@ def test_export_and_evaluate_take_the_saved_model(run, tmp_path):
     assert "top-1 equal" in said
 
 
+def test_grey_images_without_their_one_channel_are_judged_too(tmp_path):
+    model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)])
+    model.save(tmp_path / "grey.keras")
+    (tmp_path / "grey.tflite").write_bytes(to_float_tflite(model))
+    pixels, labels = load_dataset("digits").test
+    images = pixels[..., 0].astype("float32")
+    np.savez(tmp_path / "grey.npz", images=images, labels=labels)
+    said = tool("evaluate", tmp_path / "grey.tflite", f"--data={tmp_path / 'grey.npz'}", f"--keras={tmp_path / 'grey.keras'}")
+    accuracy = np.mean(model.predict(images, verbose=0).argmax(-1) == labels)
+    assert f"accuracy in LiteRT {accuracy:.2%} on 360 images" in said
+    assert "on 100.00%" in said
+
+
 @pytest.mark.slow
 def test_export_takes_inputs_of_ones_own_and_a_tolerance(run, tmp_path):
     folder, _ = run
