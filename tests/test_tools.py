@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -150,6 +151,12 @@ def test_help_shows_the_flags_and_an_example(name):
     said = tool(name, "--help", ok=False)
     assert f"python tools/{name}.py" in said
     assert "\n  --" in said.split("flags:", 1)[1]
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_cleaning_leaves_what_was_trained():
+    done = subprocess.run(["make", "--dry-run", "clean"], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert done.stdout.split() == ["rm", "-rf", ".venv", "build", "*.egg-info"], done.stderr
 
 
 def test_the_example_for_a_users_own_model_runs(tmp_path):
