@@ -18,7 +18,7 @@ import tensorflow as tf
 from absl import flags
 
 from bmpq_tf.console import run as run_program
-from bmpq_tf.datasets import load_arrays, load_dataset, normalised_test_images
+from bmpq_tf.datasets import DATA_DIR_HELP, load_arrays, load_dataset, normalised_test_images
 from bmpq_tf.experiments.outcome import file_accuracy
 from bmpq_tf.export.convert import first_line
 from bmpq_tf.export.parity import compare
@@ -26,7 +26,7 @@ from bmpq_tf.export.runtime import TFLiteModel, in_rank
 
 flags.DEFINE_string("dataset", "digits", "The data set whose test images to judge on.")
 flags.DEFINE_string("data", None, "Judge on these instead: an .npz file with images (as the model takes them) and integer labels.")
-flags.DEFINE_string("data_dir", None, "Where tfds keeps the data sets.")
+flags.DEFINE_string("data_dir", None, DATA_DIR_HELP)
 flags.DEFINE_string("keras", None, "A .keras model to compare the file's answers with.")
 
 
