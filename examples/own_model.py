@@ -4,7 +4,7 @@ With a saved model and arrays (`images` and `labels` in an .npz, integer labels)
 
     python examples/own_model.py --model=mine.keras --data=mine.npz --budget=10x --epochs=20 --out=mine.tflite
 
-The trained model is saved beside it as mine_bmpq.keras, from which `bmpq-export` makes files of other kinds.
+The trained model is saved beside it as mine_bmpq.keras, from which `bmpq-export --verify_with=mine.npz` makes files of other kinds.
 Without flags it builds a small model for scikit-learn's digits, to show the steps.
 """
 
