@@ -35,8 +35,9 @@ lint: .venv/.lint
 format: .venv/.lint
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
+# Not runs/, which may be hours of training.
 clean:
-	rm -rf .venv runs build *.egg-info
+	rm -rf .venv build *.egg-info
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo "bmpq_tf needs Python 3.11, 3.12 or 3.13, and none was found. Install one, or say make PYTHON=/path/to/python3.12"; exit 1; }

@@ -4,7 +4,7 @@ With a saved model and arrays (`images` and `labels` in an .npz, integer labels)
 
     python examples/own_model.py --model=mine.keras --data=mine.npz --budget=10x --epochs=20 --out=mine.tflite
 
-The trained model is saved beside it as mine_bmpq.keras, from which `bmpq-export` makes files of other kinds.
+The trained model is saved beside it as mine_bmpq.keras, from which `bmpq-export --verify_with=mine.npz` makes files of other kinds.
 Without flags it builds a small model for scikit-learn's digits, to show the steps.
 """
 
@@ -21,7 +21,7 @@ from absl import flags
 import bmpq_tf
 from bmpq_tf.console import run as run_program
 from bmpq_tf.datasets import load_arrays
-from bmpq_tf.export.runtime import predict
+from bmpq_tf.export.runtime import in_rank, predict
 from bmpq_tf.graph import ends_in_softmax
 
 flags.DEFINE_string("model", None, "A .keras model; it is trained anew, from the weights that it has.")
@@ -76,9 +76,7 @@ def main(_: list[str]) -> None:
     images, labels = load_arrays(given.data) if given.data else example_data()
     float_model = keras.models.load_model(given.model, compile=False) if given.model else example_model()
     check_classifier(float_model)
-    if images.ndim == len(float_model.inputs[0].shape) - 1:
-        # Keras would add the one channel of grey images by itself, LiteRT does not.
-        images = images[..., None]
+    images = in_rank(images, float_model.inputs[0].shape)
     from_logits = not ends_in_softmax(float_model) if given.from_logits is None else given.from_logits
     order = np.random.default_rng(given.seed).permutation(len(labels))
     test, train = np.split(order, [len(order) // 5])

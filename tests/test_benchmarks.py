@@ -1,5 +1,6 @@
 """The benchmark: what its figures mean, and, slowly, that ours is not slower than it may be."""
 
+import importlib.util
 import json
 import pathlib
 import subprocess
@@ -8,7 +9,7 @@ import sys
 import pytest
 
 from bmpq_tf.benchmarks.measure import alternate, exponent, in_fresh_process, last_exponent, paired_ratio
-from bmpq_tf.benchmarks.peers import environment
+from bmpq_tf.benchmarks.peers import environment, networks
 from bmpq_tf.benchmarks.peers.environment import PEERS, PeerUnavailableError, python_of
 from bmpq_tf.benchmarks.report import Result, markdown, measured
 
@@ -20,6 +21,27 @@ def test_contestants_alternate_and_the_warm_up_is_not_timed():
     times = alternate({name: lambda name=name: order.append(name) for name in "ab"}, rounds=2)
     assert "".join(order) == "ab" + "ab" + "ba"
     assert [len(values) for values in times.values()] == [2, 2]
+
+
+def test_peers_alternate_as_ours_do(monkeypatch):
+    """Their script runs where there is no bmpq_tf, so it has a copy of what times ours."""
+    folder = ROOT / "bmpq_tf" / "benchmarks" / "peers"
+    # What it sets when it is imported is taken back.
+    monkeypatch.setenv("TF_USE_LEGACY_KERAS", "0")
+    monkeypatch.setitem(sys.modules, "networks", networks)
+    spec = importlib.util.spec_from_file_location("peers_train", folder / "train.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    for rounds, limit in ((4, 60.0), (9, 0.0)):
+        orders, counts = [], []
+        for times in (alternate, script.alternate):
+            order = []
+            found = times({name: lambda name=name, order=order: order.append(name) for name in "ab"}, rounds, limit)
+            # The untimed round may go either way.
+            orders.append("".join(order[2:]))
+            counts.append([len(values) for values in found.values()])
+        assert orders[0] == orders[1]
+        assert counts[0] == counts[1]
 
 
 def test_time_ends_the_rounds_but_never_before_three():

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ import pytest
 from absl import flags
 
 from bmpq_tf import console
-from bmpq_tf.datasets import load_dataset, normalised_test_images
+from bmpq_tf.datasets import DATA_DIR_HELP, load_dataset, normalised_test_images
 from bmpq_tf.export.convert import to_float_tflite
 
 pytest.importorskip("sklearn")
@@ -65,6 +66,19 @@ def test_export_and_evaluate_take_the_saved_model(run, tmp_path):
     accuracy = json.loads((folder / "report.json").read_text())["accuracy"]["tflite"]
     assert f"accuracy in LiteRT {accuracy:.2%} on 360 images" in said
     assert "top-1 equal" in said
+
+
+def test_grey_images_without_their_one_channel_are_judged_too(tmp_path):
+    model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)])
+    model.save(tmp_path / "grey.keras")
+    (tmp_path / "grey.tflite").write_bytes(to_float_tflite(model))
+    pixels, labels = load_dataset("digits").test
+    images = pixels[..., 0].astype("float32")
+    np.savez(tmp_path / "grey.npz", images=images, labels=labels)
+    said = tool("evaluate", tmp_path / "grey.tflite", f"--data={tmp_path / 'grey.npz'}", f"--keras={tmp_path / 'grey.keras'}")
+    accuracy = np.mean(model.predict(images, verbose=0).argmax(-1) == labels)
+    assert f"accuracy in LiteRT {accuracy:.2%} on 360 images" in said
+    assert "on 100.00%" in said
 
 
 @pytest.mark.slow
@@ -137,6 +151,14 @@ def test_help_shows_the_flags_and_an_example(name):
     said = tool(name, "--help", ok=False)
     assert f"python tools/{name}.py" in said
     assert "\n  --" in said.split("flags:", 1)[1]
+    # One flag, one wording.
+    assert name == "foretell" or DATA_DIR_HELP in " ".join(said.split())
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_cleaning_leaves_what_was_trained():
+    done = subprocess.run(["make", "--dry-run", "clean"], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert done.stdout.split() == ["rm", "-rf", ".venv", "build", "*.egg-info"], done.stderr
 
 
 def test_the_example_for_a_users_own_model_runs(tmp_path):

@@ -31,6 +31,7 @@ from bmpq_tf.console import run as run_program
 check_installed("yaml")
 
 # isort: split
+from bmpq_tf.datasets import DATA_DIR_HELP, DOWNLOAD_HELP
 from bmpq_tf.experiments.compare import compare
 from bmpq_tf.experiments.grid import Cell, read_grid
 from bmpq_tf.experiments.plots import plot_results
@@ -40,8 +41,8 @@ from bmpq_tf.files import write_text
 
 flags.DEFINE_string("config", None, "The YAML file that describes the grid; see bmpq_tf/experiments/grid.py.")
 flags.DEFINE_string("out", None, "The JSON-lines file that results are appended to; by default runs/ and the config's name.")
-flags.DEFINE_string("data_dir", None, "Where the data sets are.")
-flags.DEFINE_bool("download", False, "Let tfds download a data set that is missing.")
+flags.DEFINE_string("data_dir", None, DATA_DIR_HELP)
+flags.DEFINE_bool("download", False, DOWNLOAD_HELP)
 flags.DEFINE_string("cells", "", "Run only the cells whose name matches this regular expression.")
 flags.DEFINE_string("shard", "", "i/n: run only every n-th cell, from the i-th, counted from 0.")
 flags.DEFINE_integer("threads", 0, "Threads of each cell; TensorFlow's choice if 0.", lower_bound=0)

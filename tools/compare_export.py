@@ -29,7 +29,7 @@ from rich.table import Table
 import bmpq_tf
 from bmpq_tf.benchmarks.measure import alternate, paired_ratio
 from bmpq_tf.console import run as run_program
-from bmpq_tf.datasets import load_dataset, normalised_test_images, normalised_training_images
+from bmpq_tf.datasets import DATA_DIR_HELP, load_dataset, normalised_test_images, normalised_training_images
 from bmpq_tf.export.rivals import BASE, figures, float_twin, our_files, rivals
 from bmpq_tf.export.runtime import TFLiteModel
 from bmpq_tf.models import build_model
@@ -39,7 +39,7 @@ flags.DEFINE_string("float_keras", None, "Its float twin, which the others quant
 flags.DEFINE_enum("model", "resnet20", ("resnet20", "mobilenet_v2"), "The model to train for a moment.")
 flags.DEFINE_string("budget", "10x", "Its budget.")
 flags.DEFINE_string("dataset", None, "Calibrate on this data set's training images and compare on its test images; on random ones if not given.")
-flags.DEFINE_string("data_dir", None, "Where tfds keeps the data sets.")
+flags.DEFINE_string("data_dir", None, DATA_DIR_HELP)
 flags.DEFINE_integer("examples", 500, "Images to compare on.", lower_bound=1)
 flags.DEFINE_integer("rounds", 30, "Alternated rounds of five calls.", lower_bound=1)
 flags.DEFINE_bool("json", False, "Print figures as JSON instead of a table.")

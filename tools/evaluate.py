@@ -18,15 +18,15 @@ import tensorflow as tf
 from absl import flags
 
 from bmpq_tf.console import run as run_program
-from bmpq_tf.datasets import load_arrays, load_dataset, normalised_test_images
+from bmpq_tf.datasets import DATA_DIR_HELP, load_arrays, load_dataset, normalised_test_images
 from bmpq_tf.experiments.outcome import file_accuracy
 from bmpq_tf.export.convert import first_line
 from bmpq_tf.export.parity import compare
-from bmpq_tf.export.runtime import TFLiteModel
+from bmpq_tf.export.runtime import TFLiteModel, in_rank
 
 flags.DEFINE_string("dataset", "digits", "The data set whose test images to judge on.")
 flags.DEFINE_string("data", None, "Judge on these instead: an .npz file with images (as the model takes them) and integer labels.")
-flags.DEFINE_string("data_dir", None, "Where tfds keeps the data sets.")
+flags.DEFINE_string("data_dir", None, DATA_DIR_HELP)
 flags.DEFINE_string("keras", None, "A .keras model to compare the file's answers with.")
 
 
@@ -39,24 +39,30 @@ def main(arguments: list[str]) -> None:
     if not path.is_file():
         raise FileNotFoundError(f"No such file. Received: '{path}'. Make one with tools/train.py --out_dir or tools/export.py.")
     content = path.read_bytes()
+    file = _read(content, path)
     if given.data:
         images, labels = load_arrays(given.data)
+        # A file of several inputs is refused below.
+        images = in_rank(images, file.inputs[0]["shape_signature"])
         batches, shape = tf.data.Dataset.from_tensor_slices((images, labels)).batch(250), images.shape[1:]
     else:
         dataset = load_dataset(given.dataset, given.data_dir)
         batches, shape, labels = normalised_test_images(dataset), dataset.image_shape, dataset.test[1]
-    _check_readable(content, path, shape)
+    _check_inputs_and_outputs(file, path, shape)
     print(f"{path}: accuracy in LiteRT {file_accuracy(content, batches):.2%} on {len(labels):,} images of {given.data or given.dataset}")
     if given.keras:
         parity = compare(keras.models.load_model(given.keras, compile=False), content, batches)
         print(f"top-1 equal to {given.keras} on {parity.agreement:.2%}; largest difference {parity.max_abs_diff:.2e} of {parity.logit_scale:.1f}")
 
 
-def _check_readable(content: bytes, path: pathlib.Path, image_shape: tuple[int, ...]) -> None:
+def _read(content: bytes, path: pathlib.Path) -> TFLiteModel:
     try:
-        file = TFLiteModel(content)
+        return TFLiteModel(content)
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"LiteRT cannot read the file. Received: '{path}', {len(content):,} bytes. It says: {first_line(error)}") from error
+
+
+def _check_inputs_and_outputs(file: TFLiteModel, path: pathlib.Path, image_shape: tuple[int, ...]) -> None:
     # -1 is any size.
     shapes = [tuple(int(size) for size in detail["shape_signature"][1:]) for detail in file.inputs]
     if (

@@ -18,14 +18,14 @@ from absl import flags
 
 import bmpq_tf
 from bmpq_tf.console import run as run_program
-from bmpq_tf.datasets import load_dataset, normalised_test_images, normalised_training_images
+from bmpq_tf.datasets import DATA_DIR_HELP, load_dataset, normalised_test_images, normalised_training_images
 from bmpq_tf.export.containers import MODES
 from bmpq_tf.export.static import BORDERS
 
 flags.DEFINE_enum("optimize_for", "size", MODES, "The smallest file, the fastest, or integers only (which is calibrated on the data set).")
 flags.DEFINE_enum("border", "float", BORDERS, "What an integer file takes and gives.")
 flags.DEFINE_string("dataset", None, "Verify on this data set's test images, calibrate on its training images; verify on random inputs if not given.")
-flags.DEFINE_string("data_dir", None, "Where tfds keeps the data sets.")
+flags.DEFINE_string("data_dir", None, DATA_DIR_HELP)
 flags.DEFINE_string(
     "verify_with", None, "Verify on these inputs instead: an .npy file, or an .npz with one array for each input, by its name, or `images`."
 )

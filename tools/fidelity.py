@@ -25,13 +25,14 @@ from bmpq_tf.console import run as run_program
 check_installed("scipy")
 
 # isort: split
+from bmpq_tf.datasets import DATA_DIR_HELP
 from bmpq_tf.experiments.fidelity import JUDGED, fidelity
 from bmpq_tf.experiments.training import TrainConfig
 from bmpq_tf.files import write_text
 
 flags.DEFINE_string("model", "digits_cnn", "A name that bmpq_tf.models knows.")
 flags.DEFINE_string("dataset", "digits", "A name that bmpq_tf.datasets knows.")
-flags.DEFINE_string("data_dir", None, "Where the data sets are.")
+flags.DEFINE_string("data_dir", None, DATA_DIR_HELP)
 flags.DEFINE_float("width", 1.0, "Multiplies the model's channels.")
 flags.DEFINE_string("budget", "12x", "Of the allocations that are compared.")
 flags.DEFINE_list("candidate_bits", ["2", "3", "4", "8"], "Widths to measure, 2 to 8.")

@@ -1,4 +1,4 @@
-"""Prints what a .tflite file holds, from the file alone: operators, weights, stored types, the bits really used, scales and bytes.
+"""Prints what a .tflite file holds, from the file alone: inputs and outputs, operators, weights, stored types, the bits really used, scales, bytes.
 
 Example:
   python tools/inspect.py runs/demo/model.tflite
@@ -69,6 +69,12 @@ else:
             reader = f"{one.operator}, as float" if one.dequantized else one.operator
             table.add_row(label, reader, f"{one.count:,}", one.stored, "" if one.bits is None else str(one.bits), limits, f"{one.bytes:,}")
         Console().print(table)
+        for signature in found.signatures:
+            print("inputs and outputs, -1 is any size:" if signature.key is None else f'signature "{signature.key}", -1 is any size:')
+            for kind in ("inputs", "outputs"):
+                for border in getattr(signature, kind):
+                    grid = "" if border.scale is None else f", scale {border.scale:.9g}, zero point {border.zero_point}"
+                    print(f"  {kind[:-1]} {border.name}: {border.stored} {list(border.shape)}{grid}")
         print(f"operators: {', '.join(f'{count} {kind}' for kind, count in found.operators.items())}")
         weights = sum(one.bytes for one in found.weights)
         print(f"{found.bytes:,} bytes ({zipped:,} zipped): {weights:,} of weights, {found.other_constant_bytes:,} of other constants")

@@ -23,7 +23,7 @@ from bmpq_tf.arithmetic.scales import STARTS
 from bmpq_tf.callbacks import INITIAL_WIDTHS
 from bmpq_tf.console import run as run_program
 from bmpq_tf.console import widths
-from bmpq_tf.datasets import DATASETS
+from bmpq_tf.datasets import DATA_DIR_HELP, DATASETS, DOWNLOAD_HELP
 from bmpq_tf.experiments.outcome import check_folder, write_outcome
 from bmpq_tf.experiments.recipe import SCHEDULES
 from bmpq_tf.experiments.training import TrainConfig, train
@@ -36,8 +36,8 @@ _DEFAULT = TrainConfig()
 
 flags.DEFINE_string("model", _DEFAULT.model, f"The model: {', '.join(MODELS)}.")
 flags.DEFINE_string("dataset", _DEFAULT.dataset, f"The data set: {', '.join(DATASETS)}. digits comes with scikit-learn.")
-flags.DEFINE_string("data_dir", None, "Where tfds keeps the data sets; its own default folder if not given.")
-flags.DEFINE_bool("download", False, "Let tfds download a data set that is missing.")
+flags.DEFINE_string("data_dir", None, DATA_DIR_HELP)
+flags.DEFINE_bool("download", False, DOWNLOAD_HELP)
 flags.DEFINE_float("width", _DEFAULT.width, "Multiplies the channels of the model.")
 flags.DEFINE_string("budget", _DEFAULT.budget, "What the model may take: '10x', '2.5 bits', '120 kB'.")
 flags.DEFINE_list("candidate_bits", [str(bits) for bits in _DEFAULT.candidate_bits], "Widths to choose from, 2 to 8.")

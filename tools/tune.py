@@ -32,7 +32,7 @@ from bmpq_tf.console import run as run_program
 check_installed("keras_tuner")
 
 # isort: split
-from bmpq_tf.datasets import DATASETS, load_arrays, load_dataset, normalised_test_images, training_batches
+from bmpq_tf.datasets import DATA_DIR_HELP, DATASETS, load_arrays, load_dataset, normalised_test_images, training_batches
 from bmpq_tf.experiments.recipe import SCHEDULES
 from bmpq_tf.experiments.tuning import SEARCHES, FrontTuner, Problem, Space, export_front, front, plot_front
 from bmpq_tf.files import write_text
@@ -41,7 +41,7 @@ from bmpq_tf.models import MODELS, build_model
 flags.DEFINE_string("model", "digits_cnn", f"A .keras model of yours, or one of {', '.join(MODELS)}.")
 flags.DEFINE_string("data", None, "For a model of yours: an .npz file with images (as the model takes them) and integer labels.")
 flags.DEFINE_string("dataset", "digits", f"For the others: {', '.join(DATASETS)}.")
-flags.DEFINE_string("data_dir", None, "Where the data sets are.")
+flags.DEFINE_string("data_dir", None, DATA_DIR_HELP)
 flags.DEFINE_float("width", 1.0, "Multiplies the channels of a model that is not yours.")
 flags.DEFINE_float("validation", 0.1, "Share of the training images to judge on; the test set is left alone.", 0.01, 0.9)
 flags.DEFINE_list("budgets", ["6x", "8x", "10x", "12x"], "Budgets to choose from.")
@@ -51,7 +51,7 @@ flags.DEFINE_list("schedules", list(SCHEDULES), "Schedules to choose from.")
 flags.DEFINE_integer("epochs", 10, "Epochs of each trial.", lower_bound=2)
 flags.DEFINE_integer("batch_size", 128, "Images a step.", lower_bound=1)
 flags.DEFINE_integer("trials", 20, "How many choices to train.", lower_bound=1)
-flags.DEFINE_enum("search", "random", sorted(SEARCHES), "How keras-tuner chooses.")
+flags.DEFINE_enum("search", "random", sorted(SEARCHES), "How keras-tuner chooses: bayesian seeks one trade-off, random covers the front.")
 flags.DEFINE_integer("seed", 0, "Of the search, the weights, the split and the data order.")
 flags.DEFINE_string("out_dir", None, "Where the search, the front and its files go.")
 

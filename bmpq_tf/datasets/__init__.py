@@ -3,10 +3,12 @@
 from bmpq_tf.datasets.arrays import load_arrays
 from bmpq_tf.datasets.batches import EpochCounter, evaluation_batches, normalised_test_images, normalised_training_images, training_batches
 from bmpq_tf.datasets.image_dataset import DatasetNotFoundError, ImageDataset
-from bmpq_tf.datasets.sources import DATASETS, load_dataset
+from bmpq_tf.datasets.sources import DATA_DIR_HELP, DATASETS, DOWNLOAD_HELP, load_dataset
 
 __all__ = [
     "DATASETS",
+    "DATA_DIR_HELP",
+    "DOWNLOAD_HELP",
     "DatasetNotFoundError",
     "EpochCounter",
     "ImageDataset",

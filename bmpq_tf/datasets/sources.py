@@ -7,6 +7,13 @@ import numpy as np
 from bmpq_tf.datasets.image_dataset import DatasetNotFoundError, ImageDataset
 from bmpq_tf.datasets.tiny_imagenet import tiny_imagenet
 
+# What the tools say of the flags that become the arguments below.
+DATA_DIR_HELP = (
+    "Where the data sets are: the folder of tfds (its own default if not given); for tiny_imagenet the folder that its archive was "
+    "extracted to (the current one if not given)."
+)
+DOWNLOAD_HELP = "Fetch a data set that is missing, if tfds has it: tiny_imagenet is extracted by hand."
+
 
 def load_dataset(name: str, data_dir: str | None = None, *, download: bool = False) -> ImageDataset:
     """Loads a data set by name.

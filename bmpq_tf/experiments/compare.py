@@ -15,7 +15,9 @@ from bmpq_tf.console import FOR_PEOPLE
 from bmpq_tf.datasets import DatasetNotFoundError
 from bmpq_tf.experiments.cell import OtherDataError, forget_backup, run_cell
 from bmpq_tf.experiments.grid import Cell, file_name
+from bmpq_tf.experiments.methods import METHODS
 from bmpq_tf.experiments.results import append_result, check_results, locked, read_results
+from bmpq_tf.experiments.tfmot_peer import MissingPeerError
 
 _POLL_SECONDS = 10.0
 # Polls in which nobody works on any cell, after which nothing is waited for; between two cells a process holds no lock for a moment.
@@ -48,14 +50,16 @@ def compare(
         say: where progress is told.
 
     Returns:
-        The keys of the cells that have no result: their process ended badly, or a cell that they need came to nothing or is in nobody's hands.
+        The keys of the cells that have no result: what their method needs is not installed, their process ended badly, or a cell that they
+        need came to nothing or is in nobody's hands.
 
     Raises:
         ValueError: the file holds results of another version of the config.
     """
     out = pathlib.Path(out)
     work = pathlib.Path(f"{out}.work")
-    failed: set[str] = set()
+    done = read_results(out)
+    failed = _not_installed([cell for cell in cells if cell.key not in done], say)
     idle_polls = 0
     while True:
         results = read_results(out)
@@ -88,6 +92,23 @@ def compare(
             return sorted(failed)
 
 
+def _not_installed(cells: Sequence[Cell], say: Callable[[str], None]) -> set[str]:
+    """The cells whose method cannot run here, told once a method: before anything trains, since an installation can be mended at once."""
+    lacking: set[str] = set()
+    for method in dict.fromkeys(cell.method for cell in cells):
+        try:
+            METHODS[method].check()
+        except MissingPeerError as error:
+            keys = [cell.key for cell in cells if cell.method == method]
+            say(f"{method}: {error} Until then {_counted(len(keys))} not run.")
+            lacking |= set(keys)
+    return lacking
+
+
+def _counted(cells: int) -> str:
+    return "its cell is" if cells == 1 else f"its {cells} cells are"
+
+
 def _alike(cell: Cell, cells: Sequence[Cell]) -> list[Cell]:
     """The cells that want the same images."""
     return [other for other in cells if other.config.dataset == cell.config.dataset]
@@ -97,7 +118,7 @@ def _ending(cell: Cell, code: int, alike: int) -> str:
     if code < 0:
         return f"{cell.key}: its process ended with {signal.Signals(-code).name}; see above. Run the command again to go on with it."
     if code == _NO_DATA:
-        return f"{cell.config.dataset} is not there or not the same, see above: {'its cell is' if alike == 1 else f'its {alike} cells are'} not run."
+        return f"{cell.config.dataset} is not there or not the same, see above: {_counted(alike)} not run."
     return f"{cell.key}: its process ended with exit status {code}; see above."
 
 

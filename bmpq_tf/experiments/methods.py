@@ -11,7 +11,7 @@ from bmpq_tf.datasets import ImageDataset, evaluation_batches
 from bmpq_tf.experiments.activation_density import ActivationDensityCallback
 from bmpq_tf.experiments.after_training import quantized_after_training
 from bmpq_tf.experiments.hessian import HessianCallback
-from bmpq_tf.experiments.tfmot_peer import run_tfmot
+from bmpq_tf.experiments.tfmot_peer import check_tfmot, run_tfmot
 from bmpq_tf.experiments.training import TrainConfig, allocation_callback, quantized_model
 from bmpq_tf.layers.config import LARGEST_BITS, SMALLEST_BITS
 
@@ -31,12 +31,14 @@ class Method:
             the epochs that it took. The float model is trained where `from_float` says so, and has its first weights otherwise.
         takes_budget: whether it is told what the model may take.
         from_float: whether it starts from the trained float model of the same seed.
+        check: raises `MissingPeerError` if what it needs is not installed.
     """
 
     build: Callable | None = None
     make_file: Callable[[keras.Model, ImageDataset, TrainConfig, pathlib.Path], tuple[bytes, list[dict]]] | None = None
     takes_budget: bool = False
     from_float: bool = False
+    check: Callable[[], None] = lambda: None
 
 
 def _float32(model: keras.Model, config: TrainConfig, dataset: ImageDataset):
@@ -89,7 +91,7 @@ METHODS: dict[str, Method] = {
     **{name: _allocated(name) for name in ("bmpq", "error", "random", "reverse")},
     "hessian": Method(_hessian, takes_budget=True),
     "activation_density": Method(_activation_density),
-    "tfmot_int8": Method(make_file=run_tfmot),
+    "tfmot_int8": Method(make_file=run_tfmot, check=check_tfmot),
     "after_training_int8": _after_training(8),
     "after_training_int4": _after_training(4),
 }

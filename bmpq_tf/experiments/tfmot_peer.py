@@ -46,6 +46,12 @@ class MissingPeerError(RuntimeError):
     """tfmot is not installed."""
 
 
+def check_tfmot() -> None:
+    """Raises `MissingPeerError` if tfmot or tf_keras is not installed."""
+    if not all(importlib.util.find_spec(name) for name in ("tensorflow_model_optimization", "tf_keras")):
+        raise MissingPeerError("tfmot is not installed. Install what the comparison with it needs: pip install '.[peers]'.")
+
+
 def run_tfmot(model: keras.Model, dataset: ImageDataset, config: TrainConfig, folder: pathlib.Path) -> tuple[bytes, list[dict]]:
     """Trains a float model's architecture with tfmot in another process.
 
@@ -63,8 +69,7 @@ def run_tfmot(model: keras.Model, dataset: ImageDataset, config: TrainConfig, fo
         DivergedError: the loss stopped being finite.
         RuntimeError: the process failed.
     """
-    if not all(importlib.util.find_spec(name) for name in ("tensorflow_model_optimization", "tf_keras")):
-        raise MissingPeerError("tfmot is not installed. Install what the comparison with it needs: pip install '.[peers]'.")
+    check_tfmot()
     folder.mkdir(parents=True, exist_ok=True)
     mean, std = dataset.moments()
     np.savez(folder / "data.npz", images=dataset.train[0], labels=dataset.train[1], mean=mean, std=std)

@@ -29,7 +29,7 @@ class TrainConfig:
 
     Attributes:
         model, dataset: names that `bmpq_tf.models` and `bmpq_tf.datasets` know.
-        data_dir, download: where tfds keeps the data, and whether it may fetch it.
+        data_dir, download: as `load_dataset` takes them.
         width: multiplies the model's channels.
         budget, candidate_bits, scale, granularity: as `quantize_model` and `BMPQCallback` take them.
         initial_scale, normalise_kernels: likewise.

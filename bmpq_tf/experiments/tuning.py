@@ -28,10 +28,10 @@ from bmpq_tf.files import replacing, write_text
 from bmpq_tf.kernels import compression, model_kernels
 from bmpq_tf.quantize import quantize_model
 
+# Not GridSearchOracle: it does not save where it is, so that a search which was stopped would end there.
 SEARCHES = {
     "random": keras_tuner.oracles.RandomSearchOracle,
     "bayesian": keras_tuner.oracles.BayesianOptimizationOracle,
-    "grid": keras_tuner.oracles.GridSearchOracle,
 }
 
 
@@ -123,8 +123,7 @@ class FrontTuner(keras_tuner.Tuner):
     def __init__(self, problem: Problem, space: Space, search: str, trials: int, seed: int, folder: pathlib.Path):
         objectives = [keras_tuner.Objective("accuracy", "max"), keras_tuner.Objective("size", "min")]
         # Budgets that some candidates cannot meet fail by themselves, in rows too.
-        seeded = {} if search == "grid" else {"seed": seed}
-        oracle = SEARCHES[search](objective=objectives, max_trials=trials, max_consecutive_failed_trials=trials + 1, **seeded)
+        oracle = SEARCHES[search](objective=objectives, max_trials=trials, seed=seed, max_consecutive_failed_trials=trials + 1)
         self.problem, self.space, self.seed = problem, space, seed
         super().__init__(oracle, self._declare, directory=str(folder), project_name="search")
         # keras-tuner goes on only where the same process name did; a chief's search may be looked at alone.

@@ -58,11 +58,44 @@ class Weights:
 
 
 @dataclasses.dataclass(frozen=True)
+class Border:
+    """An input or an output.
+
+    Attributes:
+        name: the signature's key for it; the tensor's own name where the file has no signature.
+        shape: -1 is any size.
+        stored: its type, such as `"float32"`.
+        scale, zero_point: `value = scale * (integer - zero_point)`; `None` where it is not quantized.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    stored: str
+    scale: float | None
+    zero_point: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Signature:
+    """What a program gives and gets.
+
+    Attributes:
+        key: such as `"serving_default"`; `None` for the whole of a file without signatures.
+        inputs: in the order of the tensors that the runtime counts them in; `outputs` likewise.
+    """
+
+    key: str | None
+    inputs: tuple[Border, ...]
+    outputs: tuple[Border, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Inspection:
     """A file.
 
     Attributes:
         bytes: its size.
+        signatures: its inputs and outputs; ours have one signature, others may have several or none.
         weights: its kernels, in the order of the operators.
         operators: how many of each kind.
         scales: how many, those of integer biases and activations included.
@@ -73,6 +106,7 @@ class Inspection:
     """
 
     bytes: int
+    signatures: tuple[Signature, ...]
     weights: tuple[Weights, ...]
     operators: dict[str, int]
     scales: int
@@ -142,6 +176,7 @@ def _inspect(model, size: int) -> Inspection:
     named = graph_file.metadata(model)
     return Inspection(
         bytes=size,
+        signatures=_signatures(model),
         weights=tuple(weights.values()),
         operators=dict(sorted(operators.items())),
         scales=sum(graph_file.scale_count(tensor) for subgraph in model.subgraphs for tensor in subgraph.tensors),
@@ -150,6 +185,46 @@ def _inspect(model, size: int) -> Inspection:
         custom_operators=tuple(sorted(custom)),
         metadata=json.loads(named[METADATA]) if METADATA in named else None,
     )
+
+
+def _signatures(model) -> tuple[Signature, ...]:
+    if not model.signatureDefs:
+        main = model.subgraphs[0]
+        ends = (tuple(_border(main, index) for index in _listed(indices)) for indices in (main.inputs, main.outputs))
+        return (Signature(None, *ends),)
+    return tuple(_signature(model.subgraphs[one.subgraphIndex], one) for one in model.signatureDefs)
+
+
+def _signature(subgraph, signature) -> Signature:
+    def named(entries, indices):
+        # Converters list them by name; `getInputTensor(0)` is the graph's first.
+        places = {index: place for place, index in enumerate(_listed(indices))}
+        entries = sorted(_listed(entries), key=lambda entry: places.get(entry.tensorIndex, len(places)))
+        return tuple(_border(subgraph, entry.tensorIndex, graph_file.text(entry.name)) for entry in entries)
+
+    key = graph_file.text(signature.signatureKey)
+    return Signature(key, named(signature.inputs, subgraph.inputs), named(signature.outputs, subgraph.outputs))
+
+
+def _border(subgraph, index: int, name: str | None = None) -> Border:
+    tensor = subgraph.tensors[index]
+    quantized = graph_file.scale_count(tensor) > 0
+    return Border(
+        name=graph_file.tensor_name(tensor) if name is None else name,
+        shape=tuple(int(size) for size in _listed(tensor.shapeSignature) or _listed(tensor.shape)),
+        stored=_type_name(tensor),
+        scale=float(tensor.quantization.scale[0]) if quantized else None,
+        zero_point=int((_listed(tensor.quantization.zeroPoint) or [0])[0]) if quantized else None,
+    )
+
+
+def _listed(vector) -> list:
+    """A flatbuffer's vector, which may be missing."""
+    return [] if vector is None else list(vector)
+
+
+def _type_name(tensor) -> str:
+    return _TYPE_NAMES.get(tensor.type, str(tensor.type))
 
 
 def _dequantized_constants(model, subgraph) -> dict[int, int]:
@@ -175,7 +250,7 @@ def _weights(model, tensor, operator: str, dequantized: bool) -> Weights:
         name=graph_file.tensor_name(tensor),
         operator=operator,
         shape=tuple(int(size) for size in tensor.shape),
-        stored=_TYPE_NAMES.get(tensor.type, str(tensor.type)),
+        stored=_type_name(tensor),
         bits=used_bits(values) if tensor.type in graph_file.PACKED_BITS else None,
         dequantized=dequantized,
         scales=count,

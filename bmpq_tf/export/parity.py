@@ -10,7 +10,7 @@ import tensorflow as tf
 from bmpq_tf import graph
 from bmpq_tf.export.exposed import Exposed
 from bmpq_tf.export.roundings import Following, activation_quantizers, use_of
-from bmpq_tf.export.runtime import TFLiteModel
+from bmpq_tf.export.runtime import TFLiteModel, in_rank
 
 TOLERANCE = 1e-4
 _GENERATED = 16
@@ -337,16 +337,9 @@ def _random_inputs(model) -> list[np.ndarray]:
     return arrays
 
 
-def _in_rank(array: np.ndarray, shape: tuple[int | None, ...]) -> np.ndarray:
-    """Adds or takes away a last axis of one, as Keras does."""
-    if array.ndim == len(shape) - 1 and shape[-1] == 1:
-        return array[..., None]
-    return array[..., 0] if array.ndim == len(shape) + 1 and array.shape[-1] == 1 else array
-
-
 def _checked(model, arrays: list[np.ndarray], what: str) -> list[np.ndarray]:
     wanted, given = [tuple(tensor.shape) for tensor in model.inputs], [array.shape for array in arrays]
-    arrays = [_in_rank(array, shape) for array, shape in zip(arrays, wanted, strict=True)] if len(arrays) == len(wanted) else arrays
+    arrays = [in_rank(array, shape) for array, shape in zip(arrays, wanted, strict=True)] if len(arrays) == len(wanted) else arrays
     fits = len(arrays) == len(wanted) and len({len(array) for array in arrays if array.ndim}) == 1
     fits = fits and all(
         array.ndim == len(shape) and all(size in (None, have) for size, have in zip(shape[1:], array.shape[1:], strict=True))

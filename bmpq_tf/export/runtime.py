@@ -64,6 +64,13 @@ def _dequantized(values: np.ndarray, detail: dict) -> np.ndarray:
     return np.float32(scale) * (values.astype(np.float32) - zero_point) if scale and values.dtype != np.float32 else values
 
 
+def in_rank(array: np.ndarray, shape: Sequence[int | None]) -> np.ndarray:
+    """Adds or takes away a last axis of one, such as the channel of grey images, where an input's shape wants it: Keras does, LiteRT does not."""
+    if array.ndim == len(shape) - 1 and shape[-1] == 1:
+        return array[..., None]
+    return array[..., 0] if array.ndim == len(shape) + 1 and array.shape[-1] == 1 else array
+
+
 def predict(content: bytes, batches: Iterable[Sequence[np.ndarray]]) -> list[np.ndarray]:
     """Returns each output over all batches, joined along the first axis."""
     model = TFLiteModel(content)

@@ -1,5 +1,6 @@
 """A grid from its first cell to its last: what is recorded, resumed, passed over and refused."""
 
+import configparser
 import dataclasses
 import importlib.util
 import json
@@ -14,7 +15,7 @@ from bmpq_tf.experiments import compare as comparing
 from bmpq_tf.experiments import tfmot_peer, training
 from bmpq_tf.experiments.cell import run_cell
 from bmpq_tf.experiments.grid import cells
-from bmpq_tf.experiments.results import locked, read_results
+from bmpq_tf.experiments.results import append_result, locked, read_results
 
 pytest.importorskip("sklearn")
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -122,6 +123,35 @@ def test_cells_without_their_data_set_are_told_of_once(tmp_path, monkeypatch, ca
     assert capsys.readouterr().err.count("Tiny-ImageNet was not found. Looked for") == 1
     assert "tiny_imagenet is not there or not the same, see above: its 2 cells are not run." in said
     assert len([line for line in said if line.endswith("its process ended with exit status 1; see above.")]) == 2
+
+
+def test_methods_that_are_not_installed_are_told_before_any_cell_runs(tmp_path, monkeypatch):
+    grid = cells(
+        {**BASE, "seeds": [0, 1], "grid": [{"methods": ["uniform3", "tfmot_int8"]}, {"methods": ["bmpq"], "budgets": ["size of tfmot_int8"]}]}
+    )
+    said, ran = [], []
+    monkeypatch.setattr(tfmot_peer.importlib.util, "find_spec", lambda name: None)
+
+    def process(cell, *arguments):
+        ran.append(cell.key)
+        append_result(tmp_path / "results.jsonl", {"cell": cell.key, "status": "done", "config": cell.settings})
+        return 0
+
+    monkeypatch.setattr(comparing, "_in_a_process", process)
+    lost = comparing.compare(grid, tmp_path / "results.jsonl", verbose=0, say=said.append)
+    assert said[0] == (
+        "tfmot_int8: tfmot is not installed. Install what the comparison with it needs: pip install '.[peers]'. Until then its 2 cells are not run."
+    )
+    assert sum("not installed" in line for line in said) == 1
+    assert ran == [cell.key for cell in grid if cell.method == "uniform3"]
+    assert lost == sorted(cell.key for cell in grid if cell.method != "uniform3")
+
+
+def test_what_the_tests_install_runs_every_method():
+    extras = configparser.ConfigParser()
+    extras.read(ROOT / "setup.cfg")
+    extras = extras["options.extras_require"]
+    assert set(extras["peers"].split()) <= set(extras["test"].split())
 
 
 def test_a_cell_whose_outcome_is_a_file_does_not_go_on_with_other_settings(tmp_path, monkeypatch):

@@ -78,6 +78,30 @@ def test_failed_trials_in_a_row_do_not_end_a_search(tmp_path, monkeypatch):
     assert len(tuner.points()) == 2
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:keras_tuner")
+@pytest.mark.parametrize("search", sorted(tuning.SEARCHES))
+def test_every_search_goes_on_after_a_stop(search, tmp_path, monkeypatch):
+    trained = []
+
+    def train_choice(problem, chosen, epochs, seed):
+        trained.append(chosen)
+        if len(trained) == 3:
+            raise KeyboardInterrupt
+        return quantize_model(problem.model, (2, 4))
+
+    monkeypatch.setattr(tuning, "train_choice", train_choice)
+    problem = Problem(small_model(), None, small_data())
+    space = Space(**{**WHOLE, "budgets": ["6x", "8x", "10x"]})
+    with pytest.raises(KeyboardInterrupt):
+        tuning.FrontTuner(problem, space, search, 5, 0, tmp_path).search()
+    tuner = tuning.FrontTuner(problem, space, search, 5, 0, tmp_path)
+    tuner.search()
+    assert len(tuner.points()) == 5
+    # The one that was stopped is trained again, and no other.
+    assert len(trained) == 6
+    assert trained[3] == trained[2]
+
+
 def test_a_point_whose_export_is_refused_does_not_cost_the_others(tmp_path, monkeypatch):
     points = []
     for name in ("a", "b"):

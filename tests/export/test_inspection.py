@@ -15,7 +15,8 @@ from test_export_tflite import with_widths
 
 from bmpq_tf import export_tflite
 from bmpq_tf.export import graph_file, tidy
-from bmpq_tf.export.inspection import UnreadableFileError, inspect_content, inspect_file, used_bits
+from bmpq_tf.export.inspection import Border, UnreadableFileError, inspect_content, inspect_file, used_bits
+from bmpq_tf.export.runtime import TFLiteModel
 from bmpq_tf.kernels import model_kernels
 
 IMAGES, _ = small_data()
@@ -53,6 +54,37 @@ def test_a_file_tells_its_widths_and_holds_nothing_else(mode, files):
     assert found.orphaned_bytes == 0
     assert found.custom_operators == ()
     assert found.bytes <= found.size_bound
+
+
+def test_a_file_tells_what_a_program_gives_it_and_gets(files, tmp_path):
+    """Keras numbers an input without a name, so only the file can tell what a phone calls it."""
+    (signature,) = inspect_file(files / "size.tflite").signatures
+    assert signature.key == "serving_default"
+    assert signature.inputs == (Border("image", (-1, 6, 6, 2), "float32", None, None),)
+    assert signature.outputs == (Border("output_0", (-1, 3), "float32", None, None),)
+    model = with_widths(small_model(), [2, 4, 3, 8])
+    export_tflite(model, tmp_path / "int8.tflite", optimize_for="integer", border="int8", calibrate_with=IMAGES)
+    (signature,) = inspect_file(tmp_path / "int8.tflite").signatures
+    runtime = TFLiteModel((tmp_path / "int8.tflite").read_bytes())
+    for border, detail in ((signature.inputs[0], runtime.inputs[0]), (signature.outputs[0], runtime.outputs[0])):
+        assert (border.stored, (border.scale, border.zero_point)) == ("int8", detail["quantization"])
+        assert border.scale > 0
+
+
+def test_inputs_are_told_in_the_graphs_order_and_by_the_tensors_names_without_a_signature():
+    file = graph_file.Builder()
+    fed = [file.tensor(name, (1, 2), graph_file.FLOAT32) for name in ("zebra", "ant")]
+    result = file.tensor("sum", (1, 2), graph_file.FLOAT32)
+    file.operator(0, fed, [result], ("Add", {}))
+    content = file.content(fed, [result])
+    (told,) = inspect_content(content).signatures
+    assert told.key is None
+    assert [border.name for border in told.inputs] == ["zebra", "ant"]
+    signed = graph_file.parse(content)
+    graph_file.add_signature(signed, ["z", "a"], ["output_0"])
+    signed.signatureDefs[0].inputs.reverse()
+    (told,) = inspect_content(graph_file.serialised(signed)).signatures
+    assert [border.name for border in told.inputs] == ["z", "a"]
 
 
 @pytest.mark.parametrize("mode", ["size", "latency", "integer"])
@@ -125,12 +157,20 @@ def test_broken_files_are_told_in_a_line(files):
         assert "\n" not in str(error.value)
 
 
+def test_the_tool_tells_the_names_that_a_phone_needs(files):
+    done = subprocess.run([sys.executable, str(TOOLS / "inspect.py"), str(files / "size.tflite")], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert 'signature "serving_default", -1 is any size:' in done.stdout
+    assert "  input image: float32 [-1, 6, 6, 2]\n  output output_0: float32 [-1, 3]\n" in done.stdout
+
+
 def test_the_tool_prints_json_and_draws(files, tmp_path):
     script = [sys.executable, str(TOOLS / "inspect.py"), str(files / "size.tflite"), "--json", f"--plot={tmp_path / 'bits.png'}"]
     done = subprocess.run(script, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert [one["stored"] for one in told["weights"]] == ["int2", "int4", "int4", "int8"]
+    assert told["signatures"][0]["inputs"] == [{"name": "image", "shape": [-1, 6, 6, 2], "stored": "float32", "scale": None, "zero_point": None}]
     assert told["zipped_bytes"] < told["bytes"]
     assert (tmp_path / "bits.png").read_bytes()[:4] == b"\x89PNG"
 

@@ -67,21 +67,30 @@ def main(peer, network, batch_size, steps, rounds, limit):
     for model in models.values():
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(keras.optimizers.SGD(0.01, momentum=0.9), loss, metrics=["accuracy"], jit_compile=False)
-    seconds = {name: [] for name in models}
+
+    def turn(model):
+        for _ in range(steps):
+            model.train_on_batch(images, labels)
+
+    print(json.dumps(alternate({name: lambda model=model: turn(model) for name, model in models.items()}, rounds, limit)))
+
+
+def alternate(turns, rounds, limit):
+    """Runs each turn once a round, forwards and backwards, and returns their seconds: `bmpq_tf.benchmarks.measure.alternate`, which is not here."""
+    seconds = {name: [] for name in turns}
     started = math.inf
-    for turn in range(rounds + 1):
+    for number in range(rounds + 1):
         # Three rounds are timed whatever they take, as for our own models.
-        if turn > min(3, rounds) and time.perf_counter() - started > limit:
+        if number > min(3, rounds) and time.perf_counter() - started > limit:
             break
-        for name, model in models.items():
+        for name in list(turns)[:: 1 if number % 2 else -1]:
             start = time.perf_counter()
-            for _ in range(steps):
-                model.train_on_batch(images, labels)
-            if turn:
+            turns[name]()
+            if number:
                 seconds[name].append(time.perf_counter() - start)
-        # The first turn traces, and is not timed.
+        # The first round traces, and is not timed.
         started = min(started, time.perf_counter())
-    print(json.dumps(seconds))
+    return seconds
 
 
 if __name__ == "__main__":
