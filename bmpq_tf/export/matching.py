@@ -6,7 +6,7 @@ out again. Both are products: `constant[c, k] = row[c] * column[k] * S[c] * q[c,
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -86,8 +86,14 @@ class Match:
 
 def reads_as_weights(model, subgraph, operator, tensor: int, channel_axis: int) -> bool:
     """Whether a constant is the weights of an operator that reads it, with its channels on that operator's axis."""
+    return channel_axis == _axis_read(model, subgraph, operator, tensor)
+
+
+def _axis_read(model, subgraph, operator, tensor: int) -> int | None:
+    """Which axis of a constant an operator takes for channels; `None` where it does not read it as weights."""
     operand, axis = _WEIGHTS.get(graph_file.builtin_of(model, operator), (None, 0))
-    return operand is not None and operator.inputs[operand] == tensor and channel_axis == axis % len(subgraph.tensors[tensor].shape)
+    is_weights = operand is not None and operator.inputs[operand] == tensor
+    return axis % len(subgraph.tensors[tensor].shape) if is_weights else None
 
 
 def channels_first(values: np.ndarray, channel_axes: Sequence[int]) -> np.ndarray:
@@ -114,7 +120,8 @@ def find_kernels(model, kernels: Sequence[KernelIntegers]) -> list[Match]:
             name = graph_file.tensor_name(tensor)
             # Two kernels with the same integers fit either place; prefer one not found yet, then the one of the right name.
             same_size.sort(key=lambda kernel: (kernel.path in found, kernel.layer not in name))
-            possible = (m for kernel in same_size if (m := _match(values, kernel, number, index)) and _is_usable(model, subgraph, m))
+            axes = _axes(model, subgraph, index)
+            possible = (m for kernel in same_size for m in _matches(values, axes, kernel, number, index) if _is_usable(model, subgraph, m))
             if match := _best(possible):
                 matches.append(match)
                 found.add(match.kernel.path)
@@ -141,16 +148,22 @@ def _is_usable(model, subgraph, match: Match) -> bool:
     return True
 
 
-def _match(values: np.ndarray, kernel: KernelIntegers, subgraph: int, tensor: int) -> Match | None:
+def _axes(model, subgraph, tensor: int) -> list[int]:
+    """The axes that may be the channels': with one channel, or equal sizes, several fit, and those that the readers take come first."""
+    rank = len(subgraph.tensors[tensor].shape)
+    read = [_axis_read(model, subgraph, subgraph.operators[position], tensor) for position in graph_file.consumers(subgraph, tensor)]
+    return list(dict.fromkeys([*(axis for axis in read if axis is not None), 0, rank - 1, *range(rank - 2, 0, -1)]))
+
+
+def _matches(values: np.ndarray, axes: Iterable[int], kernel: KernelIntegers, subgraph: int, tensor: int) -> Iterator[Match]:
     channels = len(kernel.scales)
-    for axis in (0, values.ndim - 1, *range(values.ndim - 2, 0, -1)):
+    for axis in axes:
         if values.shape[axis] != channels:
             continue
         matrix = np.moveaxis(values, axis, 0).reshape(channels, -1)
         factors = _factors(matrix.astype(np.float64), kernel.integers, kernel.scales)
         if factors is not None:
-            return Match(kernel, subgraph, tensor, axis, *factors)
-    return None
+            yield Match(kernel, subgraph, tensor, axis, *factors)
 
 
 def _factors(matrix: np.ndarray, integers: np.ndarray, scales: np.ndarray) -> tuple[np.ndarray, np.ndarray | None] | None:

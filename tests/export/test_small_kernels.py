@@ -70,6 +70,36 @@ def test_vectors_are_found_among_constants_of_their_size(make, mode, tmp_path):
     assert [layer.stored_bits for layer in report.layers if not layer.name.startswith("slopes")] == [8] * (len(report.layers) - (make is slopes))
 
 
+def one_channel(layer):
+    inputs = keras.Input((8, 8, 1))
+    x = layers.ReLU()(layers.BatchNormalization(moving_variance_initializer=keras.initializers.Constant(0.5))(layer(inputs)))
+    return keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: layers.DepthwiseConv2D(3, use_bias=False),
+        lambda: layers.DepthwiseConv2D(3, use_bias=False, depth_multiplier=3),
+        lambda: layers.SeparableConv2D(4, 3, use_bias=False),
+    ],
+    ids=["depthwise", "multiplied", "separable"],
+)
+def test_a_depthwise_kernel_of_one_channel_is_read_as_weights(layer, mode, tmp_path):
+    report = exported(quantize_model(one_channel(layer()), (4,), pin=None), tmp_path, mode, normal(16, 8, 8, 1))
+    first = report.layers[0]
+    assert first.stored_bits == (4 if mode == "size" else 8)
+    assert (
+        first.note
+        == {
+            "size": "",
+            "latency": "DEPTHWISE_CONV_2D has no faster kernel for integer weights beside float inputs, so they are dequantized when loaded",
+            "integer": "stored in int8, which every integer kernel reads",
+        }[mode]
+    )
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_equal_kernels_are_one_constant_and_both_are_told_of(mode, tmp_path):
     inputs = keras.Input((6,))
