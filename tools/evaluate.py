@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> None:
 def _check_readable(content: bytes, path: pathlib.Path, image_shape: tuple[int, ...]) -> None:
     try:
         file = TFLiteModel(content)
-    except (ValueError, RuntimeError) as error:
+    except RuntimeError as error:
         raise ValueError(f"LiteRT cannot read the file. Received: '{path}', {len(content):,} bytes. It says: {first_line(error)}") from error
     # -1 is any size.
     shapes = [tuple(int(size) for size in detail["shape_signature"][1:]) for detail in file.inputs]

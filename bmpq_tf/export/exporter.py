@@ -102,6 +102,7 @@ def export_tflite(
     known = known_ranges.known_ranges(file, grids.place(file, frozen)) if optimize_for == "integer" else {}
     kernels = [_integers(state) for state in states if state.quantizer]
     matches = find_kernels(file, kernels)
+    packing.separate_buffers(file, matches)
     packing.unfold_columns(file, matches)
     graph_file.add_signature(file, [tensor.name for tensor in frozen.inputs], [f"output_{i}" for i in range(len(frozen.outputs))])
     floats = graph_file.serialised(file)
@@ -115,11 +116,8 @@ def export_tflite(
         content = packing.pack(file, pairs)
     stored: dict[str, list[packing.StoredKernel]] = {}
     for match, kernel in pairs:
-        stored.setdefault(match.kernel.path, []).append(kernel)
-    # The converter keeps kernels of the same values once.
-    for kernel in [kernel for kernel in kernels if kernel.path not in stored]:
-        if same := next((match.kernel.path for match in matches if match.kernel.has_values_of(kernel)), None):
-            stored[kernel.path] = stored[same]
+        for name in (match.kernel.path, *match.also):
+            stored.setdefault(name, []).append(kernel)
     lost = [state.kernel.path for state in states if state.quantizer and state.kernel.path not in stored]
     if lost and optimize_for == "integer":
         raise ExportError(f"Kernels {lost} are no constants of the converted model, so their integers would not be the trained ones.")
