@@ -3,6 +3,7 @@
 import itertools
 import os
 import pathlib
+import warnings
 from collections.abc import Iterator
 
 import keras
@@ -25,7 +26,7 @@ from bmpq_tf.export import (
     tidy,
 )
 from bmpq_tf.export.convert import first_line, to_float_tflite
-from bmpq_tf.export.matching import KernelIntegers, channels_first, find_kernels
+from bmpq_tf.export.matching import KernelIntegers, channels_first, feature_sizes, find_kernels
 from bmpq_tf.export.report import ExportReport
 from bmpq_tf.export.roundings import activation_quantizers, name_roundings
 from bmpq_tf.files import write_bytes
@@ -35,6 +36,10 @@ from bmpq_tf.quantize import float32_model, frozen_model
 
 class ExportError(RuntimeError):
     """The file would not be what the model is, so there is none."""
+
+
+class FloatKernelsWarning(UserWarning):
+    """Kernels that were trained at a width and lie in the file as floats, since the converter changed them in a way that is not known."""
 
 
 def export_tflite(
@@ -84,6 +89,9 @@ def export_tflite(
             or data does not fit it or is missing.
         ConversionError: a layer has no TFLite builtin.
         ExportError: integers or answers differ from the model's, or an operator would stay float in an integer file; nothing was written.
+
+    Warns:
+        FloatKernelsWarning: once, if kernels were not found in the converted model and stay float, which an integer file may not.
     """
     path = check_writable(path, overwrite)
     computed = float32_model(model)
@@ -118,9 +126,12 @@ def export_tflite(
     for match, kernel in pairs:
         for name in (match.kernel.path, *match.also):
             stored.setdefault(name, []).append(kernel)
-    lost = [state.kernel.path for state in states if state.quantizer and state.kernel.path not in stored]
+    lost = [state for state in states if state.quantizer and state.kernel.path not in stored]
     if lost and optimize_for == "integer":
-        raise ExportError(f"Kernels {lost} are no constants of the converted model, so their integers would not be the trained ones.")
+        raise ExportError(
+            f"Kernels {_paths(lost)} are no constants of the converted model, so their integers would not be the trained ones. "
+            "Name their layers in exclude= of quantize_model, or build them from other Keras layers. Nothing was written."
+        )
     content = tidy.tidied(content, report.metadata(states, stored, limit, optimize_for))
     packed_bytes = _read_back(content, stored)
     try:
@@ -130,6 +141,14 @@ def export_tflite(
     if not result.holds:
         found = departure.describe(floats, content, parity.few_inputs(model, verify_with), result.rms_limit)
         raise ExportError(f"{result.problem} {found} Nothing was written to '{path}'.")
+    if lost:
+        warnings.warn(
+            f"Kernels {_paths(lost)} are no constants of the converted model, so they stay float in the file and take "
+            f"{sum(state.kernel.weights for state in lost) * FLOAT_BITS // 8:,} bytes in place of {total_bits(lost) / 8:,.0f}. Name their layers in "
+            "exclude= of quantize_model, so that the budget counts them as float, or build them from other Keras layers.",
+            FloatKernelsWarning,
+            stacklevel=2,
+        )
     write_bytes(path, content)
     layers = tuple(report.layer_report(state, stored.get(state.kernel.path), optimize_for) for state in states)
     return ExportReport(
@@ -218,6 +237,10 @@ def _check_integer(model: keras.Model, content: bytes, border: str) -> None:
         )
 
 
+def _paths(states: list[KernelState]) -> str:
+    return ", ".join(f"'{state.kernel.path}'" for state in states)
+
+
 def _integers(state: KernelState) -> KernelIntegers:
     quantizer = state.quantizer
     values = np.asarray(keras.ops.convert_to_numpy(state.variable), np.float32)
@@ -229,6 +252,7 @@ def _integers(state: KernelState) -> KernelIntegers:
         bits=quantizer.width,
         integers=channels_first(integers, quantizer.channel_axes),
         scales=channels_first(scales, quantizer.channel_axes)[:, 0].copy(),
+        sizes=feature_sizes(values.shape, quantizer.channel_axes),
     )
 
 

@@ -6,6 +6,7 @@ out again. Both are products: `constant[c, k] = row[c] * column[k] * S[c] * q[c,
 """
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -40,6 +41,7 @@ class KernelIntegers:
         bits: its width.
         integers: int8 matrix, output channels first: `(channels, weights per channel)`.
         scales: float32, one for each channel.
+        sizes: of the axes that a channel's weights had; without them they have one.
     """
 
     path: str
@@ -47,10 +49,18 @@ class KernelIntegers:
     bits: int
     integers: np.ndarray
     scales: np.ndarray
+    sizes: tuple[int, ...] = ()
 
     def has_values_of(self, other: "KernelIntegers") -> bool:
         """Whether both hold the same weights, so that one constant can be either."""
         return np.array_equal(self.integers, other.integers) and np.array_equal(self.scales, other.scales)
+
+    def reordered(self) -> "Iterator[KernelIntegers]":
+        """Yields the kernel with its channels' weights in every other order of their axes."""
+        channels, *_ = self.integers.shape
+        for order in list(itertools.permutations(range(1, len(self.sizes) + 1)))[1:]:
+            integers = self.integers.reshape(channels, *self.sizes).transpose(0, *order).reshape(channels, -1)
+            yield dataclasses.replace(self, integers=integers, sizes=tuple(self.sizes[axis - 1] for axis in order))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,11 +115,17 @@ def channels_first(values: np.ndarray, channel_axes: Sequence[int]) -> np.ndarra
     return np.ascontiguousarray(moved.reshape(int(np.prod(moved.shape[: len(axes)])), -1))
 
 
+def feature_sizes(shape: Sequence[int], channel_axes: Sequence[int]) -> tuple[int, ...]:
+    """Returns the sizes of the axes that `channels_first` joins for each channel."""
+    axes = {axis % len(shape) for axis in (channel_axes or (-1,))}
+    return tuple(int(size) for axis, size in enumerate(shape) if axis not in axes)
+
+
 def find_kernels(model, kernels: Sequence[KernelIntegers]) -> list[Match]:
     """Returns every float constant that is one of the kernels; a shared layer's kernel may be found more than once."""
     matches: list[Match] = []
     found: set[str] = set()
-    zeros, unknown = [], set()
+    zeros, unknown = [], []
     for number, index, values in _constants(model):
         if not values.any():
             zeros.append((number, index, values))
@@ -121,8 +137,17 @@ def find_kernels(model, kernels: Sequence[KernelIntegers]) -> list[Match]:
             matches.append(match)
             found.add(match.kernel.path)
         else:
-            unknown.add(values.size)
-    matches += _of_zeros(model, kernels, zeros, found, unknown)
+            unknown.append((number, index, values))
+    # An einsum may take the axes that it sums over in the order of its other operand.
+    turned = [turned for kernel in kernels if kernel.path not in found for turned in kernel.reordered()]
+    unexplained = set()
+    for number, index, values in unknown:
+        if match := _best(_possible(model, turned, number, index, values)):
+            matches.append(match)
+            found.add(match.kernel.path)
+        else:
+            unexplained.add(values.size)
+    matches += _of_zeros(model, kernels, zeros, found, unexplained)
     return [dataclasses.replace(match, also=match.also + _equals(match, kernels, found)) for match in matches]
 
 
@@ -147,7 +172,7 @@ def _equals(match: Match, kernels: Sequence[KernelIntegers], found: set[str]) ->
     return tuple(kernel.path for kernel in kernels if kernel.path not in found and match.kernel.has_values_of(kernel))
 
 
-def _of_zeros(model, kernels: Sequence[KernelIntegers], zeros, found: set[str], unknown: set[int]) -> list[Match]:
+def _of_zeros(model, kernels: Sequence[KernelIntegers], zeros, found: set[str], unexplained: set[int]) -> list[Match]:
     """Matches constants of nothing but zeros, which any kernel of their size fits that is zero itself or that folding silenced.
 
     Each is of the kernel in whose scope it lies, or of those in whose scopes it is read: equal constants are one. `found` is added to.
@@ -167,7 +192,7 @@ def _of_zeros(model, kernels: Sequence[KernelIntegers], zeros, found: set[str], 
         placed.append((fits, here))
     for kernel in kernels:
         # A constant of its size that no kernel explains may be this one, changed in a way that is not known.
-        lost = kernel.path not in found and not (kernel.integers.any() and kernel.integers.size in unknown)
+        lost = kernel.path not in found and not (kernel.integers.any() and kernel.integers.size in unexplained)
         homes = [here for fits, here in placed if kernel.path in fits] if lost else []
         if homes:
             min(homes, key=bool).append(kernel)

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from conftest import compiled, small_data, small_model
 
-from bmpq_tf import ExportError, export_tflite, quantize_model
+from bmpq_tf import ExportError, FloatKernelsWarning, export_tflite, quantize_model
 from bmpq_tf.export import exporter, graph_file, packing, parity
 from bmpq_tf.export.convert import ConversionError
 from bmpq_tf.export.runtime import predict
@@ -181,6 +181,17 @@ def test_a_kernel_that_stays_float_says_so(tmp_path):
     model = quantize_model(small_model(), (2,), exclude="hidden", pin=None)
     report = export_tflite(model, tmp_path / "model.tflite")
     assert {layer.name: layer.stored_bits for layer in report.layers}["hidden/kernel"] == 32
+
+
+def test_a_kernel_that_is_lost_in_conversion_is_warned_of(tmp_path, monkeypatch):
+    model = with_widths(small_model(), [4])
+    honest = exporter.find_kernels
+    monkeypatch.setattr(exporter, "find_kernels", lambda *given: [match for match in honest(*given) if match.kernel.layer != "hidden"])
+    with pytest.warns(FloatKernelsWarning, match=r"Kernels 'hidden/kernel' are no constants.* take 3,072 bytes in place of 384\. Name") as caught:
+        report = export_tflite(model, tmp_path / "model.tflite")
+    assert [warning.filename for warning in caught if warning.category is FloatKernelsWarning] == [__file__]
+    (told,) = [layer for layer in report.layers if layer.name == "hidden/kernel"]
+    assert (told.stored_bits, told.note) == (32, "not found as a constant of the converted model, so it stays float")
 
 
 def test_the_same_model_gives_the_same_bytes(tmp_path):

@@ -112,6 +112,17 @@ def test_equal_kernels_are_one_constant_and_both_are_told_of(mode, tmp_path):
     assert mode != "size" or one.stored_bits == 4
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_an_einsum_may_sum_in_the_order_of_its_input(mode, tmp_path):
+    inputs = keras.Input((4, 5))
+    model = quantize_model(keras.Model(inputs, layers.EinsumDense("abc,cbd->ad", output_shape=(6,), name="turned")(inputs)), (4,), pin=None)
+    exported(model, tmp_path, mode, normal(16, 4, 5))
+    file = graph_file.parse((tmp_path / "model.tflite").read_bytes())
+    ((state,), kinds) = model_kernels(model), graph_file.PACKED_BITS
+    (stored,) = [values for t in file.subgraphs[0].tensors if t.type in kinds and (values := graph_file.constant(file, t)) is not None]
+    np.testing.assert_array_equal(stored.reshape(6, 4, 5), np.transpose(state.quantizer.integers(state.variable.value), (2, 1, 0)))
+
+
 def zero(units, name, **more):
     return layers.Dense(units, kernel_initializer="zeros", name=name, **more)
 
