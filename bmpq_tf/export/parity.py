@@ -312,8 +312,8 @@ def _is_batches(data) -> bool:
 
 
 def _of_fixed_size(model: keras.Model, arrays: list[np.ndarray]) -> Iterator[list[np.ndarray]]:
-    """Cuts a batch into those that a model of a fixed batch size takes; what is left over is left out."""
-    size = model.inputs[0].shape[0] or len(arrays[0])
+    """Cuts a batch into those that a model of a fixed batch size takes; what is left over is left out, and so is an empty one."""
+    size = model.inputs[0].shape[0] or max(1, len(arrays[0]))
     for start in range(0, len(arrays[0]) - size + 1, size):
         yield [array[start : start + size] for array in arrays]
 

@@ -260,6 +260,7 @@ def test_an_export_over_budget_is_refused(tmp_path):
         (np.zeros((2, 5, 5, 2), "float32"), r"do not fit model 'small', which takes .*Received: \[\(2, 5, 5, 2\)\]"),
         (np.full((2, 6, 6, 2), np.nan, "float32"), "hold NaN"),
         (iter([]), "has no examples"),
+        (iter([IMAGES[:0]]), "has no examples"),
         (tf.data.Dataset.from_tensor_slices(IMAGES).batch(4).repeat(), r"verify_with are endless.*data.take\(10\)"),
     ],
 )
@@ -267,6 +268,12 @@ def test_inputs_that_cannot_verify_are_named(data, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         export_tflite(with_widths(small_model(), [4]), tmp_path / "model.tflite", verify_with=data)
     assert not list(tmp_path.iterdir())
+
+
+def test_empty_batches_are_left_out(tmp_path):
+    batches = [IMAGES[:0], IMAGES[:3], IMAGES[:0]]
+    path, given = tmp_path / "model.tflite", {"verify_with": iter(batches), "calibrate_with": iter(batches)}
+    assert export_tflite(with_widths(small_model(), [8]), path, optimize_for="integer", **given).parity.examples == 3
 
 
 def test_paths_that_cannot_be_written_are_refused_first(tmp_path):
