@@ -13,6 +13,8 @@ from bmpq_tf.export.roundings import Following, activation_quantizers, use_of
 from bmpq_tf.export.runtime import TFLiteModel
 
 TOLERANCE = 1e-4
+# Sums whose terms cancel are rounded in float32 by more than a share of what is left of them; below this size of outputs that is allowed for.
+_FLOOR = 0.01
 _GENERATED = 16
 _OPEN = 64  # of an axis of any size: enough for the poolings of common networks
 
@@ -22,7 +24,7 @@ class Limits:
     """What counts as an answer that is still the model's.
 
     Attributes:
-        largest: the largest difference, relative to the largest output where that is above 1; `None` where rounding of
+        largest: the largest difference, relative to the largest output, or to 0.01 where that is smaller; `None` where rounding of
             activations makes single values drift.
         rms: the root mean square of the differences relative to that of an output.
         agreement: the share of equal top-1 that inputs of the user's must reach; two examples may always differ.
@@ -178,7 +180,7 @@ def _mistakes_allowed(limits: Limits, compared):
 
 def _tolerance(optimize_for: str, scale):
     largest = LIMITS[optimize_for].largest
-    return np.full_like(scale, np.inf) if largest is None else largest * np.maximum(1.0, scale)
+    return np.full_like(scale, np.inf) if largest is None else largest * np.maximum(_FLOOR, scale)
 
 
 class _Follower:
