@@ -42,6 +42,10 @@ class FloatKernelsWarning(UserWarning):
     """Kernels that were trained at a width and lie in the file as floats, since the converter changed them in a way that is not known."""
 
 
+class ConstantColumnsWarning(UserWarning):
+    """Columns of an int8 output in which the file answers one single value, where Keras's answers vary."""
+
+
 def export_tflite(
     model: keras.Model,
     path: str | os.PathLike,
@@ -92,6 +96,7 @@ def export_tflite(
 
     Warns:
         FloatKernelsWarning: once, if kernels were not found in the converted model and stay float, which an integer file may not.
+        ConstantColumnsWarning: once, if an integer file answers a single value in columns of an output where Keras's answers vary.
     """
     path = check_writable(path, overwrite)
     computed = float32_model(model)
@@ -149,6 +154,8 @@ def export_tflite(
             FloatKernelsWarning,
             stacklevel=2,
         )
+    if result.caution:
+        warnings.warn(result.caution, ConstantColumnsWarning, stacklevel=2)
     write_bytes(path, content)
     layers = tuple(report.layer_report(state, stored.get(state.kernel.path), optimize_for) for state in states)
     return ExportReport(

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from bmpq_tf import graph
+from bmpq_tf.export.columns import ColumnRanges, ConstantColumns, in_words
 from bmpq_tf.export.exposed import Exposed
 from bmpq_tf.export.roundings import Following, activation_quantizers, use_of
 from bmpq_tf.export.runtime import TFLiteModel
@@ -65,6 +66,7 @@ class Parity:
         ties: how many values those were, in the batches where they moved an answer.
         rounded: the narrowest width that the model rounds activations to, or `None`.
         judges_top1: whether the agreement must reach its limit: on inputs that the user gave to verify with, without a limit of his own.
+        constant: in `"integer"`, columns of outputs in which the file answers one single value and Keras does not.
     """
 
     max_abs_diff: float
@@ -80,6 +82,12 @@ class Parity:
     ties: int = 0
     rounded: int | None = None
     judges_top1: bool = True
+    constant: tuple[ConstantColumns, ...] = ()
+
+    @property
+    def caution(self) -> str:
+        """What is no reason to refuse the file, but to look at it again, in words, or nothing."""
+        return in_words(self.constant, self.examples)
 
     @property
     def limits(self) -> Limits:
@@ -225,6 +233,7 @@ class _Tally:
         outputs = len(model.outputs)
         self.difference, self.unexplained, self.scale, self.equal, self.compared = np.zeros((5, outputs))
         self.squares = np.zeros((2, outputs, 2))
+        self._columns = [ColumnRanges(model, number) for number in range(outputs)] if optimize_for == "integer" else []
 
     def add(self, batch: Sequence[np.ndarray], received: Sequence[np.ndarray], xnnpack: bool) -> None:
         expected = keras_answers(self._model, batch)
@@ -237,6 +246,9 @@ class _Tally:
         if self._followers and not (apart <= _tolerance(self._optimize_for, self.scale)).all():
             apart = self._followers[xnnpack].differences(batch)
         self.unexplained = np.maximum(self.unexplained, apart)
+        if xnnpack:
+            for columns, ours, theirs in zip(self._columns, expected, received, strict=False):
+                columns.add(ours, theirs)
         for number, (ours, theirs) in enumerate(zip(expected, received, strict=True)):
             self.squares[int(xnnpack), number] += np.square(ours - theirs, dtype=np.float64).sum(), np.square(ours, dtype=np.float64).sum()
             # The examples of the built-in kernels are among those of XNNPACK.
@@ -268,6 +280,7 @@ class _Tally:
             ties=ties,
             rounded=self._rounded,
             judges_top1=judge_top1 and not generated and allowed is None,
+            constant=tuple(found for columns in self._columns if (found := columns.constant())),
         )
 
 
