@@ -89,8 +89,8 @@ def export_tflite(
     Raises:
         FileExistsError: the path exists and `overwrite` is false.
         PermissionError: the path cannot be written to.
-        ValueError: the model is over the budget, is not quantized, rounds activations whose range no training batch has set yet,
-            or data does not fit it or is missing.
+        ValueError: the model is over the budget, is not quantized, has more than 2 GiB of weights in float32, rounds activations whose range no
+            training batch has set yet, or data does not fit it or is missing.
         ConversionError: a layer has no TFLite builtin.
         ExportError: integers or answers differ from the model's, or an operator would stay float in an integer file; nothing was written.
 
@@ -106,11 +106,12 @@ def export_tflite(
         # Random inputs lie outside of the ranges that data set.
         once = isinstance(calibrate_with, Iterator)
         calibrate_with, verify_with = itertools.tee(calibrate_with) if once else (calibrate_with, calibrate_with)
-    frozen = frozen_model(computed)
-    (grids.mark if optimize_for == "integer" else name_roundings)(frozen)
     states = model_kernels(model)
     limit = Budget.parse(budget) if budget is not None else stored_budget(model)
     _check_budget(states, limit)
+    _check_size(model, states)
+    frozen = frozen_model(computed)
+    (grids.mark if optimize_for == "integer" else name_roundings)(frozen)
     file = graph_file.parse(to_float_tflite(frozen))
     known = known_ranges.known_ranges(file, grids.place(file, frozen)) if optimize_for == "integer" else {}
     kernels = [_integers(state) for state in states if state.quantizer]
@@ -191,6 +192,16 @@ def _check_budget(states: list[KernelState], budget: Budget | None) -> None:
             f"The model is over its budget, so it is not exported. Received: budget='{budget}'; the model is "
             f"{compression(states):.2f}x smaller than float32 ({total_bits(states):,} parameter bits). Train it until "
             "bmpq_within_budget is 1, or give export_tflite a budget that it meets."
+        )
+
+
+def _check_size(model: keras.Model, states: list[KernelState]) -> None:
+    weights, largest = sum(state.kernel.weights for state in states), max(states, key=lambda state: state.kernel.weights).kernel
+    if weights * FLOAT_BITS // 8 > graph_file.LARGEST_BYTES:
+        raise ValueError(
+            f"Model '{model.name}' has more weights than can be converted, which they are as float32 whatever their widths. Received: {weights:,} "
+            f"weights, {weights * FLOAT_BITS // 8:,} bytes; the limit is {graph_file.LARGEST_BYTES:,}. Export parts of it as models of their own, or "
+            f"make it smaller: the largest kernel is '{largest.path}' with {largest.weights:,}."
         )
 
 

@@ -271,6 +271,25 @@ def test_an_export_over_budget_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_more_weights_than_a_file_holds_are_refused_before_the_conversion(tmp_path, monkeypatch):
+    model = with_widths(small_model(), [2])
+    weights = sum(state.kernel.weights for state in model_kernels(model))
+    monkeypatch.setattr(graph_file, "LARGEST_BYTES", 4 * weights - 1)
+    monkeypatch.setattr(exporter, "to_float_tflite", lambda model: pytest.fail("Converted."))
+    message = rf"Received: {weights:,} weights, {4 * weights:,} bytes; the limit is {4 * weights - 1:,}\. .* is 'hidden/kernel' with 768\."
+    with pytest.raises(ValueError, match=message):
+        export_tflite(model, tmp_path / "model.tflite")
+
+
+def test_a_memory_that_is_full_is_no_fault_of_the_model(tmp_path, monkeypatch):
+    def full(*given, **more):
+        raise MemoryError
+
+    monkeypatch.setattr(tf.lite.TFLiteConverter, "from_saved_model", full)
+    with pytest.raises(MemoryError):
+        export_tflite(with_widths(small_model(), [4]), tmp_path / "model.tflite")
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
