@@ -25,7 +25,7 @@ from bmpq_tf._version import __version__
 from bmpq_tf.allocation import AllocationError
 from bmpq_tf.budget import Budget, InfeasibleBudgetError
 from bmpq_tf.callbacks import BMPQCallback
-from bmpq_tf.export import ExportError, ExportReport, export_tflite
+from bmpq_tf.export import ConstantColumnsWarning, ExportError, ExportReport, FloatKernelsWarning, export_tflite
 from bmpq_tf.freezing import FreezeOscillations
 from bmpq_tf.quantize import SkippedLayersWarning, dequantize_model, quantize_model
 from bmpq_tf.reporting import summary
@@ -34,8 +34,10 @@ __all__ = [
     "AllocationError",
     "BMPQCallback",
     "Budget",
+    "ConstantColumnsWarning",
     "ExportError",
     "ExportReport",
+    "FloatKernelsWarning",
     "FreezeOscillations",
     "InfeasibleBudgetError",
     "SkippedLayersWarning",

@@ -58,7 +58,7 @@ def main(arguments: list[str]) -> None:
 def _read(content: bytes, path: pathlib.Path) -> TFLiteModel:
     try:
         return TFLiteModel(content)
-    except (ValueError, RuntimeError) as error:
+    except RuntimeError as error:
         raise ValueError(f"LiteRT cannot read the file. Received: '{path}', {len(content):,} bytes. It says: {first_line(error)}") from error
 
 

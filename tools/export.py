@@ -78,6 +78,8 @@ def main(arguments: list[str]) -> None:
         f"{report.path}: {report.tflite_bytes:,} bytes ({report.zipped_bytes:,} zipped), {report.packed_weight_bytes:,} "
         f"of them packed weights; {alike}"
     )
+    if parity.caution:
+        print(f"  {parity.caution}")
     for layer in report.layers:
         if layer.note:
             print(f"  {layer.name}: {layer.bits} bits stored in {layer.stored_bits}, {layer.note}")

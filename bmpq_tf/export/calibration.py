@@ -8,6 +8,7 @@ from bmpq_tf.export.exposed import Exposed
 
 Range = tuple[float, float]
 _AT_ONCE = 16
+_UNIT = (0.0, 1.0)
 
 
 def ranges(content: bytes, batches: Iterable[Sequence[np.ndarray]], at_once: int | None = None) -> dict[str, Range]:
@@ -30,7 +31,8 @@ def ranges(content: bytes, batches: Iterable[Sequence[np.ndarray]], at_once: int
             measured[name] = min(low, float(values.min(initial=np.inf))), max(high, float(values.max(initial=-np.inf)))
     if not measured:
         raise ValueError("calibrate_with has no examples, or not a whole batch. Give at least one of inputs like those that the model will meet.")
-    return measured
+    # What is zero on all examples lies on any grid; XNNPACK refuses the scale that an empty range would give.
+    return {name: limits if any(limits) else _UNIT for name, limits in measured.items()}
 
 
 def _parts(batch: Sequence[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:

@@ -44,8 +44,8 @@ def to_float_tflite(model: keras.Model) -> bytes:
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
             content = converter.convert()
         return content if len(specs) == len(function.outputs) == 1 else _in_order(content)
-    except (OSError, tf.errors.ResourceExhaustedError):
-        # A temporary folder that is full is no fault of the model.
+    except (OSError, MemoryError, tf.errors.ResourceExhaustedError):
+        # A temporary folder, or a memory, that is full is no fault of the model.
         raise
     except Exception as error:
         raise ConversionError(

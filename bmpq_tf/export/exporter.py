@@ -3,6 +3,7 @@
 import itertools
 import os
 import pathlib
+import warnings
 from collections.abc import Iterator
 
 import keras
@@ -25,7 +26,7 @@ from bmpq_tf.export import (
     tidy,
 )
 from bmpq_tf.export.convert import first_line, to_float_tflite
-from bmpq_tf.export.matching import KernelIntegers, channels_first, find_kernels
+from bmpq_tf.export.matching import KernelIntegers, channels_first, feature_sizes, find_kernels
 from bmpq_tf.export.report import ExportReport
 from bmpq_tf.export.roundings import activation_quantizers, name_roundings
 from bmpq_tf.files import write_bytes
@@ -35,6 +36,14 @@ from bmpq_tf.quantize import float32_model, frozen_model
 
 class ExportError(RuntimeError):
     """The file would not be what the model is, so there is none."""
+
+
+class FloatKernelsWarning(UserWarning):
+    """Kernels that were trained at a width and lie in the file as floats, since the converter changed them in a way that is not known."""
+
+
+class ConstantColumnsWarning(UserWarning):
+    """Columns of an int8 output in which the file answers one single value, where Keras's answers vary."""
 
 
 def export_tflite(
@@ -80,10 +89,14 @@ def export_tflite(
     Raises:
         FileExistsError: the path exists and `overwrite` is false.
         PermissionError: the path cannot be written to.
-        ValueError: the model is over the budget, is not quantized, rounds activations whose range no training batch has set yet,
-            or data does not fit it or is missing.
+        ValueError: the model is over the budget, is not quantized, has more than 2 GiB of weights in float32, rounds activations whose range no
+            training batch has set yet, or data does not fit it or is missing.
         ConversionError: a layer has no TFLite builtin.
         ExportError: integers or answers differ from the model's, or an operator would stay float in an integer file; nothing was written.
+
+    Warns:
+        FloatKernelsWarning: once, if kernels were not found in the converted model and stay float, which an integer file may not.
+        ConstantColumnsWarning: once, if an integer file answers a single value in columns of an output where Keras's answers vary.
     """
     path = check_writable(path, overwrite)
     computed = float32_model(model)
@@ -93,15 +106,17 @@ def export_tflite(
         # Random inputs lie outside of the ranges that data set.
         once = isinstance(calibrate_with, Iterator)
         calibrate_with, verify_with = itertools.tee(calibrate_with) if once else (calibrate_with, calibrate_with)
-    frozen = frozen_model(computed)
-    (grids.mark if optimize_for == "integer" else name_roundings)(frozen)
     states = model_kernels(model)
     limit = Budget.parse(budget) if budget is not None else stored_budget(model)
     _check_budget(states, limit)
+    _check_size(model, states)
+    frozen = frozen_model(computed)
+    (grids.mark if optimize_for == "integer" else name_roundings)(frozen)
     file = graph_file.parse(to_float_tflite(frozen))
     known = known_ranges.known_ranges(file, grids.place(file, frozen)) if optimize_for == "integer" else {}
     kernels = [_integers(state) for state in states if state.quantizer]
     matches = find_kernels(file, kernels)
+    packing.separate_buffers(file, matches)
     packing.unfold_columns(file, matches)
     graph_file.add_signature(file, [tensor.name for tensor in frozen.inputs], [f"output_{i}" for i in range(len(frozen.outputs))])
     floats = graph_file.serialised(file)
@@ -115,14 +130,14 @@ def export_tflite(
         content = packing.pack(file, pairs)
     stored: dict[str, list[packing.StoredKernel]] = {}
     for match, kernel in pairs:
-        stored.setdefault(match.kernel.path, []).append(kernel)
-    # The converter keeps kernels of the same values once.
-    for kernel in [kernel for kernel in kernels if kernel.path not in stored]:
-        if same := next((match.kernel.path for match in matches if match.kernel.has_values_of(kernel)), None):
-            stored[kernel.path] = stored[same]
-    lost = [state.kernel.path for state in states if state.quantizer and state.kernel.path not in stored]
+        for name in (match.kernel.path, *match.also):
+            stored.setdefault(name, []).append(kernel)
+    lost = [state for state in states if state.quantizer and state.kernel.path not in stored]
     if lost and optimize_for == "integer":
-        raise ExportError(f"Kernels {lost} are no constants of the converted model, so their integers would not be the trained ones.")
+        raise ExportError(
+            f"Kernels {_paths(lost)} are no constants of the converted model, so their integers would not be the trained ones. "
+            "Name their layers in exclude= of quantize_model, or build them from other Keras layers. Nothing was written."
+        )
     content = tidy.tidied(content, report.metadata(states, stored, limit, optimize_for))
     packed_bytes = _read_back(content, stored)
     try:
@@ -132,6 +147,16 @@ def export_tflite(
     if not result.holds:
         found = departure.describe(floats, content, parity.few_inputs(model, verify_with), result.rms_limit)
         raise ExportError(f"{result.problem} {found} Nothing was written to '{path}'.")
+    if lost:
+        warnings.warn(
+            f"Kernels {_paths(lost)} are no constants of the converted model, so they stay float in the file and take "
+            f"{sum(state.kernel.weights for state in lost) * FLOAT_BITS // 8:,} bytes in place of {total_bits(lost) / 8:,.0f}. Name their layers in "
+            "exclude= of quantize_model, so that the budget counts them as float, or build them from other Keras layers.",
+            FloatKernelsWarning,
+            stacklevel=2,
+        )
+    if result.caution:
+        warnings.warn(result.caution, ConstantColumnsWarning, stacklevel=2)
     write_bytes(path, content)
     layers = tuple(report.layer_report(state, stored.get(state.kernel.path), optimize_for) for state in states)
     return ExportReport(
@@ -167,6 +192,16 @@ def _check_budget(states: list[KernelState], budget: Budget | None) -> None:
             f"The model is over its budget, so it is not exported. Received: budget='{budget}'; the model is "
             f"{compression(states):.2f}x smaller than float32 ({total_bits(states):,} parameter bits). Train it until "
             "bmpq_within_budget is 1, or give export_tflite a budget that it meets."
+        )
+
+
+def _check_size(model: keras.Model, states: list[KernelState]) -> None:
+    weights, largest = sum(state.kernel.weights for state in states), max(states, key=lambda state: state.kernel.weights).kernel
+    if weights * FLOAT_BITS // 8 > graph_file.LARGEST_BYTES:
+        raise ValueError(
+            f"Model '{model.name}' has more weights than can be converted, which they are as float32 whatever their widths. Received: {weights:,} "
+            f"weights, {weights * FLOAT_BITS // 8:,} bytes; the limit is {graph_file.LARGEST_BYTES:,}. Export parts of it as models of their own, or "
+            f"make it smaller: the largest kernel is '{largest.path}' with {largest.weights:,}."
         )
 
 
@@ -220,6 +255,10 @@ def _check_integer(model: keras.Model, content: bytes, border: str) -> None:
         )
 
 
+def _paths(states: list[KernelState]) -> str:
+    return ", ".join(f"'{state.kernel.path}'" for state in states)
+
+
 def _integers(state: KernelState) -> KernelIntegers:
     quantizer = state.quantizer
     values = np.asarray(keras.ops.convert_to_numpy(state.variable), np.float32)
@@ -231,6 +270,7 @@ def _integers(state: KernelState) -> KernelIntegers:
         bits=quantizer.width,
         integers=channels_first(integers, quantizer.channel_axes),
         scales=channels_first(scales, quantizer.channel_axes)[:, 0].copy(),
+        sizes=feature_sizes(values.shape, quantizer.channel_axes),
     )
 
 

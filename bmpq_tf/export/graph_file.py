@@ -15,6 +15,8 @@ _NUMPY = {
     fb.TensorType.UINT8: np.uint8,
     fb.TensorType.BOOL: np.bool_,
 }
+# A flatbuffer's offsets reach 2 GiB; a little of that is for the graph.
+LARGEST_BYTES = 2**31 - 2**24
 PACKED_BITS = {fb.TensorType.INT8: 8, fb.TensorType.INT4: 4, fb.TensorType.INT2: 2}
 
 

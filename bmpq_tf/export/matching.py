@@ -6,12 +6,13 @@ out again. Both are products: `constant[c, k] = row[c] * column[k] * S[c] * q[c,
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from bmpq_tf.export import graph_file
+from bmpq_tf.export import graph_file, origin
 
 _BUILTIN = schema.BuiltinOperator
 # Which operand an operator's weights are, and which of their axes has the channels.
@@ -40,6 +41,7 @@ class KernelIntegers:
         bits: its width.
         integers: int8 matrix, output channels first: `(channels, weights per channel)`.
         scales: float32, one for each channel.
+        sizes: of the axes that a channel's weights had; without them they have one.
     """
 
     path: str
@@ -47,10 +49,18 @@ class KernelIntegers:
     bits: int
     integers: np.ndarray
     scales: np.ndarray
+    sizes: tuple[int, ...] = ()
 
     def has_values_of(self, other: "KernelIntegers") -> bool:
         """Whether both hold the same weights, so that one constant can be either."""
         return np.array_equal(self.integers, other.integers) and np.array_equal(self.scales, other.scales)
+
+    def reordered(self) -> "Iterator[KernelIntegers]":
+        """Yields the kernel with its channels' weights in every other order of their axes."""
+        channels, *_ = self.integers.shape
+        for order in list(itertools.permutations(range(1, len(self.sizes) + 1)))[1:]:
+            integers = self.integers.reshape(channels, *self.sizes).transpose(0, *order).reshape(channels, -1)
+            yield dataclasses.replace(self, integers=integers, sizes=tuple(self.sizes[axis - 1] for axis in order))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +73,7 @@ class Match:
         channel_axis: the constant's axis of channels: mostly 0, for depthwise convolutions the last, for `Conv3DTranspose` the last but one.
         row: the factor of each channel; may be negative.
         column: the factor of each input feature, or `None` where all are 1.
+        also: paths of other kernels of the same values, of which the converter keeps one; of zeros, where folding silenced them all.
     """
 
     kernel: KernelIntegers
@@ -71,6 +82,7 @@ class Match:
     channel_axis: int
     row: np.ndarray
     column: np.ndarray | None
+    also: tuple[str, ...] = ()
 
     @property
     def is_plain(self) -> bool:
@@ -86,8 +98,14 @@ class Match:
 
 def reads_as_weights(model, subgraph, operator, tensor: int, channel_axis: int) -> bool:
     """Whether a constant is the weights of an operator that reads it, with its channels on that operator's axis."""
+    return channel_axis == _axis_read(model, subgraph, operator, tensor)
+
+
+def _axis_read(model, subgraph, operator, tensor: int) -> int | None:
+    """Which axis of a constant an operator takes for channels; `None` where it does not read it as weights."""
     operand, axis = _WEIGHTS.get(graph_file.builtin_of(model, operator), (None, 0))
-    return operand is not None and operator.inputs[operand] == tensor and channel_axis == axis % len(subgraph.tensors[tensor].shape)
+    is_weights = operand is not None and operator.inputs[operand] == tensor
+    return axis % len(subgraph.tensors[tensor].shape) if is_weights else None
 
 
 def channels_first(values: np.ndarray, channel_axes: Sequence[int]) -> np.ndarray:
@@ -97,28 +115,107 @@ def channels_first(values: np.ndarray, channel_axes: Sequence[int]) -> np.ndarra
     return np.ascontiguousarray(moved.reshape(int(np.prod(moved.shape[: len(axes)])), -1))
 
 
+def feature_sizes(shape: Sequence[int], channel_axes: Sequence[int]) -> tuple[int, ...]:
+    """Returns the sizes of the axes that `channels_first` joins for each channel."""
+    axes = {axis % len(shape) for axis in (channel_axes or (-1,))}
+    return tuple(int(size) for axis, size in enumerate(shape) if axis not in axes)
+
+
 def find_kernels(model, kernels: Sequence[KernelIntegers]) -> list[Match]:
     """Returns every float constant that is one of the kernels; a shared layer's kernel may be found more than once."""
     matches: list[Match] = []
     found: set[str] = set()
+    zeros, unknown = [], []
+    for number, index, values in _constants(model):
+        if not values.any():
+            zeros.append((number, index, values))
+            continue
+        # Two kernels with the same integers fit either place; prefer one not found yet, then the one of the right name.
+        near = _nearness(kernels, graph_file.tensor_name(model.subgraphs[number].tensors[index]))
+        ordered = sorted(kernels, key=lambda kernel: (kernel.path in found, -near[kernel.path]))
+        if match := _best(_possible(model, ordered, number, index, values)):
+            matches.append(match)
+            found.add(match.kernel.path)
+        else:
+            unknown.append((number, index, values))
+    # An einsum may take the axes that it sums over in the order of its other operand.
+    turned = [turned for kernel in kernels if kernel.path not in found for turned in kernel.reordered()]
+    unexplained = set()
+    for number, index, values in unknown:
+        if match := _best(_possible(model, turned, number, index, values)):
+            matches.append(match)
+            found.add(match.kernel.path)
+        else:
+            unexplained.add(values.size)
+    matches += _of_zeros(model, kernels, zeros, found, unexplained)
+    return [dataclasses.replace(match, also=match.also + _equals(match, kernels, found)) for match in matches]
+
+
+def _constants(model) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Yields subgraph, tensor and values of each float constant that is read and has two axes or more."""
     for number, subgraph in enumerate(model.subgraphs):
         for index, tensor in enumerate(subgraph.tensors):
-            if tensor.type != graph_file.FLOAT32 or tensor.shape is None or len(tensor.shape) < 2:
-                continue
-            same_size = [kernel for kernel in kernels if kernel.integers.size == np.prod(tensor.shape)]
-            if not same_size or not graph_file.consumers(subgraph, index):
-                continue
-            values = graph_file.constant(model, tensor)
-            if values is None:
-                continue
-            name = graph_file.tensor_name(tensor)
-            # Two kernels with the same integers fit either place; prefer one not found yet, then the one of the right name.
-            same_size.sort(key=lambda kernel: (kernel.path in found, kernel.layer not in name))
-            possible = (m for kernel in same_size if (m := _match(values, kernel, number, index)) and _is_usable(model, subgraph, m))
-            if match := _best(possible):
-                matches.append(match)
-                found.add(match.kernel.path)
-    return matches
+            if tensor.type == graph_file.FLOAT32 and tensor.shape is not None and len(tensor.shape) >= 2 and graph_file.consumers(subgraph, index):
+                values = graph_file.constant(model, tensor)
+                if values is not None:
+                    yield number, index, values
+
+
+def _nearness(kernels: Sequence[KernelIntegers], name: str) -> dict[str, int]:
+    """Returns by path how many parts of a kernel's path are scopes on a tensor's name; 0 where its layer is none of them."""
+    known = {kernel.path: {kernel.layer, *kernel.path.split("/")[:-1]} for kernel in kernels}
+    scopes = origin.scopes(name, set().union(*known.values()))
+    return {kernel.path: len(known[kernel.path] & scopes) * (kernel.layer in scopes) for kernel in kernels}
+
+
+def _equals(match: Match, kernels: Sequence[KernelIntegers], found: set[str]) -> tuple[str, ...]:
+    return tuple(kernel.path for kernel in kernels if kernel.path not in found and match.kernel.has_values_of(kernel))
+
+
+def _of_zeros(model, kernels: Sequence[KernelIntegers], zeros, found: set[str], unexplained: set[int]) -> list[Match]:
+    """Matches constants of nothing but zeros, which any kernel of their size fits that is zero itself or that folding silenced.
+
+    Each is of the kernel in whose scope it lies, or of those in whose scopes it is read: equal constants are one. `found` is added to.
+    """
+    placed: list[tuple[dict[str, Match], list[KernelIntegers]]] = []
+    for number, index, values in zeros:
+        subgraph, fits = model.subgraphs[number], {}
+        for match in _possible(model, kernels, number, index, values):
+            fits.setdefault(match.kernel.path, match)
+        fitting = [kernel for kernel in kernels if kernel.path in fits]
+        results = [int(result) for position in graph_file.consumers(subgraph, index) for result in subgraph.operators[position].outputs]
+        own = _nearness(kernels, graph_file.tensor_name(subgraph.tensors[index]))
+        read = _nearness(kernels, ";".join(graph_file.tensor_name(subgraph.tensors[result]) for result in results))
+        here = sorted((kernel for kernel in fitting if own[kernel.path]), key=lambda kernel: (kernel.path in found, -own[kernel.path]))[:1]
+        here = here or [kernel for kernel in fitting if read[kernel.path] and kernel.path not in found]
+        found.update(kernel.path for kernel in here)
+        placed.append((fits, here))
+    for kernel in kernels:
+        # A constant of its size that no kernel explains may be this one, changed in a way that is not known.
+        lost = kernel.path not in found and not (kernel.integers.any() and kernel.integers.size in unexplained)
+        homes = [here for fits, here in placed if kernel.path in fits] if lost else []
+        if homes:
+            min(homes, key=bool).append(kernel)
+            found.add(kernel.path)
+    return [_match_of_zeros(fits, here) for fits, here in placed if here]
+
+
+def _match_of_zeros(fits: dict[str, Match], here: list[KernelIntegers]) -> Match:
+    """Several kernels share their zeros, not their integers, in the width of the widest."""
+    kernel, *others = sorted(here, key=lambda kernel: -kernel.bits)
+    match, also = fits[kernel.path], tuple(other.path for other in others)
+    if all(kernel.has_values_of(other) for other in others):
+        return dataclasses.replace(match, also=also)
+    none = dataclasses.replace(kernel, integers=np.zeros_like(kernel.integers))
+    return dataclasses.replace(match, kernel=none, row=np.ones(len(none.scales)), also=also)
+
+
+def _possible(model, kernels: Iterable[KernelIntegers], number: int, index: int, values: np.ndarray) -> Iterator[Match]:
+    subgraph = model.subgraphs[number]
+    axes = _axes(model, subgraph, index)
+    for kernel in kernels:
+        if kernel.integers.size == values.size:
+            yield from (match for match in _matches(values, axes, kernel, number, index) if _is_usable(model, subgraph, match))
 
 
 def _best(possible: Iterable[Match]) -> Match | None:
@@ -141,16 +238,22 @@ def _is_usable(model, subgraph, match: Match) -> bool:
     return True
 
 
-def _match(values: np.ndarray, kernel: KernelIntegers, subgraph: int, tensor: int) -> Match | None:
+def _axes(model, subgraph, tensor: int) -> list[int]:
+    """The axes that may be the channels': with one channel, or equal sizes, several fit, and those that the readers take come first."""
+    rank = len(subgraph.tensors[tensor].shape)
+    read = [_axis_read(model, subgraph, subgraph.operators[position], tensor) for position in graph_file.consumers(subgraph, tensor)]
+    return list(dict.fromkeys([*(axis for axis in read if axis is not None), 0, rank - 1, *range(rank - 2, 0, -1)]))
+
+
+def _matches(values: np.ndarray, axes: Iterable[int], kernel: KernelIntegers, subgraph: int, tensor: int) -> Iterator[Match]:
     channels = len(kernel.scales)
-    for axis in (0, values.ndim - 1, *range(values.ndim - 2, 0, -1)):
+    for axis in axes:
         if values.shape[axis] != channels:
             continue
         matrix = np.moveaxis(values, axis, 0).reshape(channels, -1)
         factors = _factors(matrix.astype(np.float64), kernel.integers, kernel.scales)
         if factors is not None:
-            return Match(kernel, subgraph, tensor, axis, *factors)
-    return None
+            yield Match(kernel, subgraph, tensor, axis, *factors)
 
 
 def _factors(matrix: np.ndarray, integers: np.ndarray, scales: np.ndarray) -> tuple[np.ndarray, np.ndarray | None] | None:

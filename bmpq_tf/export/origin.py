@@ -1,7 +1,7 @@
 """Which Keras layer an operator of a converted model comes from."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 import keras
 
@@ -32,12 +32,19 @@ def layer_of(model: keras.Model, name: str) -> str | None:
     if output := _OUTPUT.match(first):
         return described(model.outputs[int(output[1])]._keras_history.operation)
     layers = {layer.name: layer for layer in graph.sublayers(model)}
-    for part in reversed(first.split("/")):
-        # A scope is numbered even where no other layer has its name, so 'dense_1' is of 'dense' where there is one.
-        layer = layers.get(_SCOPE.fullmatch(part)[1] if part else part) or layers.get(part)
-        if layer is not None:
-            return described(layer)
-    return None
+    owner = next((owner for part in reversed(first.split("/")) if (owner := _owner(part, layers))), None)
+    return described(layers[owner]) if owner else None
+
+
+def scopes(name: str, layers: Container[str]) -> set[str]:
+    """Returns which of these layers' names are on the paths in a name, those of all that was fused."""
+    return {owner for part in re.split("[;/]", name) if (owner := _owner(part, layers))}
+
+
+def _owner(part: str, layers: Container[str]) -> str | None:
+    """A scope is numbered even where no other layer has its name, so `dense_1` is of `dense` where there is one."""
+    unnumbered = _SCOPE.fullmatch(part)[1] if part else part
+    return next((name for name in (unnumbered, part) if name in layers), None)
 
 
 def refused(model: keras.Model, error: Exception) -> str:

@@ -1,5 +1,6 @@
 """Replaces float constants by packed integers with our own known scales, through litert-quantizer's graph transformations."""
 
+import copy
 import dataclasses
 from collections.abc import Sequence
 
@@ -85,6 +86,25 @@ def parameters(stored: StoredKernel) -> qtyping.UniformQuantParams:
         symmetric=not stored.zero_points.any(),
         quantized_data=stored.integers,
     )
+
+
+def separate_buffers(model, matches: Sequence[Match]) -> None:
+    """Gives each kernel a buffer of its own: the converter shares one among constants of equal bytes, zeros above all, whatever they are."""
+    kernels = {(match.subgraph, match.tensor): (match.kernel.path, match.channel_axis) for match in matches}
+    homes: dict[tuple, int] = {}
+    taken: set[int] = set()
+    for number, subgraph in enumerate(model.subgraphs):
+        for index, tensor in enumerate(subgraph.tensors):
+            # A kernel's own constants stay together, so that they are packed alike.
+            held = kernels.get((number, index))
+            holder = (int(tensor.buffer), held and (*held, tuple(tensor.shape)))
+            if holder not in homes:
+                homes[holder] = int(tensor.buffer)
+                if tensor.buffer in taken:
+                    model.buffers.append(copy.copy(model.buffers[tensor.buffer]))
+                    homes[holder] = len(model.buffers) - 1
+                taken.add(int(tensor.buffer))
+            tensor.buffer = homes[holder]
 
 
 def unfold_columns(model, matches: Sequence[Match]) -> None:

@@ -8,11 +8,14 @@ import numpy as np
 import tensorflow as tf
 
 from bmpq_tf import graph
+from bmpq_tf.export.columns import ColumnRanges, ConstantColumns, in_words
 from bmpq_tf.export.exposed import Exposed
 from bmpq_tf.export.roundings import Following, activation_quantizers, use_of
 from bmpq_tf.export.runtime import TFLiteModel, in_rank
 
 TOLERANCE = 1e-4
+# Sums whose terms cancel are rounded in float32 by more than a share of what is left of them; below this size of outputs that is allowed for.
+_FLOOR = 0.01
 _GENERATED = 16
 _OPEN = 64  # of an axis of any size: enough for the poolings of common networks
 
@@ -22,7 +25,7 @@ class Limits:
     """What counts as an answer that is still the model's.
 
     Attributes:
-        largest: the largest difference, relative to the largest output where that is above 1; `None` where rounding of
+        largest: the largest difference, relative to the largest output, or to 0.01 where that is smaller; `None` where rounding of
             activations makes single values drift.
         rms: the root mean square of the differences relative to that of an output.
         agreement: the share of equal top-1 that inputs of the user's must reach; two examples may always differ.
@@ -63,6 +66,7 @@ class Parity:
         ties: how many values those were, in the batches where they moved an answer.
         rounded: the narrowest width that the model rounds activations to, or `None`.
         judges_top1: whether the agreement must reach its limit: on inputs that the user gave to verify with, without a limit of his own.
+        constant: in `"integer"`, columns of outputs in which the file answers one single value and Keras does not.
     """
 
     max_abs_diff: float
@@ -78,6 +82,12 @@ class Parity:
     ties: int = 0
     rounded: int | None = None
     judges_top1: bool = True
+    constant: tuple[ConstantColumns, ...] = ()
+
+    @property
+    def caution(self) -> str:
+        """What is no reason to refuse the file, but to look at it again, in words, or nothing."""
+        return in_words(self.constant, self.examples)
 
     @property
     def limits(self) -> Limits:
@@ -178,7 +188,7 @@ def _mistakes_allowed(limits: Limits, compared):
 
 def _tolerance(optimize_for: str, scale):
     largest = LIMITS[optimize_for].largest
-    return np.full_like(scale, np.inf) if largest is None else largest * np.maximum(1.0, scale)
+    return np.full_like(scale, np.inf) if largest is None else largest * np.maximum(_FLOOR, scale)
 
 
 class _Follower:
@@ -223,6 +233,7 @@ class _Tally:
         outputs = len(model.outputs)
         self.difference, self.unexplained, self.scale, self.equal, self.compared = np.zeros((5, outputs))
         self.squares = np.zeros((2, outputs, 2))
+        self._columns = [ColumnRanges(model, number) for number in range(outputs)] if optimize_for == "integer" else []
 
     def add(self, batch: Sequence[np.ndarray], received: Sequence[np.ndarray], xnnpack: bool) -> None:
         expected = keras_answers(self._model, batch)
@@ -235,6 +246,9 @@ class _Tally:
         if self._followers and not (apart <= _tolerance(self._optimize_for, self.scale)).all():
             apart = self._followers[xnnpack].differences(batch)
         self.unexplained = np.maximum(self.unexplained, apart)
+        if xnnpack:
+            for columns, ours, theirs in zip(self._columns, expected, received, strict=False):
+                columns.add(ours, theirs)
         for number, (ours, theirs) in enumerate(zip(expected, received, strict=True)):
             self.squares[int(xnnpack), number] += np.square(ours - theirs, dtype=np.float64).sum(), np.square(ours, dtype=np.float64).sum()
             # The examples of the built-in kernels are among those of XNNPACK.
@@ -266,6 +280,7 @@ class _Tally:
             ties=ties,
             rounded=self._rounded,
             judges_top1=judge_top1 and not generated and allowed is None,
+            constant=tuple(found for columns in self._columns if (found := columns.constant())),
         )
 
 
@@ -312,8 +327,8 @@ def _is_batches(data) -> bool:
 
 
 def _of_fixed_size(model: keras.Model, arrays: list[np.ndarray]) -> Iterator[list[np.ndarray]]:
-    """Cuts a batch into those that a model of a fixed batch size takes; what is left over is left out."""
-    size = model.inputs[0].shape[0] or len(arrays[0])
+    """Cuts a batch into those that a model of a fixed batch size takes; what is left over is left out, and so is an empty one."""
+    size = model.inputs[0].shape[0] or max(1, len(arrays[0]))
     for start in range(0, len(arrays[0]) - size + 1, size):
         yield [array[start : start + size] for array in arrays]
 

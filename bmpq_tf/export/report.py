@@ -95,6 +95,8 @@ def layer_report(state: KernelState, stored: Sequence[packing.StoredKernel] | No
         container, note = 8, "not trained with a width: rounded to int8 by the export"
     elif widest is None and container != bits:
         note = "not found as a constant of the converted model, so it stays float"
+    elif container > bits and not note:
+        note = "one constant with a wider kernel of the same values"
     history = state.quantizer.history if state.quantizer else ()
     return LayerReport(
         name=state.kernel.path,

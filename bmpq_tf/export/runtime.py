@@ -15,12 +15,16 @@ class TFLiteModel:
         xnnpack: whether XNNPACK may take operators, as it does by default; without it the built-in kernels run.
 
     Raises:
-        ValueError: LiteRT cannot read it.
+        RuntimeError: LiteRT cannot read or run it.
     """
 
     def __init__(self, content: bytes, num_threads: int = 2, xnnpack: bool = True):
         kernels = OpResolverType.AUTO if xnnpack else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-        self._interpreter = Interpreter(model_content=content, num_threads=num_threads, experimental_op_resolver_type=kernels)
+        try:
+            self._interpreter = Interpreter(model_content=content, num_threads=num_threads, experimental_op_resolver_type=kernels)
+        except ValueError as error:
+            # What is wrong with data is a ValueError too; this is about the file.
+            raise RuntimeError(str(error)) from error
         self.inputs, self.outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         self._shapes: list[tuple[int, ...]] | None = None
 

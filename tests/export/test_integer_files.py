@@ -10,8 +10,8 @@ from conftest import small_data, small_model
 from test_export_tflite import with_widths
 from test_optimize_for import export, model_of_all_widths, trained_for_a_moment
 
-from bmpq_tf import ExportError, export_tflite
-from bmpq_tf.export import exporter, graph_file, parity, static
+from bmpq_tf import ConstantColumnsWarning, ExportError, export_tflite
+from bmpq_tf.export import columns, exporter, graph_file, parity, static
 from bmpq_tf.export.runtime import TFLiteModel
 from bmpq_tf.kernels import model_kernels
 
@@ -101,7 +101,9 @@ def test_a_tolerance_of_ones_own_stands_for_top_1_too_where_that_means_nothing(t
     data = np.random.default_rng(0).standard_normal((50, 8)).astype("float32")
     with pytest.raises(ExportError, match=r"top-1 .*If top-1 means nothing for these outputs, say with tolerance="):
         export(model, tmp_path / "model.tflite", "integer", data)
-    assert export(model, tmp_path / "model.tflite", "integer", data, tolerance=0.01)[0].parity.rms < 0.01
+    # Close enough is said to be so; that nothing varies in the file any more is told all the same.
+    with pytest.warns(ConstantColumnsWarning, match="and 15 more"):
+        assert export(model, tmp_path / "model.tflite", "integer", data, tolerance=0.01)[0].parity.rms < 0.01
 
 
 @pytest.mark.parametrize("border", ["float", "int8"])
@@ -148,3 +150,38 @@ def test_a_border_that_stays_float_leaves_no_int8_file(model, tmp_path, monkeypa
     with pytest.raises(ExportError, match=r"would stay float: .*Take border=\"float\""):
         export(model, tmp_path / "model.tflite", "integer", IMAGES, border="int8")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("softmax", [False, True])
+def test_columns_that_are_too_small_for_an_outputs_scale_are_warned_of(softmax, tmp_path):
+    inputs = keras.Input((4,))
+    x = keras.layers.Dense(3, kernel_initializer=keras.initializers.RandomNormal(seed=1), name="head")(inputs)
+    if softmax:
+        # The last class is rare, and the rows sum to one: nothing is lost.
+        outputs = keras.layers.Softmax()(keras.layers.Rescaling(1.0, offset=[0.0, 0.0, -12.0])(x))
+    else:
+        outputs = keras.layers.Rescaling([1e3, 1.0, 1e3], name="units")(x)
+    model = with_widths(keras.Model(inputs, outputs), [8])
+    data = np.random.default_rng(0).standard_normal((40, 4)).astype("float32")
+    if softmax:
+        assert export(model, tmp_path / "model.tflite", "integer", data)[0].parity.caution == ""
+        return
+    message = r"40 examples.*output_0 of layer 'units' \(Rescaling\): column 1 \(0\.\d+\)\. Give these columns an output of their own"
+    with pytest.warns(ConstantColumnsWarning, match=message):
+        report, _ = export(model, tmp_path / "model.tflite", "integer", data)
+    (found,) = report.parity.constant
+    assert found.columns == (1,)
+    np.testing.assert_allclose(found.varies, np.ptp(np.asarray(model(data))[:, 1]), rtol=1e-4)
+    assert export(model, tmp_path / "other.tflite", "latency", data)[0].parity.constant == ()
+
+
+def test_the_first_few_of_many_constant_columns_are_named():
+    inputs = keras.Input((2, 8))
+    ranges = columns.ColumnRanges(keras.Model(inputs, keras.layers.ReLU(name="end")(inputs)), 0)
+    expected = np.random.default_rng(0).uniform(0, 1, (6, 2, 8)).astype("float32")
+    for start in (0, 3):
+        ranges.add(expected[start : start + 3], np.where(np.arange(8) < 7, 0.5, expected[start : start + 3]))
+    assert ranges.constant().columns == tuple(range(7))
+    text = columns.in_words([ranges.constant()], 6)
+    assert re.search(r"layer 'end' \(ReLU\): column 0 \([\d.]+\), .*, 4 \([\d.]+\) and 2 more\. Give", text)
+    assert columns.in_words([], 6) == ""

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from bmpq_tf.export.containers import Container
 from bmpq_tf.export.matching import KernelIntegers, Match, _factors, channels_first
+from bmpq_tf.export.origin import scopes
 from bmpq_tf.export.packing import stored_kernel
 
 
@@ -63,6 +64,13 @@ def test_a_negative_factor_flips_signs_exactly_even_at_the_lowest_level(bits):
     assert list(stored.zero_points) == [0, -1, 0]
     value = stored.scales[:, None] * (stored.integers.astype(int) - stored.zero_points[:, None])
     np.testing.assert_array_equal(value, np.array([[0.5], [-1.0], [-1.0]]) * integers)
+
+
+def test_a_numbered_scope_is_of_the_layer_without_the_number_where_there_is_one():
+    layers = {"dense", "dense_1", "query"}
+    assert scopes("model_1/dense_1/MatMul", layers) == {"dense"}
+    assert scopes("model_1/dense_1_2/MatMul;model_1/attention/query_3/einsum", layers) == {"dense_1", "query"}
+    assert scopes("model_1/hidden_dense/MatMul", layers) == set()
 
 
 @given(shape=st.lists(st.integers(1, 4), min_size=2, max_size=4).map(tuple), data=st.data())

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from conftest import small_data
 
-from bmpq_tf import export_tflite, quantize_model
-from bmpq_tf.export import graph_file
+from bmpq_tf import ExportError, export_tflite, quantize_model
+from bmpq_tf.export import graph_file, packing
 from bmpq_tf.kernels import model_kernels
 from bmpq_tf.layers import QuantDense, QuantEmbedding
 
@@ -70,6 +70,36 @@ def test_vectors_are_found_among_constants_of_their_size(make, mode, tmp_path):
     assert [layer.stored_bits for layer in report.layers if not layer.name.startswith("slopes")] == [8] * (len(report.layers) - (make is slopes))
 
 
+def one_channel(layer):
+    inputs = keras.Input((8, 8, 1))
+    x = layers.ReLU()(layers.BatchNormalization(moving_variance_initializer=keras.initializers.Constant(0.5))(layer(inputs)))
+    return keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: layers.DepthwiseConv2D(3, use_bias=False),
+        lambda: layers.DepthwiseConv2D(3, use_bias=False, depth_multiplier=3),
+        lambda: layers.SeparableConv2D(4, 3, use_bias=False),
+    ],
+    ids=["depthwise", "multiplied", "separable"],
+)
+def test_a_depthwise_kernel_of_one_channel_is_read_as_weights(layer, mode, tmp_path):
+    report = exported(quantize_model(one_channel(layer()), (4,), pin=None), tmp_path, mode, normal(16, 8, 8, 1))
+    first = report.layers[0]
+    assert first.stored_bits == (4 if mode == "size" else 8)
+    assert (
+        first.note
+        == {
+            "size": "",
+            "latency": "DEPTHWISE_CONV_2D has no faster kernel for integer weights beside float inputs, so they are dequantized when loaded",
+            "integer": "stored in int8, which every integer kernel reads",
+        }[mode]
+    )
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_equal_kernels_are_one_constant_and_both_are_told_of(mode, tmp_path):
     inputs = keras.Input((6,))
@@ -80,6 +110,76 @@ def test_equal_kernels_are_one_constant_and_both_are_told_of(mode, tmp_path):
     assert one.stored_bits == other.stored_bits <= 8
     assert (one.note, one.compute) == (other.note, other.compute)
     assert mode != "size" or one.stored_bits == 4
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_einsum_may_sum_in_the_order_of_its_input(mode, tmp_path):
+    inputs = keras.Input((4, 5))
+    model = quantize_model(keras.Model(inputs, layers.EinsumDense("abc,cbd->ad", output_shape=(6,), name="turned")(inputs)), (4,), pin=None)
+    exported(model, tmp_path, mode, normal(16, 4, 5))
+    file = graph_file.parse((tmp_path / "model.tflite").read_bytes())
+    ((state,), kinds) = model_kernels(model), graph_file.PACKED_BITS
+    (stored,) = [values for t in file.subgraphs[0].tensors if t.type in kinds and (values := graph_file.constant(file, t)) is not None]
+    np.testing.assert_array_equal(stored.reshape(6, 4, 5), np.transpose(state.quantizer.integers(state.variable.value), (2, 1, 0)))
+
+
+def zero(units, name, **more):
+    return layers.Dense(units, kernel_initializer="zeros", name=name, **more)
+
+
+def zero_head():
+    inputs = keras.Input((8,))
+    return keras.Model(inputs, zero(8, "dense_1")(layers.Dense(8, name="dense")(inputs))), normal(16, 8)
+
+
+def zeros_of_two_shapes():
+    """Two buffers' worth of the same bytes."""
+    inputs = keras.Input((8,))
+    x = layers.Dense(16, activation="relu")(inputs)
+    return keras.Model(inputs, layers.Concatenate()([zero(8, "one")(x), zero(16, "other")(layers.ReLU()(inputs)), x])), normal(16, 8)
+
+
+def zero_head_and_bias():
+    inputs = keras.Input((6, 6, 2))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(16, 3, activation="relu")(inputs))
+    return keras.Model(inputs, zero(1, "head")(x)), normal(16, 6, 6, 2)
+
+
+def silenced_branches():
+    """Kernels of one sign, so that no zero of the folded ones has another."""
+    inputs = keras.Input((6, 6, 4))
+    branches = [inputs]
+    for _ in range(2):
+        x = layers.ReLU()(inputs) if len(branches) > 1 else inputs
+        x = layers.Conv2D(4, 3, padding="same", use_bias=False, kernel_initializer=keras.initializers.RandomUniform(0.1, 1))(x)
+        branches.append(layers.BatchNormalization(gamma_initializer="zeros", beta_initializer="ones")(x))
+    return keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(layers.Add()(branches)))), normal(16, 6, 6, 4)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("make", [zero_head, zeros_of_two_shapes, zero_head_and_bias, silenced_branches])
+def test_zeros_are_packed_and_taken_for_no_other_kernel(make, mode, tmp_path):
+    model, inputs = make()
+    report = exported(quantize_model(model, (4,), pin=None), tmp_path, mode, inputs)
+    assert all(layer.stored_bits == 4 if mode == "size" else layer.stored_bits <= 8 for layer in report.layers)
+    assert "not found" not in "".join(layer.note for layer in report.layers)
+
+
+def test_zeros_of_several_kernels_lie_in_the_width_of_the_widest(tmp_path):
+    inputs = keras.Input((8,))
+    x = layers.Concatenate()([zero(4, "one")(inputs), zero(4, "other")(layers.ReLU()(inputs))])
+    model = quantize_model(keras.Model(inputs, layers.Dense(3)(x)), (4,), pin=None, overrides={"one": 2})
+    report = exported(model, tmp_path, "size", normal(16, 8))
+    assert [layer.stored_bits for layer in report.layers] == [4, 4, 4]
+    assert [layer.note for layer in report.layers] == ["one constant with a wider kernel of the same values", "", ""]
+
+
+def test_a_file_that_litert_cannot_read_is_not_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(packing, "separate_buffers", lambda *given: None)
+    model, inputs = zero_head_and_bias()
+    with pytest.raises(ExportError, match=r"LiteRT does not run the file: .* Nothing was written"):
+        exported(quantize_model(model, (4,), pin=None), tmp_path, "size", inputs)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("mode", ["size", "integer"])
