@@ -26,7 +26,8 @@ from bmpq_tf.export import (
     tidy,
 )
 from bmpq_tf.export.convert import first_line, to_float_tflite
-from bmpq_tf.export.matching import KernelIntegers, channels_first, feature_sizes, find_kernels
+from bmpq_tf.export.finding import find_kernels
+from bmpq_tf.export.matching import KernelIntegers, channels_first, feature_sizes
 from bmpq_tf.export.report import ExportReport
 from bmpq_tf.export.roundings import activation_quantizers, name_roundings
 from bmpq_tf.files import write_bytes
