@@ -157,7 +157,7 @@ def test_help_shows_the_flags_and_an_example(name):
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 def test_cleaning_leaves_what_was_trained():
-    done = subprocess.run(["make", "--dry-run", "clean"], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    done = subprocess.run(["make", "--no-print-directory", "--dry-run", "clean"], capture_output=True, text=True, timeout=60, cwd=ROOT)
     assert done.stdout.split() == ["rm", "-rf", ".venv", "build", "*.egg-info"], done.stderr
 
 
