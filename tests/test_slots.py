@@ -5,8 +5,8 @@ import numpy as np
 from conftest import compiled, small_data, small_model
 
 from bmpq_tf import quantize_model
-from bmpq_tf.callbacks import reset_slots
 from bmpq_tf.kernels import model_kernels
+from bmpq_tf.slots import reset_slots
 
 IMAGES, LABELS = small_data()
 

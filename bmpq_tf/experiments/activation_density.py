@@ -12,9 +12,9 @@ import keras
 import numpy as np
 
 from bmpq_tf import graph
-from bmpq_tf.callbacks import reset_slots
 from bmpq_tf.experiments.changes import MEASURED
 from bmpq_tf.kernels import allocation_history, model_kernels, total_bits
+from bmpq_tf.slots import reset_slots
 
 _DECIDED = "densities at rest"
 _FIRST_BITS = 16
