@@ -1,15 +1,17 @@
-"""The models of the paper and of the demo, plain Keras, returning logits."""
+"""The models of the paper, of the demo and of phones, plain Keras, returning logits."""
 
 from collections.abc import Callable
 
 import keras
 
 from bmpq_tf.models.digits import digits_cnn
+from bmpq_tf.models.mobilenet import mobilenet
 from bmpq_tf.models.resnet import resnet18, resnet20
 from bmpq_tf.models.vgg import vgg16
 
 MODELS: dict[str, Callable[..., keras.Model]] = {
     "digits_cnn": digits_cnn,
+    "mobilenet": mobilenet,
     "resnet18": resnet18,
     "resnet20": resnet20,
     "vgg16": vgg16,
@@ -35,4 +37,4 @@ def build_model(name: str, input_shape: tuple[int, int, int], num_classes: int, 
     return MODELS[name](input_shape, num_classes, width=width)
 
 
-__all__ = ["MODELS", "build_model", "digits_cnn", "resnet18", "resnet20", "vgg16"]
+__all__ = ["MODELS", "build_model", "digits_cnn", "mobilenet", "resnet18", "resnet20", "vgg16"]
