@@ -6,6 +6,7 @@ not a channel axis reduced to 1.
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -92,14 +93,30 @@ def initial(weights, bits, channel_axes: Sequence[int], rule: str = "statistical
     return tf.where(tf.reduce_any(weights != 0, axes, keepdims=True), scale, whole)
 
 
-def learned(base, log_gain) -> tf.Tensor:
+def learned(base, log_gain, limit: Callable[[], Any] | None = None) -> tf.Tensor:
     """`S = base * exp(log_gain)`: positive whatever the optimizer does, and at `base` while `log_gain` is 0.
 
     In the log domain (as TQT, Jain et al. 2020) the gradient is `S * dL/dS`, which does not grow when a scale shrinks. Steps of
     LSQ's relative size, `dL/dS / S / sqrt(n * hi)`, ran to NaN within five steps of SGD at rate 0.1 behind BatchNorm (tried here,
     8 bits, from scratch). Adam changes a scale by about its learning rate, relatively. Weight decay pulls towards `base`, not towards zero or one.
+
+    Args:
+        base: positive float32, where the scales started.
+        log_gain: float32 of the same shape, which the optimizer moves.
+        limit: called while the gradient is built, for the largest gradient that `log_gain` may get; values that are not finite pass, so
+            that whoever looks for them finds them. A channel whose integers are all zero has no variance, and BatchNorm hands it a
+            gradient hundreds of times too large: a depthwise kernel's scale ran to infinity from it (tried here, 2 bits, SGD at rate 0.1).
     """
-    return tf.stop_gradient(base) * tf.exp(log_gain)
+
+    @tf.custom_gradient
+    def limited(log_gain):
+        def grad(upstream):
+            bound = limit()
+            return tf.where(tf.math.is_finite(upstream), tf.clip_by_value(upstream, -bound, bound), upstream)
+
+        return tf.identity(log_gain), grad
+
+    return tf.stop_gradient(base) * tf.exp(log_gain if limit is None else limited(log_gain))
 
 
 RULES: dict[str, Callable] = {"max_abs": max_abs, "statistical": statistical}

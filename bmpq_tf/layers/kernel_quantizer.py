@@ -123,12 +123,18 @@ class KernelQuantizer(keras.layers.Layer):
                 for name, value in (("last_integers", oscillations.UNSEEN), ("last_direction", 0.0), ("turn_frequency", 0.0), ("mean_integers", 0.0))
             )
 
-    def call(self, kernel):
-        """Returns the fake-quantized kernel, float32; its gradient accumulates the sensitivities."""
+    def call(self, kernel, compute_dtype="float32"):
+        """Returns the fake-quantized kernel, float32; its gradient accumulates the sensitivities.
+
+        Args:
+            kernel: the float kernel, float32.
+            compute_dtype: what the result is computed with; in float16 the loss carries a scale, which only the callback tells of.
+        """
         kernel = self.quantized_from(kernel)
         if self.config.scale == "learned" and not self._is_started:
             self.scale_base.assign(self._base(kernel))
-        scale, bits = self._scale(kernel), tf.convert_to_tensor(self.bits.value)
+        knows_loss_scale = self._scale_loss is not None or compute_dtype != "float16"
+        scale, bits = self._scale(kernel, self._loss_factor if knows_loss_scale else None), tf.convert_to_tensor(self.bits.value)
         kernel = self._with_held(kernel, scale)
 
         def on_gradient(gradient):
@@ -155,10 +161,10 @@ class KernelQuantizer(keras.layers.Layer):
         scale = self._scale(kernel)
         return quantizers.quantize(self._with_held(kernel, scale), scale, self.bits.value)
 
-    def _scale(self, kernel) -> tf.Tensor:
-        """The scales, given what is rounded."""
+    def _scale(self, kernel, limit=None) -> tf.Tensor:
+        """The scales, given what is rounded; learned ones change by their gradient up to `limit`, relatively and for a learning rate of 1."""
         if self.config.scale == "learned":
-            scale = scales.learned(self._base(kernel), tf.convert_to_tensor(self.log_gain.value))
+            scale = scales.learned(self._base(kernel), tf.convert_to_tensor(self.log_gain.value), limit)
             return scale * normalisation.deviation(kernel, self.scale_axes) if self._is_normalised(kernel) else scale
         return tf.stop_gradient(scales.RULES[self.config.scale](kernel, self.bits.value, self.scale_axes))
 

@@ -150,7 +150,7 @@ def quantized_weight(attribute: str) -> property:
         if (once := _READ.get({}).get((id(layer), attribute))) is not None:
             return once
         weight = tf.convert_to_tensor(getattr(layer, private).value)
-        quantized = weight if layer._frozen else getattr(layer, f"{attribute}_quantizer").call(weight)
+        quantized = weight if layer._frozen else getattr(layer, f"{attribute}_quantizer").call(weight, layer.compute_dtype)
         return tf.cast(quantized, layer.compute_dtype)
 
     def assign(layer, value):

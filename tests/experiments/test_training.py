@@ -65,3 +65,12 @@ def test_a_refused_run_does_not_own_the_backups_folder(tmp_path):
     check_backup(possible, "1437 images")
     with pytest.raises(ValueError, match=r"Received: data='1436 images'; the backup has data='1437 images'"):
         check_backup(possible, "1436 images")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("granularity", ["channel", "tensor"])
+def test_depthwise_kernels_train_at_narrow_widths_where_float_ones_do(granularity):
+    config = TrainConfig(model="mobilenet", width=0.25, budget="12x", candidate_bits=(2, 3, 4, 8), granularity=granularity, epochs=3)
+    run = train(config, verbose=0)
+    assert all(np.all(np.isfinite(variable)) for variable in run.model.get_weights())
+    assert [solved["status"] for solved in run.callback.history] == ["optimal"] * 2

@@ -34,6 +34,34 @@ def test_learned_scales_start_where_the_config_says_at_every_width():
         assert np.any(np.abs(made.scale(WEIGHTS) - scales.statistical(WEIGHTS, bits, (-1,))) > 0.02 * made.scale(WEIGHTS))
 
 
+def gain_gradient(layer, inputs, steepness):
+    """The gradient of a layer's log_gain under a loss of this steepness."""
+    with tf.GradientTape() as tape:
+        loss = steepness * tf.reduce_sum(tf.cast(layer(inputs), tf.float32))
+    return np.asarray(tape.gradient(loss, layer.kernel_quantizer.log_gain.value))
+
+
+def test_a_learned_scale_takes_a_bounded_step_however_steep_the_loss():
+    layer, inputs = QuantDense(3, quantizer={"candidate_bits": (2, 4)}), tf.constant(WEIGHTS.T)
+    layer.build(inputs.shape)
+    gentle = gain_gradient(layer, inputs, 1e-3)
+    assert 0 < np.abs(gentle).max() < 0.1
+    np.testing.assert_allclose(gain_gradient(layer, inputs, 2e-3), 2 * gentle, rtol=1e-5)
+    np.testing.assert_array_equal(gain_gradient(layer, inputs, 1e6), np.sign(gentle))
+    assert not np.any(np.isfinite(gain_gradient(layer, inputs, np.inf))), "what looks for overflow must find it"
+
+
+def test_the_bound_of_a_scales_step_goes_by_the_loss_without_its_scale():
+    layer, inputs = QuantDense(3, dtype="mixed_float16", quantizer={"candidate_bits": (2, 4)}), tf.constant(WEIGHTS.T)
+    layer.build(inputs.shape)
+    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(), initial_scale=1024.0)
+    optimizer.build([])
+    unknown = gain_gradient(layer, inputs, 10 * 1024.0)
+    assert np.abs(unknown).max() > 1024, "without the callback nothing tells a loss scale from a steep loss"
+    layer.kernel_quantizer.follow_loss_scale(optimizer)
+    np.testing.assert_allclose(gain_gradient(layer, inputs, 10 * 1024.0), np.clip(unknown, -1024, 1024), rtol=1e-6)
+
+
 class Block(keras.layers.Layer):
     """Without a build() of its own, so that Keras builds what is inside it while tracing its call."""
 
