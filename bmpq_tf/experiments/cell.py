@@ -118,12 +118,15 @@ def float_model_path(cell: Cell, work: pathlib.Path) -> pathlib.Path:
 def _trained(cell: Cell, splits: Splits, work: pathlib.Path, verbose: int) -> dict[str, Any]:
     owner = dataclasses.replace(cell.config, sensitivity=cell.method)
     check_backup(owner, splits.data)
+    method = METHODS[cell.method]
     float_model = _float_model(cell, work) if cell.float_cell else None
+    # Its seed is the training's too, so it is made whether it is started from or not.
     first = initial_model(cell.config, splits.train)
-    if METHODS[cell.method].make_file:
+    start = float_model if method.from_float else first
+    if method.make_file:
         note_backup(owner, splits.data)
-        return _as_file(cell, splits, float_model or first)
-    model, callback = METHODS[cell.method].build(first, cell.config, splits.train)
+        return _as_file(cell, splits, start)
+    model, callback = method.build(start, cell.config, splits.train)
     if hasattr(callback, "check"):
         callback.check(model, cell.config.epochs)
     note_backup(owner, splits.data)

@@ -25,12 +25,12 @@ class Method:
     """How a method makes its model; it has one of the two ways.
 
     Attributes:
-        build: takes the float model with its first weights, the configuration and the data; returns the model to train, and its
-            allocating callback (which has a `history`) if any.
+        build: takes a float model, the configuration and the data; returns the model to train, and its allocating callback (which
+            has a `history`) if any.
         make_file: takes a float model, the data, the configuration and a folder; returns a `.tflite` file's content and the logs of
-            the epochs that it took. The float model is trained where `from_float` says so, and has its first weights otherwise.
+            the epochs that it took.
         takes_budget: whether it is told what the model may take.
-        from_float: whether it starts from the trained float model of the same seed.
+        from_float: whether that float model is the trained one of the same seed; it has its first weights otherwise.
         check: raises `MissingPeerError` if what it needs is not installed.
     """
 
@@ -89,6 +89,7 @@ METHODS: dict[str, Method] = {
     "float32": Method(_float32),
     **{f"uniform{bits}": _uniform(bits) for bits in UNIFORM_WIDTHS},
     **{name: _allocated(name) for name in ("bmpq", "error", "random", "reverse")},
+    "bmpq_from_float": dataclasses.replace(_allocated("bmpq"), from_float=True),
     "hessian": Method(_hessian, takes_budget=True),
     "activation_density": Method(_activation_density),
     "tfmot_int8": Method(make_file=run_tfmot, check=check_tfmot),

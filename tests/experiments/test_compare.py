@@ -82,6 +82,14 @@ def test_a_grid_goes_on_past_what_fails_and_looks_sizes_up(here, tmp_path):
     assert [path.name for path in (tmp_path / "results.jsonl.work").iterdir()] == ["locks"]
 
 
+def test_a_method_from_float_starts_where_the_float_model_ended(here, tmp_path):
+    blocks = [{"methods": ["float32"]}, {"methods": ["bmpq_from_float", "bmpq"], "budgets": ["10x"], "learning_rate": 1e-6}]
+    assert comparing.compare(cells({**BASE, "grid": blocks}), tmp_path / "results.jsonl", verbose=0) == []
+    results = read_results(tmp_path / "results.jsonl").values()
+    losses = {result["config"]["method"]: [epoch["loss"] for epoch in result["epochs"]] for result in results}
+    assert losses["bmpq_from_float"][0] < losses["float32"][1] < losses["float32"][0] < losses["bmpq"][0]
+
+
 def test_cells_on_other_images_than_the_results_are_of_are_refused(here, tmp_path, monkeypatch, capsys):
     first, *others = cells({**BASE, "grid": [{"methods": ["uniform3", "uniform2", "uniform4"]}]})
     out = tmp_path / "results.jsonl"
