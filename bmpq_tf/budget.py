@@ -26,7 +26,7 @@ class Kernel:
         candidates: the widths it may have, ascending; `(32,)` for one that stays float.
         pinned: its one width is a decision, not a choice.
         kept: its one width is what it has, because no gradients reach it to choose another by.
-        channels: how many scales it has.
+        channels: how many scales a file has for it.
         macs: multiply-accumulates for one example, where known.
         activation_bits: the width of what the kernel is multiplied with; 32 for float.
     """

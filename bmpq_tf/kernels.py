@@ -60,7 +60,8 @@ def model_kernels(model: keras.Model) -> list[KernelState]:
     for layer in [model, *graph.sublayers(model)]:
         if isinstance(layer, QuantizedLayer):
             for position, (variable, quantizer) in enumerate(layer.kernels()):
-                shape = scales.scale_shape(variable.shape, quantizer.scale_axes)
+                # Files store a scale for each channel, whatever shares one in training.
+                shape = scales.scale_shape(variable.shape, quantizer.channel_axes)
                 kernel = Kernel(
                     path=named(variable),
                     weights=math.prod(variable.shape),

@@ -52,6 +52,8 @@ def test_every_width_is_packed_and_answers_as_keras_does(bits, granularity, tmp_
     assert report.parity.max_abs_diff <= 1e-4 * max(0.01, report.parity.logit_scale)
     tensors = packed_tensors(tmp_path / "model.tflite")
     assert sorted(width for width, _, _ in tensors.values()) == [container] * 4
+    scales = sorted(len(tensor.quantization.scale) for _, _, tensor in tensors.values())
+    assert scales == sorted(state.kernel.channels for state in model_kernels(model))
     weights = sum(layer.weights for layer in report.layers)
     assert weights * container / 8 <= report.packed_weight_bytes <= weights * container / 8 + 4
     assert report.tflite_bytes == os.path.getsize(tmp_path / "model.tflite")

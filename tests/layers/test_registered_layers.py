@@ -184,8 +184,10 @@ def plain_call(name, layer, kernels, inputs):
     return output
 
 
-def test_kernels_of_a_model_are_found_with_their_paths():
-    layer = ENTRIES["Dense"].quantized_class(2, quantizer={"candidate_bits": (3,), "pinned": True}, name="only")
+@pytest.mark.parametrize("granularity", ["channel", "tensor"])
+def test_kernels_of_a_model_are_found_with_their_paths(granularity):
+    config = {"candidate_bits": (3,), "pinned": True, "granularity": granularity}
+    layer = ENTRIES["Dense"].quantized_class(2, quantizer=config, name="only")
     model = keras.Sequential([keras.Input((4,)), layer], name="model")
     (state,) = model_kernels(model)
     assert (state.kernel.path, state.kernel.weights, state.kernel.candidates, state.kernel.pinned, state.kernel.channels, state.kernel.macs) == (
