@@ -8,7 +8,7 @@ from bmpq_tf.models.blocks import FusedBatchNormalization, channels, conv_bn
 def mobilenet(input_shape: tuple[int, int, int] = (32, 32, 3), num_classes: int = 10, width: float = 1.0) -> keras.Model:
     """Builds the 13 depthwise-separable blocks of Howard et al. 2017, with BatchNorm and one dense layer: 3.2 M weights.
 
-    Three strides of the ImageNet form are 1 here, as is usual for small images.
+    The strides of the stem and of the twelfth block are 1 here and not 2, for small images.
     """
     inputs = keras.Input(input_shape, name="image")
     x = conv_bn(inputs, channels(32, width), name="stem")
