@@ -4,7 +4,6 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from bmpq_tf.export import containers, graph_file, packing
@@ -68,8 +67,9 @@ def _activation(model, subgraph, reader) -> int:
         return reader.outputs[0]
     for operator in subgraph.operators:
         if reader.inputs[0] in operator.outputs and graph_file.builtin_of(model, operator) == _BUILTIN.RESHAPE:
-            before, after = (_sizes(subgraph.tensors[index])[-1:] for index in (operator.inputs[0], reader.inputs[0]))
-            if np.array_equal(before, after):
+            # Where batches are open, so are all sizes of the joined rows; the kernel's are not.
+            before, kernel = _sizes(subgraph.tensors[operator.inputs[0]]), subgraph.tensors[reader.inputs[1]].shape
+            if len(before) and before[-1] == kernel[-1]:
                 return operator.inputs[0]
     return reader.inputs[0]
 
