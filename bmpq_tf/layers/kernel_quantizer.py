@@ -74,7 +74,12 @@ class KernelQuantizer(keras.layers.Layer):
 
     @property
     def scale_axes(self) -> tuple[int, ...]:
-        """The axes that have a scale each; none where the granularity is the tensor."""
+        """The axes along which scales differ; none where one is for the whole tensor, but normalised channels have their deviations in it."""
+        return self.channel_axes if self.config.normalise_kernels else self._rule_axes
+
+    @property
+    def _rule_axes(self) -> tuple[int, ...]:
+        """The axes that a rule or training gives a scale each, of what is normalised if kernels are."""
         return self.channel_axes if self.config.granularity == "channel" else ()
 
     def build_for(self, kernel: keras.Variable) -> None:
@@ -106,7 +111,7 @@ class KernelQuantizer(keras.layers.Layer):
         self._channels_shape = scales.scale_shape(kernel_shape, self.channel_axes)
         self.bits = state("bits", value=max(self.config.candidate_bits))
         if self.config.scale == "learned":
-            shape = scales.scale_shape(kernel_shape, self.scale_axes)
+            shape = scales.scale_shape(kernel_shape, self._rule_axes)
             self.scale_base = self.add_weight(
                 name="scale_base", shape=shape, initializer=self._first_base, trainable=False, autocast=False, aggregation="mean"
             )
@@ -149,7 +154,7 @@ class KernelQuantizer(keras.layers.Layer):
     def quantized_from(self, kernel) -> tf.Tensor:
         """Returns what is rounded: the float kernel, without its channels' means where kernels are normalised."""
         kernel = tf.convert_to_tensor(kernel)
-        return normalisation.centred(kernel, self.scale_axes) if self._is_normalised(kernel) else kernel
+        return normalisation.centred(kernel, self.channel_axes) if self._is_normalised(kernel) else kernel
 
     def scale(self, kernel) -> tf.Tensor:
         """Returns the present scales, positive float32 that broadcast against the kernel."""
@@ -163,10 +168,10 @@ class KernelQuantizer(keras.layers.Layer):
 
     def _scale(self, kernel, limit=None) -> tf.Tensor:
         """The scales, given what is rounded; learned ones change by their gradient up to `limit`, relatively and for a learning rate of 1."""
+        size = normalisation.deviation(kernel, self.channel_axes) if self._is_normalised(kernel) else 1.0
         if self.config.scale == "learned":
-            scale = scales.learned(self._base(kernel), tf.convert_to_tensor(self.log_gain.value), limit)
-            return scale * normalisation.deviation(kernel, self.scale_axes) if self._is_normalised(kernel) else scale
-        return tf.stop_gradient(scales.RULES[self.config.scale](kernel, self.bits.value, self.scale_axes))
+            return size * scales.learned(self._base(kernel), tf.convert_to_tensor(self.log_gain.value), limit)
+        return tf.stop_gradient(size * scales.RULES[self.config.scale](kernel / size, self.bits.value, self._rule_axes))
 
     def _base(self, kernel) -> tf.Tensor:
         """Where learned scales started, or would for this kernel if they have not."""
@@ -180,11 +185,11 @@ class KernelQuantizer(keras.layers.Layer):
         size = None
         if self._is_normalised(kernel):
             size = 1.0
-            kernel /= normalisation.deviation(kernel, self.scale_axes)
-        return scales.initial(kernel, self.bits.value, self.scale_axes, self.config.initial_scale, size)
+            kernel /= normalisation.deviation(kernel, self.channel_axes)
+        return scales.initial(kernel, self.bits.value, self._rule_axes, self.config.initial_scale, size)
 
     def _is_normalised(self, kernel) -> bool:
-        return self.config.normalise_kernels and normalisation.is_normalised(kernel.shape, self.scale_axes)
+        return self.config.normalise_kernels and normalisation.is_normalised(kernel.shape, self.channel_axes)
 
     def _with_held(self, kernel, scale):
         if not self.config.track_oscillations:
