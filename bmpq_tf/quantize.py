@@ -39,7 +39,7 @@ def quantize_model(
     pinned_bits: int = 8,
     overrides: Mapping[Selector, int | Iterable[int]] | None = None,
     scale: str = "learned",
-    granularity: str = "channel",
+    granularity: str = "tensor",
     track_sensitivity: bool | str = True,
     initial_scale: str = "statistical",
     normalise_kernels: bool = False,
@@ -64,7 +64,8 @@ def quantize_model(
         overrides: other candidates for some layers, by such selectors: `{"head": (4, 8), keras.layers.Embedding: 8}`.
             A later one wins over an earlier one, and any of them over `pin`.
         scale: `"learned"` (LSQ), `"statistical"` or `"max_abs"`.
-        granularity: one scale per output `"channel"`, or one per `"tensor"`.
+        granularity: one learned scale per `"tensor"`, which trained better from scratch, or one per output `"channel"`
+            (docs/experiments.md, "A scale for each tensor"). Files store one a channel either way.
         track_sensitivity: whether training accumulates bit gradients; `BMPQCallback` needs them, and `"joint"` for its joint objective.
         initial_scale: where learned scales start whenever the width changes: `"statistical"`, or `"mse"`, the smallest squared error.
         normalise_kernels: quantize every kernel at mean zero and deviation one per channel; for training from scratch, since the means are lost.

@@ -1,6 +1,7 @@
 """From float models to quantized ones and back: which layers are quantized, which are pinned, what is refused."""
 
 import importlib
+import math
 
 import keras
 import numpy as np
@@ -38,6 +39,14 @@ def test_first_and_last_are_pinned_and_the_rest_open():
     assert pinned(quantize_model(small_model(), pin=None)) == set()
     assert pinned(quantize_model(small_model(), pin="hidden")) == {"hidden"}
     assert widths(quantize_model(small_model(), (2, 4), pin=("last",), pinned_bits=6))["head"] == (6,)
+
+
+def test_a_kernel_has_one_learned_scale_unless_channels_are_asked_for():
+    def sizes(model):
+        return {state.layer.name: math.prod(state.quantizer.log_gain.shape) for state in model_kernels(model)}
+
+    assert sizes(quantize_model(small_model())) == {"stem": 1, "depthwise": 1, "hidden": 1, "head": 1}
+    assert sizes(quantize_model(small_model(), granularity="channel")) == {"stem": 4, "depthwise": 8, "hidden": 6, "head": 3}
 
 
 def branched() -> keras.Model:
@@ -79,7 +88,7 @@ def test_a_sequential_model_stays_sequential():
 
 def test_layers_that_hold_layers_are_quantized_inside_and_back():
     model = sequence_model()
-    quantized = quantize_model(model, (2, 4))
+    quantized = quantize_model(model, (2, 4), granularity="channel")
     found = candidates(quantized)
     assert list(found) == [
         *(f"attention/{name}/kernel" for name in ("query", "key", "value", "attention_output")),

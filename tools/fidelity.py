@@ -19,6 +19,7 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
+from bmpq_tf.arithmetic.scales import GRANULARITIES
 from bmpq_tf.console import check_installed, widths
 from bmpq_tf.console import run as run_program
 
@@ -36,6 +37,7 @@ flags.DEFINE_string("data_dir", None, DATA_DIR_HELP)
 flags.DEFINE_float("width", 1.0, "Multiplies the model's channels.")
 flags.DEFINE_string("budget", "12x", "Of the allocations that are compared.")
 flags.DEFINE_list("candidate_bits", ["2", "3", "4", "8"], "Widths to measure, 2 to 8.")
+flags.DEFINE_enum("granularity", TrainConfig.granularity, GRANULARITIES, "One scale per output channel, or per kernel.")
 flags.DEFINE_integer("epochs", 3, "Of training at the widest widths, before anything is measured.")
 flags.DEFINE_integer("validation", 0, "Judge on this many training images that are held out; on the test images if 0.")
 flags.DEFINE_integer("images", 2500, "Judged images that losses are taken over.", lower_bound=1)
@@ -52,7 +54,7 @@ def main(arguments: list[str]) -> None:
     config = TrainConfig(
         model=given.model, dataset=given.dataset, data_dir=given.data_dir, width=given.width,
         budget=given.budget, candidate_bits=widths(given.candidate_bits), epochs=given.epochs, validation=given.validation,
-        seed=given.seed,
+        granularity=given.granularity, seed=given.seed,
     )  # fmt: skip
     estimates, costs = fidelity(config, given.images, given.verbose)
     title = f"{given.model} on {given.dataset}, {given.epochs} epochs, seed {given.seed}: widths at {given.budget}"

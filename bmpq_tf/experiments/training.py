@@ -56,7 +56,7 @@ class TrainConfig:
     budget: str = "10x"
     candidate_bits: tuple[int, ...] = (2, 4, 8)
     scale: str = "learned"
-    granularity: str = "channel"
+    granularity: str = "tensor"
     initial_scale: str = "statistical"
     normalise_kernels: bool = False
     activation_bits: int = 0

@@ -59,13 +59,13 @@ class QuantizerConfig:
         candidate_bits: the widths that the allocation may choose from, 2 to 8; training starts at the widest.
         pinned: the one candidate is fixed by decision (first and last layers), not open to the allocation.
         scale: `"learned"` (LSQ), `"statistical"` or `"max_abs"` (`bmpq_tf.arithmetic.scales`).
-        granularity: `"channel"`, one scale per output channel, or `"tensor"`.
+        granularity: `"tensor"`, one scale for the kernel, or `"channel"`, one per output channel.
         track_sensitivity: whether training accumulates bit gradients; `"joint"` also `|g|` of every single weight, which takes as much
             memory as the kernel.
         activation_bits: the width that the layer's output is rounded to if its own activation is a ReLU; `None` leaves it float.
         input_bits: the width that the layer rounds its input to; `None` takes the input as it comes.
         initial_scale: where a learned scale starts whenever the width changes: `"statistical"`, or `"mse"`, the smallest squared error.
-        normalise_kernels: quantize `w - mean(w)` with the scales `std(w)·S` (`bmpq_tf.arithmetic.normalisation`).
+        normalise_kernels: quantize `w - mean(w)` with the scales `std(w)·S`, mean and deviation of each channel (`bmpq_tf.arithmetic.normalisation`).
         track_oscillations: watch for weights that keep jumping between two integers, for `FreezeOscillations`; takes four times the
             kernel's memory.
     """
@@ -73,7 +73,7 @@ class QuantizerConfig:
     candidate_bits: tuple[int, ...] = (2, 4, 8)
     pinned: bool = False
     scale: str = "learned"
-    granularity: str = "channel"
+    granularity: str = "tensor"
     track_sensitivity: bool | str = True
     activation_bits: int | None = None
     input_bits: int | None = None

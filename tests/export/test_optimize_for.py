@@ -121,7 +121,7 @@ def test_a_negative_gamma_widens_what_its_sign_does_not_fit(mode, tmp_path):
     x = keras.layers.ReLU()(keras.layers.BatchNormalization(name="bn")(x))
     x = keras.layers.Conv2D(5, 1, use_bias=False, name="pointwise")(x)
     outputs = keras.layers.Flatten()(keras.layers.BatchNormalization(name="second")(x))
-    model = with_widths(keras.Model(inputs, keras.layers.Dense(3, name="head")(outputs)), [4])
+    model = with_widths(keras.Model(inputs, keras.layers.Dense(3, name="head")(outputs)), [4], granularity="channel")
     for name, signs in (("bn", [-1.0, 0.7, -0.3, 1.2]), ("second", [-1.0, -1.0, -0.7, -1.0, -0.5])):
         model.get_layer(name).gamma.assign(np.float32(signs))
     for name in ("stem", "pointwise"):

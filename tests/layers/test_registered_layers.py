@@ -62,13 +62,13 @@ class TestRegisteredLayer:
 
     @pytest.mark.parametrize("name", EXAMPLES)
     def test_config_round_trip(self, name):
-        layer, shape = self.layer(name, candidate_bits=(4,), pinned=True, granularity="tensor")
+        layer, shape = self.layer(name, candidate_bits=(4,), pinned=True, granularity="channel")
         again = type(layer).from_config(layer.get_config())
         assert again.get_config() == layer.get_config()
         inputs = keras.Input(shape)
         again(*call_arguments(name, inputs))
         for _, _, quantizer in kernels_of(again):
-            assert quantizer.config == QuantizerConfig((4,), pinned=True, granularity="tensor")
+            assert quantizer.config == QuantizerConfig((4,), pinned=True, granularity="channel")
         # Each kernel once, under a path of its own.
         assert len({kernel.path for _, kernel, _ in kernels_of(again)}) == len(kernels_of(again)) >= 1
         assert not [part for part in graph.sublayers(again) if graph.kernel_variables(part)]
