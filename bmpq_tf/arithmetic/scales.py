@@ -4,7 +4,6 @@ All of them return a positive float32 tensor that broadcasts against the kernel:
 not a channel axis reduced to 1.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -77,19 +76,17 @@ def least_squares(weights, bits, channel_axes: Sequence[int]) -> tf.Tensor:
     return best
 
 
-def initial(weights, bits, channel_axes: Sequence[int], rule: str = "statistical", size: float | None = None) -> tf.Tensor:
+def initial(weights, bits, channel_axes: Sequence[int], rule: str = "statistical", size: float = 1.0, normalised: bool = False) -> tf.Tensor:
     """Where a learned scale starts: by a rule of `STARTS`, and for a channel of zeros the scale of its tensor.
 
     A learned scale does not follow the weights as the other rules do: at `SMALLEST_SCALE` a channel that starts at zero would clip
-    its first step away and get no gradient ever after. A tensor of zeros starts as if its weights were `+-1/sqrt(n)`, `n` to a channel;
-    where `size` says how large weights will be, as where kernels are normalised, so does a channel of zeros.
+    its first step away and get no gradient ever after. A tensor of zeros starts as if its weights were `+-size`, and so does a channel
+    of zeros where `normalised` says that channels will be of one size.
     """
     scale = STARTS[rule](weights, bits, channel_axes)
     axes = reduced_axes(len(weights.shape), channel_axes)
-    a_channel = max(math.prod(weights.shape[axis] for axis in axes), 1)
-    likely = statistical(tf.fill([1] * len(weights.shape), a_channel**-0.5 if size is None else size), bits, ())
-    whole = statistical(weights, bits, ())
-    whole = tf.where(whole > SMALLEST_SCALE, whole, likely) if size is None else likely
+    likely, whole = statistical(tf.fill([1] * len(weights.shape), size), bits, ()), statistical(weights, bits, ())
+    whole = likely if normalised else tf.where(whole > SMALLEST_SCALE, whole, likely)
     return tf.where(tf.reduce_any(weights != 0, axes, keepdims=True), scale, whole)
 
 

@@ -182,11 +182,13 @@ class KernelQuantizer(keras.layers.Layer):
 
     def _start(self, kernel) -> tf.Tensor:
         """Where learned scales start for what is rounded, at the present width."""
-        size = None
-        if self._is_normalised(kernel):
-            size = 1.0
+        normalised = self._is_normalised(kernel)
+        if normalised:
             kernel /= normalisation.deviation(kernel, self.channel_axes)
-        return scales.initial(kernel, self.bits.value, self._rule_axes, self.config.initial_scale, size)
+        # Of a kernel of zeros the weights that train will be about as large as any initializer's.
+        a_channel = max(math.prod(kernel.shape) // max(math.prod(self._channels_shape), 1), 1)
+        size = 1.0 if normalised else a_channel**-0.5
+        return scales.initial(kernel, self.bits.value, self._rule_axes, self.config.initial_scale, size, normalised)
 
     def _is_normalised(self, kernel) -> bool:
         return self.config.normalise_kernels and normalisation.is_normalised(kernel.shape, self.channel_axes)

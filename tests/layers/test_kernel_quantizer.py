@@ -166,10 +166,11 @@ def test_gradients_go_through_mean_and_deviation():
     np.testing.assert_allclose(tape.gradient(ours, weights, upstream), tape.gradient(theirs, weights, upstream), atol=1e-5)
 
 
+@pytest.mark.parametrize("granularity", ["channel", "tensor"])
 @pytest.mark.parametrize("normalise_kernels", [False, True])
-def test_a_kernel_that_starts_at_zero_is_not_clipped_away(normalise_kernels):
-    _, made = quantizer(np.zeros((256, 3), "float32"), normalise_kernels=normalise_kernels)
-    weights = np.random.default_rng(0).normal(0.0, 256**-0.5, (256, 3)).astype("float32")
+def test_a_kernel_that_starts_at_zero_is_not_clipped_away(normalise_kernels, granularity):
+    _, made = quantizer(np.zeros((256, 64), "float32"), normalise_kernels=normalise_kernels, granularity=granularity)
+    weights = np.random.default_rng(0).normal(0.0, 256**-0.5, (256, 64)).astype("float32")
     assert np.all(np.std(made.call(tf.constant(weights)), 0) > 0.5 * weights.std(0))
 
 
