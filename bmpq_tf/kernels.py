@@ -103,13 +103,15 @@ def measurement(state: KernelState, uses_per_step: float = 1.0) -> Measurement:
     sums = quantizer.accumulated()
     per_step = uses_per_step / max(sums.uses_finite, 1.0)
     joint = quantizer.config.track_sensitivity == "joint"
+    weights = quantizer.quantized_from(state.variable.value)
     return Measurement(
         path=state.kernel.path,
-        weights=quantizer.quantized_from(state.variable.value).numpy(),
+        weights=weights.numpy(),
         gradient_abs=sums.gradient_abs.astype(np.float64) * per_step,
         gradient_square=sums.gradient_square.astype(np.float64) * per_step,
         enbg=sums.bit_gradient * per_step,
         channel_axes=quantizer.scale_axes,
+        deviation=np.asarray(quantizer.deviation(weights)),
         rule=quantizer.config.scale if quantizer.config.scale in scales.RULES else "statistical",
         weight_gradient_abs=read(quantizer.weight_gradient_abs_sum).astype(np.float64) * per_step if joint else None,
     )

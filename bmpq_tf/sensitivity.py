@@ -31,6 +31,7 @@ class Measurement:
         enbg: the mean over mini-batches of the normalised bit gradient, at the width that the kernel then had.
         channel_axes: axes that share nothing; empty for one scale per tensor.
         rule: the stateless scale rule that serves every width.
+        deviation: of each channel where kernels are normalised, else 1: the rule goes by `weights / deviation`, and scales have it as a factor.
     """
 
     path: str
@@ -40,6 +41,7 @@ class Measurement:
     enbg: float
     channel_axes: tuple[int, ...]
     rule: str = "statistical"
+    deviation: np.ndarray | float = 1.0
     weight_gradient_abs: np.ndarray | None = None
 
 
@@ -63,7 +65,7 @@ def costs(measured: Measurement, widths: Sequence[int], objective: str = "first_
     factor = _factor(measured, objective)
     values = []
     for bits in widths:
-        scale = scales.RULES[measured.rule](weights, bits, measured.channel_axes)
+        scale = measured.deviation * scales.RULES[measured.rule](weights / measured.deviation, bits, measured.channel_axes)
         error = quantizers.quantization_error(weights, scale, bits)
         error = tf.square(error) if objective == "squared" else tf.abs(error)
         # Summed over what shares a factor first, in float64: a kernel can have millions of terms.

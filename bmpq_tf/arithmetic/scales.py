@@ -76,6 +76,17 @@ def least_squares(weights, bits, channel_axes: Sequence[int]) -> tf.Tensor:
     return best
 
 
+def filled(weights, channel_axes: Sequence[int]) -> tf.Tensor:
+    """Returns the weights with channels of zeros as large as the others are in the mean: a scale that all share is to serve both.
+
+    A pruned channel, or one that starts at zero, would make the scale of the others the smaller.
+    """
+    sizes = tf.reduce_mean(tf.abs(weights), reduced_axes(len(weights.shape), channel_axes), keepdims=True)
+    is_used = sizes > 0
+    others = tf.math.divide_no_nan(tf.reduce_sum(sizes), tf.math.count_nonzero(is_used, dtype=sizes.dtype))
+    return tf.where(is_used, weights, others)
+
+
 def initial(weights, bits, channel_axes: Sequence[int], rule: str = "statistical", size: float = 1.0, normalised: bool = False) -> tf.Tensor:
     """Where a learned scale starts: by a rule of `STARTS`, and for a channel of zeros the scale of its tensor.
 

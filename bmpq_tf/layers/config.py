@@ -8,8 +8,8 @@ from bmpq_tf.arithmetic.quantizers import LARGEST_BITS, SMALLEST_BITS
 from bmpq_tf.arithmetic.scales import GRANULARITIES, RULES, STARTS
 
 # 2: activation_bits and input_bits, which a file of version 1 does not have. 3: initial_scale, normalise_kernels, and "joint".
-# 4: track_oscillations. 5: one variable of sums.
-FORMAT_VERSION = 5
+# 4: track_oscillations. 5: one variable of sums. 6: kernels are normalised by channel whatever the granularity.
+FORMAT_VERSION = 6
 SCALES = (*RULES, "learned")
 TRACKED = (True, False, "joint")
 ACTIVATION_BITS = (8, 4, 2)
@@ -110,7 +110,7 @@ class QuantizerConfig:
         """Reads what `to_dict` gave; `None` gives the defaults.
 
         Raises:
-            ValueError: the data was written by a newer version, or has fields that this one does not know.
+            ValueError: the data was written by a newer version, has fields that this one does not know, or means what it no longer does.
         """
         if value is None:
             return cls()
@@ -123,5 +123,11 @@ class QuantizerConfig:
             raise ValueError(
                 f"This quantizer config was not written for this bmpq_tf (format {FORMAT_VERSION}). "
                 f"Received: version={version}, unknown fields {unknown}. Install the newer bmpq_tf that saved it."
+            )
+        if version < 6 and fields.get("normalise_kernels") and fields.get("granularity") == "tensor":
+            raise ValueError(
+                "This model's kernels were normalised as a whole, and this bmpq_tf normalises each channel: it would answer otherwise. "
+                f"Received: version={version}, normalise_kernels=True, granularity='tensor'. Train it again, or load it with the "
+                "bmpq_tf that saved it."
             )
         return cls(**fields)

@@ -1,4 +1,7 @@
-"""Quantized twins of Keras's layers. What they share is in the mixin; here stand only their names and kernels."""
+"""Quantized twins of Keras's layers. What they share is in the mixin; here stand only their names and kernels.
+
+A kernel's channels are what `granularity="channel"` learns a scale for, and what files store one for.
+"""
 
 import keras
 
@@ -8,7 +11,7 @@ from bmpq_tf.layers.registry import register
 
 @register(keras.layers.Dense, kernel=(-1,))
 class QuantDense(QuantizedLayer, keras.layers.Dense):
-    """`keras.layers.Dense` with a quantized kernel, one scale an output unit."""
+    """`keras.layers.Dense` with a quantized kernel, whose channels are its output units."""
 
 
 def _einsum_output_axes(layer: keras.layers.EinsumDense) -> tuple[int, ...]:
@@ -20,52 +23,52 @@ def _einsum_output_axes(layer: keras.layers.EinsumDense) -> tuple[int, ...]:
 
 @register(keras.layers.EinsumDense, kernel=_einsum_output_axes)
 class QuantEinsumDense(QuantizedLayer, keras.layers.EinsumDense):
-    """`keras.layers.EinsumDense` with a quantized kernel, one scale for each of its axes' positions that reach the output."""
+    """`keras.layers.EinsumDense` with a quantized kernel, whose channels are the positions of its axes that reach the output."""
 
 
 @register(keras.layers.Embedding, embeddings=(-1,))
 class QuantEmbedding(QuantizedLayer, keras.layers.Embedding):
-    """`keras.layers.Embedding` with a quantized table, one scale for each position of the vectors: rows would cost one each."""
+    """`keras.layers.Embedding` with a quantized table, whose channels are the positions of the vectors: rows would cost a scale each."""
 
 
 @register(keras.layers.Conv1D, kernel=(-1,))
 class QuantConv1D(QuantizedLayer, keras.layers.Conv1D):
-    """`keras.layers.Conv1D` with a quantized kernel, one scale a filter."""
+    """`keras.layers.Conv1D` with a quantized kernel, whose channels are its filters."""
 
 
 @register(keras.layers.Conv2D, kernel=(-1,))
 class QuantConv2D(QuantizedLayer, keras.layers.Conv2D):
-    """`keras.layers.Conv2D` with a quantized kernel, one scale a filter."""
+    """`keras.layers.Conv2D` with a quantized kernel, whose channels are its filters."""
 
 
 @register(keras.layers.Conv3D, kernel=(-1,))
 class QuantConv3D(QuantizedLayer, keras.layers.Conv3D):
-    """`keras.layers.Conv3D` with a quantized kernel, one scale a filter."""
+    """`keras.layers.Conv3D` with a quantized kernel, whose channels are its filters."""
 
 
 @register(keras.layers.Conv1DTranspose, kernel=(-2,))
 class QuantConv1DTranspose(QuantizedLayer, keras.layers.Conv1DTranspose):
-    """`keras.layers.Conv1DTranspose` with a quantized kernel, one scale a filter."""
+    """`keras.layers.Conv1DTranspose` with a quantized kernel, whose channels are its filters."""
 
 
 @register(keras.layers.Conv2DTranspose, kernel=(-2,))
 class QuantConv2DTranspose(QuantizedLayer, keras.layers.Conv2DTranspose):
-    """`keras.layers.Conv2DTranspose` with a quantized kernel, one scale a filter."""
+    """`keras.layers.Conv2DTranspose` with a quantized kernel, whose channels are its filters."""
 
 
 @register(keras.layers.Conv3DTranspose, kernel=(-2,))
 class QuantConv3DTranspose(QuantizedLayer, keras.layers.Conv3DTranspose):
-    """`keras.layers.Conv3DTranspose` with a quantized kernel, one scale a filter."""
+    """`keras.layers.Conv3DTranspose` with a quantized kernel, whose channels are its filters."""
 
 
 @register(keras.layers.DepthwiseConv1D, kernel=(-2, -1))
 class QuantDepthwiseConv1D(QuantizedLayer, keras.layers.DepthwiseConv1D):
-    """`keras.layers.DepthwiseConv1D` with a quantized kernel, one scale for each input channel and multiplier."""
+    """`keras.layers.DepthwiseConv1D` with a quantized kernel, whose channels are its input channels times the multiplier."""
 
 
 @register(keras.layers.DepthwiseConv2D, kernel=(-2, -1))
 class QuantDepthwiseConv2D(QuantizedLayer, keras.layers.DepthwiseConv2D):
-    """`keras.layers.DepthwiseConv2D` with a quantized kernel, one scale for each input channel and multiplier."""
+    """`keras.layers.DepthwiseConv2D` with a quantized kernel, whose channels are its input channels times the multiplier."""
 
 
 @register(keras.layers.SeparableConv1D, depthwise_kernel=(-2, -1), pointwise_kernel=(-1,))
@@ -80,14 +83,14 @@ class QuantSeparableConv2D(QuantizedLayer, keras.layers.SeparableConv2D):
 
 @register(keras.layers.LSTMCell, kernel=(-1,), recurrent_kernel=(-1,))
 class QuantLSTMCell(QuantizedLayer, keras.layers.LSTMCell):
-    """`keras.layers.LSTMCell` with two quantized kernels, one scale for each gate of each unit."""
+    """`keras.layers.LSTMCell` with two quantized kernels, whose channels are each unit's gates."""
 
 
 @register(keras.layers.GRUCell, kernel=(-1,), recurrent_kernel=(-1,))
 class QuantGRUCell(QuantizedLayer, keras.layers.GRUCell):
-    """`keras.layers.GRUCell` with two quantized kernels, one scale for each gate of each unit."""
+    """`keras.layers.GRUCell` with two quantized kernels, whose channels are each unit's gates."""
 
 
 @register(keras.layers.SimpleRNNCell, kernel=(-1,), recurrent_kernel=(-1,))
 class QuantSimpleRNNCell(QuantizedLayer, keras.layers.SimpleRNNCell):
-    """`keras.layers.SimpleRNNCell` with two quantized kernels, one scale a unit."""
+    """`keras.layers.SimpleRNNCell` with two quantized kernels, whose channels are its units."""

@@ -48,7 +48,8 @@ class KernelQuantizer(keras.layers.Layer):
 
     Attributes:
         bits: scalar variable, the present width.
-        scale_base, log_gain: variables of the scales' shape; `S = scale_base * exp(log_gain)` where scales are learned.
+        scale_base, log_gain: variables of the kernel's shape, 1 along the axes that share a scale; `S = scale_base * exp(log_gain)` where
+            scales are learned.
         gradient_sums: vector of all that each finite mini-batch adds to, read by `accumulated`. One variable, because a step over
             many small kernels is as long as the list of its operations.
         uses_seen: scalar, how often a gradient arrived.
@@ -74,12 +75,7 @@ class KernelQuantizer(keras.layers.Layer):
 
     @property
     def scale_axes(self) -> tuple[int, ...]:
-        """The axes along which scales differ; none where one is for the whole tensor, but normalised channels have their deviations in it."""
-        return self.channel_axes if self.config.normalise_kernels else self._rule_axes
-
-    @property
-    def _rule_axes(self) -> tuple[int, ...]:
-        """The axes that a rule or training gives a scale each, of what is normalised if kernels are."""
+        """The axes that a rule or training gives a scale each, of normalised kernels where they are; none where one serves the tensor."""
         return self.channel_axes if self.config.granularity == "channel" else ()
 
     def build_for(self, kernel: keras.Variable) -> None:
@@ -111,7 +107,7 @@ class KernelQuantizer(keras.layers.Layer):
         self._channels_shape = scales.scale_shape(kernel_shape, self.channel_axes)
         self.bits = state("bits", value=max(self.config.candidate_bits))
         if self.config.scale == "learned":
-            shape = scales.scale_shape(kernel_shape, self._rule_axes)
+            shape = scales.scale_shape(kernel_shape, self.scale_axes)
             self.scale_base = self.add_weight(
                 name="scale_base", shape=shape, initializer=self._first_base, trainable=False, autocast=False, aggregation="mean"
             )
@@ -156,6 +152,10 @@ class KernelQuantizer(keras.layers.Layer):
         kernel = tf.convert_to_tensor(kernel)
         return normalisation.centred(kernel, self.channel_axes) if self._is_normalised(kernel) else kernel
 
+    def deviation(self, centred) -> tf.Tensor | float:
+        """Returns the deviation of each channel of what is rounded, a factor of its scales; 1 where kernels are not normalised."""
+        return normalisation.deviation(centred, self.channel_axes) if self._is_normalised(centred) else 1.0
+
     def scale(self, kernel) -> tf.Tensor:
         """Returns the present scales, positive float32 that broadcast against the kernel."""
         return self._scale(self.quantized_from(kernel))
@@ -168,10 +168,10 @@ class KernelQuantizer(keras.layers.Layer):
 
     def _scale(self, kernel, limit=None) -> tf.Tensor:
         """The scales, given what is rounded; learned ones change by their gradient up to `limit`, relatively and for a learning rate of 1."""
-        size = normalisation.deviation(kernel, self.channel_axes) if self._is_normalised(kernel) else 1.0
+        deviation = self.deviation(kernel)
         if self.config.scale == "learned":
-            return size * scales.learned(self._base(kernel), tf.convert_to_tensor(self.log_gain.value), limit)
-        return tf.stop_gradient(size * scales.RULES[self.config.scale](kernel / size, self.bits.value, self._rule_axes))
+            return deviation * scales.learned(self._base(kernel), tf.convert_to_tensor(self.log_gain.value), limit)
+        return tf.stop_gradient(deviation * scales.RULES[self.config.scale](kernel / deviation, self.bits.value, self.scale_axes))
 
     def _base(self, kernel) -> tf.Tensor:
         """Where learned scales started, or would for this kernel if they have not."""
@@ -182,13 +182,14 @@ class KernelQuantizer(keras.layers.Layer):
 
     def _start(self, kernel) -> tf.Tensor:
         """Where learned scales start for what is rounded, at the present width."""
-        normalised = self._is_normalised(kernel)
-        if normalised:
-            kernel /= normalisation.deviation(kernel, self.channel_axes)
+        normalised, kernel = self._is_normalised(kernel), kernel / self.deviation(kernel)
+        # Zeros make means smaller, but no squared error.
+        if (self.config.granularity, self.config.initial_scale) == ("tensor", "statistical"):
+            kernel = scales.filled(kernel, self.channel_axes)
         # Of a kernel of zeros the weights that train will be about as large as any initializer's.
         a_channel = max(math.prod(kernel.shape) // max(math.prod(self._channels_shape), 1), 1)
         size = 1.0 if normalised else a_channel**-0.5
-        return scales.initial(kernel, self.bits.value, self._rule_axes, self.config.initial_scale, size, normalised)
+        return scales.initial(kernel, self.bits.value, self.scale_axes, self.config.initial_scale, size, normalised)
 
     def _is_normalised(self, kernel) -> bool:
         return self.config.normalise_kernels and normalisation.is_normalised(kernel.shape, self.channel_axes)

@@ -1,5 +1,6 @@
 """Options of one kernel's quantizer: where scales start, normalised kernels, gradients of single weights."""
 
+import dataclasses
 from functools import partial
 
 import keras
@@ -146,9 +147,20 @@ def test_a_normalised_kernel_is_its_integers_times_its_scales_whatever_its_mean_
     model = keras.Sequential([keras.Input((12,)), layer])
     layer._kernel.assign(WEIGHTS)
     (state,) = model_kernels(model)
-    measured = measurement(state)
+    state.quantizer.initialise_scale(state.variable)
+    measured = dataclasses.replace(measurement(state), gradient_abs=np.ones((1, 3)))
     np.testing.assert_allclose(measured.weights, WEIGHTS - WEIGHTS.mean(0), atol=1e-6)
-    assert measured.channel_axes == (-1,), "each deviation is in a scale"
+    # What a width is estimated to cost is of the scales that it starts with.
+    assert costs(measured, [2]) == pytest.approx([np.abs(state.quantizer.call(WEIGHTS) - measured.weights).sum()], rel=1e-5)
+
+
+@pytest.mark.parametrize("rule", ["statistical", "mse"])
+@pytest.mark.parametrize("normalise_kernels", [False, True])
+def test_channels_of_zeros_do_not_shrink_a_scale_that_all_share(normalise_kernels, rule):
+    with_zeros = np.concatenate([WEIGHTS, np.zeros((12, 30), "float32")], 1)
+    _, alone = quantizer(normalise_kernels=normalise_kernels, initial_scale=rule)
+    _, among_zeros = quantizer(with_zeros, normalise_kernels=normalise_kernels, initial_scale=rule)
+    np.testing.assert_allclose(among_zeros.scale_base, alone.scale_base, rtol=0.5)
 
 
 def test_gradients_go_through_mean_and_deviation():

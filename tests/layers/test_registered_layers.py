@@ -211,6 +211,14 @@ def test_a_pinned_layer_has_one_width():
         QuantizerConfig(pinned=True)
 
 
+def test_a_config_that_meant_something_else_is_refused():
+    of_the_whole = {**QuantizerConfig(normalise_kernels=True).to_dict(), "version": 5}
+    with pytest.raises(ValueError, match=r"would answer otherwise. Received: version=5, normalise_kernels=True, granularity='tensor'. Train it"):
+        QuantizerConfig.of(of_the_whole)
+    QuantizerConfig.of({**of_the_whole, "granularity": "channel"})
+    QuantizerConfig.of({**of_the_whole, "version": 6})
+
+
 def test_a_config_of_a_newer_version_is_refused():
     with pytest.raises(ValueError, match="Install the newer bmpq_tf"):
         QuantizerConfig.of({**QuantizerConfig().to_dict(), "version": 99})
