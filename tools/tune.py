@@ -32,6 +32,7 @@ from bmpq_tf.console import run as run_program
 check_installed("keras_tuner")
 
 # isort: split
+from bmpq_tf.arithmetic.scales import GRANULARITIES
 from bmpq_tf.datasets import DATA_DIR_HELP, DATASETS, load_arrays, load_dataset, normalised_test_images, training_batches
 from bmpq_tf.experiments.recipe import SCHEDULES
 from bmpq_tf.experiments.tuning import SEARCHES, FrontTuner, Problem, Space, export_front, front, plot_front
@@ -48,6 +49,7 @@ flags.DEFINE_list("budgets", ["6x", "8x", "10x", "12x"], "Budgets to choose from
 flags.DEFINE_multi_string("candidate_bits", ["2,4,8", "2,3,4,8"], "A set of widths to choose from; may be given several times.")
 flags.DEFINE_list("learning_rates", ["0.02", "0.2"], "The least and the largest peak learning rate.")
 flags.DEFINE_list("schedules", list(SCHEDULES), "Schedules to choose from.")
+flags.DEFINE_enum("granularity", Problem.granularity, GRANULARITIES, "One scale per output channel, or per kernel.")
 flags.DEFINE_integer("epochs", 10, "Epochs of each trial.", lower_bound=2)
 flags.DEFINE_integer("batch_size", 128, "Images a step.", lower_bound=1)
 flags.DEFINE_integer("trials", 20, "How many choices to train.", lower_bound=1)
@@ -103,7 +105,7 @@ def _named_problem(given) -> Problem:
 
     images = np.concatenate([images.numpy() for images, _ in normalised_test_images(dataset)])
     model = build_model(given.model, dataset.image_shape, dataset.num_classes, given.width)
-    return Problem(model, training, (images, dataset.test[1]))
+    return Problem(model, training, (images, dataset.test[1]), given.granularity)
 
 
 def _own_problem(given) -> Problem:
@@ -120,15 +122,16 @@ def _own_problem(given) -> Problem:
         batches = tf.data.Dataset.from_tensor_slices((images[kept], labels[kept])).shuffle(len(kept), seed=given.seed)
         return batches.batch(min(given.batch_size, len(kept)), drop_remainder=True).prefetch(2)
 
-    return Problem(model, training, (images[held], labels[held]))
+    return Problem(model, training, (images[held], labels[held]), given.granularity)
 
 
 def _check_search(folder: pathlib.Path, given) -> None:
     """Refuses to go on with a search that was another one."""
     names = ("model", "data", "dataset", "width", "validation", "budgets", "candidate_bits", "learning_rates", "schedules", "epochs")
-    told = {name: given[name].value for name in (*names, "batch_size", "search", "seed")}
+    told = {name: given[name].value for name in (*names, "granularity", "batch_size", "search", "seed")}
     file = folder / "search.json"
-    known = json.loads(file.read_text()) if file.exists() else told
+    # Searches did not tell their granularity while channels were the default.
+    known = {"granularity": "channel", **json.loads(file.read_text())} if file.exists() else told
     if different := [name for name in told if told[name] != known.get(name)]:
         was = ", ".join(f"{name}={known.get(name)!r}" for name in different)
         now = ", ".join(f"{name}={told[name]!r}" for name in different)

@@ -24,7 +24,7 @@ from bmpq_tf.kernels import KernelState, measurement, model_kernels
 DRAWS = 10  # of the random control
 _BATCH = 250
 # The settings that costs are of.
-JUDGED = ("model", "width", "dataset", "candidate_bits")
+JUDGED = ("model", "width", "dataset", "candidate_bits", "granularity")
 Costs = dict[str, list[float]]
 Batch = tuple[tf.Tensor, tf.Tensor]
 

@@ -43,11 +43,13 @@ class Problem:
         model: the float model with its first weights, a classifier that ends in logits or in a softmax.
         training: makes an epoch's batches of images and integer labels, for the counter that it is given.
         validation: images as the model takes them, and labels; accuracies are of these.
+        granularity: of the scales, as `quantize_model` takes it.
     """
 
     model: keras.Model
     training: Callable[[EpochCounter], tf.data.Dataset]
     validation: tuple[np.ndarray, np.ndarray]
+    granularity: str = "tensor"
 
     @property
     def from_logits(self) -> bool:
@@ -175,7 +177,7 @@ def train_choice(problem: Problem, chosen: dict[str, Any], epochs: int, seed: in
     """
     keras.utils.set_random_seed(seed)
     widths = tuple(int(width) for width in chosen["candidate_bits"].split(","))
-    model = quantize_model(problem.model, widths)
+    model = quantize_model(problem.model, widths, granularity=problem.granularity)
     counter = EpochCounter()
     batches = problem.training(counter)
     steps = len(batches)

@@ -21,7 +21,7 @@ def result(part, seed, loss, widths=(32, 32), model="resnet20", epochs=True):
     return {
         "cell": f"{model}/cifar10/{part}/seed{seed}",
         "status": "done",
-        "config": {"seed": seed, "method": method, "budget": budget or None, **SETTINGS, "model": model},
+        "config": {"seed": seed, "method": method, "budget": budget or None, "granularity": "channel", **SETTINGS, "model": model},
         "compression": 12.0,
         "epochs": [{"loss": 9.0}, {"loss": loss}] if epochs else [],
         "widths": {"stem/kernel": 8, **dict(zip(("a/kernel", "b/kernel"), widths, strict=True))},
@@ -68,6 +68,7 @@ def test_estimates_are_means_over_the_costs_seeds():
         ([*RESULTS, result("float32", 0, 1.0, model="vgg16")], judged(), "one model.*resnet20/cifar10, vgg16/cifar10"),
         (RESULTS[2:], judged(), "without a run of float32"),
         (RESULTS, judged(width=1.0), "costs of width=1.0; the results have width=0.5"),
+        (RESULTS, judged(granularity="tensor"), "costs of granularity='tensor'; the results have granularity='channel'"),
         (RESULTS, judged(model="vgg16", candidate_bits=[2, 3, 8]), r"model='vgg16', candidate_bits=\[2, 3, 8\]; .*model='resnet20', candidate_bits"),
     ],
 )
