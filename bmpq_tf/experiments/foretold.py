@@ -60,7 +60,7 @@ def markdown(results: Sequence[Result], judgements: Sequence[Mapping[str, Any]])
 
 
 def _check(judgement: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    # Costs did not tell theirs while it was the default.
+    # Costs did not tell their granularity while channels were the default.
     judgement = {"granularity": "channel", **judgement}
     if different := [name for name in JUDGED if judgement.get(name) != config[name]]:
         told, wanted = (", ".join(f"{name}={values.get(name)!r}" for name in different) for values in (judgement, config))
