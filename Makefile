@@ -15,7 +15,7 @@ demo: .venv/.tools
 		--out_dir=runs/demo --overwrite
 
 test: .venv/.test
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow" tests --ignore=tests/research
 
 # Tests that compare speeds come last, with nothing beside them.
 test-all: .venv/.test

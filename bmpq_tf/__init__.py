@@ -17,18 +17,17 @@ if keras.backend.backend() != "tensorflow":
     )
 
 # isort: split
-# Keras finds the classes that a saved model names only where they were imported.
-import bmpq_tf.experiments.recipe
-import bmpq_tf.models  # noqa: F401
+
 from bmpq_tf import layers
 from bmpq_tf._version import __version__
-from bmpq_tf.allocation import AllocationError
-from bmpq_tf.budget import Budget, InfeasibleBudgetError
-from bmpq_tf.callbacks import BMPQCallback
-from bmpq_tf.export import ConstantColumnsWarning, ExportError, ExportReport, FloatKernelsWarning, export_tflite
-from bmpq_tf.freezing import FreezeOscillations
-from bmpq_tf.quantize import SkippedLayersWarning, dequantize_model, quantize_model
-from bmpq_tf.reporting import summary
+from bmpq_tf.allocation.budget import Budget, InfeasibleBudgetError
+from bmpq_tf.allocation.solver import AllocationError
+from bmpq_tf.conversion.quantize import SkippedLayersWarning, dequantize_model, quantize_model
+from bmpq_tf.export.pipeline import ConstantColumnsWarning, ExportError, FloatKernelsWarning, export_tflite
+from bmpq_tf.export.report import ExportReport
+from bmpq_tf.model.summary import summary
+from bmpq_tf.training.callback import BMPQCallback
+from bmpq_tf.training.oscillation_freezing import FreezeOscillations
 
 __all__ = [
     "AllocationError",

@@ -20,7 +20,7 @@ import tensorflow as tf
 from absl import flags
 
 import bmpq_tf
-from bmpq_tf.console import run as run_program
+from bmpq_tf.cli.program import run as run_program
 
 flags.DEFINE_string("budget", "10x", "What the model may take: '10x', '2.5 bits', '120 kB'.")
 flags.DEFINE_integer("epochs", 6, "Epochs to train.", lower_bound=2)

@@ -19,10 +19,10 @@ import numpy as np
 from absl import flags
 
 import bmpq_tf
-from bmpq_tf.console import run as run_program
-from bmpq_tf.datasets import load_arrays
-from bmpq_tf.export.runtime import in_rank, predict
-from bmpq_tf.graph import ends_in_softmax
+from bmpq_tf.cli.arrays import load_arrays
+from bmpq_tf.cli.program import run as run_program
+from bmpq_tf.export.tflite.interpreter import in_rank, predict
+from bmpq_tf.model.keras_graph import ends_in_softmax
 
 flags.DEFINE_string("model", None, "A .keras model; it is trained anew, from the weights that it has.")
 flags.DEFINE_string("data", None, "An .npz file with images (as the model takes them) and labels.")
@@ -69,7 +69,7 @@ def check_classifier(model: keras.Model) -> None:
 def main(_: list[str]) -> None:
     """Quantizes, trains under the budget, exports, and checks the file."""
     given = flags.FLAGS
-    bmpq_tf.export.exporter.check_writable(given.out, overwrite=True)
+    bmpq_tf.export.pipeline.check_writable(given.out, overwrite=True)
     if bool(given.model) != bool(given.data):
         raise ValueError(f"A model of yours needs data of yours, and they it. Received: --model={given.model}, --data={given.data}. Give both.")
     keras.utils.set_random_seed(given.seed)

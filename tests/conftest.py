@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from bmpq_tf.kernels import model_kernels
+from bmpq_tf.model.kernels import model_kernels
 
 # These machines stall now and then; a slow example is no failure. No database: runs are alike.
 settings.register_profile("ci", deadline=None, max_examples=40, database=None, derandomize=True)

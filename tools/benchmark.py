@@ -19,10 +19,10 @@ from collections.abc import Callable, Iterator
 
 from absl import flags
 
-from bmpq_tf.benchmarks import allocate, export, infer, scaling, train
-from bmpq_tf.benchmarks.peers.networks import NETWORKS
-from bmpq_tf.benchmarks.report import Result, as_json, machine, markdown, measured
-from bmpq_tf.console import run as run_program
+from bmpq_research.benchmarks import allocate, export, infer, scaling, train
+from bmpq_research.benchmarks.peers.networks import NETWORKS
+from bmpq_research.benchmarks.report import Result, as_json, machine, markdown, measured
+from bmpq_research.program import run as run_program
 
 _SUITES = ("train", "allocate", "export", "infer", "scaling")
 SMALLEST_RATIO = 0.8
@@ -65,10 +65,5 @@ def _parts(given: flags.FlagValues) -> Iterator[tuple[str, Callable[[], list[Res
             yield f"train, {network}", lambda network=network: train.train((network,), given.rounds, given.seconds, given.peers_dir or None)
 
 
-def run() -> None:
-    """The console entry point."""
-    run_program(main)
-
-
 if __name__ == "__main__":
-    run()
+    run_program(main)

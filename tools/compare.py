@@ -25,18 +25,18 @@ import sys
 
 from absl import flags
 
-from bmpq_tf.console import check_installed
-from bmpq_tf.console import run as run_program
+from bmpq_research.program import check_installed
+from bmpq_research.program import run as run_program
 
 check_installed("yaml")
 
 # isort: split
-from bmpq_tf.datasets import DATA_DIR_HELP, DOWNLOAD_HELP
-from bmpq_tf.experiments.compare import compare
-from bmpq_tf.experiments.grid import Cell, read_grid
-from bmpq_tf.experiments.plots import plot_results
-from bmpq_tf.experiments.report import JUDGES, markdown
-from bmpq_tf.experiments.results import check_results, read_results
+from bmpq_research.datasets import DATA_DIR_HELP, DOWNLOAD_HELP
+from bmpq_research.experiments.compare import compare
+from bmpq_research.experiments.grid import Cell, read_grid
+from bmpq_research.experiments.plots import plot_results
+from bmpq_research.experiments.report import JUDGES, markdown
+from bmpq_research.experiments.results import check_results, read_results
 from bmpq_tf.files import write_text
 
 flags.DEFINE_string("config", None, "The YAML file that describes the grid; see bmpq_tf/experiments/grid.py.")
@@ -108,10 +108,5 @@ def _with_data(cell: Cell, folder: str | None, download: bool) -> Cell:
     return dataclasses.replace(cell, config=dataclasses.replace(cell.config, data_dir=folder, download=download))
 
 
-def run() -> None:
-    """The console entry point."""
-    run_program(main)
-
-
 if __name__ == "__main__":
-    run()
+    run_program(main)

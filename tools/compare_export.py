@@ -27,12 +27,12 @@ from rich.console import Console
 from rich.table import Table
 
 import bmpq_tf
-from bmpq_tf.benchmarks.measure import alternate, paired_ratio
-from bmpq_tf.console import run as run_program
-from bmpq_tf.datasets import DATA_DIR_HELP, load_dataset, normalised_test_images, normalised_training_images
-from bmpq_tf.export.rivals import BASE, figures, float_twin, our_files, rivals
-from bmpq_tf.export.runtime import TFLiteModel
-from bmpq_tf.models import build_model
+from bmpq_research.benchmarks.measure import alternate, paired_ratio
+from bmpq_research.benchmarks.peer_files import BASE, figures, float_twin, our_files, rivals
+from bmpq_research.datasets import DATA_DIR_HELP, load_dataset, normalised_test_images, normalised_training_images
+from bmpq_research.models import build_model
+from bmpq_research.program import run as run_program
+from bmpq_tf.export.tflite.interpreter import TFLiteModel
 
 flags.DEFINE_string("keras", None, "A quantized .keras model; otherwise --model is trained for a moment on random images.")
 flags.DEFINE_string("float_keras", None, "Its float twin, which the others quantize and all are compared with; its latent weights if not given.")
@@ -153,10 +153,5 @@ def _images(model: keras.Model, given) -> tuple[np.ndarray, np.ndarray | None, n
     return test[: given.examples], dataset.test[1][: given.examples], calibration.numpy()
 
 
-def run() -> None:
-    """The console entry point."""
-    run_program(main)
-
-
 if __name__ == "__main__":
-    run()
+    run_program(main)

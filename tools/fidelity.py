@@ -19,20 +19,21 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
+from bmpq_research.program import check_installed
+from bmpq_research.program import run as run_program
 from bmpq_tf.arithmetic.scales import GRANULARITIES
-from bmpq_tf.console import check_installed, widths
-from bmpq_tf.console import run as run_program
+from bmpq_tf.cli.program import bit_widths
 
 check_installed("scipy")
 
 # isort: split
-from bmpq_tf.datasets import DATA_DIR_HELP
-from bmpq_tf.experiments.fidelity import JUDGED, fidelity
-from bmpq_tf.experiments.training import TrainConfig
+from bmpq_research.datasets import DATA_DIR_HELP
+from bmpq_research.experiments.fidelity import JUDGED, fidelity
+from bmpq_research.experiments.training import TrainConfig
 from bmpq_tf.files import write_text
 
-flags.DEFINE_string("model", "digits_cnn", "A name that bmpq_tf.models knows.")
-flags.DEFINE_string("dataset", "digits", "A name that bmpq_tf.datasets knows.")
+flags.DEFINE_string("model", "digits_cnn", "A name that bmpq_research.models knows.")
+flags.DEFINE_string("dataset", "digits", "A name that bmpq_research.datasets knows.")
 flags.DEFINE_string("data_dir", None, DATA_DIR_HELP)
 flags.DEFINE_float("width", 1.0, "Multiplies the model's channels.")
 flags.DEFINE_string("budget", "12x", "Of the allocations that are compared.")
@@ -53,7 +54,7 @@ def main(arguments: list[str]) -> None:
     given = flags.FLAGS
     config = TrainConfig(
         model=given.model, dataset=given.dataset, data_dir=given.data_dir, width=given.width,
-        budget=given.budget, candidate_bits=widths(given.candidate_bits), epochs=given.epochs, validation=given.validation,
+        budget=given.budget, candidate_bits=bit_widths(given.candidate_bits), epochs=given.epochs, validation=given.validation,
         granularity=given.granularity, seed=given.seed,
     )  # fmt: skip
     estimates, costs = fidelity(config, given.images, given.verbose)
@@ -76,10 +77,5 @@ def main(arguments: list[str]) -> None:
         write_text(given.json, json.dumps(told, indent=1))
 
 
-def run() -> None:
-    """The console entry point."""
-    run_program(main)
-
-
 if __name__ == "__main__":
-    run()
+    run_program(main)

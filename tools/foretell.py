@@ -16,14 +16,14 @@ import pathlib
 
 from absl import flags
 
-from bmpq_tf.console import check_installed
-from bmpq_tf.console import run as run_program
+from bmpq_research.program import check_installed
+from bmpq_research.program import run as run_program
 
 check_installed("scipy", "yaml")
 
 # isort: split
-from bmpq_tf.experiments.foretold import markdown
-from bmpq_tf.experiments.results import read_results
+from bmpq_research.experiments.foretold import markdown
+from bmpq_research.experiments.results import read_results
 
 flags.DEFINE_string("results", None, "What tools/compare.py --out wrote of one model on one data set.", required=True)
 flags.DEFINE_list("costs", None, "Files that tools/fidelity.py --json wrote of the same model, one a seed.", required=True)
@@ -40,10 +40,5 @@ def main(arguments: list[str]) -> None:
     print(markdown(list(read_results(given.results).values()), judgements), end="")
 
 
-def run() -> None:
-    """The console entry point."""
-    run_program(main)
-
-
 if __name__ == "__main__":
-    run()
+    run_program(main)

@@ -22,8 +22,8 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
-from bmpq_tf.console import run as run_program
-from bmpq_tf.export import probe, probe_lowering
+from bmpq_research.program import run as run_program
+from bmpq_research.runtime_probe import lowering, probe
 
 flags.DEFINE_bool("timed", False, "Measure speed too: half a minute on an idle machine.")
 flags.DEFINE_bool("lowering", False, "Time convolutions beside fully connected layers of 8, 4 and 2 bits instead.")
@@ -67,7 +67,7 @@ def main(_: list[str]) -> None:
     """Probes and prints."""
     given = flags.FLAGS
     if given.lowering:
-        found = probe_lowering.measure()
+        found = lowering.measure()
         plain = [dataclasses.asdict(lowering) for lowering in found]
         columns, cells = LOWERING_COLUMNS, [(one.kind, *map(str, one.shape), *(f"{one.speeds[bits]:.2f}" for bits in (8, 4, 2))) for one in found]
     else:
@@ -88,10 +88,5 @@ def main(_: list[str]) -> None:
         Console().print(table)
 
 
-def run() -> None:
-    """The console entry point."""
-    run_program(main)
-
-
 if __name__ == "__main__":
-    run()
+    run_program(main)

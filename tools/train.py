@@ -19,18 +19,18 @@ import pathlib
 from absl import flags
 from rich.console import Console
 
+from bmpq_research.datasets import DATA_DIR_HELP, DATASETS, DOWNLOAD_HELP
+from bmpq_research.experiments.outcome import check_folder, write_outcome
+from bmpq_research.experiments.training import TrainConfig, train
+from bmpq_research.models import MODELS
+from bmpq_research.program import run as run_program
+from bmpq_tf.allocation.sensitivity import METHODS, OBJECTIVES
 from bmpq_tf.arithmetic.scales import STARTS
-from bmpq_tf.callbacks import INITIAL_WIDTHS
-from bmpq_tf.console import run as run_program
-from bmpq_tf.console import widths
-from bmpq_tf.datasets import DATA_DIR_HELP, DATASETS, DOWNLOAD_HELP
-from bmpq_tf.experiments.outcome import check_folder, write_outcome
-from bmpq_tf.experiments.recipe import SCHEDULES
-from bmpq_tf.experiments.training import TrainConfig, train
+from bmpq_tf.cli.program import bit_widths
 from bmpq_tf.layers.config import SCALES
-from bmpq_tf.models import MODELS
-from bmpq_tf.reporting import kernel_table
-from bmpq_tf.sensitivity import METHODS, OBJECTIVES
+from bmpq_tf.model.summary import kernel_table
+from bmpq_tf.training.callback import INITIAL_WIDTHS
+from bmpq_tf.tuning.recipe import SCHEDULES
 
 _DEFAULT = TrainConfig()
 
@@ -81,7 +81,7 @@ def main(arguments: list[str]) -> None:
     if given.out_dir:
         check_folder(given.out_dir, given.overwrite)
     names = [field for field in TrainConfig.__dataclass_fields__ if field != "candidate_bits"]
-    config = TrainConfig(**{name: given[name].value for name in names}, candidate_bits=widths(given.candidate_bits))
+    config = TrainConfig(**{name: given[name].value for name in names}, candidate_bits=bit_widths(given.candidate_bits))
     console = Console()
     if not given.out_dir:
         console.print("There is no --out_dir: accuracies are printed at the end, and no model is kept.")
@@ -113,10 +113,5 @@ def print_outcome(told: dict, folder: pathlib.Path, console: Console) -> None:
     console.print(table)
 
 
-def run() -> None:
-    """The console entry point."""
-    run_program(main)
-
-
 if __name__ == "__main__":
-    run()
+    run_program(main)

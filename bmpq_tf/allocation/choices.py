@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bmpq_tf.budget import Kernel, Limit
+from bmpq_tf.allocation.budget import Kernel, Limit
 
 
 @dataclasses.dataclass(frozen=True)

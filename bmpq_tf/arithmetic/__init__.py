@@ -1,1 +1,1 @@
-"""Numbers only: bit planes, scales and the fake quantizer. Knows tensors, knows no Keras."""
+"""Quantizers, scales and bit gradients as TensorFlow functions; no state, no Keras layers. Internal."""

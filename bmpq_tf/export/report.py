@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from bmpq_tf._version import __version__
-from bmpq_tf.budget import FLOAT_BITS, Budget
-from bmpq_tf.export import packing
-from bmpq_tf.export.parity import Parity
-from bmpq_tf.kernels import KernelState, compression, total_bits
+from bmpq_tf.allocation.budget import FLOAT_BITS, Budget
+from bmpq_tf.export.kernels import packing
+from bmpq_tf.export.verification.parity import Parity
+from bmpq_tf.model.kernels import KernelState, compression, total_bits
 
 METADATA = "bmpq_tf"
 _PACKAGES = ("ai-edge-litert", "keras", "litert-quantizer", "tensorflow")

@@ -2,18 +2,8 @@
 
 from bmpq_tf.layers.activation_quantizer import ActivationQuantizer
 from bmpq_tf.layers.activations import QuantIdentity, QuantReLU
+from bmpq_tf.layers.base import QuantizedLayer
 from bmpq_tf.layers.composite import CompositeConfig, QuantizedComposite
-from bmpq_tf.layers.composites import (
-    QuantBidirectional,
-    QuantGroupQueryAttention,
-    QuantGRU,
-    QuantLSTM,
-    QuantMultiHeadAttention,
-    QuantRNN,
-    QuantSimpleRNN,
-    QuantStackedRNNCells,
-    QuantTimeDistributed,
-)
 from bmpq_tf.layers.config import QuantizerConfig
 from bmpq_tf.layers.core import (
     QuantConv1D,
@@ -34,12 +24,24 @@ from bmpq_tf.layers.core import (
     QuantSimpleRNNCell,
 )
 from bmpq_tf.layers.kernel_quantizer import KernelQuantizer
-from bmpq_tf.layers.quantized_layer import QuantizedLayer
+from bmpq_tf.layers.normalization import FusedBatchNormalization
 from bmpq_tf.layers.registry import entry_for, quantized_entry_for, registered
+from bmpq_tf.layers.wrappers import (
+    QuantBidirectional,
+    QuantGroupQueryAttention,
+    QuantGRU,
+    QuantLSTM,
+    QuantMultiHeadAttention,
+    QuantRNN,
+    QuantSimpleRNN,
+    QuantStackedRNNCells,
+    QuantTimeDistributed,
+)
 
 __all__ = [
     "ActivationQuantizer",
     "CompositeConfig",
+    "FusedBatchNormalization",
     "KernelQuantizer",
     "QuantBidirectional",
     "QuantConv1D",

@@ -5,7 +5,7 @@ A kernel's channels are what `granularity="channel"` learns a scale for, and wha
 
 import keras
 
-from bmpq_tf.layers.quantized_layer import QuantizedLayer
+from bmpq_tf.layers.base import QuantizedLayer
 from bmpq_tf.layers.registry import register
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 
 import keras
 
+from bmpq_tf.layers.base import ChannelAxes, kernels_read_once, quantized_weight
 from bmpq_tf.layers.composite import QuantizedComposite
-from bmpq_tf.layers.quantized_layer import ChannelAxes, kernels_read_once, quantized_weight
 
 Layer = keras.layers.Layer
 

@@ -2,15 +2,15 @@
 
 import math
 
-from bmpq_tf.export import graph_file
-from bmpq_tf.export.convert import to_float_tflite
-from bmpq_tf.kernels import model_kernels
-from bmpq_tf.quantize import frozen_model
+from bmpq_tf.conversion.quantize import frozen_model
+from bmpq_tf.export.converter.convert import to_float_tflite
+from bmpq_tf.export.tflite import flatbuffer
+from bmpq_tf.model.kernels import model_kernels
 
 
 def size_bound(model, report) -> float:
     """Returns `1.03 * (packed weights + 12 a scale + every other constant that the graph needs) + 16 kB + 400 an op`."""
-    floats = graph_file.parse(to_float_tflite(frozen_model(model)))
+    floats = flatbuffer.parse(to_float_tflite(frozen_model(model)))
     kept = {layer.name: layer for layer in report.layers if layer.stored_bits < 32}
     kernels = [state for state in model_kernels(model) if state.kernel.path in kept]
     packed = sum(math.ceil(state.kernel.weights * kept[state.kernel.path].stored_bits / 8) for state in kernels)

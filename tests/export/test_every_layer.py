@@ -7,11 +7,11 @@ from conftest import compiled, sequence_model
 from layer_examples import EXAMPLES, call_arguments, class_name, example_arguments, example_inputs
 
 from bmpq_tf import BMPQCallback, export_tflite, quantize_model
-from bmpq_tf.export import graph_file
-from bmpq_tf.export.convert import ConversionError, to_float_tflite
-from bmpq_tf.export.runtime import TFLiteModel
-from bmpq_tf.kernels import allocation_history, model_kernels
+from bmpq_tf.export.converter.convert import ConversionError, to_float_tflite
+from bmpq_tf.export.tflite import flatbuffer
+from bmpq_tf.export.tflite.interpreter import TFLiteModel
 from bmpq_tf.layers import registered
+from bmpq_tf.model.kernels import allocation_history, model_kernels
 
 ENTRIES = {entry.float_class.__name__: entry for entry in registered()}
 LEAVES = [name for name in EXAMPLES if not ENTRIES[class_name(name)].is_composite]
@@ -49,11 +49,11 @@ def test_the_kernels_inside_a_layer_are_packed_each_at_its_own_width(name, tmp_p
 def test_channels_in_the_middle_of_a_constant_have_their_scales_there(tmp_path):
     model = quantize_model(example_model("Conv3DTranspose", "float32"), (4,), pin=None)
     export_tflite(model, tmp_path / "model.tflite")
-    file = graph_file.parse((tmp_path / "model.tflite").read_bytes())
-    (tensor,) = [tensor for tensor in file.subgraphs[0].tensors if tensor.type in graph_file.PACKED_BITS]
+    file = flatbuffer.parse((tmp_path / "model.tflite").read_bytes())
+    (tensor,) = [tensor for tensor in file.subgraphs[0].tensors if tensor.type in flatbuffer.PACKED_BITS]
     assert tensor.quantization.quantizedDimension == 3
     (state,) = model_kernels(model)
-    np.testing.assert_array_equal(graph_file.constant(file, tensor), state.quantizer.integers(state.variable.value))
+    np.testing.assert_array_equal(flatbuffer.constant(file, tensor), state.quantizer.integers(state.variable.value))
 
 
 @pytest.mark.slow

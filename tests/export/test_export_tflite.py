@@ -9,10 +9,13 @@ import tensorflow as tf
 from conftest import compiled, small_data, small_model
 
 from bmpq_tf import ExportError, FloatKernelsWarning, export_tflite, quantize_model
-from bmpq_tf.export import exporter, graph_file, packing, parity
-from bmpq_tf.export.convert import ConversionError
-from bmpq_tf.export.runtime import predict
-from bmpq_tf.kernels import model_kernels
+from bmpq_tf.export import pipeline
+from bmpq_tf.export.converter.convert import ConversionError
+from bmpq_tf.export.kernels import packing
+from bmpq_tf.export.tflite import flatbuffer
+from bmpq_tf.export.tflite.interpreter import predict
+from bmpq_tf.export.verification import parity
+from bmpq_tf.model.kernels import model_kernels
 
 IMAGES, LABELS = small_data()
 
@@ -32,11 +35,11 @@ def trained(model):
 
 
 def packed_tensors(path):
-    model = graph_file.parse(path.read_bytes())
+    model = flatbuffer.parse(path.read_bytes())
     found = {}
     for tensor in model.subgraphs[0].tensors:
-        if tensor.type in graph_file.PACKED_BITS and graph_file.constant(model, tensor) is not None:
-            found[graph_file.tensor_name(tensor)] = (graph_file.PACKED_BITS[tensor.type], graph_file.constant(model, tensor), tensor)
+        if tensor.type in flatbuffer.PACKED_BITS and flatbuffer.constant(model, tensor) is not None:
+            found[flatbuffer.tensor_name(tensor)] = (flatbuffer.PACKED_BITS[tensor.type], flatbuffer.constant(model, tensor), tensor)
     return found
 
 
@@ -108,7 +111,7 @@ def test_shared_layers_nested_models_and_several_inputs_and_outputs(tmp_path):
     report = export_tflite(model, tmp_path / "model.tflite", verify_with=data)
     assert {layer.stored_bits for layer in report.layers} == {2, 4}
     assert report.parity.examples == 9
-    file = graph_file.parse((tmp_path / "model.tflite").read_bytes())
+    file = flatbuffer.parse((tmp_path / "model.tflite").read_bytes())
     (signature,) = file.signatureDefs
     assert [entry.name for entry in signature.inputs] == [b"b_one", b"a_two"]
 
@@ -187,8 +190,8 @@ def test_a_kernel_that_stays_float_says_so(tmp_path):
 
 def test_a_kernel_that_is_lost_in_conversion_is_warned_of(tmp_path, monkeypatch):
     model = with_widths(small_model(), [4])
-    honest = exporter.find_kernels
-    monkeypatch.setattr(exporter, "find_kernels", lambda *given: [match for match in honest(*given) if match.kernel.layer != "hidden"])
+    honest = pipeline.find_kernels
+    monkeypatch.setattr(pipeline, "find_kernels", lambda *given: [match for match in honest(*given) if match.kernel.layer != "hidden"])
     with pytest.warns(FloatKernelsWarning, match=r"Kernels 'hidden/kernel' are no constants.* take 3,072 bytes in place of 384\. Name") as caught:
         report = export_tflite(model, tmp_path / "model.tflite")
     assert [warning.filename for warning in caught if warning.category is FloatKernelsWarning] == [__file__]
@@ -240,12 +243,12 @@ def test_integers_that_differ_leave_no_file(tmp_path, monkeypatch):
     honest = packing.pack
 
     def corrupted(file, pairs):
-        content = graph_file.parse(honest(file, pairs))
-        tensor = next(t for t in content.subgraphs[0].tensors if t.type in graph_file.PACKED_BITS)
+        content = flatbuffer.parse(honest(file, pairs))
+        tensor = next(t for t in content.subgraphs[0].tensors if t.type in flatbuffer.PACKED_BITS)
         data = np.array(content.buffers[tensor.buffer].data)
         data[0] ^= 1
         content.buffers[tensor.buffer].data = data
-        return bytes(graph_file.fb.convert_object_to_bytearray(content))
+        return bytes(flatbuffer.fb.convert_object_to_bytearray(content))
 
     monkeypatch.setattr(packing, "pack", corrupted)
     with pytest.raises(ExportError, match="does not hold the integers of kernel"):
@@ -276,8 +279,8 @@ def test_an_export_over_budget_is_refused(tmp_path):
 def test_more_weights_than_a_file_holds_are_refused_before_the_conversion(tmp_path, monkeypatch):
     model = with_widths(small_model(), [2])
     weights = sum(state.kernel.weights for state in model_kernels(model))
-    monkeypatch.setattr(graph_file, "LARGEST_BYTES", 4 * weights - 1)
-    monkeypatch.setattr(exporter, "to_float_tflite", lambda model: pytest.fail("Converted."))
+    monkeypatch.setattr(flatbuffer, "LARGEST_BYTES", 4 * weights - 1)
+    monkeypatch.setattr(pipeline, "to_float_tflite", lambda model: pytest.fail("Converted."))
     message = rf"Received: {weights:,} weights, {4 * weights:,} bytes; the limit is {4 * weights - 1:,}\. .* is 'hidden/kernel' with 768\."
     with pytest.raises(ValueError, match=message):
         export_tflite(model, tmp_path / "model.tflite")
@@ -326,7 +329,7 @@ def test_paths_that_cannot_be_written_are_refused_first(tmp_path):
         export_tflite(model, tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(PermissionError, match="Nothing can be written"):
-        exporter.check_writable(tmp_path / "file" / "model.tflite")
+        pipeline.check_writable(tmp_path / "file" / "model.tflite")
 
 
 def test_a_layer_without_a_builtin_is_named(tmp_path):

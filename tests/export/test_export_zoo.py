@@ -9,9 +9,10 @@ from litert_quantizer import recipe
 from size_bound import size_bound
 
 import bmpq_tf
-from bmpq_tf.export import parity, rivals
-from bmpq_tf.export.inspection import inspect_file
-from bmpq_tf.kernels import model_kernels
+from bmpq_research.benchmarks import peer_files
+from bmpq_tf.export.tflite.inspection import inspect_file
+from bmpq_tf.export.verification import parity
+from bmpq_tf.model.kernels import model_kernels
 
 layers = keras.layers
 
@@ -132,8 +133,8 @@ def test_a_real_architecture_in_every_kind_of_file(name, tmp_path):
     # A deep network that has learned nothing amplifies the rounding of its activations, so other quantizers' files of the same weights,
     # dynamic and static, say how much of a difference is rounding.
     plain = bmpq_tf.dequantize_model(model)
-    dynamic = rivals.litert_quantizer_file(rivals.to_float_tflite(plain), recipe.dynamic_wi8_afp32())
-    static = rivals.converter_file(plain, inputs if isinstance(inputs, list) else [inputs], batch=None)
+    dynamic = peer_files.litert_quantizer_file(peer_files.to_float_tflite(plain), recipe.dynamic_wi8_afp32())
+    static = peer_files.converter_file(plain, inputs if isinstance(inputs, list) else [inputs], batch=None)
     noise = {mode: parity.compare(model, file, None, mode).rms for mode, file in (("latency", dynamic), ("integer", static))}
     for mode in ("size", "latency", "integer"):
         path = tmp_path / f"{mode}.tflite"

@@ -1,7 +1,6 @@
 """What a file says of itself, how small it is, and the tool that prints it."""
 
 import json
-import pathlib
 import subprocess
 import sys
 
@@ -14,13 +13,12 @@ from size_bound import size_bound
 from test_export_tflite import with_widths
 
 from bmpq_tf import export_tflite
-from bmpq_tf.export import graph_file, tidy
-from bmpq_tf.export.inspection import Border, UnreadableFileError, inspect_content, inspect_file, used_bits
-from bmpq_tf.export.runtime import TFLiteModel
-from bmpq_tf.kernels import model_kernels
+from bmpq_tf.export.tflite import cleanup, flatbuffer
+from bmpq_tf.export.tflite.inspection import Border, UnreadableFileError, inspect_content, inspect_file, used_bits
+from bmpq_tf.export.tflite.interpreter import TFLiteModel
+from bmpq_tf.model.kernels import model_kernels
 
 IMAGES, _ = small_data()
-TOOLS = pathlib.Path(__file__).parents[2] / "tools"
 
 
 @pytest.fixture(scope="module")
@@ -72,42 +70,42 @@ def test_a_file_tells_what_a_program_gives_it_and_gets(files, tmp_path):
 
 
 def test_inputs_are_told_in_the_graphs_order_and_by_the_tensors_names_without_a_signature():
-    file = graph_file.Builder()
-    fed = [file.tensor(name, (1, 2), graph_file.FLOAT32) for name in ("zebra", "ant")]
-    result = file.tensor("sum", (1, 2), graph_file.FLOAT32)
+    file = flatbuffer.Builder()
+    fed = [file.tensor(name, (1, 2), flatbuffer.FLOAT32) for name in ("zebra", "ant")]
+    result = file.tensor("sum", (1, 2), flatbuffer.FLOAT32)
     file.operator(0, fed, [result], ("Add", {}))
     content = file.content(fed, [result])
     (told,) = inspect_content(content).signatures
     assert told.key is None
     assert [border.name for border in told.inputs] == ["zebra", "ant"]
-    signed = graph_file.parse(content)
-    graph_file.add_signature(signed, ["z", "a"], ["output_0"])
+    signed = flatbuffer.parse(content)
+    flatbuffer.add_signature(signed, ["z", "a"], ["output_0"])
     signed.signatureDefs[0].inputs.reverse()
-    (told,) = inspect_content(graph_file.serialised(signed)).signatures
+    (told,) = inspect_content(flatbuffer.serialised(signed)).signatures
     assert [border.name for border in told.inputs] == ["z", "a"]
 
 
 @pytest.mark.parametrize("mode", ["size", "latency", "integer"])
 def test_no_two_buffers_are_equal_and_no_packed_weight_lies_there_as_float(mode, files):
-    file = graph_file.parse((files / f"{mode}.tflite").read_bytes())
+    file = flatbuffer.parse((files / f"{mode}.tflite").read_bytes())
     contents = [buffer.data.tobytes() for buffer in file.buffers if buffer.data is not None and len(buffer.data)]
     assert len(contents) == len(set(contents))
-    floats = [tensor for tensor in file.subgraphs[0].tensors if tensor.type == graph_file.FLOAT32 and graph_file.constant(file, tensor) is not None]
+    floats = [tensor for tensor in file.subgraphs[0].tensors if tensor.type == flatbuffer.FLOAT32 and flatbuffer.constant(file, tensor) is not None]
     assert all(len(tensor.shape) <= 1 for tensor in floats)
 
 
 def test_tidying_removes_what_nothing_reads_and_shares_what_is_equal():
-    file = graph_file.Builder()
-    fed = file.tensor("input", (1, 2), graph_file.FLOAT32)
-    twins = [file.tensor(f"factor_{number}", (2,), graph_file.FLOAT32, np.float32([2, 3])) for number in range(2)]
-    file.tensor("unused", (500,), graph_file.FLOAT32, np.ones(500, np.float32))
-    middle, result = (file.tensor(name, (1, 2), graph_file.FLOAT32) for name in ("middle", "output"))
+    file = flatbuffer.Builder()
+    fed = file.tensor("input", (1, 2), flatbuffer.FLOAT32)
+    twins = [file.tensor(f"factor_{number}", (2,), flatbuffer.FLOAT32, np.float32([2, 3])) for number in range(2)]
+    file.tensor("unused", (500,), flatbuffer.FLOAT32, np.ones(500, np.float32))
+    middle, result = (file.tensor(name, (1, 2), flatbuffer.FLOAT32) for name in ("middle", "output"))
     file.operator(18, [fed, twins[0]], [middle], ("Mul", {}))
     file.operator(18, [middle, twins[1]], [result], ("Mul", {}))
-    tidied = graph_file.parse(tidy.tidied(file.content([fed], [result]), {"note": b"hello"}))
-    assert [graph_file.tensor_name(tensor) for tensor in tidied.subgraphs[0].tensors] == ["input", "factor_0", "factor_1", "middle", "output"]
+    tidied = flatbuffer.parse(cleanup.tidied(file.content([fed], [result]), {"note": b"hello"}))
+    assert [flatbuffer.tensor_name(tensor) for tensor in tidied.subgraphs[0].tensors] == ["input", "factor_0", "factor_1", "middle", "output"]
     assert sorted(len(buffer.data) for buffer in tidied.buffers if buffer.data is not None) == [5, 8]
-    assert graph_file.metadata(tidied) == {"note": b"hello"}
+    assert flatbuffer.metadata(tidied) == {"note": b"hello"}
 
 
 def test_a_large_file_is_read_too(tmp_path):
@@ -124,9 +122,9 @@ def test_a_float_copy_of_a_packed_weight_breaks_the_bound(tmp_path):
     report = export_tflite(model, tmp_path / "model.tflite")
     bound = size_bound(model, report)
     assert 0.7 * bound < report.tflite_bytes <= bound
-    file = graph_file.parse((tmp_path / "model.tflite").read_bytes())
-    graph_file.add_tensor(file, file.subgraphs[0], "left", (300, 300), graph_file.FLOAT32, np.ones((300, 300), np.float32))
-    content = graph_file.serialised(file)
+    file = flatbuffer.parse((tmp_path / "model.tflite").read_bytes())
+    flatbuffer.add_tensor(file, file.subgraphs[0], "left", (300, 300), flatbuffer.FLOAT32, np.ones((300, 300), np.float32))
+    content = flatbuffer.serialised(file)
     assert len(content) > bound
     # The file alone takes the copy for a constant that it needs.
     assert inspect_content(content).size_bound > len(content)
@@ -158,14 +156,14 @@ def test_broken_files_are_told_in_a_line(files):
 
 
 def test_the_tool_tells_the_names_that_a_phone_needs(files):
-    done = subprocess.run([sys.executable, str(TOOLS / "inspect.py"), str(files / "size.tflite")], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "-m", "bmpq_tf.cli.inspect", str(files / "size.tflite")], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert 'signature "serving_default", -1 is any size:' in done.stdout
     assert "  input image: float32 [-1, 6, 6, 2]\n  output output_0: float32 [-1, 3]\n" in done.stdout
 
 
 def test_the_tool_prints_json_and_draws(files, tmp_path):
-    script = [sys.executable, str(TOOLS / "inspect.py"), str(files / "size.tflite"), "--json", f"--plot={tmp_path / 'bits.png'}"]
+    script = [sys.executable, "-m", "bmpq_tf.cli.inspect", str(files / "size.tflite"), "--json", f"--plot={tmp_path / 'bits.png'}"]
     done = subprocess.run(script, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
@@ -173,19 +171,3 @@ def test_the_tool_prints_json_and_draws(files, tmp_path):
     assert told["signatures"][0]["inputs"] == [{"name": "image", "shape": [-1, 6, 6, 2], "stored": "float32", "scale": None, "zero_point": None}]
     assert told["zipped_bytes"] < told["bytes"]
     assert (tmp_path / "bits.png").read_bytes()[:4] == b"\x89PNG"
-
-
-def test_the_tools_folder_does_not_hide_the_standard_librarys_inspect():
-    """`python tools/x.py` puts tools/ first on the path."""
-    program = f"import sys; sys.path.insert(0, {str(TOOLS)!r}); import inspect; import dataclasses; print(inspect.signature, inspect.__file__)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    assert str(TOOLS) not in done.stdout.split()[-1]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(path.stem for path in TOOLS.glob("*.py") if path.stem != "__init__"))
-def test_every_tool_shows_its_help(name):
-    done = subprocess.run([sys.executable, str(TOOLS / f"{name}.py"), "--help"], capture_output=True, text=True, timeout=300)
-    assert f"python tools/{name}.py" in done.stdout
-    assert "Traceback" not in done.stderr

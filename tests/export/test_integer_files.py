@@ -11,9 +11,12 @@ from test_export_tflite import with_widths
 from test_optimize_for import export, model_of_all_widths, trained_for_a_moment
 
 from bmpq_tf import ConstantColumnsWarning, ExportError, export_tflite
-from bmpq_tf.export import columns, exporter, graph_file, parity, static
-from bmpq_tf.export.runtime import TFLiteModel
-from bmpq_tf.kernels import model_kernels
+from bmpq_tf.export import pipeline
+from bmpq_tf.export.integer import static
+from bmpq_tf.export.tflite import flatbuffer
+from bmpq_tf.export.tflite.interpreter import TFLiteModel
+from bmpq_tf.export.verification import constant_columns, parity
+from bmpq_tf.model.kernels import model_kernels
 
 IMAGES, _ = small_data()
 
@@ -27,7 +30,7 @@ def model():
 def test_an_integer_file_has_no_float_but_at_its_border(border, model, tmp_path):
     _, file = export(model, tmp_path / "model.tflite", "integer", IMAGES, border=border)
     subgraph = file.subgraphs[0]
-    floats = {index for index, tensor in enumerate(subgraph.tensors) if tensor.type == graph_file.FLOAT32}
+    floats = {index for index, tensor in enumerate(subgraph.tensors) if tensor.type == flatbuffer.FLOAT32}
     ends = {int(index) for index in [*subgraph.inputs, *subgraph.outputs]}
     assert floats == (ends if border == "float" else set())
     assert file.signatureDefs[0].inputs[0].tensorIndex == subgraph.inputs[0]
@@ -116,11 +119,11 @@ def test_an_output_that_the_last_operator_reads_too_stays_integer(border, tmp_pa
 
 
 def test_static_lists_batch_matmul_with_several_scales():
-    file = graph_file.Builder()
+    file = flatbuffer.Builder()
     grid = (np.float32([0.1]), np.int64([0]), 0)
-    fed = file.tensor("input", (1, 2, 3), graph_file.INT8, grid=grid)
-    kernel = file.tensor("w", (1, 3, 2), graph_file.INT8, np.ones((1, 3, 2), np.int8), grid=(np.float32([0.1, 0.2]), np.int64([0, 0]), 2))
-    result = file.tensor("product", (1, 2, 2), graph_file.INT8, grid=grid)
+    fed = file.tensor("input", (1, 2, 3), flatbuffer.INT8, grid=grid)
+    kernel = file.tensor("w", (1, 3, 2), flatbuffer.INT8, np.ones((1, 3, 2), np.int8), grid=(np.float32([0.1, 0.2]), np.int64([0, 0]), 2))
+    result = file.tensor("product", (1, 2, 2), flatbuffer.INT8, grid=grid)
     file.operator(schema.BuiltinOperator.BATCH_MATMUL, [fed, kernel], [result], ("BatchMatMul", {}))
     assert static.unsupported(file.content([fed], [result])) == [("BATCH_MATMUL", "product")]
 
@@ -137,8 +140,8 @@ def test_whole_numbers_serve_where_the_model_takes_floats(tmp_path):
 
 
 def test_a_kernel_that_is_lost_in_conversion_leaves_no_integer_file(model, tmp_path, monkeypatch):
-    honest = exporter.find_kernels
-    monkeypatch.setattr(exporter, "find_kernels", lambda *given: honest(*given)[1:])
+    honest = pipeline.find_kernels
+    monkeypatch.setattr(pipeline, "find_kernels", lambda *given: honest(*given)[1:])
     with pytest.raises(ExportError, match="would not be the trained ones"):
         export(model, tmp_path / "model.tflite", "integer", IMAGES)
     assert not list(tmp_path.iterdir())
@@ -177,11 +180,11 @@ def test_columns_that_are_too_small_for_an_outputs_scale_are_warned_of(softmax, 
 
 def test_the_first_few_of_many_constant_columns_are_named():
     inputs = keras.Input((2, 8))
-    ranges = columns.ColumnRanges(keras.Model(inputs, keras.layers.ReLU(name="end")(inputs)), 0)
+    ranges = constant_columns.ColumnRanges(keras.Model(inputs, keras.layers.ReLU(name="end")(inputs)), 0)
     expected = np.random.default_rng(0).uniform(0, 1, (6, 2, 8)).astype("float32")
     for start in (0, 3):
         ranges.add(expected[start : start + 3], np.where(np.arange(8) < 7, 0.5, expected[start : start + 3]))
     assert ranges.constant().columns == tuple(range(7))
-    text = columns.in_words([ranges.constant()], 6)
+    text = constant_columns.in_words([ranges.constant()], 6)
     assert re.search(r"layer 'end' \(ReLU\): column 0 \([\d.]+\), .*, 4 \([\d.]+\) and 2 more\. Give", text)
-    assert columns.in_words([], 6) == ""
+    assert constant_columns.in_words([], 6) == ""

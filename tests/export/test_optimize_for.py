@@ -10,10 +10,11 @@ from conftest import small_data, small_model
 from test_export_tflite import trained, with_widths
 
 from bmpq_tf import ExportError, export_tflite, quantize_model
-from bmpq_tf.export import containers, graph_file, packing
-from bmpq_tf.export.matching import KernelIntegers, Match
-from bmpq_tf.export.runtime import TFLiteModel
-from bmpq_tf.kernels import model_kernels
+from bmpq_tf.export.kernels import packing, storage
+from bmpq_tf.export.kernels.match import KernelIntegers, Match
+from bmpq_tf.export.tflite import flatbuffer
+from bmpq_tf.export.tflite.interpreter import TFLiteModel
+from bmpq_tf.model.kernels import model_kernels
 
 IMAGES, _ = small_data()
 BUILTIN = schema.BuiltinOperator
@@ -23,7 +24,7 @@ def export(model, path, mode, data, **more):
     """Exports with what the mode needs; returns the report and the parsed file."""
     calibration_data = {"calibrate_with": data} if mode == "integer" else {}
     report = export_tflite(model, path, optimize_for=mode, verify_with=data, **calibration_data, **more)
-    return report, graph_file.parse(path.read_bytes())
+    return report, flatbuffer.parse(path.read_bytes())
 
 
 def readers(file):
@@ -33,9 +34,9 @@ def readers(file):
     for operator in subgraph.operators:
         for index in operator.inputs:
             tensor = subgraph.tensors[index]
-            if index >= 0 and tensor.type in graph_file.PACKED_BITS and graph_file.constant(file, tensor) is not None and len(tensor.shape) > 1:
-                name = containers.schema_name(graph_file.builtin_of(file, operator))
-                found.append((name, graph_file.PACKED_BITS[tensor.type], sorted({int(zero) for zero in tensor.quantization.zeroPoint})))
+            if index >= 0 and tensor.type in flatbuffer.PACKED_BITS and flatbuffer.constant(file, tensor) is not None and len(tensor.shape) > 1:
+                name = storage.schema_name(flatbuffer.builtin_of(file, operator))
+                found.append((name, flatbuffer.PACKED_BITS[tensor.type], sorted({int(zero) for zero in tensor.quantization.zeroPoint})))
     return found
 
 
@@ -79,7 +80,7 @@ def test_the_integers_are_the_trained_ones_and_the_operators_read_them(mode, mod
     found = {name: bits for name, bits, _ in reversed(readers(file))}
     assert found == expected[mode]
     assert all(zero == [0] for _, _, zero in readers(file))
-    constants = [graph_file.constant(file, tensor) for tensor in file.subgraphs[0].tensors if tensor.type in graph_file.PACKED_BITS]
+    constants = [flatbuffer.constant(file, tensor) for tensor in file.subgraphs[0].tensors if tensor.type in flatbuffer.PACKED_BITS]
     stored = [sorted(np.abs(values.astype(int)).reshape(-1)) for values in constants if values is not None]
     for state in model_kernels(model):
         assert sorted(np.abs(np.asarray(state.quantizer.integers(state.variable.value)).astype(int)).reshape(-1)) in stored
@@ -101,12 +102,12 @@ def test_an_int4_dense_kernel_with_the_lowest_level_is_widened(lowest, bits, tmp
 
 def test_a_kernel_that_answers_nan_is_not_emitted(model, tmp_path, monkeypatch):
     """A convolution with int2 weights beside float inputs: with the guard removed the parity check still finds it."""
-    honest = containers.choose
+    honest = storage.choose
 
     def unguarded(mode, builtin, *given):
-        return containers.Container(2, "dynamic") if builtin == BUILTIN.CONV_2D else honest(mode, builtin, *given)
+        return storage.Container(2, "dynamic") if builtin == BUILTIN.CONV_2D else honest(mode, builtin, *given)
 
-    monkeypatch.setattr(containers, "choose", unguarded)
+    monkeypatch.setattr(storage, "choose", unguarded)
     two_bit = with_widths(small_model(), [2])
     with pytest.raises(ExportError, match=r"answers NaN or infinity.*the first tensor that departs is '.*relu"):
         export(two_bit, tmp_path / "model.tflite", "latency", IMAGES)
@@ -143,7 +144,7 @@ def test_integers_that_a_container_cannot_hold_are_refused():
 
     match = Match(KernelIntegers("k", "k", 2, integers, np.ones(3, np.float32)), 0, 0, False, np.float32([-1, 1, 1]), None)
     with pytest.raises(ValueError, match="holds 2, which int2 does not"):
-        packing.stored_kernel(match, "k", (3, 4), containers.Container(2, "dynamic"))
+        packing.stored_kernel(match, "k", (3, 4), storage.Container(2, "dynamic"))
 
 
 def test_a_small_pointwise_convolution_becomes_fully_connected(tmp_path):
@@ -169,12 +170,12 @@ def test_a_multiplication_fused_into_dense_columns_is_taken_out_in_every_mode(tm
 
 
 def test_a_file_that_litert_refuses_is_not_written(model, tmp_path, monkeypatch):
-    honest = containers.choose
+    honest = storage.choose
 
     def unguarded(mode, builtin, *given):
-        return containers.Container(4, "dynamic") if builtin == BUILTIN.DEPTHWISE_CONV_2D else honest(mode, builtin, *given)
+        return storage.Container(4, "dynamic") if builtin == BUILTIN.DEPTHWISE_CONV_2D else honest(mode, builtin, *given)
 
-    monkeypatch.setattr(containers, "choose", unguarded)
+    monkeypatch.setattr(storage, "choose", unguarded)
     with pytest.raises(ExportError, match=r"LiteRT does not run the file: .*DEPTHWISE_CONV_2D"):
         export(model, tmp_path / "model.tflite", "latency", IMAGES)
     assert not list(tmp_path.iterdir())

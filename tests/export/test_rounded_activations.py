@@ -6,12 +6,14 @@ import pytest
 from conftest import compiled, sequence_model, small_data, small_model
 
 from bmpq_tf import ExportError, export_tflite, quantize_model
-from bmpq_tf.export import graph_file, packing, parity, roundings
-from bmpq_tf.export.exposed import Exposed
+from bmpq_tf.export.kernels import packing
+from bmpq_tf.export.tflite import flatbuffer
+from bmpq_tf.export.tflite.inner_tensors import Exposed
+from bmpq_tf.export.verification import parity, rounding_ties
 from bmpq_tf.layers import ActivationQuantizer
 
 IMAGES, LABELS = small_data()
-ROUND = graph_file.schema.BuiltinOperator.ROUND
+ROUND = flatbuffer.schema.BuiltinOperator.ROUND
 
 
 def trained(bits):
@@ -27,12 +29,12 @@ def test_the_file_rounds_as_keras_does(bits, tmp_path):
     assert report.parity.unexplained_diff <= 1e-4 * max(0.01, report.parity.logit_scale)
     assert report.parity.agreement == 1
     assert [layer.stored_bits for layer in report.layers] == [8, 4, 4, 8]
-    file = graph_file.parse((tmp_path / "model.tflite").read_bytes())
+    file = flatbuffer.parse((tmp_path / "model.tflite").read_bytes())
     codes = [file.operatorCodes[operator.opcodeIndex].builtinCode for operator in file.subgraphs[0].operators]
     # The image, the ReLU, the depthwise convolution's output, the hidden layer's ReLU.
     assert codes.count(ROUND) == 4
     # The BatchNorm went into the convolution, the steps into the kernels behind them.
-    assert codes.count(graph_file.schema.BuiltinOperator.MUL) == 4
+    assert codes.count(flatbuffer.schema.BuiltinOperator.MUL) == 4
     assert not any("Flex" in str(code.customCode) for code in file.operatorCodes)
 
 
@@ -91,7 +93,7 @@ def test_equal_roundings_that_the_converter_makes_one_are_followed_both(tmp_path
     report = export_tflite(model, tmp_path / "model.tflite", verify_with=data)
     assert report.parity.max_abs_diff > report.parity.tolerance >= report.parity.unexplained_diff
     _, tensors = Exposed((tmp_path / "model.tflite").read_bytes())([data])
-    assert sum(roundings.use_of(name) is not None for name in tensors) == len(parity.activation_quantizers(model)) - 1
+    assert sum(rounding_ties.use_of(name) is not None for name in tensors) == len(parity.activation_quantizers(model)) - 1
 
 
 def test_a_shared_relu_and_a_nested_model_round_at_every_use(tmp_path):
@@ -106,7 +108,7 @@ def test_a_shared_relu_and_a_nested_model_round_at_every_use(tmp_path):
     report = export_tflite(model, tmp_path / "model.tflite", verify_with=data)
     assert report.parity.unexplained_diff <= report.parity.tolerance
     _, tensors = Exposed((tmp_path / "model.tflite").read_bytes())([data])
-    uses = [use for name in tensors if (use := roundings.use_of(name))]
+    uses = [use for name in tensors if (use := rounding_ties.use_of(name))]
     assert len(uses) == len(set(uses)) == 7
 
 

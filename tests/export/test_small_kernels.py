@@ -8,9 +8,10 @@ import pytest
 from conftest import small_data
 
 from bmpq_tf import ExportError, export_tflite, quantize_model
-from bmpq_tf.export import graph_file, packing
-from bmpq_tf.kernels import model_kernels
+from bmpq_tf.export.kernels import packing
+from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.layers import QuantDense, QuantEmbedding
+from bmpq_tf.model.kernels import model_kernels
 
 MODES = ("size", "latency", "integer")
 layers = keras.layers
@@ -24,9 +25,9 @@ def exported(model, folder, mode, inputs):
     """Exports, and checks that the tensors that are said to hold a kernel hold its integers."""
     calibration = {"calibrate_with": inputs} if mode == "integer" else {}
     report = export_tflite(model, folder / "model.tflite", optimize_for=mode, verify_with=inputs, overwrite=True, **calibration)
-    file = graph_file.parse((folder / "model.tflite").read_bytes())
-    constants = {graph_file.tensor_name(tensor): graph_file.constant(file, tensor) for tensor in file.subgraphs[0].tensors}
-    told = {kernel["name"]: kernel["tensors"] for kernel in json.loads(graph_file.metadata(file)["bmpq_tf"])["kernels"]}
+    file = flatbuffer.parse((folder / "model.tflite").read_bytes())
+    constants = {flatbuffer.tensor_name(tensor): flatbuffer.constant(file, tensor) for tensor in file.subgraphs[0].tensors}
+    told = {kernel["name"]: kernel["tensors"] for kernel in json.loads(flatbuffer.metadata(file)["bmpq_tf"])["kernels"]}
     for state in model_kernels(model):
         if state.quantizer:
             assert told[state.kernel.path], state.kernel.path
@@ -117,9 +118,9 @@ def test_an_einsum_may_sum_in_the_order_of_its_input(mode, tmp_path):
     inputs = keras.Input((4, 5))
     model = quantize_model(keras.Model(inputs, layers.EinsumDense("abc,cbd->ad", output_shape=(6,), name="turned")(inputs)), (4,), pin=None)
     exported(model, tmp_path, mode, normal(16, 4, 5))
-    file = graph_file.parse((tmp_path / "model.tflite").read_bytes())
-    ((state,), kinds) = model_kernels(model), graph_file.PACKED_BITS
-    (stored,) = [values for t in file.subgraphs[0].tensors if t.type in kinds and (values := graph_file.constant(file, t)) is not None]
+    file = flatbuffer.parse((tmp_path / "model.tflite").read_bytes())
+    ((state,), kinds) = model_kernels(model), flatbuffer.PACKED_BITS
+    (stored,) = [values for t in file.subgraphs[0].tensors if t.type in kinds and (values := flatbuffer.constant(file, t)) is not None]
     np.testing.assert_array_equal(stored.reshape(6, 4, 5), np.transpose(state.quantizer.integers(state.variable.value), (2, 1, 0)))
 
 

@@ -9,10 +9,10 @@ import pytest
 import tensorflow as tf
 from conftest import compiled
 
+from bmpq_tf.allocation.sensitivity import costs
 from bmpq_tf.arithmetic import quantizers, scales
-from bmpq_tf.kernels import measurement, model_kernels, read
 from bmpq_tf.layers import KernelQuantizer, QuantDense, QuantizerConfig, QuantLSTM
-from bmpq_tf.sensitivity import costs
+from bmpq_tf.model.kernels import measurement, model_kernels, read
 
 WEIGHTS = np.random.default_rng(0).normal([0.0, 0.5, -2.0], 1.0, (12, 3)).astype("float32")
 

@@ -8,10 +8,10 @@ import pytest
 import tensorflow as tf
 from layer_examples import EXAMPLES, INSIDE, call_arguments, class_name, example_arguments, example_inputs
 
-from bmpq_tf import graph
 from bmpq_tf.arithmetic import bit_planes
-from bmpq_tf.kernels import model_kernels, read
 from bmpq_tf.layers import KernelQuantizer, QuantizedLayer, QuantizerConfig, registered
+from bmpq_tf.model import keras_graph
+from bmpq_tf.model.kernels import model_kernels, read
 
 ENTRIES = {entry.float_class.__name__: entry for entry in registered()}
 # One composite of each kind stands for the rest in the fast tests: what they share is one mixin.
@@ -36,7 +36,7 @@ def with_layers(marks, parameter, *values):
 
 def kernels_of(layer) -> list[tuple[QuantizedLayer, keras.Variable, KernelQuantizer]]:
     """Every kernel in a layer, its own or of the layers inside, with who holds it."""
-    return [(part, kernel, quantizer) for part in graph.quantized_layers(layer) for kernel, quantizer in part.kernels()]
+    return [(part, kernel, quantizer) for part in keras_graph.quantized_layers(layer) for kernel, quantizer in part.kernels()]
 
 
 class TestRegisteredLayer:
@@ -71,7 +71,7 @@ class TestRegisteredLayer:
             assert quantizer.config == QuantizerConfig((4,), pinned=True, granularity="channel")
         # Each kernel once, under a path of its own.
         assert len({kernel.path for _, kernel, _ in kernels_of(again)}) == len(kernels_of(again)) >= 1
-        assert not [part for part in graph.sublayers(again) if graph.kernel_variables(part)]
+        assert not [part for part in keras_graph.sublayers(again) if keras_graph.kernel_variables(part)]
 
     @with_layers(SLOW, "scale", "learned", "statistical", "max_abs")
     def test_save_and_load_give_back_every_bit_of_state(self, name, scale, tmp_path):

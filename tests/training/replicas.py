@@ -28,9 +28,11 @@ import keras
 import numpy as np
 from conftest import compiled, small_data, small_model
 
-from bmpq_tf import BMPQCallback, callbacks, distribute, quantize_model
-from bmpq_tf.kernels import model_kernels
+from bmpq_tf import BMPQCallback, quantize_model
 from bmpq_tf.layers import ActivationQuantizer
+from bmpq_tf.model.kernels import model_kernels
+from bmpq_tf.training import callback as callback_module
+from bmpq_tf.training import distribution
 
 IMAGES, LABELS = small_data()
 
@@ -103,14 +105,14 @@ def round_trips(model) -> dict:
 
 def trained() -> dict:
     """Real training: weights, widths and logs; the solver answers only where it may."""
-    model = distribute.prepare_for_workers(model_for(STRATEGY, lambda: keras.optimizers.Adam(1e-2)))
-    solved, allocate = [], callbacks.allocate
+    model = distribution.prepare_for_workers(model_for(STRATEGY, lambda: keras.optimizers.Adam(1e-2)))
+    solved, allocate = [], callback_module.allocate
 
     def counted(*arguments, **keywords):
         solved.append(1)
         return allocate(*arguments, **keywords)
 
-    callbacks.allocate = counted
+    callback_module.allocate = counted
     callback = BMPQCallback("10x")
     saving = keras.callbacks.ModelCheckpoint(OUT.with_suffix(".keras"))
     history = model.fit(batches(16), validation_data=batches(16), epochs=3, shuffle=False, verbose=0, callbacks=[callback, saving])

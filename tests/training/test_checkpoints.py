@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from conftest import compiled, small_data, small_model
 
+from bmpq_research.experiments import recipe
+from bmpq_research.models import build_model
 from bmpq_tf import BMPQCallback, dequantize_model, quantize_model
-from bmpq_tf.experiments import recipe
-from bmpq_tf.kernels import allocation_history, model_kernels
-from bmpq_tf.models import build_model
+from bmpq_tf.model.kernels import allocation_history, model_kernels
 
 IMAGES, LABELS = small_data()
 VERSION_1 = pathlib.Path(__file__).parent / "files" / "version_1.keras"
@@ -110,7 +110,7 @@ images = np.load(folder + "/images.npy")
 np.save(folder + "/plain.npy", keras.models.load_model(folder + "/plain.keras", compile=False).predict(images, verbose=0))
 assert "bmpq_tf" not in sys.modules
 import bmpq_tf
-np.save(folder + "/quantized.npy", keras.models.load_model(folder + "/quantized.keras").predict(images, verbose=0))
+np.save(folder + "/quantized.npy", keras.models.load_model(folder + "/quantized.keras", compile=False).predict(images, verbose=0))
 """
 
 

@@ -12,10 +12,11 @@ import pytest
 import tensorflow as tf
 from conftest import compiled, small_model
 
-from bmpq_tf import AllocationError, distribute, quantize_model
-from bmpq_tf.allocation import Solution
-from bmpq_tf.budget import Kernel
-from bmpq_tf.kernels import model_kernels
+from bmpq_tf import AllocationError, quantize_model
+from bmpq_tf.allocation.budget import Kernel
+from bmpq_tf.allocation.solver import Solution
+from bmpq_tf.model.kernels import model_kernels
+from bmpq_tf.training import distribution
 
 SCRIPT = pathlib.Path(__file__).parent / "replicas.py"
 
@@ -95,7 +96,7 @@ def test_two_processes_end_as_one_with_both_shards(tmp_path):
 
 
 class TestOneWorkerOfTwo:
-    """The parts of `bmpq_tf.distribute`, in one process that takes itself for one of two."""
+    """The parts of `bmpq_tf.training.distribution`, in one process that takes itself for one of two."""
 
     kernels = (Kernel("a", 9, (2, 4)), Kernel("b", 9, (2, 8)))
     solution = Solution({"a": 4, "b": 2}, "kept", 1 / 3, 0.25, 0.5)
@@ -109,9 +110,9 @@ class TestOneWorkerOfTwo:
             return np.float64(values if told is None else told)
 
         def become(chief: bool, told=None):
-            monkeypatch.setattr(distribute, "has_workers", lambda strategy: True)
-            monkeypatch.setattr(distribute, "is_chief", lambda strategy: chief)
-            monkeypatch.setattr(distribute, "_broadcast", lambda strategy, values: broadcast(values, told))
+            monkeypatch.setattr(distribution, "has_workers", lambda strategy: True)
+            monkeypatch.setattr(distribution, "is_chief", lambda strategy: chief)
+            monkeypatch.setattr(distribution, "_broadcast", lambda strategy, values: broadcast(values, told))
             return sent
 
         sent = []
@@ -125,17 +126,17 @@ class TestOneWorkerOfTwo:
 
     def test_the_others_get_the_chiefs_answer_without_solving(self, worker):
         sent = worker(True)
-        assert distribute.solved_by_chief(None, self.kernels, self.solve) == self.solution
+        assert distribution.solved_by_chief(None, self.kernels, self.solve) == self.solution
         worker(False, sent[0])
-        assert distribute.solved_by_chief(None, self.kernels, self.fail) == self.solution
+        assert distribution.solved_by_chief(None, self.kernels, self.fail) == self.solution
 
     def test_the_others_do_not_wait_for_a_chief_that_failed(self, worker):
         sent = worker(True)
         with pytest.raises(AllocationError, match="no answer in time"):
-            distribute.solved_by_chief(None, self.kernels, self.fail)
+            distribution.solved_by_chief(None, self.kernels, self.fail)
         worker(False, sent[0])
         with pytest.raises(AllocationError, match="The chief found no assignment"):
-            distribute.solved_by_chief(None, self.kernels, self.solve)
+            distribution.solved_by_chief(None, self.kernels, self.solve)
 
     def test_another_keras_is_named(self, worker):
         class Other(keras.Model):
@@ -144,13 +145,13 @@ class TestOneWorkerOfTwo:
 
         worker(True)
         with pytest.raises(RuntimeError, match=r"Keras 3\..* in another way than Keras 3.15"):
-            distribute.prepare_for_workers(Other())
+            distribution.prepare_for_workers(Other())
 
 
 def test_a_single_process_is_left_as_it_is():
     model = compiled(quantize_model(small_model()))
     before = dict(vars(model))
-    assert distribute.prepare_for_workers(model) is model
+    assert distribution.prepare_for_workers(model) is model
     assert vars(model) == before
-    assert not distribute.has_workers(tf.distribute.get_strategy())
-    assert distribute.is_chief(tf.distribute.get_strategy())
+    assert not distribution.has_workers(tf.distribute.get_strategy())
+    assert distribution.is_chief(tf.distribute.get_strategy())

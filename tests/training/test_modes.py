@@ -13,7 +13,7 @@ from absl import flags
 from conftest import compiled, small_data, small_model
 
 from bmpq_tf import BMPQCallback, InfeasibleBudgetError, dequantize_model, quantize_model
-from bmpq_tf.kernels import measurement, model_kernels, read
+from bmpq_tf.model.kernels import measurement, model_kernels, read
 
 IMAGES, LABELS = small_data()
 BATCH, EPOCHS = 8, 3

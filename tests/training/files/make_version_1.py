@@ -22,5 +22,5 @@ with zipfile.ZipFile(path) as archive:
 with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
     for name, data in parts.items():
         archive.writestr(name, data)
-print(bmpq_tf.kernels.allocation_history(model))
+print(bmpq_tf.model.kernels.allocation_history(model))
 print([np.asarray(v).tolist() for v in model.predict(x[:2], verbose=0)])

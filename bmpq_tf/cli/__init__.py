@@ -1,0 +1,1 @@
+"""The installed commands: bmpq-export, bmpq-evaluate, bmpq-inspect, bmpq-tune. Internal."""

@@ -1,0 +1,83 @@
+"""Judges a classifier's .tflite file in LiteRT on images of yours, and beside a Keras model if one is given.
+
+Examples:
+  bmpq-evaluate mine.tflite --data=test.npz
+  bmpq-evaluate mine.tflite --data=test.npz --keras=mine.keras
+"""
+
+import os
+
+# Before TensorFlow is imported; its start-up messages would bury ours.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+# isort: split
+import pathlib
+
+import keras
+import tensorflow as tf
+from absl import flags
+
+from bmpq_tf.cli.arrays import load_arrays
+from bmpq_tf.cli.program import run as run_program
+from bmpq_tf.export.converter.convert import first_line
+from bmpq_tf.export.tflite.interpreter import TFLiteModel, classification_accuracy, in_rank
+from bmpq_tf.export.verification.parity import compare
+
+flags.DEFINE_string("data", None, "An .npz file with images (as the model takes them) and integer labels.")
+flags.DEFINE_string("keras", None, "A .keras model to compare the file's answers with.")
+
+
+def main(arguments: list[str]) -> None:
+    """Judges the file named on the command line."""
+    if len(arguments) != 2:
+        raise ValueError(f"Name one .tflite file. Received: {arguments[1:]}. See --help.")
+    given = flags.FLAGS
+    path = pathlib.Path(arguments[1])
+    if not path.is_file():
+        raise FileNotFoundError(f"No such file. Received: '{path}'. Make one with bmpq_tf.export_tflite or bmpq-export.")
+    content = path.read_bytes()
+    file = _read(content, path)
+    images, labels = load_arrays(given.data)
+    # A file of several inputs is refused below.
+    images = in_rank(images, file.inputs[0]["shape_signature"])
+    batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(250)
+    _check_inputs_and_outputs(file, path, images.shape[1:])
+    print(f"{path}: accuracy in LiteRT {classification_accuracy(content, batches):.2%} on {len(labels):,} images of {given.data}")
+    if given.keras:
+        parity = compare(keras.models.load_model(given.keras, compile=False), content, batches)
+        print(f"top-1 equal to {given.keras} on {parity.agreement:.2%}; largest difference {parity.max_abs_diff:.2e} of {parity.logit_scale:.1f}")
+
+
+def _read(content: bytes, path: pathlib.Path) -> TFLiteModel:
+    try:
+        return TFLiteModel(content)
+    except RuntimeError as error:
+        raise ValueError(f"LiteRT cannot read the file. Received: '{path}', {len(content):,} bytes. It says: {first_line(error)}") from error
+
+
+def _check_inputs_and_outputs(file: TFLiteModel, path: pathlib.Path, image_shape: tuple[int, ...]) -> None:
+    # -1 is any size.
+    shapes = [tuple(int(size) for size in detail["shape_signature"][1:]) for detail in file.inputs]
+    if (
+        len(shapes) != 1
+        or len(shapes[0]) != len(image_shape)
+        or any(size not in (-1, have) for size, have in zip(shapes[0], image_shape, strict=True))
+    ):
+        raise ValueError(
+            f"The file does not take these images. Received: '{path}' with inputs {shapes}; the images are {tuple(image_shape)}. Give other --data."
+        )
+    answers = [tuple(int(size) for size in detail["shape_signature"]) for detail in file.outputs]
+    if len(answers) != 1 or len(answers[0]) != 2 or answers[0][1] == 1:
+        raise ValueError(
+            f"Only classifiers are judged: files with one output, of a value for each class. Received: '{path}' with outputs {answers}. "
+            "bmpq_tf.export.tflite.interpreter.predict runs any file."
+        )
+
+
+def run() -> None:
+    """The console entry point."""
+    run_program(main)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,110 @@
+"""Prints what a .tflite file holds, from the file alone: inputs and outputs, operators, weights, stored types, the bits really used, scales, bytes.
+
+Example:
+  bmpq-inspect model.tflite
+"""
+
+import os
+
+# Before TensorFlow is imported; its start-up messages would bury ours.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+# isort: split
+import json
+
+from absl import flags
+from rich.console import Console
+from rich.table import Table
+
+from bmpq_tf.cli.program import run as run_program
+from bmpq_tf.export.report import zipped_size
+from bmpq_tf.export.tflite.inspection import Inspection, inspect_file
+
+flags.DEFINE_bool("json", False, "Print everything as JSON.")
+flags.DEFINE_string("plot", None, "Draw each kernel's bytes and bits into this picture.")
+
+
+def main(arguments: list[str]) -> None:
+    """Inspects the file named on the command line."""
+    if len(arguments) != 2:
+        raise ValueError(f"Name one .tflite file. Received: {arguments[1:]}. See --help.")
+    given = flags.FLAGS
+    found = inspect_file(arguments[1])
+    with open(arguments[1], "rb") as file:
+        zipped = zipped_size(file.read())
+    if given.plot:
+        plot(found, given.plot)
+    if given.json:
+        print(json.dumps({**found.to_dict(), "zipped_bytes": zipped}, indent=1))
+    else:
+        show(found, arguments[1], zipped)
+
+
+def labels(found: Inspection) -> list[str]:
+    """Returns the kernels' names as trained where the file tells them, the tensors' otherwise."""
+    kernels = found.metadata["kernels"] if found.metadata else []
+    known = {tensor: kernel["name"] for kernel in kernels for tensor in kernel["tensors"]}
+    return [known.get(one.name, one.name.split(";")[0]) for one in found.weights]
+
+
+def show(found: Inspection, name: str, zipped: int) -> None:
+    """Prints a table and what does not fit one."""
+    table = Table(title=name)
+    for column in ("weights of", "read by", "count", "stored", "bits", "scales", "bytes"):
+        table.add_column(column, justify="right" if column in ("count", "bits", "bytes") else "left", overflow="fold")
+    for one, label in zip(found.weights, labels(found), strict=True):
+        limits = f"{one.scales}: {one.smallest_scale:.1e} to {one.largest_scale:.1e}" if one.scales else ""
+        reader = f"{one.operator}, as float" if one.dequantized else one.operator
+        table.add_row(label, reader, f"{one.count:,}", one.stored, "" if one.bits is None else str(one.bits), limits, f"{one.bytes:,}")
+    Console().print(table)
+    for signature in found.signatures:
+        print("inputs and outputs, -1 is any size:" if signature.key is None else f'signature "{signature.key}", -1 is any size:')
+        for kind in ("inputs", "outputs"):
+            for border in getattr(signature, kind):
+                grid = "" if border.scale is None else f", scale {border.scale:.9g}, zero point {border.zero_point}"
+                print(f"  {kind[:-1]} {border.name}: {border.stored} {list(border.shape)}{grid}")
+    print(f"operators: {', '.join(f'{count} {kind}' for kind, count in found.operators.items())}")
+    weights = sum(one.bytes for one in found.weights)
+    print(f"{found.bytes:,} bytes ({zipped:,} zipped): {weights:,} of weights, {found.other_constant_bytes:,} of other constants")
+    for problem, present in (
+        (f"{found.orphaned_bytes:,} bytes that nothing reads", found.orphaned_bytes),
+        (f"custom operators, which a plain runtime does not have: {', '.join(found.custom_operators)}", found.custom_operators),
+    ):
+        if present:
+            print(problem)
+    if found.metadata:
+        versions = ", ".join(f"{package} {version}" for package, version in found.metadata["versions"].items())
+        made_for = f'optimize_for="{found.metadata["optimize_for"]}"'
+        print(f"made by {versions}; {made_for}, {found.metadata['compression']}x fewer parameter bits, budget {found.metadata['budget']}")
+
+
+def plot(found: Inspection, path: str) -> None:
+    """Draws bytes as bars, coloured by type, with the bits used written at their end."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    from bmpq_tf.files import replacing
+
+    colours = {name: f"C{number}" for number, name in enumerate(sorted({one.stored for one in found.weights}))}
+    figure, axes = pyplot.subplots(figsize=(9, 1.5 + 0.25 * len(found.weights)), layout="constrained")
+    bars = axes.barh([label[-48:] for label in labels(found)], [one.bytes for one in found.weights])
+    for bar, one in zip(bars, found.weights, strict=True):
+        bar.set_color(colours[one.stored])
+    axes.bar_label(bars, ["float" if one.bits is None else f"{one.bits} bits" for one in found.weights], padding=3, fontsize=7)
+    axes.invert_yaxis()
+    axes.set_xlabel("bytes of packed weights")
+    axes.legend([pyplot.Rectangle((0, 0), 1, 1, color=colour) for colour in colours.values()], list(colours), title="stored as")
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=120)
+    pyplot.close(figure)
+
+
+def run() -> None:
+    """The console entry point."""
+    run_program(main)
+
+
+if __name__ == "__main__":
+    run()

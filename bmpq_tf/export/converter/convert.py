@@ -1,0 +1,123 @@
+"""A Keras model as a float TFLite model of builtin operators only."""
+
+import contextlib
+import functools
+import tempfile
+from collections.abc import Callable, Iterator
+
+import keras
+import tensorflow as tf
+
+from bmpq_tf.export.converter import origin
+from bmpq_tf.export.tflite import flatbuffer
+from bmpq_tf.model import keras_graph
+
+# Of equal length, since the converter numbers outputs in the order of these names.
+_INPUT, _OUTPUT = "input_{}", "output_{:06}"
+
+
+class ConversionError(RuntimeError):
+    """TFLite has no builtin operator for something in the model."""
+
+
+def to_float_tflite(model: keras.Model) -> bytes:
+    """Converts a Keras model whose kernels are plain weights; batch and other unknown sizes stay dynamic.
+
+    Raises:
+        ConversionError: the converter refuses the model; the message holds its first line and the layers to look at.
+    """
+    specs = [tf.TensorSpec(tensor.shape, tensor.dtype, name=_INPUT.format(number)) for number, tensor in enumerate(model.inputs)]
+
+    @tf.function(input_signature=specs)
+    def answer(*inputs):
+        structured = keras_graph.structured_inputs(model, list(inputs))
+        return {_OUTPUT.format(number): output for number, output in enumerate(keras.tree.flatten(model(structured, training=False)))}
+
+    try:
+        with _loops_unrolled(model):
+            function = answer.get_concrete_function()
+        # By way of files, where weights lie beside the graph: as constants in it they cost twice the memory and time.
+        module = tf.Module()
+        module.weights, module.serve = function.variables, function
+        with tempfile.TemporaryDirectory() as folder:
+            tf.saved_model.save(module, folder, signatures=function)
+            converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=["serving_default"])
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+            content = converter.convert()
+        return content if len(specs) == len(function.outputs) == 1 else _in_order(content)
+    except (OSError, MemoryError, tf.errors.ResourceExhaustedError):
+        # A temporary folder, or a memory, that is full is no fault of the model.
+        raise
+    except Exception as error:
+        raise ConversionError(
+            f"Model '{model.name}' does not convert to TFLite builtins: {origin.refused(model, error) or first_line(error)}{_suspects(model)} "
+            "Replace what has no builtin, or build it from Keras layers."
+        ) from error
+
+
+def first_line(error: Exception) -> str:
+    """Returns the first line of what an error says, or its class's name where it says nothing."""
+    text = str(error).strip()
+    return text.splitlines()[0].rstrip(".") + "." if text else f"{type(error).__name__}."
+
+
+def _in_order(content: bytes) -> bytes:
+    """The converter orders inputs and outputs by its own lights; its signature has the names that tell theirs."""
+    file = flatbuffer.parse(content)
+    signature, subgraph = file.signatureDefs[0], file.subgraphs[0]
+    for name, entries in ((_INPUT, signature.inputs), (_OUTPUT, signature.outputs)):
+        named = {flatbuffer.text(entry.name): int(entry.tensorIndex) for entry in entries}
+        ordered = [named[name.format(number)] for number in range(len(named))]
+        if name == _INPUT:
+            subgraph.inputs = ordered
+        else:
+            subgraph.outputs = ordered
+    return flatbuffer.serialised(file)
+
+
+@contextlib.contextmanager
+def _loops_unrolled(model: keras.Model) -> Iterator[None]:
+    """TFLite's builtins have no loop over a batch of unknown size, so recurrent layers are converted step by step."""
+    before = {layer: (layer.unroll, layer.zero_output_for_mask) for layer in keras_graph.sublayers(model) if isinstance(layer, keras.layers.RNN)}
+    # Step by step, Keras zeroes the masked outputs of a layer that goes backwards in the order of those that go forwards.
+    backwards = [layer for layer in before if layer.go_backwards and layer.return_sequences and layer.zero_output_for_mask]
+    try:
+        for layer in before:
+            layer.unroll = True
+        for layer in backwards:
+            layer.zero_output_for_mask, layer.call = False, _zeroed_backwards(layer.call)
+        yield
+    finally:
+        for layer in backwards:
+            del layer.call
+        for layer, (unroll, zeroes) in before.items():
+            layer.unroll, layer.zero_output_for_mask = unroll, zeroes
+
+
+def _zeroed_backwards(call: Callable) -> Callable:
+    @functools.wraps(call)
+    def zeroed(sequences, *args, mask=None, **kwargs):
+        outputs = call(sequences, *args, mask=mask, **kwargs)
+        if mask is None:
+            return outputs
+        states = outputs[1:] if isinstance(outputs, (list, tuple)) else ()
+        steps = outputs[0] if isinstance(outputs, (list, tuple)) else outputs
+        steps = steps * keras.ops.flip(keras.ops.cast(mask, steps.dtype), axis=1)[..., None]
+        return [steps, *states] if states else steps
+
+    return zeroed
+
+
+def _suspects(model: keras.Model) -> str:
+    def named(layers) -> str:
+        return ", ".join(sorted({origin.described(layer) for layer in layers}))
+
+    layers = keras_graph.sublayers(model)
+    custom = named(layer for layer in layers if not type(layer).__module__.startswith(("keras.", "bmpq_tf.")))
+    loops = named(layer for layer in layers if isinstance(layer, (keras.layers.RNN, keras.layers.TimeDistributed)))
+    said = f" Layers that are not Keras's own: {custom}." if custom else ""
+    if loops and any(None in tensor.shape[1:] for tensor in model.inputs):
+        said += f" Layers that loop over time need a fixed number of steps in Input to be converted: {loops}."
+    elif any(None in tensor.shape[1:] for tensor in model.inputs):
+        said += " Some operators convert for a fixed size of the inputs only: give Input one if there is no other reason."
+    return said

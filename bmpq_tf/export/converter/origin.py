@@ -1,0 +1,68 @@
+"""Which Keras layer an operator of a converted model comes from."""
+
+import re
+from collections.abc import Container, Iterable
+
+import keras
+
+from bmpq_tf.layers import quantized_entry_for
+from bmpq_tf.model import keras_graph
+
+# What the converter calls a model's outputs, numbered in the order of the signature's names.
+_OUTPUT = re.compile(r"(?:Stateful)?PartitionedCall(?:_\d+)?:(\d+)")
+# TensorFlow numbers a name scope that was entered before.
+_SCOPE = re.compile(r"(.+?)(_\d+)?")
+
+
+def described(layer) -> str:
+    """Returns a layer's name and class as the user knows it."""
+    entry = quantized_entry_for(layer)
+    known = entry.float_class if entry else type(layer)
+    return f"'{layer.name}' ({known.__name__})"
+
+
+def layer_of(model: keras.Model, name: str) -> str | None:
+    """Returns the innermost layer on a path such as `model/block_1/conv/BiasAdd`, described, or `None`.
+
+    Args:
+        model: the converted model, or one with the same names.
+        name: a tensor's or an operation's; the converter joins those of what it fused with semicolons.
+    """
+    first = name.split(";")[0]
+    if output := _OUTPUT.match(first):
+        return described(model.outputs[int(output[1])]._keras_history.operation)
+    layers = {layer.name: layer for layer in keras_graph.sublayers(model)}
+    owner = next((owner for part in reversed(first.split("/")) if (owner := _owner(part, layers))), None)
+    return described(layers[owner]) if owner else None
+
+
+def scopes(name: str, layers: Container[str]) -> set[str]:
+    """Returns which of these layers' names are on the paths in a name, those of all that was fused."""
+    return {owner for part in re.split("[;/]", name) if (owner := _owner(part, layers))}
+
+
+def _owner(part: str, layers: Container[str]) -> str | None:
+    """A scope is numbered even where no other layer has its name, so `dense_1` is of `dense` where there is one."""
+    unnumbered = _SCOPE.fullmatch(part)[1] if part else part
+    return next((name for name in (unnumbered, part) if name in layers), None)
+
+
+def refused(model: keras.Model, error: Exception) -> str:
+    """Returns which operations the converter has no builtin for and whose they are, in words; nothing if it does not say.
+
+    Args:
+        model: the model that was converted.
+        error: the converter's.
+    """
+    found = {}
+    for data in getattr(error, "errors", ()):
+        path = next((call.name for call in data.location.call if call.name), "")
+        if data.operator.name:
+            owner = layer_of(model, path)
+            found[data.operator.name, owner or path] = f"{data.operator.name} of layer {owner}" if owner else f"{data.operator.name} ('{path}')"
+    return f"TFLite has no builtin for {_joined(found.values())}." if found else ""
+
+
+def _joined(parts: Iterable[str]) -> str:
+    *rest, last = parts
+    return f"{', '.join(rest)} and {last}" if rest else last

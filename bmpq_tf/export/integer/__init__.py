@@ -1,0 +1,1 @@
+"""Integer-only files: calibration, grids, static int8. Internal."""

@@ -1,0 +1,1 @@
+"""Kernels in the file: search, match, storage, lowering, packing. Internal."""

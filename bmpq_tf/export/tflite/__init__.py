@@ -1,0 +1,1 @@
+"""Reading, editing, inspecting and running .tflite files. Internal."""

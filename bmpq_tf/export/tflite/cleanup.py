@@ -1,0 +1,77 @@
+"""Takes out of a file what no operator needs: orphaned and duplicate buffers, unused tensors."""
+
+import numpy as np
+
+from bmpq_tf.export.tflite import flatbuffer
+
+
+def tidied(content: bytes, metadata: dict[str, bytes] | None = None) -> bytes:
+    """Returns the same model without what nothing reads, and with metadata buffers by name.
+
+    Args:
+        content: a `.tflite` file's bytes.
+        metadata: replaces the file's own.
+    """
+    model = flatbuffer.parse(content)
+    for subgraph in model.subgraphs:
+        _drop_unused_tensors(model, subgraph)
+        for tensor in subgraph.tensors:
+            if tensor.quantization is not None:
+                tensor.quantization.min = tensor.quantization.max = None
+    _share_buffers(model)
+    _drop_unused_operator_codes(model)
+    model.description = None
+    model.metadata = model.metadataBuffer = None
+    flatbuffer.add_metadata(model, metadata or {})
+    return flatbuffer.serialised(model)
+
+
+def _drop_unused_tensors(model, subgraph) -> None:
+    used = {int(index) for operator in subgraph.operators for index in [*operator.inputs, *operator.outputs, *_temporaries(operator)]}
+    used |= {int(index) for index in [*subgraph.inputs, *subgraph.outputs]}
+    kept = sorted(index for index in used if index >= 0)
+    number = {old: new for new, old in enumerate(kept)} | {-1: -1}
+    subgraph.tensors = [subgraph.tensors[index] for index in kept]
+    for operator in subgraph.operators:
+        operator.inputs = [number[int(index)] for index in operator.inputs]
+        operator.outputs = [number[int(index)] for index in operator.outputs]
+        if operator.intermediates is not None:
+            operator.intermediates = [number[int(index)] for index in operator.intermediates]
+    subgraph.inputs = [number[int(index)] for index in subgraph.inputs]
+    subgraph.outputs = [number[int(index)] for index in subgraph.outputs]
+    for signature in model.signatureDefs or []:
+        if model.subgraphs[signature.subgraphIndex] is subgraph:
+            for entry in [*(signature.inputs or []), *(signature.outputs or [])]:
+                entry.tensorIndex = number[int(entry.tensorIndex)]
+
+
+def _temporaries(operator) -> list:
+    return [] if operator.intermediates is None else list(operator.intermediates)
+
+
+def _share_buffers(model) -> None:
+    """One buffer for equal constants; what is computed points at buffer 0, which is empty by convention."""
+    empty = model.buffers[0]
+    empty.data = None
+    buffers, position = [empty], {}
+    for subgraph in model.subgraphs:
+        for tensor in subgraph.tensors:
+            data = model.buffers[tensor.buffer].data
+            if data is None or not len(data) or tensor.isVariable:
+                tensor.buffer = 0
+                continue
+            raw = np.asarray(data, np.uint8).tobytes()
+            if raw not in position:
+                position[raw] = len(buffers)
+                buffers.append(model.buffers[tensor.buffer])
+            tensor.buffer = position[raw]
+    model.buffers = buffers
+
+
+def _drop_unused_operator_codes(model) -> None:
+    used = sorted({operator.opcodeIndex for subgraph in model.subgraphs for operator in subgraph.operators})
+    number = {old: new for new, old in enumerate(used)}
+    model.operatorCodes = [model.operatorCodes[index] for index in used]
+    for subgraph in model.subgraphs:
+        for operator in subgraph.operators:
+            operator.opcodeIndex = number[operator.opcodeIndex]

@@ -1,0 +1,95 @@
+"""Running a `.tflite` file in LiteRT."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+
+class TFLiteModel:
+    """A `.tflite` model in the LiteRT interpreter, called with NumPy arrays.
+
+    Args:
+        content: the file's bytes.
+        num_threads: of the interpreter.
+        xnnpack: whether XNNPACK may take operators, as it does by default; without it the built-in kernels run.
+
+    Raises:
+        RuntimeError: LiteRT cannot read or run it.
+    """
+
+    def __init__(self, content: bytes, num_threads: int = 2, xnnpack: bool = True):
+        kernels = OpResolverType.AUTO if xnnpack else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        try:
+            self._interpreter = Interpreter(model_content=content, num_threads=num_threads, experimental_op_resolver_type=kernels)
+        except ValueError as error:
+            # What is wrong with data is a ValueError too; this is about the file.
+            raise RuntimeError(str(error)) from error
+        self.inputs, self.outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        self._shapes: list[tuple[int, ...]] | None = None
+
+    def __call__(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Returns the outputs for one batch of inputs, in the model's order; int8 inputs and outputs are float here.
+
+        A file of a fixed batch size takes any number of examples too: in parts, the last one filled up with the first examples again.
+        """
+        signature = self.inputs[0]["shape_signature"]
+        size = int(signature[0]) if len(signature) else -1
+        if size in (-1, len(inputs[0])):
+            return self._run(inputs)
+        count = len(inputs[0])
+        parts = [[np.take(value, range(start, start + size), 0, mode="wrap") for value in inputs] for start in range(0, count, size)]
+        return [np.concatenate(output)[:count] for output in zip(*map(self._run, parts), strict=True)]
+
+    def _run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        arrays = [_quantized(np.asarray(value), detail) for value, detail in zip(inputs, self.inputs, strict=True)]
+        shapes = [array.shape for array in arrays]
+        if shapes != self._shapes:
+            for detail, shape in zip(self.inputs, shapes, strict=True):
+                self._interpreter.resize_tensor_input(detail["index"], shape)
+            self._interpreter.allocate_tensors()
+            self._shapes = shapes
+        for detail, array in zip(self.inputs, arrays, strict=True):
+            self._interpreter.set_tensor(detail["index"], array)
+        self._interpreter.invoke()
+        return [_dequantized(self._interpreter.get_tensor(detail["index"]), detail) for detail in self.outputs]
+
+
+def _quantized(values: np.ndarray, detail: dict) -> np.ndarray:
+    scale, zero_point = detail["quantization"]
+    if scale and values.dtype != detail["dtype"]:
+        limits = np.iinfo(detail["dtype"])
+        values = np.clip(np.round(values / scale) + zero_point, limits.min, limits.max)
+    return values.astype(detail["dtype"])
+
+
+def _dequantized(values: np.ndarray, detail: dict) -> np.ndarray:
+    scale, zero_point = detail["quantization"]
+    return np.float32(scale) * (values.astype(np.float32) - zero_point) if scale and values.dtype != np.float32 else values
+
+
+def in_rank(array: np.ndarray, shape: Sequence[int | None]) -> np.ndarray:
+    """Adds or takes away a last axis of one, such as the channel of grey images, where an input's shape wants it: Keras does, LiteRT does not."""
+    if array.ndim == len(shape) - 1 and shape[-1] == 1:
+        return array[..., None]
+    return array[..., 0] if array.ndim == len(shape) + 1 and array.shape[-1] == 1 else array
+
+
+def predict(content: bytes, batches: Iterable[Sequence[np.ndarray]]) -> list[np.ndarray]:
+    """Returns each output over all batches, joined along the first axis."""
+    model = TFLiteModel(content)
+    parts = [model(batch) for batch in batches]
+    return [np.concatenate(output) for output in zip(*parts, strict=True)]
+
+
+def classification_accuracy(content: bytes, batches: Iterable[tuple]) -> float:
+    """Returns the share of images that a `.tflite` file labels rightly in LiteRT, given batches of images and integer labels."""
+    labels = []
+
+    def inputs():
+        for images, of_images in batches:
+            labels.append(np.asarray(of_images))
+            yield [np.asarray(images)]
+
+    (logits,) = predict(content, inputs())
+    return float(np.mean(logits.argmax(-1) == np.concatenate(labels)))

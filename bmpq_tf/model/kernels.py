@@ -1,0 +1,191 @@
+"""The kernels of a Keras model as the allocation sees them, and what training has measured of them."""
+
+import collections
+import dataclasses
+import math
+import re
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from bmpq_tf.allocation.budget import FLOAT_BITS, Budget, Kernel, parameter_bits
+from bmpq_tf.allocation.sensitivity import Measurement
+from bmpq_tf.arithmetic import scales
+from bmpq_tf.layers import KernelQuantizer, QuantizedLayer, entry_for, quantized_entry_for
+from bmpq_tf.model import keras_graph
+from bmpq_tf.model.activation_widths import activation_widths
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelState:
+    """One kernel of a model.
+
+    Attributes:
+        kernel: its path (with `#2` and so on where nested models have several of the same), size and candidates.
+        variable: the float weights.
+        quantizer: its width, scales and accumulators; `None` if it stays float.
+        layer: the Keras layer that holds it.
+        calls: how often the model's graph calls that layer; 1 where it does not show.
+    """
+
+    kernel: Kernel
+    variable: keras.Variable
+    quantizer: KernelQuantizer | None
+    layer: keras.layers.Layer
+    calls: int = 1
+
+    @property
+    def bits(self) -> int:
+        """The present width; 32 for a kernel that stays float."""
+        return self.quantizer.width if self.quantizer else FLOAT_BITS
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the allocation may choose: more than one candidate, and gradients to judge by."""
+        return self.quantizer is not None and len(self.kernel.candidates) > 1 and self.variable.trainable
+
+
+def model_kernels(model: keras.Model) -> list[KernelState]:
+    """Returns every kernel of a model once, in the model's order: quantized ones, and the float ones that count 32 bits."""
+    states, seen, names = [], set(), collections.Counter()
+
+    def named(variable) -> str:
+        # Keras's paths leave out the names of nested models, so two may have layers of one path.
+        names[variable.path] += 1
+        return variable.path if names[variable.path] == 1 else f"{variable.path}#{names[variable.path]}"
+
+    activations, calls = activation_widths(model), _calls(model)
+    for layer in [model, *keras_graph.sublayers(model)]:
+        if isinstance(layer, QuantizedLayer):
+            for position, (variable, quantizer) in enumerate(layer.kernels()):
+                # Files store a scale for each channel, whatever shares one in training.
+                shape = scales.scale_shape(variable.shape, quantizer.channel_axes)
+                kernel = Kernel(
+                    path=named(variable),
+                    weights=math.prod(variable.shape),
+                    candidates=quantizer.config.candidate_bits,
+                    pinned=quantizer.config.pinned,
+                    channels=math.prod(shape),
+                    macs=_macs(layer, variable, calls[id(layer)]),
+                    # What a separable convolution's second kernel reads never leaves the operator, and is float.
+                    activation_bits=activations[id(layer)] if position == 0 else FLOAT_BITS,
+                )
+                states.append(KernelState(kernel, variable, quantizer, layer, max(1, len(calls[id(layer)]))))
+        else:
+            # A tied kernel is a weight of several layers.
+            for variable in [variable for variable in keras_graph.kernel_variables(layer) if id(variable) not in seen]:
+                seen.add(id(variable))
+                kernel = Kernel(named(variable), math.prod(variable.shape), (FLOAT_BITS,), macs=_macs(layer, variable, calls[id(layer)]))
+                states.append(KernelState(kernel, variable, None, layer))
+    return states
+
+
+def total_bits(states: Sequence[KernelState]) -> int:
+    """Returns the model's present parameter bits, `sum n_l * b_l` over every kernel."""
+    return parameter_bits([state.kernel for state in states], {state.kernel.path: state.bits for state in states})
+
+
+def compression(states: Sequence[KernelState]) -> float:
+    """Returns how many times fewer parameter bits than float32 the model has now."""
+    return FLOAT_BITS * sum(state.kernel.weights for state in states) / total_bits(states)
+
+
+def measurement(state: KernelState, uses_per_step: float = 1.0) -> Measurement:
+    """Reads a kernel's accumulators as means over the mini-batches since the last reset.
+
+    Args:
+        state: a quantized kernel whose gradients were finite at least once.
+        uses_per_step: how often a mini-batch goes through it; a shared layer's uses add up.
+    """
+    quantizer = state.quantizer
+    sums = quantizer.accumulated()
+    per_step = uses_per_step / max(sums.uses_finite, 1.0)
+    joint = quantizer.config.track_sensitivity == "joint"
+    weights = quantizer.quantized_from(state.variable.value)
+    return Measurement(
+        path=state.kernel.path,
+        weights=weights.numpy(),
+        gradient_abs=sums.gradient_abs.astype(np.float64) * per_step,
+        gradient_square=sums.gradient_square.astype(np.float64) * per_step,
+        enbg=sums.bit_gradient * per_step,
+        channel_axes=quantizer.scale_axes,
+        deviation=np.asarray(quantizer.deviation(weights)),
+        rule=quantizer.config.scale if quantizer.config.scale in scales.RULES else "statistical",
+        weight_gradient_abs=read(quantizer.weight_gradient_abs_sum).astype(np.float64) * per_step if joint else None,
+    )
+
+
+def read(variable: keras.Variable) -> np.ndarray:
+    """Returns a variable's value."""
+    return tf.convert_to_tensor(variable.value).numpy()
+
+
+def allocation_history(model: keras.Model) -> list[dict]:
+    """Returns every allocation that the model has been through, oldest first, those of a loaded checkpoint too.
+
+    Each has `epoch`, `status`, `budget`, and by kernel path `bits`, `sensitivity` and `enbg` (at the width before).
+    """
+    allocations: dict[int, dict] = {}
+    histories = [(state, state.quantizer.history) for state in model_kernels(model) if state.quantizer]
+    for state, history in histories:
+        # A layer that joined a trained model later, such as a new head, was in the last ones only.
+        for number, record in enumerate(history, start=-len(history)):
+            allocation = allocations.setdefault(number, {key: record[key] for key in ("epoch", "status", "budget")})
+            for key in ("bits", "sensitivity", "enbg"):
+                allocation.setdefault(key, {})[state.kernel.path] = record[key]
+    return [allocations[number] for number in sorted(allocations)]
+
+
+def stored_budget(model: keras.Model) -> Budget | None:
+    """Returns the budget that the model's last allocation was made for, or `None` before any."""
+    history = allocation_history(model)
+    return Budget.parse(history[-1]["budget"]) if history else None
+
+
+def within(budget: Budget, states: Sequence[KernelState]) -> bool:
+    """Whether the present widths meet every limit of a budget."""
+    present = [dataclasses.replace(state.kernel, candidates=(state.bits,)) for state in states]
+    return all(sum(row[0] for row in limit.coefficients) <= limit.bound for limit in budget.limits(present))
+
+
+def _calls(model: keras.Model) -> dict[int, list]:
+    """The calls of each layer in a model's graph, by the layer's `id`: those in a nested model as often as that is called."""
+    calls = collections.defaultdict(list)
+    for node in keras_graph.nodes_in_order(model) if keras_graph.is_graph(model) else ():
+        if keras_graph.is_graph(node.operation):
+            for layer, nodes in _calls(node.operation).items():
+                calls[layer] += nodes
+        else:
+            calls[id(node.operation)].append(node)
+    return calls
+
+
+def _macs(layer: keras.layers.Layer, variable: keras.Variable, calls: Sequence) -> int | None:
+    """Multiply-accumulates of a kernel for one example: its weights times the positions that it is applied at; `None` where not known."""
+    # A lookup multiplies nothing, and neither does a bias of several axes, which counts as a kernel here.
+    if isinstance(layer, keras.layers.Embedding) or (isinstance(layer, keras.layers.EinsumDense) and variable is not layer._kernel):
+        return 0
+    if isinstance(layer, keras.layers.PReLU):
+        sizes = [node.output_tensors[0].shape[1:] for node in calls]
+        return sum(map(math.prod, sizes)) if sizes and not any(None in shape for shape in sizes) else None
+    if not (entry_for(layer) or quantized_entry_for(layer)):
+        return None
+    positions = [_positions(layer, variable, node) for node in calls]
+    if not positions or None in positions:
+        return None
+    return math.prod(variable.shape) * sum(positions)
+
+
+def _positions(layer: keras.layers.Layer, variable: keras.Variable, node) -> int | None:
+    if isinstance(layer, keras.layers.EinsumDense):
+        _, axes, outputs = re.split(",|->", layer.equation)
+        sizes = node.output_tensors[0].shape[1:]
+        return (
+            None if None in sizes else math.prod(sizes) // math.prod(size for axis, size in zip(axes, variable.shape, strict=True) if axis in outputs)
+        )
+    transposed = "Transpose" in type(layer).__name__
+    shape = (node.input_tensors if transposed else node.output_tensors)[0].shape
+    sizes = shape[2:] if getattr(layer, "data_format", "channels_last") == "channels_first" else shape[1:-1]
+    return None if None in sizes else math.prod(sizes)

@@ -1,0 +1,1 @@
+"""The callbacks and what they need while a model trains. Internal: import from bmpq_tf."""

@@ -1,0 +1,1 @@
+"""The search for the accuracy-over-size front, by keras-tuner. Needs the extra `tune`. Internal."""

@@ -1,0 +1,148 @@
+"""What stays float, and is said to: unknown classes, kernels that quantization would break, and what Keras has quantized."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from conftest import small_data
+
+from bmpq_tf import SkippedLayersWarning, quantize_model
+from bmpq_tf.model.keras_graph import sublayers
+from bmpq_tf.model.kernels import model_kernels
+
+
+def with_second_layer(layer, width: int = 4) -> keras.Model:
+    return keras.Sequential([keras.Input((4,)), keras.layers.Dense(width, name="first"), layer, keras.layers.Dense(2, name="head")])
+
+
+@keras.saving.register_keras_serializable("tests")
+class OwnDense(keras.layers.Dense):
+    pass
+
+
+@keras.saving.register_keras_serializable("tests")
+class Holder(keras.layers.Layer):
+    """A layer that the registry does not know, around one that it does; such as an output that shares the embedding's table."""
+
+    def __init__(self, inner, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = inner
+
+    def call(self, inputs):
+        return inputs + self.inner(inputs)
+
+    def get_config(self):
+        return {**super().get_config(), "inner": keras.saving.serialize_keras_object(self.inner)}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(keras.saving.deserialize_keras_object(config.pop("inner")), **config)
+
+
+def dense(**kwargs) -> keras.layers.Dense:
+    return keras.layers.Dense(4, name="odd", **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [
+        (lambda: OwnDense(4, name="odd"), "its class derives from Dense and may do anything"),
+        (lambda: dense(kernel_constraint="non_neg"), r"kernel is constrained \(NonNeg\)"),
+        (lambda: dense(dtype="float64"), "its weights are float64"),
+        (lambda: dense(lora_rank=2), "LoRA is enabled"),
+        (lambda: keras.layers.SpectralNormalization(dense(), name="norm"), r"inside 'norm' \(SpectralNormalization\), which rescales its kernel"),
+        (lambda: Holder(dense(), name="around"), r"inside 'around' \(Holder\), which bmpq_tf does not know"),
+    ],
+)
+def test_what_would_break_stays_float_with_its_weights_and_the_reason(layer, reason):
+    model = with_second_layer(layer())
+    for variable in model.trainable_variables:
+        variable.assign_add(0.1 * np.ones(variable.shape))
+    with pytest.warns(SkippedLayersWarning, match=reason) as caught:
+        quantized = quantize_model(model)
+    assert len(caught) == 1
+    assert str(caught[0].message).count("\n- ") == 1
+    states = {state.layer.name: state for state in model_kernels(quantized)}
+    assert states["odd"].bits == 32
+    inner = next(part for part in sublayers(model) if part.name == "odd")
+    np.testing.assert_array_equal(states["odd"].layer.kernel.numpy(), inner.kernel.numpy())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        quantize_model(model, exclude=lambda layer: layer.name in ("odd", "norm", "around"))
+
+
+@keras.saving.register_keras_serializable("tests")
+class Places(keras.Model):
+    """A model that holds a weight itself, beside a layer."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = keras.layers.Dense(4, name="inside")
+
+    def build(self, shape):
+        self.table = self.add_weight((9, 4), name="table")
+        self.inner.build(shape)
+
+    def call(self, inputs):
+        return self.inner(inputs + self.table[:1])
+
+
+def test_what_a_nested_subclassed_model_holds_is_counted_and_told():
+    reasons = r"(?s)'places' \(Places\): bmpq_tf has no quantized twin.*'inside' \(Dense\): it is inside 'places'"
+    with pytest.warns(SkippedLayersWarning, match=reasons):
+        quantized = quantize_model(with_second_layer(Places(name="places")))
+    assert [(state.kernel.weights, state.bits) for state in model_kernels(quantized)] == [(16, 8), (36, 32), (16, 32), (8, 8)]
+
+
+def test_a_layer_without_a_twin_and_a_kernel_without_elements_stay_float():
+    inputs = keras.Input((6, 6, 2))
+    x = keras.layers.ConvLSTM1D(3, 2, name="odd")(keras.layers.Reshape((3, 12, 2))(inputs))
+    x = keras.layers.Concatenate()([keras.layers.Flatten()(x), keras.layers.Dense(2, name="nothing")(keras.layers.Flatten()(inputs[:, :0]))])
+    model = keras.Model(inputs, keras.layers.Dense(2, name="head")(keras.layers.Dense(3, name="hidden")(x)))
+    reasons = r"(?s)'conv_lstm_cell' .*: it is inside 'odd' \(ConvLSTM1D\).*'nothing' \(Dense\): its kernel has no elements"
+    with pytest.warns(SkippedLayersWarning, match=reasons):
+        quantized = quantize_model(model)
+    images, _ = small_data(4)
+    assert np.isfinite(quantized(images)).all()
+
+
+def test_tied_kernels_stay_float_and_tied():
+    table = keras.layers.Dense(4, name="table")
+    inputs = keras.Input((4,))
+    x = Holder(table, name="around")(keras.layers.Dense(4, name="first")(table(inputs)))
+    model = keras.Model(inputs, keras.layers.Dense(2, name="head")(x))
+    with pytest.warns(SkippedLayersWarning, match="'table'"):
+        quantized = quantize_model(model)
+    assert quantized.get_layer("around").inner._kernel is quantized.get_layer("table")._kernel
+    assert sum(state.kernel.weights for state in model_kernels(quantized)) == 4 * 4 + 4 * 4 + 4 * 2
+    np.testing.assert_allclose(quantized(np.ones((1, 4))), model(np.ones((1, 4))), atol=0.05)
+
+
+def test_a_layer_that_also_stands_inside_another_says_so():
+    shared = keras.layers.Dense(4, name="shared")
+    inputs = keras.Input((3, 4))
+    x = keras.layers.TimeDistributed(shared, name="wrapper")(shared(inputs))
+    with pytest.warns(SkippedLayersWarning, match="'shared' .*: it is also inside 'wrapper'"):
+        quantized = quantize_model(keras.Model(inputs, keras.layers.Dense(2, name="head")(x)))
+    assert quantized.get_layer("wrapper").layer._kernel is quantized.get_layer("shared")._kernel
+
+
+@pytest.mark.parametrize("mode", ["int8", "int4", "float8"])
+def test_what_keras_has_quantized_is_refused(mode):
+    model = with_second_layer(dense())
+    model.get_layer("odd").quantize(mode)
+    with pytest.raises(ValueError, match=rf"Keras has quantized.*Received: 'odd' \({mode}\)"):
+        quantize_model(model)
+
+
+@pytest.mark.parametrize(
+    ("layer", "arguments", "message"),
+    [
+        (lambda: dense(kernel_constraint="non_neg"), {"overrides": {"odd": 4}}, "(?s)stay float.*'odd' .*constrained"),
+        (lambda: dense(dtype="float64"), {"layers": "odd"}, r"(?s)No layer .* would be quantized.*'odd' .*float64"),
+    ],
+)
+def test_an_error_says_why_a_layer_that_was_asked_for_stays_float(layer, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        quantize_model(with_second_layer(layer()), **arguments)

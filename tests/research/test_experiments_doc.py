@@ -1,0 +1,46 @@
+"""The tables of docs/experiments.md are what its results files say; `python tests/test_experiments_doc.py` writes them anew."""
+
+import json
+import pathlib
+import re
+
+from bmpq_research.experiments import foretold
+from bmpq_research.experiments.grid import read_grid
+from bmpq_research.experiments.report import markdown
+from bmpq_research.experiments.results import check_results, read_results
+
+ROOT = pathlib.Path(__file__).parents[2]
+DOC = ROOT / "docs/experiments.md"
+TABLES = re.compile(r"(<!-- tables of (\w+), (\w+) -->\n\n).*?(?=\n<!-- end of tables -->)", re.DOTALL)
+
+
+def tables(name: str, kind: str) -> str:
+    """What `tools/compare.py --report` prints of a grid judged on a split, or, for the kind "foretold", `tools/foretell.py`."""
+    path = ROOT / f"docs/results/{name}.jsonl"
+    grid, results = read_grid(ROOT / f"examples/configs/{name}.yaml"), read_results(path)
+    check_results(results, grid, path)
+    in_order = [results[cell.key] for cell in grid if cell.key in results]
+    if kind != "foretold":
+        return markdown(in_order, kind)
+    judged = sorted((ROOT / "docs/results/fidelity").glob(f"{grid[0].config.model}_seed*.json"))
+    return foretold.markdown(in_order, [json.loads(file.read_text()) for file in judged])
+
+
+def with_tables(text: str) -> str:
+    """The text with every table that stands between its comments made anew."""
+    return TABLES.sub(lambda found: found[1] + tables(found[2], found[3]), text)
+
+
+def test_the_tables_are_those_of_the_results():
+    text = DOC.read_text()
+    assert with_tables(text) == text, "Run python tests/test_experiments_doc.py."
+
+
+def test_every_grid_with_results_has_both_its_tables():
+    grids = {path.stem for path in (ROOT / "docs/results").glob("*.jsonl") if (ROOT / f"examples/configs/{path.stem}.yaml").exists()}
+    found = [(match[2], match[3]) for match in TABLES.finditer(DOC.read_text()) if match[3] != "foretold"]
+    assert sorted(found) == sorted((name, judge) for name in grids for judge in ("test", "validation"))
+
+
+if __name__ == "__main__":
+    DOC.write_text(with_tables(DOC.read_text()))

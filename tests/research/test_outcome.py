@@ -1,0 +1,33 @@
+"""What a run leaves, also where its export is refused."""
+
+import keras
+import numpy as np
+import pytest
+from conftest import small_data, small_model
+
+from bmpq_research.datasets import ImageDataset
+from bmpq_research.experiments import outcome
+from bmpq_research.experiments.training import Run, TrainConfig
+from bmpq_tf import ExportError, quantize_model
+
+
+def test_a_refused_export_does_not_cost_the_training(tmp_path, monkeypatch):
+    def refused(*_, **__):
+        raise ExportError("it departs")
+
+    monkeypatch.setattr(outcome, "export_tflite", refused)
+    images, labels = small_data()
+    pixels = np.zeros(images.shape, "uint8")
+    dataset = ImageDataset("small", (pixels, labels), (pixels, labels), 3, augment=False)
+    model = quantize_model(small_model())
+    run = Run(TrainConfig(), dataset, model, None, [], {}, small_model())
+    with pytest.raises(ExportError):
+        outcome.write_outcome(run, tmp_path / "new" / "out")
+    kept = keras.models.load_model(tmp_path / "new" / "out" / "model.keras", compile=False)
+    np.testing.assert_array_equal(kept(images), model(images))
+    assert (tmp_path / "new" / "out" / "float.keras").exists()
+    # What another run left would be taken for this one's.
+    (tmp_path / "new" / "out" / "model.tflite").write_bytes(b"earlier")
+    with pytest.raises(ExportError):
+        outcome.write_outcome(Run(TrainConfig(), dataset, model, None, [], {}), tmp_path / "new" / "out", overwrite=True)
+    assert [path.name for path in (tmp_path / "new" / "out").iterdir()] == ["model.keras"]

@@ -1,1 +1,0 @@
-"""The command-line tools; installed as `bmpq_tf.tools`, runnable as scripts from here."""

@@ -1,0 +1,204 @@
+"""Runs one cell of a grid: trains it, exports it, judges it on both splits, and returns its line of results."""
+
+import dataclasses
+import datetime
+import importlib.metadata
+import pathlib
+import platform
+import shutil
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from bmpq_research.datasets import ImageDataset, load_dataset, normalised_test_images
+from bmpq_research.experiments.after_training import file_sizes
+from bmpq_research.experiments.epoch_log import DivergedError
+from bmpq_research.experiments.grid import Cell, file_name
+from bmpq_research.experiments.methods import METHODS
+from bmpq_research.experiments.training import check_backup, fit, initial_model, note_backup, top1
+from bmpq_research.memory import peak_memory
+from bmpq_tf.allocation.budget import FLOAT_BITS, InfeasibleBudgetError
+from bmpq_tf.export.converter.convert import to_float_tflite
+from bmpq_tf.export.pipeline import export_tflite
+from bmpq_tf.export.tflite.interpreter import classification_accuracy
+from bmpq_tf.files import replacing, write_bytes
+from bmpq_tf.model import keras_graph
+from bmpq_tf.model.kernels import compression, model_kernels, total_bits
+
+_PACKAGES = ("bmpq_tf", "keras", "tensorflow", "ai-edge-litert", "litert-quantizer", "mip", "numpy")
+
+
+class OtherDataError(ValueError):
+    """The images are not those that the other results of a file are of."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Splits:
+    """One data set as a cell sees it: it trains on the first part and is judged on the others.
+
+    Attributes:
+        data: what tells the whole data set from others of its name.
+        train: the training images, with the validation split or else the test set as `test`.
+        judged: by name (`validation`, where there is one, and `test`), the same training images with that split as `test`.
+    """
+
+    data: str
+    train: ImageDataset
+    judged: dict[str, ImageDataset]
+
+
+def load_splits(cell: Cell) -> Splits:
+    """Loads a cell's images; `validation` images are the last ones of the training set."""
+    config = cell.config
+    whole = load_dataset(config.dataset, config.data_dir, download=config.download)
+    data = whole.fingerprint()
+    if not config.validation:
+        return Splits(data, whole, {"test": whole})
+    held = whole.with_validation(config.validation)
+    return Splits(data, held, {"validation": held, "test": dataclasses.replace(held, test=whole.test)})
+
+
+def run_cell(cell: Cell, budget: str, work: pathlib.Path, *, known_data: Mapping[str, str] | None = None, verbose: int = 2) -> dict[str, Any]:
+    """Trains and judges a cell; one that was killed goes on at its last epoch.
+
+    Args:
+        cell: what to run.
+        budget: its budget, a reference already looked up; `""` for methods that take none.
+        work: the folder of the whole grid's backups, and of the float models that other methods start from.
+        known_data: the fingerprints of the images that the other results are of, by data set.
+        verbose: as Keras's.
+
+    Returns:
+        The figures, with `status` `"done"`; `"diverged"` with its epoch, or `"infeasible"`, with the reason.
+
+    Raises:
+        OtherDataError: the images are not those of the other results.
+    """
+    backup = work / file_name(cell.key)
+    config = dataclasses.replace(cell.config, budget=budget or cell.config.budget, backup_dir=str(backup))
+    started = time.perf_counter()
+    splits = load_splits(cell)
+    then = (known_data or {}).get(config.dataset, splits.data)
+    if then != splits.data:
+        raise OtherDataError(
+            f"The other results are of other images. Received: {config.dataset} with {splits.data}; they were run on {then}. "
+            "Give the --data_dir of then, or another --out."
+        )
+    try:
+        told = {"status": "done", **_trained(dataclasses.replace(cell, config=config), splits, work, verbose)}
+    except DivergedError as error:
+        told = {"status": "diverged", "epoch": error.epoch, "reason": str(error)}
+    except InfeasibleBudgetError as error:
+        told = {"status": "infeasible", "reason": str(error)}
+    return {
+        "cell": cell.key,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "versions": {**{name: importlib.metadata.version(name) for name in _PACKAGES}, "python": platform.python_version()},
+        "budget": budget or None,
+        "data": splits.data,
+        **told,
+        "seconds": time.perf_counter() - started,
+        "peak_memory_bytes": peak_memory(),
+        "config": cell.settings,
+    }
+
+
+def forget_backup(cell: Cell, work: pathlib.Path) -> None:
+    """Removes a finished cell's backup."""
+    shutil.rmtree(work / file_name(cell.key), ignore_errors=True)
+
+
+def float_model_path(cell: Cell, work: pathlib.Path) -> pathlib.Path:
+    """Returns where the trained float model of a cell's seed is kept for the methods that start from it."""
+    return work / f"{file_name(cell.named('float32'))}.keras"
+
+
+def _trained(cell: Cell, splits: Splits, work: pathlib.Path, verbose: int) -> dict[str, Any]:
+    owner = dataclasses.replace(cell.config, sensitivity=cell.method)
+    check_backup(owner, splits.data)
+    method = METHODS[cell.method]
+    float_model = _float_model(cell, work) if cell.float_cell else None
+    # Its seed is the training's too, so it is made whether it is started from or not.
+    first = initial_model(cell.config, splits.train)
+    start = float_model if method.from_float else first
+    if method.make_file:
+        note_backup(owner, splits.data)
+        return _as_file(cell, splits, start)
+    model, callback = method.build(start, cell.config, splits.train)
+    if hasattr(callback, "check"):
+        callback.check(model, cell.config.epochs)
+    note_backup(owner, splits.data)
+    epochs = fit(model, splits.train, cell.config, [callback] if callback else [], "model", verbose, teacher=float_model)
+    if cell.part == "float32":
+        with replacing(float_model_path(cell, work)) as temporary:
+            model.save(temporary)
+    content, exported = exported_file(model, splits, pathlib.Path(cell.config.backup_dir))
+    return {
+        "accuracy": {name: top1(model, judged) for name, judged in splits.judged.items()},
+        **_judged_file(content, splits),
+        **sizes(model),
+        **exported,
+        "widths": {state.kernel.path: state.bits for state in model_kernels(model)},
+        "allocations": callback.history if callback else [],
+        **_spent(epochs),
+    }
+
+
+def _as_file(cell: Cell, splits: Splits, float_model: keras.Model) -> dict[str, Any]:
+    """For methods whose outcome is a file: it is the file that is judged."""
+    folder = pathlib.Path(cell.config.backup_dir)
+    content, epochs = METHODS[cell.method].make_file(float_model, splits.train, cell.config, folder)
+    judged = _judged_file(content, splits)
+    return {"accuracy": judged["tflite_accuracy"], **judged, **file_sizes(content), "allocations": [], **_spent(epochs)}
+
+
+def _float_model(cell: Cell, work: pathlib.Path) -> keras.Model:
+    path = float_model_path(cell, work)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"The trained float model is not there. Looked for '{path}', which {cell.float_cell} left; {cell.key} starts from it. "
+            "Take that cell's line out of the results to train it again."
+        )
+    return keras.models.load_model(path, compile=False)
+
+
+def _judged_file(content: bytes, splits: Splits) -> dict[str, Any]:
+    accuracies = {name: classification_accuracy(content, normalised_test_images(judged)) for name, judged in splits.judged.items()}
+    return {"tflite_accuracy": accuracies, "file_bytes": len(content)}
+
+
+def _spent(epochs: list[dict[str, float]]) -> dict[str, Any]:
+    return {
+        "epochs": epochs,
+        "train_seconds": sum(epoch["seconds"] for epoch in epochs),
+        "train_cpu_seconds": sum(epoch["cpu_seconds"] for epoch in epochs),
+    }
+
+
+def sizes(model: keras.Model) -> dict[str, Any]:
+    """Returns a model's parameter bits (METHOD.md, "Budgets")."""
+    states = model_kernels(model)
+    return {
+        "parameter_bits": total_bits(states),
+        "float_bits": FLOAT_BITS * sum(state.kernel.weights for state in states),
+        "compression": compression(states),
+    }
+
+
+def exported_file(model: keras.Model, splits: Splits, folder: pathlib.Path) -> tuple[bytes, dict[str, Any]]:
+    """Exports a model, float or quantized; returns the file's content and what the export found."""
+    path = folder / "model.tflite"
+    if not keras_graph.quantized_layers(model):
+        write_bytes(path, to_float_tflite(model))
+        return path.read_bytes(), {}
+    # The first images judged: the files' accuracies are told over all of them anyway.
+    images = normalised_test_images(splits.train).take(4)
+    report = export_tflite(model, path, verify_with=images, overwrite=True)
+    return path.read_bytes(), {
+        "packed_weight_bytes": report.packed_weight_bytes,
+        "agreement": report.parity.agreement,
+        "max_abs_diff": report.parity.max_abs_diff,
+        "logit_scale": report.parity.logit_scale,
+    }

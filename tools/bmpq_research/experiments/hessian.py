@@ -1,0 +1,85 @@
+"""Hessian-trace sensitivities behind the same integer program: what second-order mixed precision (HAWQ-V2) goes by.
+
+`Omega_l(b) = trace(H_l) / n_l * sum_p (Q_b(w_p) - w_p)^2` (Dong et al., NeurIPS 2020), with the trace by Hutchinson's estimator:
+the mean of `v^T H v` over Rademacher vectors `v`. It is taken at the float weights, where the expansion is, during training.
+"""
+
+import dataclasses
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from bmpq_tf.allocation.sensitivity import Measurement
+from bmpq_tf.model.kernels import model_kernels
+from bmpq_tf.training.callback import BMPQCallback
+
+
+class HessianCallback(BMPQCallback):
+    """`BMPQCallback` with the mean Hessian trace of each kernel in the place of its squared gradients.
+
+    Args:
+        budget: as `BMPQCallback` takes it.
+        float_model: a float model of the same layers; it is given the weights of the moment.
+        images, labels: a batch of training images, as the model takes them, and their classes.
+        draws: Rademacher vectors an estimate.
+        **kwargs: `BMPQCallback`'s own, without `method` and `objective`.
+    """
+
+    def __init__(self, budget, float_model: keras.Model, images, labels, *, draws: int = 16, **kwargs):
+        super().__init__(budget, **kwargs, method="bmpq", objective="squared")
+        self.float_model, self.images, self.labels, self.draws = float_model, images, labels, draws
+
+    def _factors(self, measured: list[Measurement]) -> list[Measurement]:
+        copy_float_weights(self.model, self.float_model)
+        paths = {measurement.path for measurement in measured}
+        kernels = [variable for variable in self.float_model.trainable_variables if variable.path in paths]
+        # Drawn anew at every decision, from what a resumed run knows too.
+        traces = hutchinson_traces(self.float_model, kernels, self.images, self.labels, self.draws, seed=(self.seed, len(self.history)))
+        # A negative estimate is noise about zero.
+        return [dataclasses.replace(m, gradient_square=np.full_like(m.gradient_square, max(traces[m.path], 0.0) / m.weights.size)) for m in measured]
+
+
+def copy_float_weights(quantized: keras.Model, float_model: keras.Model) -> None:
+    """Gives a float model the weights that its quantized twin rounds, and its statistics, by their paths."""
+    values = {variable.path: variable for variable in quantized.weights}
+    rounded = [state for state in model_kernels(quantized) if state.quantizer]
+    values.update({state.kernel.path: state.quantizer.quantized_from(state.variable.value) for state in rounded})
+    for variable in float_model.weights:
+        variable.assign(values[variable.path])
+
+
+def hutchinson_traces(model: keras.Model, kernels: list, images, labels, draws: int, seed: tuple[int, int]) -> dict[str, float]:
+    """Estimates the trace of each kernel's block of the Hessian of the mean cross-entropy.
+
+    Args:
+        model: a float classifier that returns logits.
+        kernels: its variables to estimate for.
+        images, labels: the batch that the loss is over.
+        draws: Rademacher vectors; the error falls with their square root.
+        seed: of the draws.
+
+    Returns:
+        By variable path, the mean of `v^T H v`.
+    """
+    variables = [kernel.value for kernel in kernels]
+
+    @tf.function
+    def products(vectors):
+        with tf.GradientTape() as outer:
+            outer.watch(variables)
+            with tf.GradientTape() as inner:
+                inner.watch(variables)
+                logits = model(images, training=False)
+                loss = tf.reduce_mean(keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True))
+            gradients = inner.gradient(loss, variables)
+        # All kernels at once: the vectors are independent, so the blocks off the diagonal average out.
+        turned = outer.gradient(gradients, variables, output_gradients=vectors)
+        return [tf.reduce_sum(vector * product) for vector, product in zip(vectors, turned, strict=True)]
+
+    generator = np.random.default_rng(seed)
+    sums = np.zeros(len(variables))
+    for _ in range(draws):
+        vectors = [tf.constant(generator.choice([-1.0, 1.0], variable.shape), tf.float32) for variable in variables]
+        sums += [float(value) for value in products(vectors)]
+    return {kernel.path: float(value) / draws for kernel, value in zip(kernels, sums, strict=True)}

@@ -1,0 +1,88 @@
+"""What a training run writes: the packed file, the Keras models, `report.json` and the picture."""
+
+import dataclasses
+import json
+import os
+import pathlib
+from typing import Any
+
+from bmpq_research.experiments.training import Run
+from bmpq_tf.export.pipeline import check_writable, export_tflite
+from bmpq_tf.export.report import ExportReport
+from bmpq_tf.export.tflite.interpreter import classification_accuracy
+from bmpq_tf.files import write_text
+from bmpq_tf.model.kernels import model_kernels
+from bmpq_tf.model.summary import plot_allocations
+
+FILES = ("model.tflite", "model.keras", "float.keras", "report.json", "bits.png")
+
+
+def check_folder(folder: str | os.PathLike, overwrite: bool) -> pathlib.Path:
+    """Returns the folder if the outcome can be written there, and raises before any training if not."""
+    folder = pathlib.Path(folder)
+    for name in FILES:
+        check_writable(folder / name, overwrite)
+    return folder
+
+
+def write_outcome(run: Run, folder: str | os.PathLike, overwrite: bool = False) -> dict[str, Any]:
+    """Exports the model, judges the file in LiteRT, and writes everything into a folder.
+
+    Returns:
+        The content of `report.json`.
+    """
+    folder = check_folder(folder, overwrite)
+    folder.mkdir(parents=True, exist_ok=True)
+    # First of all: an export that is refused should not cost the training.
+    run.model.save(folder / "model.keras")
+    for name in set(FILES) - {"model.keras"}:
+        (folder / name).unlink(missing_ok=True)
+    if run.float_model is not None:
+        run.float_model.save(folder / "float.keras")
+    exported = export_tflite(run.model, folder / "model.tflite", verify_with=run.judged_batches(), overwrite=overwrite)
+    accuracy = {**run.accuracy, "tflite": classification_accuracy((folder / "model.tflite").read_bytes(), run.judged_batches())}
+    told = report(run, exported, accuracy)
+    write_text(folder / "report.json", json.dumps(told, indent=1))
+    plot_allocations(run.callback.history, folder / "bits.png", f"{run.config.model} on {run.config.dataset}, {run.config.budget}")
+    return told
+
+
+def report(run: Run, exported: ExportReport, accuracy: dict[str, float]) -> dict[str, Any]:
+    """Collects a run's figures as plain data."""
+    config = run.config
+    budget = run.callback.budget.bits([state.kernel for state in model_kernels(run.model)])
+    return {
+        "seed": config.seed,
+        "dataset": config.dataset,
+        "model": config.model,
+        "width": config.width,
+        "epochs": config.epochs,
+        "budget": str(run.callback.budget),
+        "budget_bits": budget,
+        "allocated_bits": exported.allocated_bits,
+        "float_bits": exported.float_bits,
+        "compression": exported.compression,
+        "accuracy": accuracy,
+        "judged_on": "the last training images" if config.validation else "the test set",
+        "agreement": exported.parity.agreement,
+        "max_abs_diff": exported.parity.max_abs_diff,
+        "logit_scale": exported.parity.logit_scale,
+        "tflite_bytes": exported.tflite_bytes,
+        "packed_weight_bytes": exported.packed_weight_bytes,
+        "ideal_weight_bytes": exported.ideal_weight_bytes,
+        "layers": [
+            {
+                "name": layer.name,
+                "weights": layer.weights,
+                "bits": layer.bits,
+                "stored_bits": layer.stored_bits,
+                "pinned": layer.pinned,
+                "sensitivity": layer.sensitivity,
+                "note": layer.note,
+            }
+            for layer in exported.layers
+        ],
+        "allocations": [{key: allocation[key] for key in ("epoch", "status", "bits")} for allocation in run.callback.history],
+        # Everything that decided the outcome; where data and backups lay did not.
+        "config": {name: value for name, value in dataclasses.asdict(config).items() if name not in ("data_dir", "download", "backup_dir")},
+    }

@@ -1,0 +1,304 @@
+"""One training run from scratch: data, model, recipe, callback; resumable; a function of its configuration and seed."""
+
+import dataclasses
+import json
+import math
+import pathlib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import keras
+import numpy as np
+
+from bmpq_research.datasets import EpochCounter, ImageDataset, load_dataset, normalised_test_images, training_batches
+from bmpq_research.experiments.epoch_log import EpochWatch, read_epochs
+from bmpq_research.experiments.recipe import ClassificationLoss, accuracy, sgd, with_teacher
+from bmpq_research.experiments.restart import RestartRate
+from bmpq_research.models import build_model
+from bmpq_tf.conversion.quantize import quantize_model
+from bmpq_tf.files import write_text
+from bmpq_tf.layers import QuantizerConfig
+from bmpq_tf.model import keras_graph
+from bmpq_tf.training.callback import BMPQCallback
+from bmpq_tf.training.oscillation_freezing import FreezeOscillations
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides a run's outcome, and where it may keep backups.
+
+    Attributes:
+        model, dataset: names that `bmpq_research.models` and `bmpq_research.datasets` know.
+        data_dir, download: as `load_dataset` takes them.
+        width: multiplies the model's channels.
+        budget, candidate_bits, scale, granularity: as `quantize_model` and `BMPQCallback` take them.
+        initial_scale, normalise_kernels: likewise.
+        activation_bits: likewise: 8, 4 or 2; 0 leaves activations float.
+        sensitivity, objective, initial_widths: the callback's `method`, `objective` and `initial_widths`.
+        warmup_epochs, interval_epochs, settle_epochs, min_improvement: the callback's schedule.
+        epochs, batch_size, learning_rate, weight_decay, schedule: the recipe, as `recipe.sgd` takes it.
+        lr_restart: share of the peak learning rate that it rises to again whenever an allocation changes widths (`restart.Restarted`); 0: never.
+        lr_warmup_epochs: over which the learning rate rises; a tenth of the epochs, at most one, if `None`.
+        freeze_oscillations: threshold of `FreezeOscillations` in the epochs that settle; 0: none.
+        label_smoothing, distillation, temperature: the loss, as `recipe.ClassificationLoss` takes it; distillation is from the trained
+            float model, and is of quantized models only.
+        validation: hold out this many training images and judge on them; 0 trains on all and judges on the test set.
+        with_float: train the float model alike first.
+        seed: of weights, order, augmentation and the random control.
+        backup_dir: where a killed run finds its last epoch; `None` keeps none.
+    """
+
+    model: str = "digits_cnn"
+    dataset: str = "digits"
+    data_dir: str | None = None
+    download: bool = False
+    width: float = 1.0
+    budget: str = "10x"
+    candidate_bits: tuple[int, ...] = (2, 4, 8)
+    scale: str = "learned"
+    granularity: str = "tensor"
+    initial_scale: str = "statistical"
+    normalise_kernels: bool = False
+    activation_bits: int = 0
+    sensitivity: str = "bmpq"
+    objective: str = "first_order"
+    initial_widths: str = "widest"
+    warmup_epochs: int = 1
+    interval_epochs: int = 1
+    settle_epochs: int | None = None
+    min_improvement: float = 0.0
+    epochs: int = 30
+    batch_size: int = 128
+    learning_rate: float = 0.1
+    weight_decay: float = 5e-4
+    schedule: str = "cosine"
+    lr_restart: float = 0.0
+    lr_warmup_epochs: float | None = None
+    freeze_oscillations: float = 0.0
+    label_smoothing: float = 0.0
+    distillation: float = 0.0
+    temperature: float = 4.0
+    validation: int = 0
+    with_float: bool = False
+    seed: int = 0
+    backup_dir: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What a training run leaves.
+
+    Attributes:
+        config: what was asked for.
+        dataset: the images it trained and is judged on.
+        model: the quantized model, trained.
+        callback: the `BMPQCallback`, with its history.
+        logs: Keras's logs of each epoch, with its `epoch` and `seconds`; with a `backup_dir` those before a restart too.
+        accuracy: `keras` for the quantized model, `float` where one was trained; shares of the judged images.
+        float_model: the float model, where one was trained.
+    """
+
+    config: TrainConfig
+    dataset: ImageDataset
+    model: keras.Model
+    callback: BMPQCallback
+    logs: list[dict[str, float]]
+    accuracy: dict[str, float]
+    float_model: keras.Model | None = None
+
+    def judged_batches(self):
+        """Returns the images that the accuracies are told for, normalised as in training."""
+        return normalised_test_images(self.dataset)
+
+
+def train(config: TrainConfig, *, verbose: int = 2, say: Callable[[str], None] = print) -> Run:
+    """Trains as configured; a run killed and started again with the same configuration ends alike.
+
+    Raises:
+        ValueError, InfeasibleBudgetError, DatasetNotFoundError: before any training, if something asked for cannot be.
+    """
+    check_config(config)
+    if config.distillation and not config.with_float:
+        raise ValueError(f"Distillation needs the float model: give with_float too. Received: distillation={config.distillation}, with_float=False.")
+    check_backup(config)
+    dataset = load_dataset(config.dataset, config.data_dir, download=config.download)
+    if config.validation:
+        dataset = dataset.with_validation(config.validation)
+    data = dataset.fingerprint()
+    check_backup(config, data)
+    float_model = initial_model(config, dataset)
+    model = quantized_model(float_model, config, config.candidate_bits)
+    callback = allocation_callback(config)
+    callback.check(model, config.epochs)
+    note_backup(config, data)
+    shares = {}
+    if config.with_float:
+        say(f"Training {config.model} in float32, to compare with.")
+        fit(float_model, dataset, config, [], "float", verbose)
+        shares["float"] = top1(float_model, dataset)
+    say(f"Training {config.model} from scratch under a budget of {callback.budget}.")
+    logs = fit(model, dataset, config, [callback], "quantized", verbose, teacher=float_model if config.distillation else None)
+    shares["keras"] = top1(model, dataset)
+    return Run(config, dataset, model, callback, logs, shares, float_model if config.with_float else None)
+
+
+def initial_model(config: TrainConfig, dataset: ImageDataset) -> keras.Model:
+    """Builds the float model that every method starts from; its weights are a function of the seed."""
+    keras.utils.set_random_seed(config.seed)
+    return build_model(config.model, dataset.image_shape, dataset.num_classes, config.width)
+
+
+def quantized_model(model: keras.Model, config: TrainConfig, candidate_bits: Iterable[int]) -> keras.Model:
+    """Quantizes a float model as configured, with these candidates."""
+    return quantize_model(model, candidate_bits, **_quantization(config))
+
+
+def _quantization(config: TrainConfig) -> dict[str, Any]:
+    same = ("scale", "granularity", "initial_scale", "normalise_kernels")
+    return {
+        **{name: getattr(config, name) for name in same},
+        "activation_bits": config.activation_bits or None,
+        "track_sensitivity": "joint" if config.objective == "joint" else True,
+        "track_oscillations": config.freeze_oscillations > 0.0,
+    }
+
+
+def check_config(config: TrainConfig) -> None:
+    """Raises ValueError for a setting that is not known or out of its range, before there is a model or data."""
+    for name, least in (("epochs", 1), ("batch_size", 1), ("validation", 0)):
+        value = getattr(config, name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ValueError(f"{name} must be a whole number, {least} or more. Received: {name}={value!r}.")
+    for name in ("width", "learning_rate"):
+        value = getattr(config, name)
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < math.inf:
+            raise ValueError(f"{name} must be a positive number. Received: {name}={value!r}.")
+    QuantizerConfig(config.candidate_bits, **_quantization(config))
+    allocation_callback(config)
+    ClassificationLoss(config.label_smoothing, config.distillation, config.temperature)
+    if config.freeze_oscillations:
+        FreezeOscillations(config.freeze_oscillations, last_epochs=config.settle_epochs)
+    sgd(None, learning_rate=config.learning_rate, steps=1, schedule=config.schedule, restart=config.lr_restart)
+
+
+def allocation_callback(config: TrainConfig) -> BMPQCallback:
+    """Returns the callback that allocates as configured."""
+    return BMPQCallback(
+        config.budget,
+        warmup_epochs=config.warmup_epochs,
+        interval_epochs=config.interval_epochs,
+        settle_epochs=config.settle_epochs,
+        min_improvement=config.min_improvement,
+        objective=config.objective,
+        method=config.sensitivity,
+        seed=config.seed,
+        initial_widths=config.initial_widths,
+    )
+
+
+def fit(model, dataset: ImageDataset, config: TrainConfig, callbacks: list, part: str, verbose: int = 2, teacher=None) -> list[dict[str, float]]:
+    """Trains a model by the recipe.
+
+    Args:
+        model: float or quantized; it is compiled here.
+        dataset: trains on its `train`.
+        config: the recipe, the seed, and where backups go.
+        callbacks: for `fit`; those that add to the logs.
+        part: the folder of this model's backup below `config.backup_dir`.
+        verbose: as Keras's.
+        teacher: a trained float model, for distillation.
+
+    Returns:
+        The logs of each epoch, those before a restart included.
+
+    Raises:
+        DivergedError: the loss stopped being finite.
+    """
+    mean, std = dataset.moments()
+    counter = EpochCounter()
+    batches = training_batches(
+        *dataset.train, batch_size=config.batch_size, seed=config.seed, counter=counter, mean=mean, std=std,
+        augment=dataset.augment, crop_padding=dataset.crop_padding,
+    )  # fmt: skip
+    steps = len(batches)
+    warmup = min(steps, steps * config.epochs // 10) if config.lr_warmup_epochs is None else round(steps * config.lr_warmup_epochs)
+    optimizer = sgd(
+        model,
+        learning_rate=config.learning_rate,
+        steps=steps * config.epochs,
+        warmup_steps=warmup,
+        weight_decay=config.weight_decay,
+        schedule=config.schedule,
+        restart=config.lr_restart,
+    )
+    share = config.distillation if teacher else 0.0
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    if config.label_smoothing or share:
+        loss = ClassificationLoss(config.label_smoothing, share, config.temperature)
+    # XLA's convolutions are the slower ones on a CPU.
+    model.compile(optimizer, loss, metrics=[accuracy if share else "accuracy"], jit_compile=False)
+    if share:
+        batches = with_teacher(batches, teacher)
+    folder = pathlib.Path(config.backup_dir) / part if config.backup_dir else None
+    if config.freeze_oscillations and keras_graph.quantized_layers(model):
+        callbacks = [*callbacks, FreezeOscillations(config.freeze_oscillations, last_epochs=config.settle_epochs)]
+    if config.lr_restart:
+        callbacks = [*callbacks, RestartRate(optimizer._learning_rate, steps)]
+    callbacks = [*callbacks, EpochWatch(folder)]
+    if folder:
+        # Kept at the end, so that a run killed in its second part does not train the first again.
+        callbacks.append(keras.callbacks.BackupAndRestore(str(folder), double_checkpoint=True, delete_checkpoint=False))
+    history = model.fit(batches, epochs=config.epochs, shuffle=False, callbacks=[*callbacks, counter], verbose=verbose)
+    if folder:
+        return read_epochs(folder)
+    columns = history.history
+    return [{"epoch": epoch, **{name: float(values[row]) for name, values in columns.items()}} for row, epoch in enumerate(history.epoch)]
+
+
+def top1(model, dataset: ImageDataset) -> float:
+    """Returns the share of a data set's `test` images that a Keras model labels rightly."""
+    logits = model.predict(normalised_test_images(dataset), verbose=0)
+    return float(np.mean(logits.argmax(-1) == dataset.test[1]))
+
+
+def check_backup(config: TrainConfig, data: str | None = None) -> None:
+    """Refuses to resume a run that was another one.
+
+    Args:
+        config: of the run.
+        data: its images' fingerprint; `None` while they are not loaded.
+
+    Raises:
+        ValueError: the backup was made with other settings or images; the message says which.
+    """
+    file = _backup_note(config)
+    if file and file.exists():
+        told = _told(config)
+        known = {**dataclasses.asdict(TrainConfig()), **json.loads(file.read_text())}
+        # Earlier versions did not note the images.
+        if data and "data" in known:
+            told["data"] = data
+        different = sorted(key for key in told if told[key] != known.get(key))
+        if different:
+            was = ", ".join(f"{key}={known.get(key)!r}" for key in different)
+            now = ", ".join(f"{key}={told[key]!r}" for key in different)
+            raise ValueError(
+                f"The backup in '{config.backup_dir}' is of another run. Received: {now}; the backup has {was}. "
+                "Go on with what it has, or remove that folder to start anew."
+            )
+
+
+def note_backup(config: TrainConfig, data: str) -> None:
+    """Says in the backup's folder whose it is; to be called once nothing more can be refused, or what was refused would own the folder."""
+    file = _backup_note(config)
+    if file and not file.exists():
+        write_text(file, json.dumps({**_told(config), "data": data}, indent=1))
+
+
+def _backup_note(config: TrainConfig) -> pathlib.Path | None:
+    return pathlib.Path(config.backup_dir) / "config.json" if config.backup_dir else None
+
+
+def _told(config: TrainConfig) -> dict[str, Any]:
+    """What decides the run, as JSON gives it back."""
+    return json.loads(json.dumps({**dataclasses.asdict(config), "backup_dir": None, "data_dir": None, "download": None}))

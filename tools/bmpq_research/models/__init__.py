@@ -1,0 +1,40 @@
+"""The models of the paper, of the demo and of phones, plain Keras, returning logits."""
+
+from collections.abc import Callable
+
+import keras
+
+from bmpq_research.models.digits import digits_cnn
+from bmpq_research.models.mobilenet import mobilenet
+from bmpq_research.models.resnet import resnet18, resnet20
+from bmpq_research.models.vgg import vgg16
+
+MODELS: dict[str, Callable[..., keras.Model]] = {
+    "digits_cnn": digits_cnn,
+    "mobilenet": mobilenet,
+    "resnet18": resnet18,
+    "resnet20": resnet20,
+    "vgg16": vgg16,
+}
+
+
+def build_model(name: str, input_shape: tuple[int, int, int], num_classes: int, width: float = 1.0) -> keras.Model:
+    """Builds a model by name.
+
+    Args:
+        name: one of `MODELS`.
+        input_shape: height, width, channels.
+        num_classes: how many logits.
+        width: multiplies the channels of every layer but the last.
+
+    Raises:
+        ValueError: the name is not known, or the width is not positive.
+    """
+    if name not in MODELS:
+        raise ValueError(f"Unknown model. Received: model={name!r}. Known: {', '.join(MODELS)}.")
+    if width <= 0:
+        raise ValueError(f"The width multiplies the channels, so it must be positive. Received: width={width}.")
+    return MODELS[name](input_shape, num_classes, width=width)
+
+
+__all__ = ["MODELS", "build_model", "digits_cnn", "mobilenet", "resnet18", "resnet20", "vgg16"]
