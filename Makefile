@@ -1,4 +1,6 @@
-# make demo: set up, train, export, evaluate. make test: the tests. make bench: speed and memory. All set up what they need in .venv.
+# make demo: set up, train, export, evaluate. make test: the library's tests. make lint: style, types, imports.
+# make test-all: the slow tests and the research's too. make bench: speed and memory.
+# All set up what they need in .venv, in the versions that constraints.txt names.
 
 # The first Python from 3.11 to 3.13 that really runs; say PYTHON=... for another.
 PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3; do \
@@ -8,7 +10,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=worksteal
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo test test-all bench bench-quick lint format clean
+.PHONY: demo test test-quick test-all test-latest bench bench-quick lint format clean
 
 demo: .venv/.tools
 	$(BIN)/python tools/train.py --model=digits_cnn --dataset=digits --budget=12x --epochs=30 --with_float --verbose=0 \
@@ -17,10 +19,21 @@ demo: .venv/.tools
 test: .venv/.test
 	$(PYTEST) -m "not slow" tests --ignore=tests/research
 
+# Tests that trace nothing and start no other process: seconds.
+test-quick: .venv/.test
+	$(BIN)/python -m pytest -m quick tests --ignore=tests/research
+
 # Tests that compare speeds come last, with nothing beside them.
-test-all: .venv/.test
-	$(PYTEST) -m "not timed"
+test-all: .venv/.test .venv/.peers
+	$(PYTEST) -m "not timed" --cov=bmpq_tf --cov-report=term:skip-covered tests
 	$(BIN)/python -m pytest -m timed
+
+# The newest releases of everything, in an environment of their own; docs/runtime_matrix.md says what was found.
+test-latest: .venv/bin/python
+	$(PYTHON) -m venv .venv/latest
+	.venv/latest/bin/python -m pip install --quiet --upgrade --editable ".[test]"
+	.venv/latest/bin/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=worksteal -m "not slow" \
+		tests/compat tests/export tests/research/test_runtime_probe.py
 
 # At most 90 minutes; the first time it also makes the peers' virtual environments in runs/peers.
 bench: .venv/.bench
@@ -31,6 +44,8 @@ bench-quick: .venv/.test
 
 lint: .venv/.lint
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/pyright
 
 format: .venv/.lint
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
@@ -44,6 +59,6 @@ clean:
 	$(PYTHON) -m venv .venv
 
 # A stamp for each set of extras: nothing is installed again until the requirements change.
-.venv/.%: .venv/bin/python setup.cfg pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable ".[$*]"
+.venv/.%: .venv/bin/python setup.cfg pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[$*]"
 	@touch $@

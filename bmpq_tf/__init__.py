@@ -1,49 +1,135 @@
 """Quantization-aware training for Keras 3 that ends in a mixed-precision `.tflite` file.
 
-model = bmpq_tf.quantize_model(float_model, candidate_bits=(2, 4, 8))
-model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
-model.fit(train, epochs=30, callbacks=[bmpq_tf.BMPQCallback("10x")])
-bmpq_tf.summary(model)
-report = bmpq_tf.export_tflite(model, "model.tflite", verify_with=test)
+    model = bmpq_tf.quantize_model(float_model, candidate_bits=(2, 4, 8))
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.fit(train, epochs=30, callbacks=[bmpq_tf.BMPQCallback("10x")])
+    bmpq_tf.summary(model)
+    report = bmpq_tf.export_tflite(model, "model.tflite", verify_with=test)
+
+What `dir(bmpq_tf)` and `dir(bmpq_tf.layers)` show is the API. Every other module is internal and may
+change. The rooms, in the order in which a value goes through them; imports run one way along it:
+
+    arithmetic   quantizers, scales, bit planes and bit gradients: functions of tensors
+    layers       the quantized layers, the registry that pairs them with Keras's, their config
+    allocation   budgets and their limits, sensitivities, the integer program (no Keras in it)
+    model        a Keras model's graph, its kernels, the table of them
+    conversion   from a float model to a quantized one and back; why a layer stays float
+    training     the callback, its schedule, what a killed run needs to resume, several machines
+    export       from a trained model to a verified file: converter, kernels (search, match, storage,
+                 lowering, packing), integer, verification, tflite
+    tuning, cli  the search for a front; the installed commands
 """
+
+import importlib
+from typing import TYPE_CHECKING
 
 import keras
 
 # Before anything that would fail there without saying why.
 if keras.backend.backend() != "tensorflow":
     raise ImportError(
-        f"bmpq_tf needs Keras's TensorFlow backend. Received: keras.backend.backend()={keras.backend.backend()!r}. "
+        "bmpq_tf needs Keras's TensorFlow backend. "
+        f"Received: keras.backend.backend()={keras.backend.backend()!r}. "
         "Unset KERAS_BACKEND, or set it to tensorflow, before Keras is imported."
     )
 
 # isort: split
-
+# At once: Keras finds the classes that a saved model names only where they were imported.
 from bmpq_tf import layers
 from bmpq_tf._version import __version__
-from bmpq_tf.allocation.budget import Budget, InfeasibleBudgetError
-from bmpq_tf.allocation.solver import AllocationError
-from bmpq_tf.conversion.quantize import SkippedLayersWarning, dequantize_model, quantize_model
-from bmpq_tf.export.pipeline import ConstantColumnsWarning, ExportError, FloatKernelsWarning, export_tflite
-from bmpq_tf.export.report import ExportReport
-from bmpq_tf.model.summary import summary
-from bmpq_tf.training.callback import BMPQCallback
-from bmpq_tf.training.oscillation_freezing import FreezeOscillations
+from bmpq_tf.tuning import losses as _losses  # noqa: F401
+from bmpq_tf.tuning import recipe as _recipe  # noqa: F401
+
+# The rest when it is first asked for: the solver and LiteRT take a third of a second to import.
+_HOMES = {
+    "allocation.budget": ("Budget", "InfeasibleBudgetError"),
+    "allocation.sensitivity": ("Measurement", "estimate_costs"),
+    "allocation.solver": ("AllocationError", "Solution"),
+    "conversion.config": ("QuantizationConfig",),
+    "conversion.dequantize": ("dequantize_model",),
+    "conversion.quantize": ("SkippedLayersWarning", "quantize_model"),
+    "export.errors": ("ConstantColumnsWarning", "ConversionError", "ExportError", "FloatKernelsWarning"),
+    "export.pipeline": ("export_tflite",),
+    "export.report": ("ExportReport", "LayerReport"),
+    "export.tflite.inspection": ("Inspection", "UnreadableFileError", "inspect_tflite"),
+    "export.tflite.interpreter": ("run_tflite",),
+    "export.verification.comparison": ("compare_tflite",),
+    "export.verification.parity": ("Parity",),
+    "model.keras_graph": ("ends_in_softmax",),
+    "model.summary": ("KernelRow", "kernel_table", "summary"),
+    "training.allocator": ("allocate_bits", "assign_bits"),
+    "training.callback": ("BMPQCallback",),
+    "training.distribution": ("prepare_for_workers",),
+    "training.oscillation_freezing": ("FreezeOscillations",),
+}
+_HOME_OF = {name: f"bmpq_tf.{module}" for module, names in _HOMES.items() for name in names}
+
+if TYPE_CHECKING:
+    from bmpq_tf.allocation.budget import Budget, InfeasibleBudgetError
+    from bmpq_tf.allocation.sensitivity import Measurement, estimate_costs
+    from bmpq_tf.allocation.solver import AllocationError, Solution
+    from bmpq_tf.conversion.config import QuantizationConfig
+    from bmpq_tf.conversion.dequantize import dequantize_model
+    from bmpq_tf.conversion.quantize import SkippedLayersWarning, quantize_model
+    from bmpq_tf.export.errors import ConstantColumnsWarning, ConversionError, ExportError, FloatKernelsWarning
+    from bmpq_tf.export.pipeline import export_tflite
+    from bmpq_tf.export.report import ExportReport, LayerReport
+    from bmpq_tf.export.tflite.inspection import Inspection, UnreadableFileError, inspect_tflite
+    from bmpq_tf.export.tflite.interpreter import run_tflite
+    from bmpq_tf.export.verification.comparison import compare_tflite
+    from bmpq_tf.export.verification.parity import Parity
+    from bmpq_tf.model.keras_graph import ends_in_softmax
+    from bmpq_tf.model.summary import KernelRow, kernel_table, summary
+    from bmpq_tf.training.allocator import allocate_bits, assign_bits
+    from bmpq_tf.training.callback import BMPQCallback
+    from bmpq_tf.training.distribution import prepare_for_workers
+    from bmpq_tf.training.oscillation_freezing import FreezeOscillations
 
 __all__ = [
     "AllocationError",
     "BMPQCallback",
     "Budget",
     "ConstantColumnsWarning",
+    "ConversionError",
     "ExportError",
     "ExportReport",
     "FloatKernelsWarning",
     "FreezeOscillations",
     "InfeasibleBudgetError",
+    "Inspection",
+    "KernelRow",
+    "LayerReport",
+    "Measurement",
+    "Parity",
+    "QuantizationConfig",
     "SkippedLayersWarning",
+    "Solution",
+    "UnreadableFileError",
     "__version__",
+    "allocate_bits",
+    "assign_bits",
+    "compare_tflite",
     "dequantize_model",
+    "ends_in_softmax",
+    "estimate_costs",
     "export_tflite",
+    "inspect_tflite",
+    "kernel_table",
     "layers",
+    "prepare_for_workers",
     "quantize_model",
+    "run_tflite",
     "summary",
 ]
+
+
+def __getattr__(name: str):
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'bmpq_tf' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -17,10 +17,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # isort: split
 import keras
 import tensorflow as tf
-from absl import flags
+from absl import app, flags
 
 import bmpq_tf
-from bmpq_tf.cli.program import run as run_program
 
 flags.DEFINE_string("budget", "10x", "What the model may take: '10x', '2.5 bits', '120 kB'.")
 flags.DEFINE_integer("epochs", 6, "Epochs to train.", lower_bound=2)
@@ -84,4 +83,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_program(main)
+    app.run(main)

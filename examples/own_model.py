@@ -16,13 +16,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # isort: split
 import keras
 import numpy as np
-from absl import flags
+from absl import app, flags
 
 import bmpq_tf
-from bmpq_tf.cli.arrays import load_arrays
-from bmpq_tf.cli.program import run as run_program
-from bmpq_tf.export.tflite.interpreter import in_rank, predict
-from bmpq_tf.model.keras_graph import ends_in_softmax
 
 flags.DEFINE_string("model", None, "A .keras model; it is trained anew, from the weights that it has.")
 flags.DEFINE_string("data", None, "An .npz file with images (as the model takes them) and labels.")
@@ -66,18 +62,27 @@ def check_classifier(model: keras.Model) -> None:
         )
 
 
+def read_data(path: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels of an .npz file."""
+    with np.load(path, allow_pickle=False) as arrays:
+        images, labels = arrays["images"], arrays["labels"]
+    if labels.shape != images.shape[:1]:
+        raise ValueError(f"Each image needs one integer label. Received: images {images.shape}, labels {labels.shape}.")
+    return images, labels
+
+
 def main(_: list[str]) -> None:
     """Quantizes, trains under the budget, exports, and checks the file."""
     given = flags.FLAGS
-    bmpq_tf.export.pipeline.check_writable(given.out, overwrite=True)
     if bool(given.model) != bool(given.data):
         raise ValueError(f"A model of yours needs data of yours, and they it. Received: --model={given.model}, --data={given.data}. Give both.")
+    # Now, and not after the training, if nothing can be written there.
+    os.makedirs(os.path.dirname(given.out) or ".", exist_ok=True)
     keras.utils.set_random_seed(given.seed)
-    images, labels = load_arrays(given.data) if given.data else example_data()
+    images, labels = read_data(given.data) if given.data else example_data()
     float_model = keras.models.load_model(given.model, compile=False) if given.model else example_model()
     check_classifier(float_model)
-    images = in_rank(images, float_model.inputs[0].shape)
-    from_logits = not ends_in_softmax(float_model) if given.from_logits is None else given.from_logits
+    from_logits = not bmpq_tf.ends_in_softmax(float_model) if given.from_logits is None else given.from_logits
     order = np.random.default_rng(given.seed).permutation(len(labels))
     test, train = np.split(order, [len(order) // 5])
 
@@ -92,15 +97,13 @@ def main(_: list[str]) -> None:
         verbose=2,
     )
     bmpq_tf.summary(model)
-    os.makedirs(os.path.dirname(given.out) or ".", exist_ok=True)
     model.save(f"{os.path.splitext(given.out)[0]}_bmpq.keras")
     report = bmpq_tf.export_tflite(model, given.out, optimize_for=given.optimize_for, verify_with=images[test], overwrite=True)
     print(f"{report.path}: {report.tflite_bytes:,} bytes, {report.compression:.1f}x fewer parameter bits than float32;")
-    with open(report.path, "rb") as file:
-        (answers,) = predict(file.read(), ([part] for part in np.array_split(images[test], -(-len(test) // 250))))
+    (answers,) = bmpq_tf.run_tflite(report.path, images[test])
     accuracy = np.mean(answers.argmax(-1) == labels[test])
     print(f"accuracy in LiteRT {accuracy:.2%}, top-1 equal to Keras on {report.parity.agreement:.2%} of {report.parity.examples} test images")
 
 
 if __name__ == "__main__":
-    run_program(main)
+    app.run(main)

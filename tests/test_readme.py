@@ -3,7 +3,11 @@
 import pathlib
 import re
 
-from bmpq_tf.layers import registered
+import pytest
+
+from bmpq_tf.layers.registry import registered
+
+pytestmark = pytest.mark.quick
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -20,16 +20,16 @@ from absl import flags
 from rich.console import Console
 
 from bmpq_research.datasets import DATA_DIR_HELP, DATASETS, DOWNLOAD_HELP
+from bmpq_research.experiments.controls import METHODS
 from bmpq_research.experiments.outcome import check_folder, write_outcome
-from bmpq_research.experiments.training import TrainConfig, train
+from bmpq_research.experiments.training import INITIAL_WIDTHS, TrainConfig, train
 from bmpq_research.models import MODELS
 from bmpq_research.program import run as run_program
-from bmpq_tf.allocation.sensitivity import METHODS, OBJECTIVES
+from bmpq_tf.allocation.sensitivity import OBJECTIVES
 from bmpq_tf.arithmetic.scales import STARTS
 from bmpq_tf.cli.program import bit_widths
 from bmpq_tf.layers.config import SCALES
-from bmpq_tf.model.summary import kernel_table
-from bmpq_tf.training.callback import INITIAL_WIDTHS
+from bmpq_tf.model.summary import KernelRow, rendered
 from bmpq_tf.tuning.recipe import SCHEDULES
 
 _DEFAULT = TrainConfig()
@@ -95,8 +95,11 @@ def main(arguments: list[str]) -> None:
 
 def print_outcome(told: dict, folder: pathlib.Path, console: Console) -> None:
     """Prints one table: the kernels, and what the file is worth."""
-    rows = [(layer["name"], layer["weights"], layer["bits"], layer["pinned"], layer["sensitivity"]) for layer in told["layers"]]
-    table = kernel_table(rows, title=f"{told['model']} on {told['dataset']}, {told['epochs']} epochs, seed {told['seed']}, budget {told['budget']}")
+    rows = [
+        KernelRow(layer["name"], layer["weights"], layer["bits"], pinned=layer["pinned"], sensitivity=layer["sensitivity"])
+        for layer in told["layers"]
+    ]
+    table = rendered(rows, title=f"{told['model']} on {told['dataset']}, {told['epochs']} epochs, seed {told['seed']}, budget {told['budget']}")
     accuracy = told["accuracy"]
     figures = [f"float {accuracy['float']:.2%}"] if "float" in accuracy else []
     figures += [f"quantized {accuracy['keras']:.2%}", f"the file in LiteRT {accuracy['tflite']:.2%}"]

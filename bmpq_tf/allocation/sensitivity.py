@@ -4,7 +4,6 @@ Definitions: METHOD.md, "Bit gradients and sensitivity" and "Allocation". After 
 """
 
 import dataclasses
-import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,7 +12,6 @@ import tensorflow as tf
 from bmpq_tf.arithmetic import quantizers, scales
 
 OBJECTIVES = ("first_order", "squared", "joint")
-METHODS = ("bmpq", "error", "random", "reverse")
 # Sensitivities are told at this width, whatever widths a kernel may have, so that they compare.
 REFERENCE_BITS = 2
 
@@ -28,6 +26,7 @@ class Measurement:
         gradient_abs: per output channel the mean of `|g|` in a mini-batch, broadcastable to the kernel.
         gradient_square: likewise of `g^2`.
         weight_gradient_abs: likewise of `|g|`, but of every weight by itself; `None` where that was not tracked.
+        candidates: the widths that the kernel may have, ascending.
         enbg: the mean over mini-batches of the normalised bit gradient, at the width that the kernel then had.
         channel_axes: axes that share nothing; empty for one scale per tensor.
         rule: the stateless scale rule that serves every width.
@@ -43,9 +42,10 @@ class Measurement:
     rule: str = "statistical"
     deviation: np.ndarray | float = 1.0
     weight_gradient_abs: np.ndarray | None = None
+    candidates: tuple[int, ...] = ()
 
 
-def costs(measured: Measurement, widths: Sequence[int], objective: str = "first_order") -> list[float]:
+def estimate_costs(measured: Measurement, widths: Sequence[int], objective: str = "first_order") -> list[float]:
     """Estimates the loss increase of a kernel at each width, `Omega_l(b)`.
 
     Args:
@@ -86,35 +86,6 @@ def _factor(measured: Measurement, objective: str) -> np.ndarray:
     return measured.weight_gradient_abs
 
 
-def sensitivity(measured: Measurement, objective: str = "first_order") -> float:
+def told_sensitivity(measured: Measurement, objective: str = "first_order") -> float:
     """The figure told for a kernel: its estimated loss increase at 2 bits, which its present width does not colour."""
-    return costs(measured, [REFERENCE_BITS], objective)[0]
-
-
-def substituted(measured: Sequence[Measurement], method: str, seed: int = 0) -> list[Measurement]:
-    """Replaces the gradient factors by those of a control experiment (METHOD.md, "Controls").
-
-    Args:
-        measured: the kernels that are open to the allocation.
-        method: `"bmpq"` leaves the factors; `"error"` sets all to 1, so that the quantization error alone decides;
-            `"random"` draws one per kernel, log-uniform over two decades, fixed by seed and path; `"reverse"` inverts each
-            kernel's mean.
-        seed: of the random draw.
-    """
-    if method == "bmpq":
-        return list(measured)
-
-    def factor(kernel: Measurement, mean: float) -> float:
-        if method == "error":
-            return 1.0
-        if method == "reverse":
-            return 1.0 / max(mean, np.finfo(np.float32).tiny)
-        digest = hashlib.sha256(f"{seed} {kernel.path}".encode()).digest()
-        return float(10.0 ** np.random.default_rng(list(digest)).uniform(-1.0, 1.0))
-
-    def replaced(kernel: Measurement) -> Measurement:
-        first = np.full_like(kernel.gradient_abs, factor(kernel, float(kernel.gradient_abs.mean())))
-        square = np.full_like(kernel.gradient_square, factor(kernel, float(kernel.gradient_square.mean())))
-        return dataclasses.replace(kernel, gradient_abs=first, gradient_square=square, weight_gradient_abs=first)
-
-    return [replaced(kernel) for kernel in measured]
+    return estimate_costs(measured, [REFERENCE_BITS], objective)[0]

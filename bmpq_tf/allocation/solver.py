@@ -14,8 +14,6 @@ from bmpq_tf.allocation.relaxation import relax
 
 STATUSES = ("optimal", "feasible", "kept")
 
-__all__ = ["STATUSES", "AllocationError", "Solution", "allocate"]
-
 
 class AllocationError(RuntimeError):
     """The solver came back without an assignment."""
@@ -41,7 +39,7 @@ class Solution:
     seconds: float
 
 
-def allocate(
+def solve_allocation(
     kernels: Sequence[Kernel],
     costs: Sequence[Sequence[float]],
     limits: Sequence[Limit],

@@ -19,9 +19,9 @@ from absl import flags
 
 from bmpq_tf.cli.arrays import load_arrays
 from bmpq_tf.cli.program import run as run_program
-from bmpq_tf.export.converter.convert import first_line
+from bmpq_tf.export.errors import first_line
 from bmpq_tf.export.tflite.interpreter import TFLiteModel, classification_accuracy, in_rank
-from bmpq_tf.export.verification.parity import compare
+from bmpq_tf.export.verification.comparison import compare
 
 flags.DEFINE_string("data", None, "An .npz file with images (as the model takes them) and integer labels.")
 flags.DEFINE_string("keras", None, "A .keras model to compare the file's answers with.")

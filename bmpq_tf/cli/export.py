@@ -18,11 +18,11 @@ from absl import flags
 import bmpq_tf
 from bmpq_tf.cli.arrays import load_inputs
 from bmpq_tf.cli.program import run as run_program
-from bmpq_tf.export.integer.static import BORDERS
+from bmpq_tf.export.integer.static import IO_DTYPES
 from bmpq_tf.export.kernels.storage import MODES
 
 flags.DEFINE_enum("optimize_for", "size", MODES, "The smallest file, the fastest, or integers only (which is calibrated).")
-flags.DEFINE_enum("border", "float", BORDERS, "What an integer file takes and gives.")
+flags.DEFINE_enum("io_dtype", "float32", IO_DTYPES, "What an integer file takes and gives.")
 flags.DEFINE_string(
     "verify_with",
     None,
@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> None:
         optimize_for=given.optimize_for,
         verify_with=load_inputs(given.verify_with, model, "--verify_with") if given.verify_with else None,
         calibrate_with=load_inputs(given.calibrate_with, model, "--calibrate_with") if given.calibrate_with else None,
-        border=given.border,
+        io_dtype=given.io_dtype,
         tolerance=given.tolerance,
         budget=given.budget,
         overwrite=given.overwrite,

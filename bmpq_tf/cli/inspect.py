@@ -18,7 +18,7 @@ from rich.table import Table
 
 from bmpq_tf.cli.program import run as run_program
 from bmpq_tf.export.report import zipped_size
-from bmpq_tf.export.tflite.inspection import Inspection, inspect_file
+from bmpq_tf.export.tflite.inspection import Inspection, inspect_tflite
 
 flags.DEFINE_bool("json", False, "Print everything as JSON.")
 flags.DEFINE_string("plot", None, "Draw each kernel's bytes and bits into this picture.")
@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> None:
     if len(arguments) != 2:
         raise ValueError(f"Name one .tflite file. Received: {arguments[1:]}. See --help.")
     given = flags.FLAGS
-    found = inspect_file(arguments[1])
+    found = inspect_tflite(arguments[1])
     with open(arguments[1], "rb") as file:
         zipped = zipped_size(file.read())
     if given.plot:
@@ -60,9 +60,9 @@ def show(found: Inspection, name: str, zipped: int) -> None:
     for signature in found.signatures:
         print("inputs and outputs, -1 is any size:" if signature.key is None else f'signature "{signature.key}", -1 is any size:')
         for kind in ("inputs", "outputs"):
-            for border in getattr(signature, kind):
-                grid = "" if border.scale is None else f", scale {border.scale:.9g}, zero point {border.zero_point}"
-                print(f"  {kind[:-1]} {border.name}: {border.stored} {list(border.shape)}{grid}")
+            for tensor in getattr(signature, kind):
+                grid = "" if tensor.scale is None else f", scale {tensor.scale:.9g}, zero point {tensor.zero_point}"
+                print(f"  {kind[:-1]} {tensor.name}: {tensor.stored} {list(tensor.shape)}{grid}")
     print(f"operators: {', '.join(f'{count} {kind}' for kind, count in found.operators.items())}")
     weights = sum(one.bytes for one in found.weights)
     print(f"{found.bytes:,} bytes ({zipped:,} zipped): {weights:,} of weights, {found.other_constant_bytes:,} of other constants")

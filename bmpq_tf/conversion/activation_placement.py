@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import keras
 
+from bmpq_tf._compat import keras as keras_compat
 from bmpq_tf.allocation.budget import FLOAT_BITS
 from bmpq_tf.layers import QuantReLU
 from bmpq_tf.layers.base import RELU_LIMITS, is_cell
@@ -76,8 +77,8 @@ def _producers_of_outputs(model: keras.Model) -> set[int]:
             continue
         seen.add(id(tensor))
         pending.extend(outside.get(id(tensor), ()))
-        operation, node_index, tensor_index = tensor._keras_history
-        node, shown = operation._inbound_nodes[node_index], outside_time(operation)
+        operation, node, tensor_index = keras_compat.producer(tensor)
+        shown = outside_time(operation)
         if keras_graph.is_graph(shown):
             for inner, outer in zip(keras_graph.inputs_of(shown), keras_graph.inputs_of_call(node, shown), strict=True):
                 outside.setdefault(id(inner), []).append(outer)

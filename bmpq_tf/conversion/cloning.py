@@ -8,7 +8,12 @@ from collections.abc import Callable, Iterable, Iterator
 import keras
 import numpy as np
 
-from bmpq_tf.layers import ActivationQuantizer, KernelQuantizer, QuantizedLayer, entry_for, quantized_entry_for
+from bmpq_tf._compat import keras as keras_compat
+from bmpq_tf.layers.activation_quantizer import ActivationQuantizer
+from bmpq_tf.layers.base import QuantizedLayer
+from bmpq_tf.layers.kernel_quantizer import KernelQuantizer
+from bmpq_tf.layers.registry import entry_for, quantized_entry_for
+from bmpq_tf.layers.serialization import is_ours
 from bmpq_tf.model import keras_graph
 
 Layer = keras.layers.Layer
@@ -40,7 +45,7 @@ def clone(model: keras.Model, twin: Callable[[Layer, dict], Layer | None], on_gr
             # A function that was read from a config has lost what it refers to.
             dtype = layer.variable_dtype if in_variable_dtype else layer.dtype_policy
             said = {"name": layer.name, "trainable": layer.trainable, "dtype": dtype}
-            return keras.layers.Lambda(layer.function, layer._output_shape, layer.mask, layer.arguments, **said)
+            return keras.layers.Lambda(layer.function, keras_compat.lambda_output_shape(layer), layer.mask, layer.arguments, **said)
         return twin(layer, config) or type(layer).from_config(config)
 
     def replace(layer: Layer) -> Layer:
@@ -55,7 +60,7 @@ def clone(model: keras.Model, twin: Callable[[Layer, dict], Layer | None], on_gr
     for nested, its_copy in zip(_models(model), _models(copy), strict=True):
         check_class(nested, its_copy, ("call",))
         # As it reads, without what setting it does to the layers inside: each of them is told its own.
-        its_copy._trainable = nested._trainable
+        keras_compat.copy_own_trainable(nested, its_copy)
     parts = [pair for layer, made in pairs for pair in zip(_parts(layer), _parts(made), strict=True)]
     for part, made in parts:
         _copy_weights(part, made, on_grid)
@@ -71,7 +76,7 @@ def clone(model: keras.Model, twin: Callable[[Layer, dict], Layer | None], on_gr
 
 def _models(layer: Layer) -> list[keras.Model]:
     """The models in a layer, itself first, as often as they are held: a copy holds one for each."""
-    return [layer] * isinstance(layer, keras.Model) + [model for part in layer._layers for model in _models(part)]
+    return [layer] * isinstance(layer, keras.Model) + [model for part in keras_compat.layers_inside(layer) for model in _models(part)]
 
 
 def check_class(model: keras.Model, copy: keras.Model, methods: Iterable[str]) -> None:
@@ -86,17 +91,17 @@ def check_class(model: keras.Model, copy: keras.Model, methods: Iterable[str]) -
 
 
 def _is_known(layer) -> bool:
-    return type(layer).__module__.startswith(("keras.", "bmpq_tf."))
+    return keras_compat.is_from_keras(type(layer)) or is_ours(type(layer))
 
 
 def _known_parts(layer: Layer) -> list[Layer]:
     """A layer and those inside it, as far as Keras's classes reach: one of the user's makes its parts, and functions for them, itself."""
-    inside = [part for part in layer._layers if not isinstance(part, _STATE)] if _is_known(layer) else []
+    inside = [part for part in keras_compat.layers_inside(layer) if not isinstance(part, _STATE)] if _is_known(layer) else []
     return [*([layer] if _is_known(layer) else []), *(part for inner in inside for part in _known_parts(inner))]
 
 
 def _is_own(function) -> bool:
-    return inspect.isfunction(function) and not function.__module__.startswith("keras.")
+    return inspect.isfunction(function) and not keras_compat.is_from_keras(function)
 
 
 def _own_functions(layer: Layer) -> dict[str, Callable]:
@@ -142,7 +147,7 @@ def _parts(layer: Layer) -> list[Layer]:
 def _own_variables(layer: Layer) -> list[keras.Variable]:
     """Sorted by attribute, which a layer and its twin share but for a leading underscore; those in lists come last, in order."""
     attributes = {id(value): name.lstrip("_") for name, value in vars(layer).items() if isinstance(value, keras.Variable)}
-    return sorted([*layer._trainable_variables, *layer._non_trainable_variables], key=lambda variable: attributes.get(id(variable), "~"))
+    return sorted(keras_compat.own_variables(layer), key=lambda variable: attributes.get(id(variable), "~"))
 
 
 def _copy_weights(source: Layer, target: Layer, on_grid: bool) -> None:
@@ -186,7 +191,7 @@ def _copy_adapted(source: Layer, target: Layer) -> None:
 
 
 def _quantizers(layer: Layer) -> list[Layer]:
-    return [part for part in layer._layers if isinstance(part, _STATE)]
+    return [part for part in keras_compat.layers_inside(layer) if isinstance(part, _STATE)]
 
 
 def _tie(parts: list[tuple[Layer, Layer]]) -> None:
@@ -196,7 +201,4 @@ def _tie(parts: list[tuple[Layer, Layer]]) -> None:
         for source, copy in zip(_own_variables(part), _own_variables(made), strict=True):
             kept = copies.setdefault(id(source), copy)
             for name in [name for name, value in vars(made).items() if value is copy and kept is not copy]:
-                made._tracker.unlock()
-                delattr(made, name)
-                setattr(made, name, kept)
-                made._tracker.lock()
+                keras_compat.replace_attribute(made, name, kept)

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import keras
 
-from bmpq_tf.layers import entry_for, registered
 from bmpq_tf.layers.base import unsupported_policy
+from bmpq_tf.layers.registry import entry_for, registered
 from bmpq_tf.model import keras_graph
 
 Layer = keras.layers.Layer
@@ -22,7 +22,7 @@ def check_not_quantized_by_keras(model: keras.Model) -> None:
         )
 
 
-def find_obstacles(model: keras.Model) -> dict[int, str]:
+def ineligible_layers(model: keras.Model) -> dict[int, str]:
     """Returns, by the id of each layer below `model` that has kernels and cannot be quantized, the reason as half a sentence."""
     unknown = _unknown_holders(model)
     tied = _tied_layers(model)
@@ -30,7 +30,7 @@ def find_obstacles(model: keras.Model) -> dict[int, str]:
     for layer in keras_graph.sublayers(model):
         if not keras_graph.kernel_variables(layer):
             continue
-        reason = unknown.get(id(layer)) or _own_obstacle(layer) or tied.get(id(layer))
+        reason = unknown.get(id(layer)) or _own_reason(layer) or tied.get(id(layer))
         if reason:
             reasons[id(layer)] = reason
     return reasons
@@ -48,7 +48,7 @@ def _unknown_holders(model: keras.Model) -> dict[int, str]:
     return found
 
 
-def _own_obstacle(layer: Layer) -> str | None:
+def _own_reason(layer: Layer) -> str | None:
     entry = entry_for(layer)
     if entry is None:
         known = next((type_ for type_ in type(layer).__mro__ if type_ in {e.float_class for e in registered()}), None)

@@ -11,10 +11,10 @@ from typing import Any
 from bmpq_tf._version import __version__
 from bmpq_tf.allocation.budget import FLOAT_BITS, Budget
 from bmpq_tf.export.kernels import packing
+from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.export.verification.parity import Parity
 from bmpq_tf.model.kernels import KernelState, compression, total_bits
 
-METADATA = "bmpq_tf"
 _PACKAGES = ("ai-edge-litert", "keras", "litert-quantizer", "tensorflow")
 
 
@@ -132,7 +132,7 @@ def metadata(states: Sequence[KernelState], stored: dict[str, list[packing.Store
             for state in states
         ],
     }
-    return {METADATA: json.dumps(told, separators=(",", ":")).encode()}
+    return {flatbuffer.METADATA: json.dumps(told, separators=(",", ":")).encode()}
 
 
 def zipped_size(content: bytes) -> int:

@@ -1,9 +1,10 @@
-"""Quantized Keras layers: two mixins, one nearly empty class a layer, and the registry that pairs them with Keras's."""
+"""Quantized twins of Keras's layers. What `dir(bmpq_tf.layers)` shows is public; the modules inside are internal.
 
-from bmpq_tf.layers.activation_quantizer import ActivationQuantizer
+`core` and `wrappers` hold one nearly empty class a layer, on the mixins of `base` and `composite`; `registry` pairs them with
+Keras's; `config` is what a layer is told; `kernel_quantizer` and `activation_quantizer` hold the state.
+"""
+
 from bmpq_tf.layers.activations import QuantIdentity, QuantReLU
-from bmpq_tf.layers.base import QuantizedLayer
-from bmpq_tf.layers.composite import CompositeConfig, QuantizedComposite
 from bmpq_tf.layers.config import QuantizerConfig
 from bmpq_tf.layers.core import (
     QuantConv1D,
@@ -23,9 +24,7 @@ from bmpq_tf.layers.core import (
     QuantSeparableConv2D,
     QuantSimpleRNNCell,
 )
-from bmpq_tf.layers.kernel_quantizer import KernelQuantizer
 from bmpq_tf.layers.normalization import FusedBatchNormalization
-from bmpq_tf.layers.registry import entry_for, quantized_entry_for, registered
 from bmpq_tf.layers.wrappers import (
     QuantBidirectional,
     QuantGroupQueryAttention,
@@ -39,10 +38,7 @@ from bmpq_tf.layers.wrappers import (
 )
 
 __all__ = [
-    "ActivationQuantizer",
-    "CompositeConfig",
     "FusedBatchNormalization",
-    "KernelQuantizer",
     "QuantBidirectional",
     "QuantConv1D",
     "QuantConv1DTranspose",
@@ -70,10 +66,9 @@ __all__ = [
     "QuantSimpleRNNCell",
     "QuantStackedRNNCells",
     "QuantTimeDistributed",
-    "QuantizedComposite",
-    "QuantizedLayer",
     "QuantizerConfig",
-    "entry_for",
-    "quantized_entry_for",
-    "registered",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

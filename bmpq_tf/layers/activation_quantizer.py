@@ -7,9 +7,10 @@ import tensorflow as tf
 
 from bmpq_tf.arithmetic import activations, scales
 from bmpq_tf.layers.config import checked_activation_bits
+from bmpq_tf.layers.serialization import serializable
 
 
-@keras.saving.register_keras_serializable("bmpq_tf")
+@serializable
 class ActivationQuantizer(keras.layers.Layer):
     """Rounds activations to `2^a - 1` steps of a learned range (METHOD.md, "Activations").
 

@@ -3,9 +3,10 @@
 import keras
 
 from bmpq_tf.layers.activation_quantizer import ActivationQuantizer
+from bmpq_tf.layers.serialization import serializable
 
 
-@keras.saving.register_keras_serializable("bmpq_tf")
+@serializable
 class QuantReLU(keras.layers.ReLU):
     """`keras.layers.ReLU` with its output rounded to `2^a - 1` steps below a learned clip (PACT, Choi et al. 2018; METHOD.md).
 
@@ -38,7 +39,7 @@ class QuantReLU(keras.layers.ReLU):
         return {**super().get_config(), "bits": self.activation_quantizer.bits}
 
 
-@keras.saving.register_keras_serializable("bmpq_tf")
+@serializable
 class QuantIdentity(keras.layers.Identity):
     """Rounds what passes to `2^a - 1` steps of a learned range that may reach below zero (METHOD.md, "Activations").
 

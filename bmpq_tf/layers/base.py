@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import keras
 import tensorflow as tf
 
+from bmpq_tf._compat import keras as keras_compat
 from bmpq_tf.layers.activation_quantizer import ActivationQuantizer
 from bmpq_tf.layers.config import QuantizerConfig
 from bmpq_tf.layers.kernel_quantizer import KernelQuantizer
@@ -131,7 +132,7 @@ def kernels_read_once(layer: keras.layers.Layer) -> Iterator[None]:
     not the `|g|` of their sum, which is what the mini-batch's bit gradients are made of.
     """
     # A layer not built yet has no kernel to read; it is built, and read, inside.
-    parts = [part for part in layer._flatten_layers() if isinstance(part, QuantizedLayer) and part.built]
+    parts = [part for part in keras_compat.flattened_layers(layer) if isinstance(part, QuantizedLayer) and part.built]
     values = {(id(part), attribute): getattr(part, attribute) for part in parts for attribute in part.kernel_channel_axes}
     token = _READ.set({**_READ.get({}), **values})
     try:

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from bmpq_tf._compat import keras as keras_compat
 from bmpq_tf.layers.config import QuantizerConfig
 
 
@@ -85,7 +86,7 @@ class QuantizedComposite:
 
     def check_sublayers(self) -> None:
         """Raises ValueError if an exception names no layer inside; called when the layer is built."""
-        inside = sorted({layer.name for layer in self._layers})
+        inside = sorted({layer.name for layer in keras_compat.layers_inside(self)})
         unknown = sorted(set(self.quantizer.sublayers) - set(inside))
         if unknown:
             raise ValueError(f"Layer '{self.name}' holds no layers called {unknown}. Received: sublayers={unknown}. Inside are {', '.join(inside)}.")

@@ -52,41 +52,36 @@ def checked_activation_bits(value, name: str = "activation_bits") -> int | None:
 
 
 @dataclasses.dataclass(frozen=True)
-class QuantizerConfig:
-    """What a quantized layer is told about its kernels and its activations.
+class QuantizerSettings:
+    """What a quantizer of a kernel can be told, for one layer or for a whole model.
 
     Attributes:
         candidate_bits: the widths that the allocation may choose from, 2 to 8; training starts at the widest.
-        pinned: the one candidate is fixed by decision (first and last layers), not open to the allocation.
         scale: `"learned"` (LSQ), `"statistical"` or `"max_abs"` (`bmpq_tf.arithmetic.scales`).
         granularity: `"tensor"`, one scale for the kernel, or `"channel"`, one per output channel.
         track_sensitivity: whether training accumulates bit gradients; `"joint"` also `|g|` of every single weight, which takes as much
             memory as the kernel.
-        activation_bits: the width that the layer's output is rounded to if its own activation is a ReLU; `None` leaves it float.
-        input_bits: the width that the layer rounds its input to; `None` takes the input as it comes.
+        activation_bits: the width that activations are rounded to: 8, 4 or 2; `None` leaves them float.
         initial_scale: where a learned scale starts whenever the width changes: `"statistical"`, or `"mse"`, the smallest squared error.
         normalise_kernels: quantize `w - mean(w)` with the scales `std(w)·S`, mean and deviation of each channel (`bmpq_tf.arithmetic.normalisation`).
         track_oscillations: watch for weights that keep jumping between two integers, for `FreezeOscillations`; takes four times the
             kernel's memory.
+
+    Raises:
+        ValueError: a field is not understood, or two do not go together.
     """
 
     candidate_bits: tuple[int, ...] = (2, 4, 8)
-    pinned: bool = False
     scale: str = "learned"
     granularity: str = "tensor"
     track_sensitivity: bool | str = True
     activation_bits: int | None = None
-    input_bits: int | None = None
     initial_scale: str = "statistical"
     normalise_kernels: bool = False
     track_oscillations: bool = False
 
     def __post_init__(self):
         object.__setattr__(self, "candidate_bits", checked_candidates(self.candidate_bits))
-        if self.pinned and len(self.candidate_bits) > 1:
-            raise ValueError(
-                f"A pinned layer has one width, such as candidate_bits=(8,). Received: candidate_bits={self.candidate_bits}, pinned=True."
-            )
         choices = {"scale": SCALES, "granularity": GRANULARITIES, "track_sensitivity": TRACKED, "initial_scale": tuple(STARTS)}
         switches = dict.fromkeys(("normalise_kernels", "track_oscillations"), (True, False))
         for name, known in {**choices, **switches}.items():
@@ -98,8 +93,30 @@ class QuantizerConfig:
                 f"Only learned scales have a start. Received: initial_scale={self.initial_scale!r} with scale={self.scale!r}. "
                 'Take scale="learned", or leave initial_scale out.'
             )
-        for name in ("activation_bits", "input_bits"):
-            object.__setattr__(self, name, checked_activation_bits(getattr(self, name), name))
+        object.__setattr__(self, "activation_bits", checked_activation_bits(self.activation_bits))
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantizerConfig(QuantizerSettings):
+    """What one quantized layer is told about its kernels and its activations; plain data in the layer's config.
+
+    `activation_bits` is the width that the layer's output is rounded to if its own activation is a ReLU.
+
+    Attributes:
+        pinned: the one candidate is fixed by decision (first and last layers), not open to the allocation.
+        input_bits: the width that the layer rounds its input to; `None` takes the input as it comes.
+    """
+
+    pinned: bool = False
+    input_bits: int | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.pinned and len(self.candidate_bits) > 1:
+            raise ValueError(
+                f"A pinned layer has one width, such as candidate_bits=(8,). Received: candidate_bits={self.candidate_bits}, pinned=True."
+            )
+        object.__setattr__(self, "input_bits", checked_activation_bits(self.input_bits, "input_bits"))
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain data for a layer's config, with the version of this format."""

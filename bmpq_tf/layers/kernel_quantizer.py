@@ -2,40 +2,26 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from bmpq_tf.arithmetic import normalisation, oscillations, quantizers, scales, sums
+from bmpq_tf._compat import keras as keras_compat
+from bmpq_tf.arithmetic import normalisation, quantizers, scales
 from bmpq_tf.layers.config import QuantizerConfig
+from bmpq_tf.layers.oscillation_tracking import OscillationTracking
+from bmpq_tf.layers.sensitivity_tracking import SensitivityTracking, with_joined_sums
+from bmpq_tf.layers.serialization import serializable
 
 _HISTORY = "allocation_history"
 # No scale is zero.
 _UNKNOWN = keras.initializers.Zeros()
 
 
-class Accumulated(NamedTuple):
-    """Sums over the finite mini-batches since the last reset.
-
-    Attributes:
-        gradient_abs, gradient_square: of the mean `|g|` and `g^2` of each output channel, float32 of the kernel's shape with every
-            other axis 1.
-        bit_gradient: of NBG.
-        uses_finite, uses_seen: how often a gradient was finite, and how often one arrived.
-    """
-
-    gradient_abs: np.ndarray
-    gradient_square: np.ndarray
-    bit_gradient: float
-    uses_finite: float
-    uses_seen: float
-
-
-@keras.saving.register_keras_serializable("bmpq_tf")
-class KernelQuantizer(keras.layers.Layer):
+@serializable
+class KernelQuantizer(SensitivityTracking, OscillationTracking, keras.layers.Layer):
     """Fake-quantizes one kernel and accumulates the sensitivities of its bits (METHOD.md).
 
     A width is a scalar variable, so changing it neither retraces nor recompiles. Everything here is a variable or lies beside
@@ -67,8 +53,7 @@ class KernelQuantizer(keras.layers.Layer):
         self.config = config
         self.channel_axes = tuple(channel_axes)
         self.history: tuple[dict, ...] = ()
-        self._scale_loss: Callable[[tf.Tensor], tf.Tensor] | None = None
-        self._traced_with: tuple = ()
+        self._start_tracking()
         self._first_base: Callable = _UNKNOWN
         # Whether learned scales are known to have their start. Those of a layer that is built inside a trace get it from the first batch.
         self._is_started = False
@@ -96,14 +81,6 @@ class KernelQuantizer(keras.layers.Layer):
             initializer = keras.initializers.Constant(value)
             return self.add_weight(name=name, shape=shape, initializer=initializer, trainable=trainable, autocast=False, aggregation="mean")
 
-        def accumulator(name, shape=(), aggregation="sum", value=0.0):
-            # Not add_weight, which cannot say on_read: replicas would have to agree in the middle of a gradient.
-            with keras.name_scope(self.name, caller=self):
-                return keras.Variable(
-                    keras.initializers.Constant(value), shape, "float32", trainable=False, autocast=False, aggregation=aggregation,
-                    synchronization="on_read", name=name,
-                )  # fmt: skip
-
         self._channels_shape = scales.scale_shape(kernel_shape, self.channel_axes)
         self.bits = state("bits", value=max(self.config.candidate_bits))
         if self.config.scale == "learned":
@@ -112,17 +89,10 @@ class KernelQuantizer(keras.layers.Layer):
                 name="scale_base", shape=shape, initializer=self._first_base, trainable=False, autocast=False, aggregation="mean"
             )
             self.log_gain = state("log_gain", shape, trainable=True)
-        self.gradient_sums = accumulator("gradient_sums", (2 * math.prod(self._channels_shape) + 2,))
-        self.uses_seen = accumulator("uses_seen")
-        if self.config.track_sensitivity == "joint":
-            self.weight_gradient_abs_sum = accumulator("weight_gradient_abs_sum", tuple(kernel_shape))
+        self._build_sums(kernel_shape)
         if self.config.track_oscillations:
             self.freezing_threshold = state("freezing_threshold", value=math.inf)
-            # Weights are the same on every replica, and so is this.
-            self.last_integers, self.last_direction, self.turn_frequency, self.mean_integers = (
-                accumulator(name, tuple(kernel_shape), "only_first_replica", value)
-                for name, value in (("last_integers", oscillations.UNSEEN), ("last_direction", 0.0), ("turn_frequency", 0.0), ("mean_integers", 0.0))
-            )
+            self._build_oscillations(kernel_shape)
 
     def call(self, kernel, compute_dtype="float32"):
         """Returns the fake-quantized kernel, float32; its gradient accumulates the sensitivities.
@@ -194,11 +164,6 @@ class KernelQuantizer(keras.layers.Layer):
     def _is_normalised(self, kernel) -> bool:
         return self.config.normalise_kernels and normalisation.is_normalised(kernel.shape, self.channel_axes)
 
-    def _with_held(self, kernel, scale):
-        if not self.config.track_oscillations:
-            return kernel
-        return oscillations.with_held(kernel, scale, self.turn_frequency.value, self.mean_integers.value)
-
     @property
     def width(self) -> int:
         """The present width in bits."""
@@ -226,81 +191,6 @@ class KernelQuantizer(keras.layers.Layer):
         # What was held lies on the old width's grid.
         self.release_oscillating()
 
-    def release_oscillating(self) -> None:
-        """Forgets which weights oscillated and lets go of those that are held."""
-        if self.config.track_oscillations:
-            for variable, value in zip(self._oscillations(), oscillations.first(self.turn_frequency.shape), strict=True):
-                variable.assign(value)
-
-    def accumulated(self) -> Accumulated:
-        """Reads what mini-batches have added since the last reset."""
-        sums_of_gradient = tf.convert_to_tensor(self.gradient_sums.value).numpy()
-        of_abs, of_square, rest = np.split(sums_of_gradient, [math.prod(self._channels_shape), -2])
-        return Accumulated(
-            of_abs.reshape(self._channels_shape),
-            of_square.reshape(self._channels_shape),
-            float(rest[0]),
-            float(rest[1]),
-            float(tf.convert_to_tensor(self.uses_seen.value)),
-        )
-
-    def reset_accumulators(self) -> None:
-        """Forgets the bit gradients so far, as after every allocation."""
-        joint = [self.weight_gradient_abs_sum] if self.config.track_sensitivity == "joint" else []
-        for variable in (self.gradient_sums, self.uses_seen, *joint):
-            variable.assign(tf.zeros(variable.shape))
-
-    def follow_loss_scale(self, optimizer: keras.optimizers.Optimizer | None) -> bool:
-        """Divides gradients from now on by what `optimizer` multiplies the loss by (`None`: by nothing).
-
-        Returns:
-            Whether a step was traced already that does otherwise. It must be traced anew; what it summed up is forgotten.
-        """
-        # Bound methods of one object are equal.
-        self._scale_loss = None if optimizer is None else optimizer.scale_loss
-        stale = bool(self._traced_with) and self._traced_with != (self._scale_loss,)
-        if stale:
-            self.reset_accumulators()
-        return stale
-
-    def _accumulate(self, gradient, scale, bits) -> list[tf.Tensor]:
-        """Adds one mini-batch, and returns the sums that it took; what is not finite adds nothing, decided on the device."""
-        gradient, factor = tf.cast(gradient, tf.float32), self._loss_factor()
-        axes = scales.reduced_axes(len(gradient.shape), self.channel_axes)
-        # Before the squares, which a large loss scale would overflow.
-        if tf.is_tensor(factor) or factor != 1.0:
-            gradient = gradient / factor
-        magnitude = tf.abs(gradient)
-        of_abs = sums.by_channel(magnitude, axes)
-        with tf.control_dependencies([of_abs]):
-            of_square = sums.by_channel(tf.square(gradient), axes)
-        count = float(math.prod(gradient.shape[axis] for axis in axes))
-        # sum_i |dL/db_i| = (2^N - 1) S |g|, so no bit plane is needed.
-        of_bits = (tf.pow(2.0, bits) - 1.0) / bits * tf.reduce_mean(tf.reshape(scale, [-1]) * of_abs, keepdims=True)
-        added = tf.concat([of_abs, of_square, of_bits, [count]], 0) / count
-        finite = tf.cast(tf.math.is_finite(tf.reduce_sum(added)), tf.float32)
-        self.gradient_sums.value.assign_add(tf.math.multiply_no_nan(added, finite))
-        self.uses_seen.value.assign_add(1.0)
-        if self.config.track_sensitivity == "joint":
-            self.weight_gradient_abs_sum.value.assign_add(tf.math.multiply_no_nan(magnitude, finite))
-        return [of_square]
-
-    def _watch(self, integers) -> None:
-        """Adds one step to what is known of oscillations."""
-        known = oscillations.Oscillations(*(tf.convert_to_tensor(variable.value) for variable in self._oscillations()))
-        after = oscillations.after_step(known, integers, tf.convert_to_tensor(self.freezing_threshold.value))
-        for variable, value in zip(self._oscillations(), after, strict=True):
-            variable.value.assign(value)
-
-    def _oscillations(self) -> tuple[keras.Variable, ...]:
-        return self.last_integers, self.last_direction, self.turn_frequency, self.mean_integers
-
-    def _loss_factor(self):
-        """What the gradients carry: the loss scale, and a replica's share in the mean over all of them (as Keras scales a loss)."""
-        self._traced_with = (self._scale_loss,)
-        scale = 1.0 if self._scale_loss is None else self._scale_loss(tf.ones(()))
-        return scale / tf.distribute.get_strategy().num_replicas_in_sync
-
     def save_own_variables(self, store):
         super().save_own_variables(store)
         store[_HISTORY] = np.frombuffer(json.dumps(list(self.history)).encode(), np.uint8)
@@ -309,9 +199,9 @@ class KernelQuantizer(keras.layers.Layer):
         # Keras's stores are no mappings: they have keys(), but neither iterate nor answer `in`.
         values = {key: store[key] for key in list(store.keys())}
         history = values.pop(_HISTORY, None)
-        places = {id(variable): place for place, variable in enumerate(self._trainable_variables + self._non_trainable_variables)}
+        places = {id(variable): place for place, variable in enumerate(keras_compat.own_variables(self))}
         if len(values) == len(places) + 3:
-            values = _with_joined_sums(values, places[id(self.gradient_sums)])
+            values = with_joined_sums(values, places[id(self.gradient_sums)])
         super().load_own_variables(values)
         self.history = () if history is None else tuple(json.loads(bytes(np.asarray(history, np.uint8))))
 
@@ -321,11 +211,3 @@ class KernelQuantizer(keras.layers.Layer):
     @classmethod
     def from_config(cls, config):
         return cls(**{**config, "config": QuantizerConfig.of(config["config"])})
-
-
-def _with_joined_sums(values: Mapping[str, np.ndarray], first: int) -> dict[str, np.ndarray]:
-    """Reads files of formats 1 to 4: there each sum is a variable, from place `first` on."""
-    listed = [np.asarray(values[str(place)]) for place in range(len(values))]
-    of_bits, of_abs, of_square, seen, finite = listed[first : first + 5]
-    joined = np.concatenate([np.ravel(part) for part in (of_abs, of_square, of_bits, finite)])
-    return {str(place): value for place, value in enumerate([*listed[:first], joined, seen, *listed[first + 5 :]])}

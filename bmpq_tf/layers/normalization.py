@@ -3,8 +3,10 @@
 import keras
 import tensorflow as tf
 
+from bmpq_tf.layers.serialization import serializable
 
-@keras.saving.register_keras_serializable("bmpq_tf")
+
+@serializable
 class FusedBatchNormalization(keras.layers.BatchNormalization):
     """Keras's BatchNormalization over the last axis of images, trained by TensorFlow's fused kernel.
 

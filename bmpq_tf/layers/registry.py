@@ -9,6 +9,7 @@ import keras
 
 from bmpq_tf.layers.base import ChannelAxes, kernels_read_once, quantized_weight
 from bmpq_tf.layers.composite import QuantizedComposite
+from bmpq_tf.layers.serialization import serializable
 
 Layer = keras.layers.Layer
 
@@ -60,7 +61,7 @@ def register(float_class: type[Layer], *, held: Mapping[str, str] | None = None,
                 setattr(quantized_class, attribute, quantized_weight(attribute))
         quantized_class.__signature__ = _signature_with_quantizer(float_class)
         _BY_FLOAT_CLASS[float_class] = _BY_QUANTIZED_CLASS[quantized_class] = entry
-        return keras.saving.register_keras_serializable("bmpq_tf")(quantized_class)
+        return serializable(quantized_class)
 
     return decorate
 

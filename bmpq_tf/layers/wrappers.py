@@ -2,6 +2,7 @@
 
 import keras
 
+from bmpq_tf._compat import keras as keras_compat
 from bmpq_tf.layers.activation_quantizer import ActivationQuantizer
 from bmpq_tf.layers.composite import QuantizedComposite
 from bmpq_tf.layers.registry import register
@@ -52,7 +53,7 @@ class QuantTimeDistributed(QuantizedComposite, keras.layers.TimeDistributed):
 
     def call(self, inputs, training=None, mask=None):
         """As Keras's."""
-        rounded = [layer.path for layer in self._flatten_layers() if isinstance(layer, ActivationQuantizer)]
+        rounded = [layer.path for layer in keras_compat.flattened_layers(self) if isinstance(layer, ActivationQuantizer)]
         # Keras maps the layer over such steps by TensorFlow's vectorized_map, where a quantizer has no gradient and cannot keep its range.
         if rounded and inputs.shape[1] is None:
             raise ValueError(

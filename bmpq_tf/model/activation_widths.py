@@ -5,8 +5,11 @@ from typing import Any
 
 import keras
 
+from bmpq_tf._compat import keras as keras_compat
 from bmpq_tf.allocation.budget import FLOAT_BITS
-from bmpq_tf.layers import QuantIdentity, QuantizedLayer, QuantReLU
+from bmpq_tf.layers import QuantIdentity, QuantReLU
+from bmpq_tf.layers.activation_quantizer import ActivationQuantizer
+from bmpq_tf.layers.base import QuantizedLayer
 from bmpq_tf.model import keras_graph
 
 Layer = keras.layers.Layer
@@ -35,8 +38,7 @@ def outside_time(operation):
 
 def _projections(operation) -> list[Layer]:
     """The layers inside attention that read what it reads."""
-    names = ("_query_dense", "_key_dense", "_value_dense") if isinstance(operation, _ATTENTION) else ()
-    return [getattr(operation, name) for name in names]
+    return keras_compat.attention_projections(operation) if isinstance(operation, _ATTENTION) else []
 
 
 def rounded_output(operation) -> int | None:
@@ -108,3 +110,8 @@ def preserves_values(operation) -> bool:
     if type(operation) is keras.layers.Activation:
         return operation.activation is keras.activations.linear
     return type(operation) in _PRESERVING and getattr(operation, "interpolation", "nearest") == "nearest"
+
+
+def activation_quantizers(model: keras.Model) -> list[ActivationQuantizer]:
+    """Returns a model's activation quantizers, in the model's order; a copy's have the same order."""
+    return [layer for layer in keras_compat.flattened_layers(model) if isinstance(layer, ActivationQuantizer)]

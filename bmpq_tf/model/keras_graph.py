@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterator
 import keras
 import tensorflow as tf
 
-from bmpq_tf.layers import KernelQuantizer, QuantizedLayer
+from bmpq_tf._compat import keras as keras_compat
+from bmpq_tf.layers.base import QuantizedLayer
+from bmpq_tf.layers.kernel_quantizer import KernelQuantizer
 
 Layer = keras.layers.Layer
 
@@ -13,12 +15,12 @@ Layer = keras.layers.Layer
 def sublayers(layer: Layer) -> list[Layer]:
     """Returns every layer below `layer`, models too, however deep, each once, a layer before what is inside it."""
     found: dict[int, Layer] = {}
-    pending = list(layer._layers)
+    pending = list(keras_compat.layers_inside(layer))
     while pending:
         part = pending.pop(0)
         if id(part) not in found:
             found[id(part)] = part
-            pending = [*part._layers, *pending]
+            pending = [*keras_compat.layers_inside(part), *pending]
     return list(found.values())
 
 
@@ -34,8 +36,8 @@ def kernel_variables(layer: Layer) -> list[keras.Variable]:
     """
     if isinstance(layer, (KernelQuantizer, QuantizedLayer)):
         return []
-    inside = {id(variable) for part in sublayers(layer) for variable in part._trainable_variables}
-    return [variable for variable in layer._trainable_variables if len(variable.shape) >= 2 and id(variable) not in inside]
+    inside = {id(variable) for part in sublayers(layer) for variable in keras_compat.own_trainable_variables(part)}
+    return [variable for variable in keras_compat.own_trainable_variables(layer) if len(variable.shape) >= 2 and id(variable) not in inside]
 
 
 def first_and_last(model: keras.Model, weighted: Callable[[Layer], bool]) -> tuple[list[Layer], list[Layer]]:
@@ -46,14 +48,14 @@ def first_and_last(model: keras.Model, weighted: Callable[[Layer], bool]) -> tup
     """
     first: dict[int, Layer] = {}
     last: dict[int, Layer] = {}
-    _clean_forward(model, [True] * len(_flat(_graph(model).inputs)), weighted, first)
-    _clean_backward(model, [True] * len(_flat(_graph(model).outputs)), weighted, last)
+    _clean_forward(model, [True] * len(_flat(keras_compat.functional(model).inputs)), weighted, first)
+    _clean_backward(model, [True] * len(_flat(keras_compat.functional(model).outputs)), weighted, last)
     return list(first.values()), list(last.values())
 
 
 def _clean_forward(model, clean_inputs: list[bool], weighted, found: dict[int, Layer]) -> list[bool]:
     """Marks the tensors that an input reaches without meeting a weighted layer; returns the marks of the outputs."""
-    graph = _graph(model)
+    graph = keras_compat.functional(model)
     clean = {id(tensor): mark for tensor, mark in zip(_flat(graph.inputs), clean_inputs, strict=True)}
     for node in nodes_in_order(model):
         if (inner := graph_inside(node.operation)) is not None:
@@ -70,7 +72,7 @@ def _clean_forward(model, clean_inputs: list[bool], weighted, found: dict[int, L
 
 def _clean_backward(model, clean_outputs: list[bool], weighted, found: dict[int, Layer]) -> list[bool]:
     """Marks the tensors that reach an output without meeting a weighted layer; returns the marks of the inputs."""
-    graph = _graph(model)
+    graph = keras_compat.functional(model)
     clean: dict[int, bool] = {}
     for tensor, mark in zip(_flat(graph.outputs), clean_outputs, strict=True):
         clean[id(tensor)] = clean.get(id(tensor), False) or mark
@@ -102,63 +104,56 @@ def inputs_of_call(node, model: keras.Model) -> list:
 
 def ends_in_softmax(model: keras.Model) -> bool:
     """Whether a functional or sequential model's first output is probabilities, not logits."""
-    last = outputs_of(model)[0]._keras_history.operation
+    last = keras_compat.producer(outputs_of(model)[0])[0]
     while (inner := graph_inside(last)) is not None:
-        last = outputs_of(inner)[0]._keras_history.operation
+        last = keras_compat.producer(outputs_of(inner)[0])[0]
     return isinstance(last, keras.layers.Softmax) or getattr(last, "activation", None) in (keras.activations.softmax, tf.nn.softmax)
 
 
 def structured_inputs(model: keras.Model, flat: list):
     """Returns a flat list of inputs as the structure that the model takes: one tensor, a list or a dict."""
-    return keras.tree.pack_sequence_as(_graph(model)._inputs_struct, flat)
+    return keras.tree.pack_sequence_as(keras_compat.inputs_structure(model), flat)
 
 
 def flat_inputs(model: keras.Model, inputs) -> list:
     """Returns inputs in the model's order, flat, as Keras takes them: a dict goes by name, unless the model takes a dict itself."""
     names = [tensor.name for tensor in model.inputs]
-    if isinstance(inputs, dict) and not isinstance(_graph(model)._inputs_struct, dict) and set(names) <= set(inputs):
+    if isinstance(inputs, dict) and not isinstance(keras_compat.inputs_structure(model), dict) and set(names) <= set(inputs):
         return [inputs[name] for name in names]
     return _flat(inputs)
 
 
 def inputs_of(model: keras.Model) -> list:
     """Returns the symbolic inputs of a functional or sequential model, flat."""
-    return _flat(_graph(model).inputs)
+    return _flat(keras_compat.functional(model).inputs)
 
 
 def outputs_of(model: keras.Model) -> list:
     """Returns the symbolic outputs of a functional or sequential model, flat."""
-    return _flat(_graph(model).outputs)
+    return _flat(keras_compat.functional(model).outputs)
 
 
 def nodes_in_order(model: keras.Model) -> Iterator:
-    """Yields the calls that make up a functional or sequential model, each after those that it reads from."""
-    by_depth = _graph(model)._nodes_by_depth
-    for depth in sorted(by_depth, reverse=True):
-        yield from (node for node in by_depth[depth] if not node.is_input)
+    """Returns the calls that make up a functional or sequential model, each after those that it reads from."""
+    return keras_compat.nodes_in_order(model)
 
 
 def has_kernels(operation) -> bool:
     """Whether an operation, or a layer inside it, has weights that count as kernels, quantized or not."""
     if not isinstance(operation, Layer):
         return False
-    return any(isinstance(part, QuantizedLayer) or kernel_variables(part) for part in operation._flatten_layers())
+    return any(isinstance(part, QuantizedLayer) or kernel_variables(part) for part in keras_compat.flattened_layers(operation))
 
 
 def is_graph(operation) -> bool:
     """Whether this is a functional or sequential model, whose layers can be replaced by cloning."""
-    return isinstance(operation, keras.Model) and hasattr(_graph(operation), "_nodes_by_depth")
+    return isinstance(operation, keras.Model) and keras_compat.has_graph(operation)
 
 
 def graph_inside(operation):
     """Returns the model that an operation is, or is a wrapper of (`TimeDistributed`); `None` where it is neither."""
     inner = operation.layer if isinstance(operation, keras.layers.TimeDistributed) else operation
     return inner if is_graph(inner) else None
-
-
-def _graph(model):
-    """A sequential model keeps its graph in a functional one inside."""
-    return getattr(model, "_functional", None) or model
 
 
 def _flat(tensors) -> list:

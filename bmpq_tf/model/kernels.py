@@ -10,10 +10,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from bmpq_tf._compat import keras as keras_compat
 from bmpq_tf.allocation.budget import FLOAT_BITS, Budget, Kernel, parameter_bits
 from bmpq_tf.allocation.sensitivity import Measurement
 from bmpq_tf.arithmetic import scales
-from bmpq_tf.layers import KernelQuantizer, QuantizedLayer, entry_for, quantized_entry_for
+from bmpq_tf.layers.base import QuantizedLayer
+from bmpq_tf.layers.kernel_quantizer import KernelQuantizer
+from bmpq_tf.layers.registry import entry_for, quantized_entry_for
 from bmpq_tf.model import keras_graph
 from bmpq_tf.model.activation_widths import activation_widths
 
@@ -106,6 +109,7 @@ def measurement(state: KernelState, uses_per_step: float = 1.0) -> Measurement:
     weights = quantizer.quantized_from(state.variable.value)
     return Measurement(
         path=state.kernel.path,
+        candidates=state.kernel.candidates,
         weights=weights.numpy(),
         gradient_abs=sums.gradient_abs.astype(np.float64) * per_step,
         gradient_square=sums.gradient_square.astype(np.float64) * per_step,
@@ -165,7 +169,9 @@ def _calls(model: keras.Model) -> dict[int, list]:
 def _macs(layer: keras.layers.Layer, variable: keras.Variable, calls: Sequence) -> int | None:
     """Multiply-accumulates of a kernel for one example: its weights times the positions that it is applied at; `None` where not known."""
     # A lookup multiplies nothing, and neither does a bias of several axes, which counts as a kernel here.
-    if isinstance(layer, keras.layers.Embedding) or (isinstance(layer, keras.layers.EinsumDense) and variable is not layer._kernel):
+    if isinstance(layer, keras.layers.Embedding) or (
+        isinstance(layer, keras.layers.EinsumDense) and variable is not keras_compat.einsum_kernel(layer)
+    ):
         return 0
     if isinstance(layer, keras.layers.PReLU):
         sizes = [node.output_tensors[0].shape[1:] for node in calls]

@@ -1,7 +1,6 @@
-"""What a person sees of a quantized model: a table and a picture."""
+"""What a person sees of a quantized model: its kernels, as data and as a printed table."""
 
-import itertools
-import os
+import dataclasses
 from collections.abc import Sequence
 
 import keras
@@ -9,85 +8,78 @@ from rich.console import Console
 from rich.table import Table
 
 from bmpq_tf.allocation.budget import FLOAT_BITS
-from bmpq_tf.files import replacing
-from bmpq_tf.model.kernels import compression, model_kernels, total_bits
+from bmpq_tf.model.kernels import model_kernels
 
 
-def summary(model: keras.Model, console: Console | None = None) -> None:
-    """Prints a table of a model's kernels: weights, bits, sensitivity (at the last allocation) and bytes.
+@dataclasses.dataclass(frozen=True)
+class KernelRow:
+    """One kernel of a model, as a row of `summary`.
 
-    The sensitivity is the estimated loss increase at 2 bits (`bmpq_tf.allocation.sensitivity.sensitivity`).
+    Attributes:
+        path: the kernel's variable path.
+        weights: how many.
+        bits: its present width; 32 where it stays float.
+        candidates: the widths that it may have.
+        pinned: whether its width is fixed by decision.
+        sensitivity: the estimated loss increase at 2 bits, as of the last allocation; `None` before any.
+    """
+
+    path: str
+    weights: int
+    bits: int
+    candidates: tuple[int, ...] = ()
+    pinned: bool = False
+    sensitivity: float | None = None
+
+    @property
+    def bytes(self) -> float:
+        """Parameter bits over 8."""
+        return self.weights * self.bits / 8
+
+
+def kernel_table(model: keras.Model) -> list[KernelRow]:
+    """Returns every kernel of a model, in the model's order; those that stay float too, since they count against a budget.
 
     Raises:
         ValueError: the model is not built.
     """
     if not model.built:
         raise ValueError(f"Model '{model.name}' is not built, so its kernels have no size yet. Call it on a batch or build() it first.")
-    states = model_kernels(model)
     rows = []
-    for state in states:
+    for state in model_kernels(model):
         history = state.quantizer.history if state.quantizer else ()
-        rows.append((state.kernel.path, state.kernel.weights, state.bits, state.kernel.pinned, history[-1]["sensitivity"] if history else None))
-    table = kernel_table(rows, title=model.name)
-    total = total_bits(states)
+        told = history[-1]["sensitivity"] if history else None
+        kernel = state.kernel
+        rows.append(KernelRow(kernel.path, kernel.weights, state.bits, kernel.candidates, kernel.pinned, told))
+    return rows
+
+
+def summary(model: keras.Model, console: Console | None = None) -> None:
+    """Prints a table of a model's kernels: weights, bits, sensitivity (at the last allocation) and bytes.
+
+    Args:
+        model: a built model, quantized or float.
+        console: where to print; the terminal by default.
+
+    Raises:
+        ValueError: the model is not built.
+    """
+    rows = kernel_table(model)
+    table = rendered(rows, title=model.name)
+    weights, bits = sum(row.weights for row in rows), sum(row.weights * row.bits for row in rows)
     table.add_section()
-    table.add_row("total", f"{sum(s.kernel.weights for s in states):,}", f"{FLOAT_BITS / compression(states):.2f}", "", f"{total / 8:,.0f}")
-    table.caption = f"{compression(states):.2f}x fewer parameter bits than float32; p: pinned"
+    table.add_row("total", f"{weights:,}", f"{bits / weights:.2f}", "", f"{bits / 8:,.0f}")
+    table.caption = f"{FLOAT_BITS * weights / bits:.2f}x fewer parameter bits than float32; p: pinned"
     (console or Console()).print(table)
 
 
-def kernel_table(rows: Sequence[tuple[str, int, int, bool, float | None]], title: str) -> Table:
-    """Builds the table from `(path, weights, bits, pinned, sensitivity)` rows."""
+def rendered(rows: Sequence[KernelRow], title: str) -> Table:
+    """Returns the rows as a table to print."""
     table = Table(title=title, title_justify="left", caption_justify="left")
     table.add_column("kernel", overflow="fold")
     for name in ("weights", "bits", "sensitivity", "bytes"):
         table.add_column(name, justify="right")
-    for path, weights, bits, pinned, sensitivity in rows:
-        told = "" if sensitivity is None else f"{sensitivity:.3g}"
-        table.add_row(path, f"{weights:,}", f"{bits}{' p' if pinned else ''}", told, f"{weights * bits / 8:,.0f}")
+    for row in rows:
+        told = "" if row.sensitivity is None else f"{row.sensitivity:.3g}"
+        table.add_row(row.path, f"{row.weights:,}", f"{row.bits}{' p' if row.pinned else ''}", told, f"{row.bytes:,.0f}")
     return table
-
-
-def plot_allocations(allocations: Sequence[dict], path: str | os.PathLike, title: str = "") -> None:
-    """Draws widths and sensitivities of every kernel over the epochs of its allocations, as a PNG.
-
-    Args:
-        allocations: as `BMPQCallback.history` gives them, at least one.
-        path: where the picture goes.
-        title: above it.
-
-    Raises:
-        ValueError: there are no allocations.
-    """
-    if not allocations:
-        raise ValueError("There are no allocations to draw. Train with BMPQCallback first.")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.colors import BoundaryNorm, LogNorm
-    from matplotlib.figure import Figure
-
-    kernels = list(allocations[-1]["bits"])
-    epochs = [allocation["epoch"] + 1 for allocation in allocations]
-    bits = [[allocation["bits"].get(kernel, 0) for allocation in allocations] for kernel in kernels]
-    told = [[allocation["sensitivity"].get(kernel) or float("nan") for allocation in allocations] for kernel in kernels]
-
-    figure = Figure(figsize=(5 + 0.28 * len(epochs), 1.8 + 0.26 * len(kernels)), layout="constrained")
-    FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2, sharey=True)
-    levels = sorted({width for row in bits for width in row})
-    edges = [levels[0] - 0.5, *[(a + b) / 2 for a, b in itertools.pairwise(levels)], levels[-1] + 0.5]
-    widths = left.imshow(bits, aspect="auto", cmap="viridis", norm=BoundaryNorm(edges, 256), interpolation="nearest")
-    figure.colorbar(widths, ax=left, ticks=levels, label="bits")
-    positive = [value for row in told for value in row if value > 0]
-    norm = LogNorm(min(positive), max(positive)) if positive and min(positive) < max(positive) else None
-    figure.colorbar(right.imshow(told, aspect="auto", cmap="magma", norm=norm, interpolation="nearest"), ax=right, label="sensitivity")
-    left.set_yticks(range(len(kernels)), kernels, fontsize=7)
-    left.set_title("width", fontsize=9)
-    right.set_title("estimated loss increase at 2 bits", fontsize=9)
-    step = max(1, len(epochs) // 8)
-    for axes in (left, right):
-        axes.set_xticks(range(0, len(epochs), step), epochs[::step], fontsize=7)
-        axes.set_xlabel("allocation before epoch", fontsize=8)
-    if title:
-        figure.suptitle(title, fontsize=10)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=130, format="png")

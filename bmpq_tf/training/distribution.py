@@ -7,16 +7,14 @@ bmpq_tf.training.distribution.prepare_for_workers(model)
 model.fit(dataset, callbacks=[bmpq_tf.BMPQCallback("10x")])
 """
 
-import inspect
 from collections.abc import Callable, Sequence
 
 import keras
 import tensorflow as tf
 
+from bmpq_tf._compat import keras as keras_compat
 from bmpq_tf.allocation.budget import Kernel
 from bmpq_tf.allocation.solver import STATUSES, AllocationError, Solution
-
-_BUILD = "_maybe_symbolic_build"
 
 
 def has_workers(strategy: tf.distribute.Strategy) -> bool:
@@ -55,15 +53,9 @@ def prepare_for_workers(model: keras.Model) -> keras.Model:
         RuntimeError: this Keras is built in another way than the one that this was written for.
     """
     strategy = model.distribute_strategy
-    if not has_workers(strategy) or _BUILD in vars(model):
+    if not has_workers(strategy) or keras_compat.has_own_symbolic_build(model):
         return model
-    keras_build = getattr(model, _BUILD, None)
-    if keras_build is None or set(inspect.signature(keras_build).parameters) != {"iterator", "data_batch"}:
-        raise RuntimeError(
-            f"Keras {keras.__version__} prepares a model for its first batch in another way than Keras 3.15, for which "
-            f"bmpq_tf.training.distribution was written: it has no keras.Model.{_BUILD}(iterator, data_batch). Try model.fit without "
-            "prepare_for_workers; it may work by itself, or install keras 3.15."
-        )
+    keras_build = keras_compat.symbolic_build(model)
 
     def build_from_own_part(iterator=None, data_batch=None):
         for _, _, batches in iterator or ():
@@ -71,7 +63,7 @@ def prepare_for_workers(model: keras.Model) -> keras.Model:
             break
         keras_build(data_batch=data_batch)
 
-    setattr(model, _BUILD, build_from_own_part)
+    keras_compat.set_symbolic_build(model, build_from_own_part)
     model.train_step = _with_axis(model.train_step)
     model.test_step = _with_axis(model.test_step)
     return model

@@ -9,8 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from bmpq_tf.export.converter.convert import ConversionError
-from bmpq_tf.export.pipeline import ExportError, export_tflite
+from bmpq_tf.export.errors import ConversionError, ExportError
+from bmpq_tf.export.pipeline import export_tflite
 from bmpq_tf.export.report import ExportReport
 from bmpq_tf.files import replacing, write_text
 

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from bmpq_tf.allocation.budget import Budget, InfeasibleBudgetError, Kernel, container_bits, stored_bytes
 
+pytestmark = pytest.mark.quick
+
 KERNELS = [
     Kernel("stem/kernel", 100, (8,), pinned=True, channels=10),
     Kernel("mid/kernel", 10_000, (2, 4, 8), channels=50),

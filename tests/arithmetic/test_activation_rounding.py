@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from bmpq_tf.arithmetic import activations
 
+pytestmark = pytest.mark.quick
+
 values_of = st.lists(st.floats(-8, 8, width=32, allow_subnormal=False), min_size=6, max_size=6).map(np.float32)
 clips = st.floats(0.015625, 128, width=32)
 widths = st.sampled_from([2, 4, 8])

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from bmpq_tf.arithmetic import bit_planes
 
+pytestmark = pytest.mark.quick
+
 widths = st.integers(2, 8)
 
 

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from bmpq_tf.arithmetic import quantizers, scales
 
+pytestmark = pytest.mark.quick
+
 weights_of = st.lists(st.floats(-4, 4, width=32, allow_subnormal=False), min_size=6, max_size=6).map(lambda values: np.float32(values).reshape(3, 2))
 
 

@@ -8,6 +8,8 @@ from bmpq_tf.arithmetic import sums
 from bmpq_tf.layers import kernel_quantizer
 from bmpq_tf.layers.config import QuantizerConfig
 
+pytestmark = pytest.mark.quick
+
 # The kernel's shape, what is summed, and the columns of its matrix: convolutions, a depthwise one, transposed, per tensor, one channel, none.
 LAYOUTS = [
     ((3, 3, 5, 7), [0, 1, 2], 7),

@@ -5,6 +5,8 @@ import pytest
 
 from bmpq_tf.cli.arrays import load_arrays
 
+pytestmark = pytest.mark.quick
+
 
 def test_arrays_of_ones_own_are_checked(tmp_path):
     images, labels = np.zeros((3, 2, 2, 1), "float32"), np.arange(3)

@@ -15,6 +15,8 @@ from bmpq_tf import BMPQCallback, export_tflite, quantize_model
 from bmpq_tf.cli import program
 from bmpq_tf.export.converter.convert import to_float_tflite
 
+pytestmark = pytest.mark.apart
+
 COMMANDS = ("export", "evaluate", "inspect", "tune")
 
 
@@ -57,7 +59,7 @@ def test_export_takes_inputs_in_every_form_and_a_tolerance(folder, tmp_path):
     np.savez(tmp_path / "named.npz", image=images)
     np.savez(tmp_path / "other.npz", other=images)
     inputs = [f"--calibrate_with={tmp_path / 'named.npz'}", f"--verify_with={tmp_path / 'one.npy'}"]
-    said = command("export", folder / "model.keras", tmp_path / "a.tflite", "--optimize_for=integer", "--tolerance=0.5", "--border=int8", *inputs)
+    said = command("export", folder / "model.keras", tmp_path / "a.tflite", "--optimize_for=integer", "--tolerance=0.5", "--io_dtype=int8", *inputs)
     assert "of 40 images" in said
     for arguments, message in (
         (["--optimize_for=latency", "--tolerance=1e-6", *inputs[1:]], "more than the 1e-06 that"),

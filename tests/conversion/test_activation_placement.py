@@ -10,6 +10,7 @@ from bmpq_research.experiments.recipe import sgd
 from bmpq_research.experiments.training import TrainConfig, train
 from bmpq_tf import BMPQCallback, Budget, dequantize_model, layers, quantize_model
 from bmpq_tf.arithmetic.activations import first_range
+from bmpq_tf.layers.base import QuantizedLayer
 from bmpq_tf.model.kernels import model_kernels
 
 IMAGES, LABELS = small_data()
@@ -21,7 +22,7 @@ def placed(model) -> dict[str, tuple]:
     for layer in model._flatten_layers():
         if isinstance(layer, layers.QuantReLU):
             found[layer.name] = layer.activation_quantizer.bits
-        if isinstance(layer, layers.QuantizedLayer):
+        if isinstance(layer, QuantizedLayer):
             found[layer.name] = tuple(quantizer and quantizer.bits for quantizer in (layer.input_quantizer, layer.output_quantizer))
     return found
 

@@ -11,6 +11,8 @@ from bmpq_tf import SkippedLayersWarning, quantize_model
 from bmpq_tf.model.keras_graph import sublayers
 from bmpq_tf.model.kernels import model_kernels
 
+pytestmark = pytest.mark.quick
+
 
 def with_second_layer(layer, width: int = 4) -> keras.Model:
     return keras.Sequential([keras.Input((4,)), keras.layers.Dense(width, name="first"), layer, keras.layers.Dense(2, name="head")])

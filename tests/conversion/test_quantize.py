@@ -9,7 +9,7 @@ import pytest
 from conftest import candidates, compiled, pinned, sequence_model, small_data, small_model
 
 import bmpq_tf
-from bmpq_tf import BMPQCallback, dequantize_model, layers, quantize_model
+from bmpq_tf import BMPQCallback, QuantizationConfig, dequantize_model, layers, quantize_model
 from bmpq_tf.model.keras_graph import first_and_last, quantized_layers, sublayers
 from bmpq_tf.model.kernels import model_kernels
 
@@ -38,7 +38,7 @@ def test_first_and_last_are_pinned_and_the_rest_open():
     assert widths(quantize_model(small_model(), (2, 3))) == {"stem": (8,), "depthwise": (2, 3), "hidden": (2, 3), "head": (8,)}
     assert pinned(quantize_model(small_model(), pin=None)) == set()
     assert pinned(quantize_model(small_model(), pin="hidden")) == {"hidden"}
-    assert widths(quantize_model(small_model(), (2, 4), pin=("last",), pinned_bits=6))["head"] == (6,)
+    assert widths(quantize_model(small_model(), (2, 4), pin=("last",), config=QuantizationConfig(pinned_bits=6)))["head"] == (6,)
 
 
 def test_a_kernel_has_one_learned_scale_unless_channels_are_asked_for():
@@ -46,7 +46,12 @@ def test_a_kernel_has_one_learned_scale_unless_channels_are_asked_for():
         return {state.layer.name: math.prod(state.quantizer.log_gain.shape) for state in model_kernels(model)}
 
     assert sizes(quantize_model(small_model())) == {"stem": 1, "depthwise": 1, "hidden": 1, "head": 1}
-    assert sizes(quantize_model(small_model(), granularity="channel")) == {"stem": 4, "depthwise": 8, "hidden": 6, "head": 3}
+    assert sizes(quantize_model(small_model(), config=QuantizationConfig(granularity="channel"))) == {
+        "stem": 4,
+        "depthwise": 8,
+        "hidden": 6,
+        "head": 3,
+    }
 
 
 def branched() -> keras.Model:
@@ -88,7 +93,7 @@ def test_a_sequential_model_stays_sequential():
 
 def test_layers_that_hold_layers_are_quantized_inside_and_back():
     model = sequence_model()
-    quantized = quantize_model(model, (2, 4), granularity="channel")
+    quantized = quantize_model(model, (2, 4), config=QuantizationConfig(granularity="channel"))
     found = candidates(quantized)
     assert list(found) == [
         *(f"attention/{name}/kernel" for name in ("query", "key", "value", "attention_output")),
@@ -136,7 +141,7 @@ def test_dequantize_gives_plain_keras_layers_on_the_grid(tmp_path):
 
 
 def test_latent_weights_are_those_that_were_rounded():
-    model = quantize_model(small_model(), (2, 4), normalise_kernels=True)
+    model = quantize_model(small_model(), (2, 4), config=QuantizationConfig(normalise_kernels=True))
     kernel = np.asarray(dequantize_model(model, on_grid=False).get_layer("hidden").kernel)
     (state,) = (state for state in model_kernels(model) if state.layer.name == "hidden")
     np.testing.assert_allclose(kernel, state.variable.numpy() - state.variable.numpy().mean(0), atol=1e-6)
@@ -159,9 +164,9 @@ def test_a_subclassed_model_is_told_to_use_the_layers():
         (small_model, {"layers": "nope"}, r"No layer is called 'nope'.*stem"),
         (small_model, {"layers": keras.layers.Conv1D}, r"No layer .* would be quantized"),
         (small_model, {"candidate_bits": (1,)}, "integer from 2 to 8"),
-        (small_model, {"pinned_bits": 16}, "integer from 2 to 8"),
-        (small_model, {"pinned_bits": (4, 8)}, r"pinned_bits is one width.*Received: pinned_bits=\(4, 8\)"),
-        (small_model, {"scale": "magic"}, r"Unknown scale.*learned"),
+        (small_model, {"config": lambda: QuantizationConfig(pinned_bits=16)}, "integer from 2 to 8"),
+        (small_model, {"config": lambda: QuantizationConfig(pinned_bits=(4, 8))}, r"pinned_bits is one width.*Received: pinned_bits=\(4, 8\)"),
+        (small_model, {"config": lambda: QuantizationConfig(scale="magic")}, r"Unknown scale.*learned"),
         (small_model, {"exclude": small_model().layers[1]}, "Layer 'stem' is not in the model.*head"),
         (small_model, {"exclude": [3]}, "takes layers, their names, classes and predicates"),
         (small_model, {"overrides": {"nope": 4}}, r"No layer is called 'nope'"),
@@ -172,7 +177,7 @@ def test_a_subclassed_model_is_told_to_use_the_layers():
 )
 def test_bad_input_is_named(make, arguments, message):
     with pytest.raises(ValueError, match=message):
-        quantize_model(make(), **arguments)
+        quantize_model(make(), **{name: value() if name == "config" else value for name, value in arguments.items()})
 
 
 def test_dequantize_needs_quantized_layers():

@@ -2,7 +2,7 @@
 
 import math
 
-from bmpq_tf.conversion.quantize import frozen_model
+from bmpq_tf.conversion.freeze import frozen_model
 from bmpq_tf.export.converter.convert import to_float_tflite
 from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.model.kernels import model_kernels

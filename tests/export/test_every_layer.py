@@ -7,10 +7,11 @@ from conftest import compiled, sequence_model
 from layer_examples import EXAMPLES, call_arguments, class_name, example_arguments, example_inputs
 
 from bmpq_tf import BMPQCallback, export_tflite, quantize_model
-from bmpq_tf.export.converter.convert import ConversionError, to_float_tflite
+from bmpq_tf.export.converter.convert import to_float_tflite
+from bmpq_tf.export.errors import ConversionError
 from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.export.tflite.interpreter import TFLiteModel
-from bmpq_tf.layers import registered
+from bmpq_tf.layers.registry import registered
 from bmpq_tf.model.kernels import allocation_history, model_kernels
 
 ENTRIES = {entry.float_class.__name__: entry for entry in registered()}

@@ -8,21 +8,21 @@ import pytest
 import tensorflow as tf
 from conftest import compiled, small_data, small_model
 
-from bmpq_tf import ExportError, FloatKernelsWarning, export_tflite, quantize_model
-from bmpq_tf.export import pipeline
-from bmpq_tf.export.converter.convert import ConversionError
+from bmpq_tf import ExportError, FloatKernelsWarning, QuantizationConfig, export_tflite, quantize_model
+from bmpq_tf.export import checks, stages
+from bmpq_tf.export.errors import ConversionError
 from bmpq_tf.export.kernels import packing
 from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.export.tflite.interpreter import predict
-from bmpq_tf.export.verification import parity
+from bmpq_tf.export.verification import comparison
 from bmpq_tf.model.kernels import model_kernels
 
 IMAGES, LABELS = small_data()
 
 
-def with_widths(model, widths, **quantize):
+def with_widths(model, widths, **settings):
     """Quantizes a model, gives its kernels these widths in turn, and trains it for a moment so that BatchNorm is real."""
-    quantized = quantize_model(model, (2, 3, 4, 5, 8), pin=None, **quantize)
+    quantized = quantize_model(model, (2, 3, 4, 5, 8), pin=None, config=QuantizationConfig(**settings))
     states = model_kernels(quantized)
     for number, state in enumerate(states):
         state.quantizer.set_width(widths[number % len(widths)], state.variable)
@@ -190,8 +190,8 @@ def test_a_kernel_that_stays_float_says_so(tmp_path):
 
 def test_a_kernel_that_is_lost_in_conversion_is_warned_of(tmp_path, monkeypatch):
     model = with_widths(small_model(), [4])
-    honest = pipeline.find_kernels
-    monkeypatch.setattr(pipeline, "find_kernels", lambda *given: [match for match in honest(*given) if match.kernel.layer != "hidden"])
+    honest = stages.find
+    monkeypatch.setattr(stages, "find", lambda *given: [match for match in honest(*given) if match.kernel.layer != "hidden"])
     with pytest.warns(FloatKernelsWarning, match=r"Kernels 'hidden/kernel' are no constants.* take 3,072 bytes in place of 384\. Name") as caught:
         report = export_tflite(model, tmp_path / "model.tflite")
     assert [warning.filename for warning in caught if warning.category is FloatKernelsWarning] == [__file__]
@@ -243,12 +243,12 @@ def test_integers_that_differ_leave_no_file(tmp_path, monkeypatch):
     honest = packing.pack
 
     def corrupted(file, pairs):
-        content = flatbuffer.parse(honest(file, pairs))
+        content = honest(file, pairs)
         tensor = next(t for t in content.subgraphs[0].tensors if t.type in flatbuffer.PACKED_BITS)
         data = np.array(content.buffers[tensor.buffer].data)
         data[0] ^= 1
         content.buffers[tensor.buffer].data = data
-        return bytes(flatbuffer.fb.convert_object_to_bytearray(content))
+        return content
 
     monkeypatch.setattr(packing, "pack", corrupted)
     with pytest.raises(ExportError, match="does not hold the integers of kernel"):
@@ -258,8 +258,8 @@ def test_integers_that_differ_leave_no_file(tmp_path, monkeypatch):
 
 def test_nan_from_the_runtime_is_a_difference(tmp_path, monkeypatch):
     model = with_widths(small_model(), [4])
-    honest = parity.TFLiteModel.__call__
-    monkeypatch.setattr(parity.TFLiteModel, "__call__", lambda self, inputs: [output * np.nan for output in honest(self, inputs)])
+    honest = comparison.TFLiteModel.__call__
+    monkeypatch.setattr(comparison.TFLiteModel, "__call__", lambda self, inputs: [output * np.nan for output in honest(self, inputs)])
     with pytest.raises(ExportError, match="answers NaN or infinity"):
         export_tflite(model, tmp_path / "model.tflite", verify_with=IMAGES)
 
@@ -280,7 +280,7 @@ def test_more_weights_than_a_file_holds_are_refused_before_the_conversion(tmp_pa
     model = with_widths(small_model(), [2])
     weights = sum(state.kernel.weights for state in model_kernels(model))
     monkeypatch.setattr(flatbuffer, "LARGEST_BYTES", 4 * weights - 1)
-    monkeypatch.setattr(pipeline, "to_float_tflite", lambda model: pytest.fail("Converted."))
+    monkeypatch.setattr(stages, "to_float_model", lambda model: pytest.fail("Converted."))
     message = rf"Received: {weights:,} weights, {4 * weights:,} bytes; the limit is {4 * weights - 1:,}\. .* is 'hidden/kernel' with 768\."
     with pytest.raises(ValueError, match=message):
         export_tflite(model, tmp_path / "model.tflite")
@@ -329,7 +329,7 @@ def test_paths_that_cannot_be_written_are_refused_first(tmp_path):
         export_tflite(model, tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(PermissionError, match="Nothing can be written"):
-        pipeline.check_writable(tmp_path / "file" / "model.tflite")
+        checks.check_writable(tmp_path / "file" / "model.tflite")
 
 
 def test_a_layer_without_a_builtin_is_named(tmp_path):
@@ -372,18 +372,18 @@ def test_each_output_is_judged_by_its_own_size():
     boxes, scores = keras.layers.Rescaling(1000.0)(inputs), keras.layers.Rescaling(0.1)(inputs)
     model = keras.Model(inputs, [boxes, scores])
     data = np.random.default_rng(0).standard_normal((20, 4)).astype("float32")
-    tally = parity._Tally(model, b"", "size")
+    tally = comparison._Tally(model, b"", "size")
     tally.add([data], [1000 * data, 0.1 * data + 0.01], xnnpack=True)
     result = tally.parity(20, False, None)
     assert "differ from Keras's by up to 0.01 " in result.problem
     assert result.logit_scale < 1
-    turned = parity._Tally(model, b"", "latency")
+    turned = comparison._Tally(model, b"", "latency")
     turned.add([data], [1000 * data, np.where(np.arange(20)[:, None] < 5, -0.1, 0.1) * data], xnnpack=True)
     assert turned.parity(20, False, None).agreement == 0.75
     # Two of few may always differ, and hide nothing of another output.
     x = keras.layers.Flatten()(inputs)
     steps = keras.Model(inputs, [keras.layers.RepeatVector(40)(x), x])
-    many = parity._Tally(steps, b"", "latency")
+    many = comparison._Tally(steps, b"", "latency")
     signs = np.where(np.arange(40)[:, None] < 6, -1, 1)
     repeated = np.repeat(data[:10, None], 40, 1)
     many.add([data[:10]], [repeated * signs, data[:10] * np.where(np.arange(10)[:, None] < 2, -1, 1)], xnnpack=True)

@@ -10,8 +10,8 @@ from size_bound import size_bound
 
 import bmpq_tf
 from bmpq_research.benchmarks import peer_files
-from bmpq_tf.export.tflite.inspection import inspect_file
-from bmpq_tf.export.verification import parity
+from bmpq_tf.export.tflite.inspection import inspect_tflite
+from bmpq_tf.export.verification import comparison
 from bmpq_tf.model.kernels import model_kernels
 
 layers = keras.layers
@@ -135,7 +135,7 @@ def test_a_real_architecture_in_every_kind_of_file(name, tmp_path):
     plain = bmpq_tf.dequantize_model(model)
     dynamic = peer_files.litert_quantizer_file(peer_files.to_float_tflite(plain), recipe.dynamic_wi8_afp32())
     static = peer_files.converter_file(plain, inputs if isinstance(inputs, list) else [inputs], batch=None)
-    noise = {mode: parity.compare(model, file, None, mode).rms for mode, file in (("latency", dynamic), ("integer", static))}
+    noise = {mode: comparison.compare(model, file, None, mode).rms for mode, file in (("latency", dynamic), ("integer", static))}
     for mode in ("size", "latency", "integer"):
         path = tmp_path / f"{mode}.tflite"
         # Generated inputs are held to the mean only: the top-1 of a deep network that has learned nothing is no decision. Generated tokens
@@ -147,7 +147,7 @@ def test_a_real_architecture_in_every_kind_of_file(name, tmp_path):
             "integer": {"tolerance": min(max(0.2, 1.5 * noise["integer"]), 0.9), "verify_with": alike, "calibrate_with": inputs},
         }[mode]
         report = bmpq_tf.export_tflite(model, path, optimize_for=mode, **more)
-        found = inspect_file(path)
+        found = inspect_tflite(path)
         assert found.bytes <= size_bound(model, report)
         assert found.orphaned_bytes == 0
         assert found.custom_operators == ()
@@ -166,7 +166,7 @@ def test_mobilenet_with_rounded_activations_in_integers(tmp_path):
     path = tmp_path / "model.tflite"
     report = bmpq_tf.export_tflite(model, path, optimize_for="integer", calibrate_with=inputs)
     assert report.parity.rounded == 8
-    found = inspect_file(path)
+    found = inspect_tflite(path)
     assert set(found.operators) <= {"ADD", "CONV_2D", "DEPTHWISE_CONV_2D", "DEQUANTIZE", "FULLY_CONNECTED", "MEAN", "PAD", "QUANTIZE"}
     # The border's: what computes a tensor rounds it as its quantizer does.
     assert found.operators["DEQUANTIZE"] == 1

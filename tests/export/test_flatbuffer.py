@@ -9,6 +9,8 @@ from ai_edge_litert.tools import flatbuffer_utils as fb
 from bmpq_research.benchmarks.export import export
 from bmpq_tf.export.tflite import flatbuffer
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.mark.parametrize("as_parsed", [bytes, lambda data: np.frombuffer(data, np.uint8)], ids=["large file", "small file"])
 def test_packed_integers_are_read_from_bytes_and_from_arrays(as_parsed):

@@ -14,7 +14,7 @@ from test_export_tflite import with_widths
 
 from bmpq_tf import export_tflite
 from bmpq_tf.export.tflite import cleanup, flatbuffer
-from bmpq_tf.export.tflite.inspection import Border, UnreadableFileError, inspect_content, inspect_file, used_bits
+from bmpq_tf.export.tflite.inspection import IOTensor, UnreadableFileError, inspect_content, inspect_tflite, used_bits
 from bmpq_tf.export.tflite.interpreter import TFLiteModel
 from bmpq_tf.model.kernels import model_kernels
 
@@ -37,7 +37,7 @@ def files(tmp_path_factory):
 
 @pytest.mark.parametrize("mode", ["size", "latency", "integer"])
 def test_a_file_tells_its_widths_and_holds_nothing_else(mode, files):
-    found = inspect_file(files / f"{mode}.tflite")
+    found = inspect_tflite(files / f"{mode}.tflite")
     stored = {"size": ["int2", "int4", "int4", "int8"], "latency": ["int8", "int8", "int4", "int8"], "integer": ["int8"] * 4}
     assert [one.stored for one in found.weights] == stored[mode]
     # A weight may stay away from the ends of its range, never beyond them.
@@ -56,17 +56,17 @@ def test_a_file_tells_its_widths_and_holds_nothing_else(mode, files):
 
 def test_a_file_tells_what_a_program_gives_it_and_gets(files, tmp_path):
     """Keras numbers an input without a name, so only the file can tell what a phone calls it."""
-    (signature,) = inspect_file(files / "size.tflite").signatures
+    (signature,) = inspect_tflite(files / "size.tflite").signatures
     assert signature.key == "serving_default"
-    assert signature.inputs == (Border("image", (-1, 6, 6, 2), "float32", None, None),)
-    assert signature.outputs == (Border("output_0", (-1, 3), "float32", None, None),)
+    assert signature.inputs == (IOTensor("image", (-1, 6, 6, 2), "float32", None, None),)
+    assert signature.outputs == (IOTensor("output_0", (-1, 3), "float32", None, None),)
     model = with_widths(small_model(), [2, 4, 3, 8])
-    export_tflite(model, tmp_path / "int8.tflite", optimize_for="integer", border="int8", calibrate_with=IMAGES)
-    (signature,) = inspect_file(tmp_path / "int8.tflite").signatures
+    export_tflite(model, tmp_path / "int8.tflite", optimize_for="integer", io_dtype="int8", calibrate_with=IMAGES)
+    (signature,) = inspect_tflite(tmp_path / "int8.tflite").signatures
     runtime = TFLiteModel((tmp_path / "int8.tflite").read_bytes())
-    for border, detail in ((signature.inputs[0], runtime.inputs[0]), (signature.outputs[0], runtime.outputs[0])):
-        assert (border.stored, (border.scale, border.zero_point)) == ("int8", detail["quantization"])
-        assert border.scale > 0
+    for one, detail in ((signature.inputs[0], runtime.inputs[0]), (signature.outputs[0], runtime.outputs[0])):
+        assert (one.stored, (one.scale, one.zero_point)) == ("int8", detail["quantization"])
+        assert one.scale > 0
 
 
 def test_inputs_are_told_in_the_graphs_order_and_by_the_tensors_names_without_a_signature():
@@ -77,12 +77,12 @@ def test_inputs_are_told_in_the_graphs_order_and_by_the_tensors_names_without_a_
     content = file.content(fed, [result])
     (told,) = inspect_content(content).signatures
     assert told.key is None
-    assert [border.name for border in told.inputs] == ["zebra", "ant"]
+    assert [one.name for one in told.inputs] == ["zebra", "ant"]
     signed = flatbuffer.parse(content)
     flatbuffer.add_signature(signed, ["z", "a"], ["output_0"])
     signed.signatureDefs[0].inputs.reverse()
     (told,) = inspect_content(flatbuffer.serialised(signed)).signatures
-    assert [border.name for border in told.inputs] == ["z", "a"]
+    assert [one.name for one in told.inputs] == ["z", "a"]
 
 
 @pytest.mark.parametrize("mode", ["size", "latency", "integer"])
@@ -94,7 +94,7 @@ def test_no_two_buffers_are_equal_and_no_packed_weight_lies_there_as_float(mode,
     assert all(len(tensor.shape) <= 1 for tensor in floats)
 
 
-def test_tidying_removes_what_nothing_reads_and_shares_what_is_equal():
+def test_cleaning_up_removes_what_nothing_reads_and_shares_what_is_equal():
     file = flatbuffer.Builder()
     fed = file.tensor("input", (1, 2), flatbuffer.FLOAT32)
     twins = [file.tensor(f"factor_{number}", (2,), flatbuffer.FLOAT32, np.float32([2, 3])) for number in range(2)]
@@ -102,10 +102,12 @@ def test_tidying_removes_what_nothing_reads_and_shares_what_is_equal():
     middle, result = (file.tensor(name, (1, 2), flatbuffer.FLOAT32) for name in ("middle", "output"))
     file.operator(18, [fed, twins[0]], [middle], ("Mul", {}))
     file.operator(18, [middle, twins[1]], [result], ("Mul", {}))
-    tidied = flatbuffer.parse(cleanup.tidied(file.content([fed], [result]), {"note": b"hello"}))
-    assert [flatbuffer.tensor_name(tensor) for tensor in tidied.subgraphs[0].tensors] == ["input", "factor_0", "factor_1", "middle", "output"]
-    assert sorted(len(buffer.data) for buffer in tidied.buffers if buffer.data is not None) == [5, 8]
-    assert flatbuffer.metadata(tidied) == {"note": b"hello"}
+    cleaned = flatbuffer.parse(file.content([fed], [result]))
+    cleanup.clean_up(cleaned, {"note": b"hello"})
+    cleaned = flatbuffer.parse(flatbuffer.serialised(cleaned))
+    assert [flatbuffer.tensor_name(tensor) for tensor in cleaned.subgraphs[0].tensors] == ["input", "factor_0", "factor_1", "middle", "output"]
+    assert sorted(len(buffer.data) for buffer in cleaned.buffers if buffer.data is not None) == [5, 8]
+    assert flatbuffer.metadata(cleaned) == {"note": b"hello"}
 
 
 def test_a_large_file_is_read_too(tmp_path):
@@ -113,7 +115,7 @@ def test_a_large_file_is_read_too(tmp_path):
     inputs = keras.Input((600,))
     model = with_widths(keras.Model(inputs, keras.layers.Dense(600, name="dense")(inputs)), [8])
     report = export_tflite(model, tmp_path / "model.tflite")
-    assert inspect_file(tmp_path / "model.tflite").weights[0].bytes == report.packed_weight_bytes == 360_000
+    assert inspect_tflite(tmp_path / "model.tflite").weights[0].bytes == report.packed_weight_bytes == 360_000
 
 
 def test_a_float_copy_of_a_packed_weight_breaks_the_bound(tmp_path):

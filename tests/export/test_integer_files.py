@@ -11,11 +11,11 @@ from test_export_tflite import with_widths
 from test_optimize_for import export, model_of_all_widths, trained_for_a_moment
 
 from bmpq_tf import ConstantColumnsWarning, ExportError, export_tflite
-from bmpq_tf.export import pipeline
+from bmpq_tf.export import stages
 from bmpq_tf.export.integer import static
 from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.export.tflite.interpreter import TFLiteModel
-from bmpq_tf.export.verification import constant_columns, parity
+from bmpq_tf.export.verification import comparison, constant_columns
 from bmpq_tf.model.kernels import model_kernels
 
 IMAGES, _ = small_data()
@@ -26,13 +26,13 @@ def model():
     return model_of_all_widths()
 
 
-@pytest.mark.parametrize("border", ["float", "int8"])
-def test_an_integer_file_has_no_float_but_at_its_border(border, model, tmp_path):
-    _, file = export(model, tmp_path / "model.tflite", "integer", IMAGES, border=border)
+@pytest.mark.parametrize("io_dtype", ["float32", "int8"])
+def test_an_integer_file_has_no_float_but_its_inputs_and_outputs(io_dtype, model, tmp_path):
+    _, file = export(model, tmp_path / "model.tflite", "integer", IMAGES, io_dtype=io_dtype)
     subgraph = file.subgraphs[0]
     floats = {index for index, tensor in enumerate(subgraph.tensors) if tensor.type == flatbuffer.FLOAT32}
     ends = {int(index) for index in [*subgraph.inputs, *subgraph.outputs]}
-    assert floats == (ends if border == "float" else set())
+    assert floats == (ends if io_dtype == "float32" else set())
     assert file.signatureDefs[0].inputs[0].tensorIndex == subgraph.inputs[0]
     assert file.signatureDefs[0].outputs[0].tensorIndex == subgraph.outputs[0]
 
@@ -83,7 +83,7 @@ def test_what_calibrates_verifies_too_since_random_inputs_lie_outside_of_its_ran
     model = with_widths(small_model(), [8])
     report = export_tflite(model, tmp_path / "model.tflite", optimize_for="integer", calibrate_with=form(bright))
     assert (report.parity.generated, report.parity.examples) == (False, len(IMAGES))
-    random = parity.compare(model, (tmp_path / "model.tflite").read_bytes(), None, "integer")
+    random = comparison.compare(model, (tmp_path / "model.tflite").read_bytes(), None, "integer")
     assert "The inputs were random: better give" in random.problem
 
 
@@ -109,13 +109,13 @@ def test_a_tolerance_of_ones_own_stands_for_top_1_too_where_that_means_nothing(t
         assert export(model, tmp_path / "model.tflite", "integer", data, tolerance=0.01)[0].parity.rms < 0.01
 
 
-@pytest.mark.parametrize("border", ["float", "int8"])
-def test_an_output_that_the_last_operator_reads_too_stays_integer(border, tmp_path):
+@pytest.mark.parametrize("io_dtype", ["float32", "int8"])
+def test_an_output_that_the_last_operator_reads_too_stays_integer(io_dtype, tmp_path):
     inputs = keras.Input((8,))
     embedding = keras.layers.Dense(6, activation="relu", name="embedding")(inputs)
     model = with_widths(keras.Model(inputs, [keras.layers.Dense(3, name="logits")(embedding), embedding]), [8])
     data = np.random.default_rng(0).standard_normal((32, 8)).astype("float32")
-    assert export(model, tmp_path / "model.tflite", "integer", data, border=border)[0].parity.rms < 0.05
+    assert export(model, tmp_path / "model.tflite", "integer", data, io_dtype=io_dtype)[0].parity.rms < 0.05
 
 
 def test_static_lists_batch_matmul_with_several_scales():
@@ -125,7 +125,7 @@ def test_static_lists_batch_matmul_with_several_scales():
     kernel = file.tensor("w", (1, 3, 2), flatbuffer.INT8, np.ones((1, 3, 2), np.int8), grid=(np.float32([0.1, 0.2]), np.int64([0, 0]), 2))
     result = file.tensor("product", (1, 2, 2), flatbuffer.INT8, grid=grid)
     file.operator(schema.BuiltinOperator.BATCH_MATMUL, [fed, kernel], [result], ("BatchMatMul", {}))
-    assert static.unsupported(file.content([fed], [result])) == [("BATCH_MATMUL", "product")]
+    assert static.unsupported(flatbuffer.parse(file.content([fed], [result]))) == [("BATCH_MATMUL", "product")]
 
 
 def test_whole_numbers_serve_where_the_model_takes_floats(tmp_path):
@@ -133,25 +133,25 @@ def test_whole_numbers_serve_where_the_model_takes_floats(tmp_path):
     inputs = keras.Input((6, 6, 2))
     x = keras.layers.Conv2D(4, 3, name="conv")(keras.layers.Rescaling(1 / 255)(inputs))
     model = trained_for_a_moment(keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x)), pixels)
-    report, _ = export(model, tmp_path / "model.tflite", "integer", pixels, border="int8")
+    report, _ = export(model, tmp_path / "model.tflite", "integer", pixels, io_dtype="int8")
     assert report.parity.rms < 0.1
     runtime = TFLiteModel((tmp_path / "model.tflite").read_bytes())
     np.testing.assert_array_equal(runtime([pixels])[0], runtime([pixels.astype("float32")])[0])
 
 
 def test_a_kernel_that_is_lost_in_conversion_leaves_no_integer_file(model, tmp_path, monkeypatch):
-    honest = pipeline.find_kernels
-    monkeypatch.setattr(pipeline, "find_kernels", lambda *given: honest(*given)[1:])
+    honest = stages.find
+    monkeypatch.setattr(stages, "find", lambda *given: honest(*given)[1:])
     with pytest.raises(ExportError, match="would not be the trained ones"):
         export(model, tmp_path / "model.tflite", "integer", IMAGES)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_border_that_stays_float_leaves_no_int8_file(model, tmp_path, monkeypatch):
+def test_an_output_that_stays_float_leaves_no_int8_file(model, tmp_path, monkeypatch):
     honest = static.quantize
-    monkeypatch.setattr(static, "quantize", lambda *given: honest(*given[:-1], "float"))
-    with pytest.raises(ExportError, match=r"would stay float: .*Take border=\"float\""):
-        export(model, tmp_path / "model.tflite", "integer", IMAGES, border="int8")
+    monkeypatch.setattr(static, "quantize", lambda *given: honest(*given[:-1], "float32"))
+    with pytest.raises(ExportError, match=r"would stay float: .*Take io_dtype=\"float32\""):
+        export(model, tmp_path / "model.tflite", "integer", IMAGES, io_dtype="int8")
     assert not list(tmp_path.iterdir())
 
 

@@ -10,6 +10,8 @@ from bmpq_tf.export.kernels.match import KernelIntegers, Match, _factors, channe
 from bmpq_tf.export.kernels.packing import stored_kernel
 from bmpq_tf.export.kernels.storage import Container
 
+pytestmark = pytest.mark.quick
+
 
 def kernel(seed, bits=4, shape=(5, 7)):
     generator = np.random.default_rng(seed)

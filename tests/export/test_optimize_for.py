@@ -35,7 +35,7 @@ def readers(file):
         for index in operator.inputs:
             tensor = subgraph.tensors[index]
             if index >= 0 and tensor.type in flatbuffer.PACKED_BITS and flatbuffer.constant(file, tensor) is not None and len(tensor.shape) > 1:
-                name = storage.schema_name(flatbuffer.builtin_of(file, operator))
+                name = flatbuffer.schema_name(flatbuffer.builtin_of(file, operator))
                 found.append((name, flatbuffer.PACKED_BITS[tensor.type], sorted({int(zero) for zero in tensor.quantization.zeroPoint})))
     return found
 
@@ -192,7 +192,7 @@ def test_a_file_that_litert_refuses_is_not_written(model, tmp_path, monkeypatch)
         ({"optimize_for": "integer", "calibrate_with": IMAGES[:, :5]}, r"in calibrate_with do not fit model 'small'.*Received: \[\(32, 5, 6, 2\)\]"),
         ({"optimize_for": "integer", "calibrate_with": IMAGES * np.nan}, "in calibrate_with for model 'small' hold NaN"),
         ({"optimize_for": "integer", "calibrate_with": iter([])}, "calibrate_with has no examples"),
-        ({"optimize_for": "integer", "calibrate_with": IMAGES, "border": "int4"}, "Received: border='int4'. Known: float, int8"),
+        ({"optimize_for": "integer", "calibrate_with": IMAGES, "io_dtype": "int4"}, "Received: io_dtype='int4'. Known: float32, int8"),
     ],
 )
 def test_options_and_data_that_do_not_fit_are_named(options, message, model, tmp_path):
@@ -209,7 +209,7 @@ def test_images_of_any_size_stay_dynamic(mode, tmp_path):
     model = with_widths(keras.Model(inputs, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(x))), [2, 4])
     generator = np.random.default_rng(0)
     data = [generator.standard_normal((count, *size, 2)).astype("float32") for count, size in ((3, (8, 8)), (2, (12, 9)), (1, (8, 8)))]
-    calibration = {"calibrate_with": ((batch,) for batch in data), "border": "int8"} if mode == "integer" else {}
+    calibration = {"calibrate_with": ((batch,) for batch in data), "io_dtype": "int8"} if mode == "integer" else {}
     report = export_tflite(model, tmp_path / "model.tflite", optimize_for=mode, verify_with=((batch,) for batch in data), **calibration)
     assert report.parity.examples == 6
 

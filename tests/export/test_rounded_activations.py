@@ -9,8 +9,8 @@ from bmpq_tf import ExportError, export_tflite, quantize_model
 from bmpq_tf.export.kernels import packing
 from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.export.tflite.inner_tensors import Exposed
-from bmpq_tf.export.verification import parity, rounding_ties
-from bmpq_tf.layers import ActivationQuantizer
+from bmpq_tf.export.verification import comparison, rounding_ties
+from bmpq_tf.layers.activation_quantizer import ActivationQuantizer
 
 IMAGES, LABELS = small_data()
 ROUND = flatbuffer.schema.BuiltinOperator.ROUND
@@ -68,9 +68,9 @@ def test_ties_are_told_and_followed_and_nothing_else_passes(tmp_path, monkeypatc
     report = export_tflite(model, tmp_path / "model.tflite", verify_with=data)
     assert report.parity.ties > 0
     assert report.parity.max_abs_diff > report.parity.tolerance >= report.parity.unexplained_diff
-    assert all(quantizer.rounding is parity.tf.round for quantizer in parity.activation_quantizers(model))
+    assert all(quantizer.rounding is comparison.tf.round for quantizer in comparison.activation_quantizers(model))
     # Without following, or with a kernel before the rounding that is a little off, there is no file.
-    monkeypatch.setattr(parity.Following, "_rounding", lambda self, *arguments: parity.tf.round)
+    monkeypatch.setattr(comparison.Following, "_rounding", lambda self, *arguments: comparison.tf.round)
     with pytest.raises(ExportError, match="answers differ from Keras's by up to"):
         export_tflite(model, tmp_path / "other.tflite", verify_with=data)
     monkeypatch.undo()
@@ -93,7 +93,7 @@ def test_equal_roundings_that_the_converter_makes_one_are_followed_both(tmp_path
     report = export_tflite(model, tmp_path / "model.tflite", verify_with=data)
     assert report.parity.max_abs_diff > report.parity.tolerance >= report.parity.unexplained_diff
     _, tensors = Exposed((tmp_path / "model.tflite").read_bytes())([data])
-    assert sum(rounding_ties.use_of(name) is not None for name in tensors) == len(parity.activation_quantizers(model)) - 1
+    assert sum(rounding_ties.use_of(name) is not None for name in tensors) == len(comparison.activation_quantizers(model)) - 1
 
 
 def test_a_shared_relu_and_a_nested_model_round_at_every_use(tmp_path):

@@ -15,9 +15,9 @@ from bmpq_tf import ExportError, export_tflite, quantize_model
 from bmpq_tf.export.integer import grids
 from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.export.tflite.inner_tensors import Exposed
-from bmpq_tf.export.tflite.inspection import inspect_file
+from bmpq_tf.export.tflite.inspection import inspect_tflite
 from bmpq_tf.export.tflite.interpreter import TFLiteModel
-from bmpq_tf.export.verification import parity
+from bmpq_tf.export.verification import comparison, parity
 from bmpq_tf.layers import QuantIdentity
 
 BUILTIN = schema.BuiltinOperator
@@ -84,31 +84,31 @@ def grids_in(file):
 
 
 @pytest.mark.parametrize(
-    ("build", "bits", "border", "steps"),
+    ("build", "bits", "io_dtype", "steps"),
     [
-        (residual, 8, "float", 10),
+        (residual, 8, "float32", 10),
         (small_digits_cnn, 4, "int8", 24),
         pytest.param(small_digits_cnn, 8, "int8", 24, marks=pytest.mark.slow),
-        pytest.param(residual, 4, "float", 40, marks=pytest.mark.slow),
+        pytest.param(residual, 4, "float32", 40, marks=pytest.mark.slow),
     ],
 )
-def test_trained_ranges_are_the_files_and_nothing_in_it_is_float(build, bits, border, steps, tmp_path):
+def test_trained_ranges_are_the_files_and_nothing_in_it_is_float(build, bits, io_dtype, steps, tmp_path):
     model = trained(build(), bits, steps)
-    report, file = integer_file(model, tmp_path / "model.tflite", digits()[0], border=border)
+    report, file = integer_file(model, tmp_path / "model.tflite", digits()[0], io_dtype=io_dtype)
     subgraph = file.subgraphs[0]
     floats = {index for index, tensor in enumerate(subgraph.tensors) if tensor.type == flatbuffer.FLOAT32}
-    assert floats == ({int(index) for index in [*subgraph.inputs, *subgraph.outputs]} if border == "float" else set())
+    assert floats == ({int(index) for index in [*subgraph.inputs, *subgraph.outputs]} if io_dtype == "float32" else set())
     found = grids_in(file)
-    for quantizer in parity.activation_quantizers(model):
+    for quantizer in comparison.activation_quantizers(model):
         zero_point = int(quantizer.zero_point.numpy()) * 255 // (2**quantizer.bits - 1) - 128
         assert any(abs(scale / (float(quantizer.clip()) / 255) - 1) < 1e-5 and zero == zero_point for scale, zero in found), quantizer.path
     assert report.parity.rms <= {8: 0.03, 4: 0.12}[bits]
     assert report.parity.agreement >= 0.95
-    assert inspect_file(tmp_path / "model.tflite").orphaned_bytes == 0
+    assert inspect_tflite(tmp_path / "model.tflite").orphaned_bytes == 0
 
 
-@pytest.mark.parametrize(("bits", "border"), [(8, "float"), (4, "int8"), (2, "float")])
-def test_the_integers_are_the_quantizers_beyond_both_ends_too(bits, border, tmp_path):
+@pytest.mark.parametrize(("bits", "io_dtype"), [(8, "float32"), (4, "int8"), (2, "float32")])
+def test_the_integers_are_the_quantizers_beyond_both_ends_too(bits, io_dtype, tmp_path):
     """A signed quantizer of what a layer computes; data beyond its range on both sides."""
     data = normal(64, 12)
     inputs = keras.Input((12,))
@@ -116,7 +116,7 @@ def test_the_integers_are_the_quantizers_beyond_both_ends_too(bits, border, tmp_
     model = with_ranges(keras.Model(inputs, keras.layers.Dense(3, name="head")(x)), data, bits)
     quantizer = model.get_layer("rounded").activation_quantizer
     quantizer.clip_base.assign(0.6 * quantizer.clip_base)
-    integer_file(model, tmp_path / "model.tflite", data, border=border, tolerance=0.9)
+    integer_file(model, tmp_path / "model.tflite", data, io_dtype=io_dtype, tolerance=0.9)
     step = float(quantizer.clip()) / (2**bits - 1)
     values = keras.Model(model.input, model.get_layer("rounded").output)(data).numpy()
     assert {round(float(values.min() / step)), round(float(values.max() / step))} == {
@@ -141,7 +141,7 @@ def test_without_data_everything_needs_a_quantizer(tmp_path):
         export_tflite(open_end, tmp_path / "model.tflite", optimize_for="integer")
     assert not list(tmp_path.iterdir())
     closed = with_ranges(keras.Model(inputs, QuantIdentity(name="last")(x)), data)
-    report = export_tflite(closed, tmp_path / "model.tflite", optimize_for="integer", verify_with=data, border="int8")
+    report = export_tflite(closed, tmp_path / "model.tflite", optimize_for="integer", verify_with=data, io_dtype="int8")
     assert report.parity.agreement >= 0.9
     assert report.parity.rms < 0.02
     assert operators(flatbuffer.parse((tmp_path / "model.tflite").read_bytes())) == {BUILTIN.FULLY_CONNECTED: 2, BUILTIN.QUANTIZE: 1}
@@ -168,12 +168,12 @@ def test_a_range_is_not_forced_on_the_other_part_of_what_was_split(tmp_path):
     assert np.sqrt(np.mean((found - expected) ** 2)) <= 0.03 * expected.std()
 
 
-def test_an_output_that_a_quantizer_reads_too_has_an_int8_border(tmp_path):
+def test_an_output_that_a_quantizer_reads_too_is_int8(tmp_path):
     data = normal(48, 6)
     inputs = keras.Input((6,))
     hidden = keras.layers.Dense(5, activation="relu", name="hidden")(inputs)
     model = with_ranges(keras.Model(inputs, [keras.layers.Dense(3, name="head")(hidden), hidden]), data)
-    _, file = integer_file(model, tmp_path / "model.tflite", data, border="int8")
+    _, file = integer_file(model, tmp_path / "model.tflite", data, io_dtype="int8")
     assert {tensor.type for tensor in file.subgraphs[0].tensors} <= {flatbuffer.INT8, schema.TensorType.INT32}
 
 
@@ -188,7 +188,7 @@ def test_tensors_that_are_moved_joined_averaged_and_read_twice(tmp_path):
     x = keras.layers.Flatten()(keras.layers.Add()([x, one, two]))
     model = with_ranges(keras.Model(inputs, keras.layers.Dense(3, name="head")(x)), data)
     # Averages and quantizers of quantizers on equal or doubled steps would all lie at edges.
-    for number, quantizer in enumerate(parity.activation_quantizers(model)):
+    for number, quantizer in enumerate(comparison.activation_quantizers(model)):
         quantizer.clip_base.assign((0.83 + 0.031 * number) * quantizer.clip_base)
     report, file = integer_file(model, tmp_path / "model.tflite", data)
     assert report.parity.rms <= report.parity.rms_limit == 0.05

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from bmpq_tf import layers, quantize_model
 from bmpq_tf.layers import QuantizerConfig
+from bmpq_tf.layers.activation_quantizer import ActivationQuantizer
 
 MAKERS = {
     "relu": lambda **k: layers.QuantReLU(bits=4, **k),
@@ -18,8 +19,8 @@ MAKERS = {
 X = np.random.default_rng(0).standard_normal((8, 4, 5)).astype("float32")
 
 
-def quantizers(model) -> list[layers.ActivationQuantizer]:
-    return [part for part in model._flatten_layers() if isinstance(part, layers.ActivationQuantizer)]
+def quantizers(model) -> list[ActivationQuantizer]:
+    return [part for part in model._flatten_layers() if isinstance(part, ActivationQuantizer)]
 
 
 def built(name, **compile_arguments):
@@ -39,7 +40,7 @@ def test_config_round_trip(name):
     layer = MAKERS[name](name="layer")
     again = type(layer).from_config(layer.get_config())
     assert again.get_config() == layer.get_config()
-    ranges = [[(q.bits, q.signed, q.limit) for q in one._flatten_layers() if isinstance(q, layers.ActivationQuantizer)] for one in (layer, again)]
+    ranges = [[(q.bits, q.signed, q.limit) for q in one._flatten_layers() if isinstance(q, ActivationQuantizer)] for one in (layer, again)]
     assert ranges[0] == ranges[1] != []
 
 

@@ -9,9 +9,10 @@ import pytest
 import tensorflow as tf
 from conftest import compiled
 
-from bmpq_tf.allocation.sensitivity import costs
+from bmpq_tf.allocation.sensitivity import estimate_costs
 from bmpq_tf.arithmetic import quantizers, scales
-from bmpq_tf.layers import KernelQuantizer, QuantDense, QuantizerConfig, QuantLSTM
+from bmpq_tf.layers import QuantDense, QuantizerConfig, QuantLSTM
+from bmpq_tf.layers.kernel_quantizer import KernelQuantizer
 from bmpq_tf.model.kernels import measurement, model_kernels, read
 
 WEIGHTS = np.random.default_rng(0).normal([0.0, 0.5, -2.0], 1.0, (12, 3)).astype("float32")
@@ -151,7 +152,7 @@ def test_a_normalised_kernel_is_its_integers_times_its_scales_whatever_its_mean_
     measured = dataclasses.replace(measurement(state), gradient_abs=np.ones((1, 3)))
     np.testing.assert_allclose(measured.weights, WEIGHTS - WEIGHTS.mean(0), atol=1e-6)
     # What a width is estimated to cost is of the scales that it starts with.
-    assert costs(measured, [2]) == pytest.approx([np.abs(state.quantizer.call(WEIGHTS) - measured.weights).sum()], rel=1e-5)
+    assert estimate_costs(measured, [2]) == pytest.approx([np.abs(state.quantizer.call(WEIGHTS) - measured.weights).sum()], rel=1e-5)
 
 
 @pytest.mark.parametrize("rule", ["statistical", "mse"])
@@ -225,6 +226,6 @@ def test_the_joint_objective_goes_by_single_weights():
     (state,) = model_kernels(model)
     measured = measurement(state)
     np.testing.assert_allclose(measured.weight_gradient_abs.mean(0, keepdims=True), measured.gradient_abs, rtol=1e-5)
-    joint, factored = costs(measured, [2, 4], "joint"), costs(measured, [2, 4])
+    joint, factored = estimate_costs(measured, [2, 4], "joint"), estimate_costs(measured, [2, 4])
     # Where large gradients meet large errors, the product of means is not the mean of products.
     assert 1e-3 < abs(joint[0] / factored[0] - 1) < 0.5

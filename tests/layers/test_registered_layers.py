@@ -9,7 +9,10 @@ import tensorflow as tf
 from layer_examples import EXAMPLES, INSIDE, call_arguments, class_name, example_arguments, example_inputs
 
 from bmpq_tf.arithmetic import bit_planes
-from bmpq_tf.layers import KernelQuantizer, QuantizedLayer, QuantizerConfig, registered
+from bmpq_tf.layers import QuantizerConfig
+from bmpq_tf.layers.base import QuantizedLayer
+from bmpq_tf.layers.kernel_quantizer import KernelQuantizer
+from bmpq_tf.layers.registry import registered
 from bmpq_tf.model import keras_graph
 from bmpq_tf.model.kernels import model_kernels, read
 

@@ -7,9 +7,9 @@ from conftest import compiled
 
 from bmpq_research.experiments.activation_density import ActivationDensityCallback, followed_by_relu
 from bmpq_research.experiments.after_training import file_sizes, quantized_after_training
-from bmpq_research.experiments.hessian import HessianCallback, copy_float_weights, hutchinson_traces
+from bmpq_research.experiments.hessian import HessianTraces, copy_float_weights, hutchinson_traces
 from bmpq_research.models import build_model
-from bmpq_tf import quantize_model
+from bmpq_tf import BMPQCallback, quantize_model
 from bmpq_tf.model.kernels import model_kernels
 
 
@@ -37,7 +37,7 @@ def test_hessian_allocates_by_traces_at_the_float_weights(monkeypatch):
     monkeypatch.setattr(
         "bmpq_research.experiments.hessian.hutchinson_traces", lambda m, kernels, *args, **kwargs: {k.path: traces.get(k.path, -1.0) for k in kernels}
     )
-    callback = HessianCallback("7x", float_model, images, labels, verbose=0)
+    callback = BMPQCallback("7x", sensitivity=HessianTraces(model, float_model, images, labels), verbose=0)
     model.fit(images, labels, epochs=2, verbose=0, callbacks=[callback])
     bits = callback.history[-1]["bits"]
     assert bits["hidden/kernel"] == max(bits.values())

@@ -27,7 +27,7 @@ def test_the_quantizers_and_the_callback_are_as_configured():
     assert told.track_sensitivity is True
     assert not told.track_oscillations
     callback = allocation_callback(config)
-    assert (callback.initial_widths, callback.min_improvement, callback.objective) == ("allocated", 0.1, "joint")
+    assert (callback.sensitivity.method, callback.sensitivity.objective, callback.min_improvement) == ("bmpq", "joint", 0.1)
 
 
 class Narrows(keras.callbacks.Callback):

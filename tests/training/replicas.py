@@ -29,10 +29,9 @@ import numpy as np
 from conftest import compiled, small_data, small_model
 
 from bmpq_tf import BMPQCallback, quantize_model
-from bmpq_tf.layers import ActivationQuantizer
+from bmpq_tf.layers.activation_quantizer import ActivationQuantizer
 from bmpq_tf.model.kernels import model_kernels
-from bmpq_tf.training import callback as callback_module
-from bmpq_tf.training import distribution
+from bmpq_tf.training import allocator, distribution
 
 IMAGES, LABELS = small_data()
 
@@ -106,13 +105,13 @@ def round_trips(model) -> dict:
 def trained() -> dict:
     """Real training: weights, widths and logs; the solver answers only where it may."""
     model = distribution.prepare_for_workers(model_for(STRATEGY, lambda: keras.optimizers.Adam(1e-2)))
-    solved, allocate = [], callback_module.allocate
+    solved, allocate = [], allocator.solve_allocation
 
     def counted(*arguments, **keywords):
         solved.append(1)
         return allocate(*arguments, **keywords)
 
-    callback_module.allocate = counted
+    allocator.solve_allocation = counted
     callback = BMPQCallback("10x")
     saving = keras.callbacks.ModelCheckpoint(OUT.with_suffix(".keras"))
     history = model.fit(batches(16), validation_data=batches(16), epochs=3, shuffle=False, verbose=0, callbacks=[callback, saving])

@@ -15,6 +15,9 @@ from bmpq_research.experiments import recipe
 from bmpq_research.models import build_model
 from bmpq_tf import BMPQCallback, dequantize_model, quantize_model
 from bmpq_tf.model.kernels import allocation_history, model_kernels
+from bmpq_tf.tuning import losses
+
+pytestmark = pytest.mark.apart
 
 IMAGES, LABELS = small_data()
 VERSION_1 = pathlib.Path(__file__).parent / "files" / "version_1.keras"
@@ -110,14 +113,14 @@ images = np.load(folder + "/images.npy")
 np.save(folder + "/plain.npy", keras.models.load_model(folder + "/plain.keras", compile=False).predict(images, verbose=0))
 assert "bmpq_tf" not in sys.modules
 import bmpq_tf
-np.save(folder + "/quantized.npy", keras.models.load_model(folder + "/quantized.keras", compile=False).predict(images, verbose=0))
+np.save(folder + "/quantized.npy", keras.models.load_model(folder + "/quantized.keras").predict(images, verbose=0))
 """
 
 
 def test_another_process_loads_models_of_the_experiments_and_their_plain_copies_without_bmpq_tf(tmp_path):
     model = quantize_model(build_model("resnet20", (8, 8, 3), 4, width=0.25), (2, 4))
     optimizer = recipe.sgd(model, learning_rate=0.1, steps=10, schedule="step", restart=0.5)
-    model.compile(optimizer, recipe.ClassificationLoss(label_smoothing=0.1), metrics=["accuracy"], jit_compile=False)
+    model.compile(optimizer, losses.ClassificationLoss(label_smoothing=0.1), metrics=["accuracy"], jit_compile=False)
     images = np.random.default_rng(0).normal(size=(8, 8, 8, 3)).astype("float32")
     model.fit(images, np.arange(8) % 4, verbose=0)
     np.save(tmp_path / "images.npy", images)

@@ -18,6 +18,8 @@ from bmpq_tf.allocation.solver import Solution
 from bmpq_tf.model.kernels import model_kernels
 from bmpq_tf.training import distribution
 
+pytestmark = pytest.mark.apart
+
 SCRIPT = pathlib.Path(__file__).parent / "replicas.py"
 
 

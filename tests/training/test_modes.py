@@ -15,6 +15,8 @@ from conftest import compiled, small_data, small_model
 from bmpq_tf import BMPQCallback, InfeasibleBudgetError, dequantize_model, quantize_model
 from bmpq_tf.model.kernels import measurement, model_kernels, read
 
+pytestmark = pytest.mark.apart
+
 IMAGES, LABELS = small_data()
 BATCH, EPOCHS = 8, 3
 # One rounding of a 16-bit gradient: 2^-8 in bfloat16, 2^-11 in float16; they add up over the layers.

@@ -2,11 +2,14 @@
 
 import keras
 import numpy as np
+import pytest
 from conftest import compiled, small_data, small_model
 
 from bmpq_tf import quantize_model
 from bmpq_tf.model.kernels import model_kernels
 from bmpq_tf.training.optimizer_state import reset_slots
+
+pytestmark = pytest.mark.quick
 
 IMAGES, LABELS = small_data()
 

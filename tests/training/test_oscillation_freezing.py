@@ -123,7 +123,7 @@ def small_model() -> keras.Model:
 
 def test_the_last_epochs_freeze_and_the_file_holds_what_was_frozen(tmp_path):
     keras.utils.set_random_seed(0)
-    model = bmpq_tf.quantize_model(small_model(), (2, 4), track_oscillations=True)
+    model = bmpq_tf.quantize_model(small_model(), (2, 4), config=bmpq_tf.QuantizationConfig(track_oscillations=True))
     model.compile(keras.optimizers.SGD(0.5), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     generator = np.random.default_rng(0)
     x, y = generator.standard_normal((64, 6)).astype("float32"), generator.integers(0, 3, 64)

@@ -8,20 +8,21 @@ from collections.abc import Callable, Iterator
 import keras
 import tensorflow as tf
 
+from bmpq_tf._compat import keras as keras_compat
 from bmpq_tf.export.converter import origin
+from bmpq_tf.export.errors import ConversionError, first_line
 from bmpq_tf.export.tflite import flatbuffer
+from bmpq_tf.layers.serialization import is_ours
 from bmpq_tf.model import keras_graph
 
 # Of equal length, since the converter numbers outputs in the order of these names.
 _INPUT, _OUTPUT = "input_{}", "output_{:06}"
 
 
-class ConversionError(RuntimeError):
-    """TFLite has no builtin operator for something in the model."""
+def to_float_model(model: keras.Model):
+    """Converts a Keras model whose kernels are plain weights to parsed flatbuffer objects.
 
-
-def to_float_tflite(model: keras.Model) -> bytes:
-    """Converts a Keras model whose kernels are plain weights; batch and other unknown sizes stay dynamic.
+    Batch and other unknown sizes stay dynamic.
 
     Raises:
         ConversionError: the converter refuses the model; the message holds its first line and the layers to look at.
@@ -44,7 +45,7 @@ def to_float_tflite(model: keras.Model) -> bytes:
             converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=["serving_default"])
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
             content = converter.convert()
-        return content if len(specs) == len(function.outputs) == 1 else _in_order(content)
+        return _in_order(flatbuffer.parse(content))
     except (OSError, MemoryError, tf.errors.ResourceExhaustedError):
         # A temporary folder, or a memory, that is full is no fault of the model.
         raise
@@ -55,15 +56,13 @@ def to_float_tflite(model: keras.Model) -> bytes:
         ) from error
 
 
-def first_line(error: Exception) -> str:
-    """Returns the first line of what an error says, or its class's name where it says nothing."""
-    text = str(error).strip()
-    return text.splitlines()[0].rstrip(".") + "." if text else f"{type(error).__name__}."
+def to_float_tflite(model: keras.Model) -> bytes:
+    """Returns the bytes of the file that `to_float_model` parses."""
+    return flatbuffer.serialised(to_float_model(model))
 
 
-def _in_order(content: bytes) -> bytes:
+def _in_order(file):
     """The converter orders inputs and outputs by its own lights; its signature has the names that tell theirs."""
-    file = flatbuffer.parse(content)
     signature, subgraph = file.signatureDefs[0], file.subgraphs[0]
     for name, entries in ((_INPUT, signature.inputs), (_OUTPUT, signature.outputs)):
         named = {flatbuffer.text(entry.name): int(entry.tensorIndex) for entry in entries}
@@ -72,7 +71,7 @@ def _in_order(content: bytes) -> bytes:
             subgraph.inputs = ordered
         else:
             subgraph.outputs = ordered
-    return flatbuffer.serialised(file)
+    return file
 
 
 @contextlib.contextmanager
@@ -113,7 +112,7 @@ def _suspects(model: keras.Model) -> str:
         return ", ".join(sorted({origin.described(layer) for layer in layers}))
 
     layers = keras_graph.sublayers(model)
-    custom = named(layer for layer in layers if not type(layer).__module__.startswith(("keras.", "bmpq_tf.")))
+    custom = named(layer for layer in layers if not (keras_compat.is_from_keras(type(layer)) or is_ours(type(layer))))
     loops = named(layer for layer in layers if isinstance(layer, (keras.layers.RNN, keras.layers.TimeDistributed)))
     said = f" Layers that are not Keras's own: {custom}." if custom else ""
     if loops and any(None in tensor.shape[1:] for tensor in model.inputs):

@@ -5,7 +5,8 @@ from collections.abc import Container, Iterable
 
 import keras
 
-from bmpq_tf.layers import quantized_entry_for
+from bmpq_tf._compat import keras as keras_compat
+from bmpq_tf.layers.registry import quantized_entry_for
 from bmpq_tf.model import keras_graph
 
 # What the converter calls a model's outputs, numbered in the order of the signature's names.
@@ -30,7 +31,7 @@ def layer_of(model: keras.Model, name: str) -> str | None:
     """
     first = name.split(";")[0]
     if output := _OUTPUT.match(first):
-        return described(model.outputs[int(output[1])]._keras_history.operation)
+        return described(keras_compat.producer(model.outputs[int(output[1])])[0])
     layers = {layer.name: layer for layer in keras_graph.sublayers(model)}
     owner = next((owner for part in reversed(first.split("/")) if (owner := _owner(part, layers))), None)
     return described(layers[owner]) if owner else None

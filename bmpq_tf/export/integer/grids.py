@@ -12,12 +12,12 @@ import dataclasses
 import keras
 import numpy as np
 import tensorflow as tf
-from ai_edge_litert import schema_py_generated as schema
 
+from bmpq_tf._compat.litert import schema
 from bmpq_tf.arithmetic.activations import steps
 from bmpq_tf.export.integer.calibration import Range
 from bmpq_tf.export.tflite import flatbuffer
-from bmpq_tf.export.verification.rounding_ties import activation_quantizers
+from bmpq_tf.model.activation_widths import activation_quantizers
 
 _BUILTIN = schema.BuiltinOperator
 _INT8_STEPS = steps(8)

@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping
 
-from ai_edge_litert import schema_py_generated as schema
-
+from bmpq_tf._compat.litert import schema
 from bmpq_tf.export.integer.calibration import Range
 from bmpq_tf.export.integer.grids import Grid
 from bmpq_tf.export.tflite import flatbuffer

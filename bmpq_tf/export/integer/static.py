@@ -2,25 +2,21 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
-from litert_quantizer import qtyping, recipe
-from litert_quantizer.algorithms.uniform_quantize.uniform_quantize_tensor import symmetric_quantize_bias_tensor
-from litert_quantizer.model_modifier import ModelModifier
-from litert_quantizer.params_generator import ParamsGenerator
-from litert_quantizer.recipe_manager import RecipeManager
 
+from bmpq_tf._compat.litert import schema
+from bmpq_tf._compat.litert_quantizer import ParamsGenerator, RecipeManager, modified, qtyping, recipe, symmetric_quantize_bias_tensor
 from bmpq_tf.export.integer import unlisted_operators
 from bmpq_tf.export.integer.calibration import Range
 from bmpq_tf.export.kernels import packing
 from bmpq_tf.export.kernels.match import Match, reads_as_weights
-from bmpq_tf.export.kernels.storage import schema_name
 from bmpq_tf.export.tflite import flatbuffer
 
-BORDERS = ("float", "int8")
+IO_DTYPES = ("float32", "int8")
 _BUILTIN = schema.BuiltinOperator
-_BORDER = (_BUILTIN.QUANTIZE, _BUILTIN.DEQUANTIZE)
+_CONVERSIONS = (_BUILTIN.QUANTIZE, _BUILTIN.DEQUANTIZE)
 # Which operand is the bias, where an operator has one.
 _BIAS = {_BUILTIN.CONV_2D: 2, _BUILTIN.DEPTHWISE_CONV_2D: 2, _BUILTIN.FULLY_CONNECTED: 2, _BUILTIN.TRANSPOSE_CONV: 3}
 # Which operand may have a scale for each channel.
@@ -29,32 +25,31 @@ _BY_CHANNEL = {_BUILTIN.CONV_2D: 1, _BUILTIN.DEPTHWISE_CONV_2D: 1, _BUILTIN.FULL
 _LARGEST_BIAS = 2.0**30
 
 
-def quantize(model, kernels: Sequence[tuple[Match, packing.StoredKernel]], ranges: Mapping[str, Range], border: str) -> tuple[bytes, list]:
-    """Returns the file, and the kernels as they lie in it: scales of silent channels may have been raised for their bias's sake.
+def quantize(model, kernels: Sequence[tuple[Match, packing.StoredKernel]], ranges: Mapping[str, Range], io_dtype: str) -> tuple[Any, list]:
+    """Returns the parsed file, and the kernels as they lie in it: scales of silent channels may have been raised for their bias's sake.
 
     Args:
         model: the parsed float model, with kernels of container `"static"`.
         kernels: its kernels.
         ranges: by tensor name, as `calibration.ranges` gives them.
-        border: whether inputs and outputs are `"float"` or `"int8"`.
+        io_dtype: of inputs and outputs, `"float32"` or `"int8"`.
     """
     _separate_biases(model)
-    instructions = _generated(model, ranges, border)
+    instructions = _generated(model, ranges, io_dtype)
     placed = []
     for match, stored in kernels:
         stored = _with_room_for_biases(model, instructions, match, _on_one_grid(model, instructions, match, stored))
         _place(model, instructions, match, packing.parameters(stored))
         placed.append((match, stored))
-    return unlisted_operators.carried(bytes(ModelModifier(model).modify_model(instructions, enable_progress_bar=False)), ranges, border), placed
+    return unlisted_operators.carry_integers(modified(model, instructions), ranges, io_dtype), placed
 
 
-def unsupported(content: bytes) -> list[tuple[str, str]]:
-    """Returns the names of the operators that are not integer-only and of their results; conversions at the model's border are none.
+def unsupported(model) -> list[tuple[str, str]]:
+    """Returns the names of the operators that are not integer-only and of their results; conversions of the model's inputs and outputs are none.
 
     Also those of integers that answer wrongly, or end the process: `BATCH_MATMUL` with more than one scale, and whatever does not take an
     operand as weights; `GATHER` from one grid to another.
     """
-    model = flatbuffer.parse(content)
     found = []
     for subgraph in model.subgraphs:
         ends = {int(index) for index in [*subgraph.inputs, *subgraph.outputs]}
@@ -65,8 +60,8 @@ def unsupported(content: bytes) -> list[tuple[str, str]]:
             plain = [int(index) for place, index in enumerate(operator.inputs) if index >= 0 and place != _BY_CHANNEL.get(builtin)]
             by_channel = any(subgraph.tensors[i].type == flatbuffer.INT8 and flatbuffer.scale_count(subgraph.tensors[i]) > 1 for i in plain)
             by_channel |= builtin == _BUILTIN.GATHER and not _same_grid(subgraph.tensors[tensors[0]], subgraph.tensors[tensors[-1]])
-            if by_channel or (floats and not (builtin in _BORDER and floats <= ends)):
-                found.append((schema_name(builtin), flatbuffer.tensor_name(subgraph.tensors[operator.outputs[0]])))
+            if by_channel or (floats and not (builtin in _CONVERSIONS and floats <= ends)):
+                found.append((flatbuffer.schema_name(builtin), flatbuffer.tensor_name(subgraph.tensors[operator.outputs[0]])))
     return found
 
 
@@ -76,10 +71,10 @@ def _same_grid(one, other) -> bool:
     return all(np.array_equal(ours, theirs) for ours, theirs in zip(*grids, strict=True))
 
 
-def _generated(model, ranges: Mapping[str, Range], border: str) -> dict[str, qtyping.TensorTransformationParams]:
+def _generated(model, ranges: Mapping[str, Range], io_dtype: str) -> dict[str, qtyping.TensorTransformationParams]:
     manager = RecipeManager()
     manager.load_quantization_recipe(recipe.static_wi8_ai8())
-    if border == "float":
+    if io_dtype == "float32":
         for name in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
             manager.add_quantization_config(".*", name, algorithm_key="no_quantize")
     rank = {

@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
-from litert_quantizer.algorithms.uniform_quantize.uniform_quantize_tensor import tensor_zp_scale_from_min_max
-from litert_quantizer.qtyping import QuantGranularity
 
+from bmpq_tf._compat.litert import schema
+from bmpq_tf._compat.litert_quantizer import qtyping, tensor_zp_scale_from_min_max
 from bmpq_tf.export.integer import grids
 from bmpq_tf.export.integer.calibration import Range
 from bmpq_tf.export.tflite import flatbuffer
@@ -27,27 +26,26 @@ _CARRIES = (*_SAME_GRID, *_OWN_GRID, _BUILTIN.SHAPE)
 _QUANTIZE, _DEQUANTIZE = ("Quantize", {}), ("Dequantize", {})
 
 
-def carried(content: bytes, ranges: Mapping[str, Range], border: str) -> bytes:
-    """Returns the file with every `DEQUANTIZE` moved behind such operators, and those that meet a `QUANTIZE` gone.
+def carry_integers(model, ranges: Mapping[str, Range], io_dtype: str):
+    """Returns the model, changed in place, with every `DEQUANTIZE` moved behind such operators, and those that meet a `QUANTIZE` gone.
 
     Args:
-        content: a partly quantized file.
+        model: a partly quantized file, parsed.
         ranges: of the float model's tensors, by name.
-        border: `"float"` or `"int8"`, what the file's inputs and outputs are.
+        io_dtype: of the file's inputs and outputs, `"float32"` or `"int8"`.
     """
-    model = flatbuffer.parse(content)
     subgraph = model.subgraphs[0]
     moved = _Moved(model, subgraph, ranges)
     operators, subgraph.operators = subgraph.operators, []
     for operator in operators:
         moved.add(operator)
-    if border == "int8":
+    if io_dtype == "int8":
         # A float reader of an output, gone by now, had put its DEQUANTIZE before it.
         subgraph.outputs = [moved.integers.get(int(index), int(index)) for index in subgraph.outputs]
         for entry in [entry for signature in model.signatureDefs or () for entry in signature.outputs]:
             entry.tensorIndex = moved.integers.get(int(entry.tensorIndex), int(entry.tensorIndex))
     _drop_dead(model, subgraph)
-    return flatbuffer.serialised(model)
+    return model
 
 
 class _Moved:
@@ -77,7 +75,7 @@ class _Moved:
             self._carry(operator, builtin)
             return
         elif builtin != _BUILTIN.QUANTIZE and self._type(operator.outputs[0]) == flatbuffer.INT8:
-            # litert-quantizer has the last operator read an output that is float at the border.
+            # litert-quantizer has the last operator read an output of float32.
             operator.inputs = [self.integers.get(index, index) for index in operator.inputs]
         self.subgraph.operators.append(operator)
 
@@ -103,8 +101,8 @@ class _Moved:
     def _round(self, operator) -> None:
         """A rounding to a trained grid is a change of the grid; none where its operand lies on it already."""
         data, result = int(operator.inputs[0]), int(operator.outputs[0])
-        is_border = data in list(self.subgraph.inputs) and self._type(data) == flatbuffer.FLOAT32
-        if data not in self.integers and not is_border:
+        is_float_input = data in list(self.subgraph.inputs) and self._type(data) == flatbuffer.FLOAT32
+        if data not in self.integers and not is_float_input:
             self.subgraph.operators.append(operator)
             return
         source, grid = self.integers.get(data, data), grids.grid_of(operator)
@@ -143,7 +141,7 @@ class _Moved:
 
 def _grid(limits: Range) -> tuple[np.ndarray, np.ndarray]:
     low, high = (np.float32([limit]) for limit in limits)
-    zero_point, scale = tensor_zp_scale_from_min_max(low, high, 8, False, QuantGranularity.TENSORWISE)
+    zero_point, scale = tensor_zp_scale_from_min_max(low, high, 8, False, qtyping.QuantGranularity.TENSORWISE)
     return np.float32(scale).reshape(-1), np.int64(zero_point).reshape(-1)
 
 

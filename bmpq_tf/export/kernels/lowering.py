@@ -4,8 +4,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from ai_edge_litert import schema_py_generated as schema
-
+from bmpq_tf._compat.litert import schema
 from bmpq_tf.export.kernels import packing, storage
 from bmpq_tf.export.kernels.match import Match, reads_as_weights
 from bmpq_tf.export.kernels.storage import Container
@@ -48,7 +47,7 @@ def plan(model, matches: Sequence[Match], mode: str) -> list[tuple[Match, packin
 def _choose(model, subgraph, match: Match, reader, mode: str, lowered: bool) -> Container:
     builtin = flatbuffer.builtin_of(model, reader)
     if mode != "size" and not reads_as_weights(model, subgraph, reader, match.tensor, match.channel_axis):
-        name = storage.schema_name(builtin)
+        name = flatbuffer.schema_name(builtin)
         if mode == "integer":
             return Container(8, "static", f"in int8 on one grid, as {name} reads it: rounded once more, not exactly as trained")
         return Container(8, "float", f"{name} takes no integer weights there, so they are dequantized when loaded")

@@ -9,10 +9,12 @@ import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
+import keras
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
 
+from bmpq_tf._compat.litert import schema
 from bmpq_tf.export.tflite import flatbuffer
+from bmpq_tf.model.kernels import KernelState
 
 _BUILTIN = schema.BuiltinOperator
 # Which operand an operator's weights are, and which of their axes has the channels.
@@ -94,6 +96,22 @@ class Match:
         """Whether only this kernel's integers fit; factors alone explain any values where a channel or a feature has one weight."""
         channels, weights = self.kernel.integers.shape
         return weights > 1 and (self.column is None or channels > 1)
+
+
+def kernel_integers(state: KernelState) -> KernelIntegers:
+    """Returns a quantized kernel as the trained model holds it."""
+    quantizer = state.quantizer
+    values = np.asarray(keras.ops.convert_to_numpy(state.variable), np.float32)
+    integers = np.asarray(quantizer.integers(values)).astype(np.int8)
+    scales = np.broadcast_to(np.asarray(quantizer.scale(values)), values.shape)
+    return KernelIntegers(
+        path=state.kernel.path,
+        layer=state.layer.name,
+        bits=quantizer.width,
+        integers=channels_first(integers, quantizer.channel_axes),
+        scales=channels_first(scales, quantizer.channel_axes)[:, 0].copy(),
+        sizes=feature_sizes(values.shape, quantizer.channel_axes),
+    )
 
 
 def reads_as_weights(model, subgraph, operator, tensor: int, channel_axis: int) -> bool:

@@ -3,12 +3,12 @@
 import copy
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
-from litert_quantizer import qtyping
-from litert_quantizer.model_modifier import ModelModifier
 
+from bmpq_tf._compat.litert import schema
+from bmpq_tf._compat.litert_quantizer import modified, qtyping
 from bmpq_tf.export.kernels.match import Match
 from bmpq_tf.export.kernels.storage import Container
 from bmpq_tf.export.tflite import flatbuffer
@@ -123,8 +123,8 @@ def unfold_columns(model, matches: Sequence[Match]) -> None:
             subgraph.operators.insert(position, multiply)
 
 
-def pack(model, kernels: Sequence[tuple[Match, StoredKernel]]) -> bytes:
-    """Returns the model with these kernels stored as integers, dequantized when it is loaded or read by the operators as they are."""
+def pack(model, kernels: Sequence[tuple[Match, StoredKernel]]) -> Any:
+    """Returns a copy of the parsed model with these kernels as integers, dequantized when it is loaded or read by the operators as they are."""
     instructions = {}
     by_buffer: dict[int, qtyping.UniformQuantParams] = {}
     for match, stored in kernels:
@@ -140,4 +140,4 @@ def pack(model, kernels: Sequence[tuple[Match, StoredKernel]]) -> bytes:
                 for position in flatbuffer.consumers(subgraph, match.tensor)
             ],
         )
-    return bytes(ModelModifier(model).modify_model(instructions, enable_progress_bar=False))
+    return modified(model, instructions)

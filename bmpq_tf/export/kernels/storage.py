@@ -4,9 +4,10 @@ import dataclasses
 import math
 
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
 
+from bmpq_tf._compat.litert import schema
 from bmpq_tf.allocation.budget import container_bits
+from bmpq_tf.export.tflite import flatbuffer
 
 MODES = ("size", "latency", "integer")
 _BUILTIN = schema.BuiltinOperator
@@ -54,7 +55,7 @@ def choose(mode: str, builtin: int, integers: np.ndarray, bits: int, rows: int |
     if mode == "size":
         return Container(narrowest, "float", _wider(bits, narrowest))
     narrowest = next(size for size in (2, 4, 8) if size >= narrowest and fits(integers, size))
-    name = schema_name(builtin)
+    name = flatbuffer.schema_name(builtin)
     if mode == "integer" and builtin in LOOKUPS:
         return Container(8, "static", f"in int8 on one grid, since {name} copies integers: rounded as its output is, not exactly as trained")
     if mode == "integer":
@@ -73,11 +74,6 @@ def fits(integers: np.ndarray, bits: int) -> bool:
     """Whether integers fit a type; int8 is used without -128, as LiteRT asks."""
     low = -(2 ** (bits - 1)) + (bits == 8)
     return bool(integers.min(initial=0) >= low and integers.max(initial=0) < 2 ** (bits - 1))
-
-
-def schema_name(builtin: int) -> str:
-    """Returns a builtin operator's name."""
-    return next((name for name, code in vars(_BUILTIN).items() if code == builtin), f"operator {builtin}")
 
 
 def _fast(size: int, integers: np.ndarray, rows: int | None) -> bool:

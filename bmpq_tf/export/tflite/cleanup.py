@@ -5,14 +5,13 @@ import numpy as np
 from bmpq_tf.export.tflite import flatbuffer
 
 
-def tidied(content: bytes, metadata: dict[str, bytes] | None = None) -> bytes:
-    """Returns the same model without what nothing reads, and with metadata buffers by name.
+def clean_up(model, metadata: dict[str, bytes] | None = None) -> None:
+    """Takes out of a parsed model what nothing reads, and gives it metadata buffers by name.
 
     Args:
-        content: a `.tflite` file's bytes.
+        model: the parsed file; changed in place.
         metadata: replaces the file's own.
     """
-    model = flatbuffer.parse(content)
     for subgraph in model.subgraphs:
         _drop_unused_tensors(model, subgraph)
         for tensor in subgraph.tensors:
@@ -23,7 +22,6 @@ def tidied(content: bytes, metadata: dict[str, bytes] | None = None) -> bytes:
     model.description = None
     model.metadata = model.metadataBuffer = None
     flatbuffer.add_metadata(model, metadata or {})
-    return flatbuffer.serialised(model)
 
 
 def _drop_unused_tensors(model, subgraph) -> None:

@@ -1,8 +1,9 @@
 """Reading and editing TFLite flatbuffers, through LiteRT's own object API."""
 
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
-from ai_edge_litert.tools import flatbuffer_utils as fb
+
+from bmpq_tf._compat.litert import flatbuffer_utils as fb
+from bmpq_tf._compat.litert import schema
 
 FLOAT32, INT8 = fb.TensorType.FLOAT32, fb.TensorType.INT8
 _NUMPY = {
@@ -15,6 +16,8 @@ _NUMPY = {
     fb.TensorType.UINT8: np.uint8,
     fb.TensorType.BOOL: np.bool_,
 }
+# The name of the buffer in which bmpq_tf tells of a file.
+METADATA = "bmpq_tf"
 # A flatbuffer's offsets reach 2 GiB; a little of that is for the graph.
 LARGEST_BYTES = 2**31 - 2**24
 PACKED_BITS = {fb.TensorType.INT8: 8, fb.TensorType.INT4: 4, fb.TensorType.INT2: 2}
@@ -146,6 +149,11 @@ def operator_code(model, builtin: int) -> int:
     code.version = 1
     model.operatorCodes.append(code)
     return len(model.operatorCodes) - 1
+
+
+def schema_name(builtin: int) -> str:
+    """Returns a builtin operator's name."""
+    return next((name for name, code in vars(schema.BuiltinOperator).items() if code == builtin), f"operator {builtin}")
 
 
 def builtin_of(model, operator) -> int:

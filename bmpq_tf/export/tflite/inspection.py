@@ -8,12 +8,10 @@ import pathlib
 from typing import Any
 
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
-from ai_edge_litert.tools import flatbuffer_utils as fb
 
-from bmpq_tf.export.converter.convert import first_line
-from bmpq_tf.export.kernels.storage import schema_name
-from bmpq_tf.export.report import METADATA
+from bmpq_tf._compat.litert import flatbuffer_utils as fb
+from bmpq_tf._compat.litert import schema
+from bmpq_tf.export.errors import first_line
 from bmpq_tf.export.tflite import flatbuffer
 
 _TYPE_NAMES = {code: name.lower() for name, code in vars(schema.TensorType).items() if not name.startswith("_")}
@@ -58,7 +56,7 @@ class Weights:
 
 
 @dataclasses.dataclass(frozen=True)
-class Border:
+class IOTensor:
     """An input or an output.
 
     Attributes:
@@ -85,8 +83,8 @@ class Signature:
     """
 
     key: str | None
-    inputs: tuple[Border, ...]
-    outputs: tuple[Border, ...]
+    inputs: tuple[IOTensor, ...]
+    outputs: tuple[IOTensor, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,8 +127,14 @@ class Inspection:
         return {**dataclasses.asdict(self), "size_bound": self.size_bound}
 
 
-def inspect_file(path: str | os.PathLike) -> Inspection:
-    """Reads a file.
+def inspect_tflite(path: str | os.PathLike) -> Inspection:
+    """Reads what a `.tflite` file holds, from the file alone: of ours and of others.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        An `Inspection`: inputs and outputs, operators, weights with their stored types and the bits that are really used.
 
     Raises:
         FileNotFoundError: there is none.
@@ -143,7 +147,7 @@ def inspect_file(path: str | os.PathLike) -> Inspection:
 
 
 def inspect_content(content: bytes, name: str = "the bytes given") -> Inspection:
-    """Reads a file's bytes; raises as `inspect_file`."""
+    """Reads a file's bytes; raises as `inspect_tflite`."""
     try:
         model = flatbuffer.parse(content)
     except ValueError as error:
@@ -183,14 +187,14 @@ def _inspect(model, size: int) -> Inspection:
         other_constant_bytes=sum(bytes_ for number, bytes_ in sizes.items() if number in used and number not in weights),
         orphaned_bytes=sum(bytes_ for number, bytes_ in sizes.items() if number not in used),
         custom_operators=tuple(sorted(custom)),
-        metadata=json.loads(named[METADATA]) if METADATA in named else None,
+        metadata=json.loads(named[flatbuffer.METADATA]) if flatbuffer.METADATA in named else None,
     )
 
 
 def _signatures(model) -> tuple[Signature, ...]:
     if not model.signatureDefs:
         main = model.subgraphs[0]
-        ends = (tuple(_border(main, index) for index in _listed(indices)) for indices in (main.inputs, main.outputs))
+        ends = (tuple(_io_tensor(main, index) for index in _listed(indices)) for indices in (main.inputs, main.outputs))
         return (Signature(None, *ends),)
     return tuple(_signature(model.subgraphs[one.subgraphIndex], one) for one in model.signatureDefs)
 
@@ -200,16 +204,16 @@ def _signature(subgraph, signature) -> Signature:
         # Converters list them by name; `getInputTensor(0)` is the graph's first.
         places = {index: place for place, index in enumerate(_listed(indices))}
         entries = sorted(_listed(entries), key=lambda entry: places.get(entry.tensorIndex, len(places)))
-        return tuple(_border(subgraph, entry.tensorIndex, flatbuffer.text(entry.name)) for entry in entries)
+        return tuple(_io_tensor(subgraph, entry.tensorIndex, flatbuffer.text(entry.name)) for entry in entries)
 
     key = flatbuffer.text(signature.signatureKey)
     return Signature(key, named(signature.inputs, subgraph.inputs), named(signature.outputs, subgraph.outputs))
 
 
-def _border(subgraph, index: int, name: str | None = None) -> Border:
+def _io_tensor(subgraph, index: int, name: str | None = None) -> IOTensor:
     tensor = subgraph.tensors[index]
     quantized = flatbuffer.scale_count(tensor) > 0
-    return Border(
+    return IOTensor(
         name=flatbuffer.tensor_name(tensor) if name is None else name,
         shape=tuple(int(size) for size in _listed(tensor.shapeSignature) or _listed(tensor.shape)),
         stored=_type_name(tensor),
@@ -272,4 +276,4 @@ def _kind(model, operator, custom: set[str]) -> str:
         name = code.customCode.decode() if isinstance(code.customCode, bytes) else str(code.customCode)
         custom.add(name)
         return name
-    return schema_name(fb.get_builtin_code_from_operator_code(code))
+    return flatbuffer.schema_name(fb.get_builtin_code_from_operator_code(code))

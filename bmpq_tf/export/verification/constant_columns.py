@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import keras
 import numpy as np
 
+from bmpq_tf._compat import keras as keras_compat
 from bmpq_tf.export.converter import origin
 
 # The share of a column's own size that rounding in float32 moves it by.
@@ -66,7 +67,7 @@ class ColumnRanges:
         columns = np.flatnonzero((self._high[1] == self._low[1]) & (varies > _ROUNDING * size))
         if not len(columns):
             return None
-        name = f"output_{self._number} of layer {origin.described(self._tensor._keras_history.operation)}"
+        name = f"output_{self._number} of layer {origin.described(keras_compat.producer(self._tensor)[0])}"
         return ConstantColumns(name, tuple(map(int, columns)), tuple(map(float, varies[columns])))
 
 

@@ -14,17 +14,12 @@ import numpy as np
 import tensorflow as tf
 
 from bmpq_tf.arithmetic.activations import steps
-from bmpq_tf.layers import ActivationQuantizer
+from bmpq_tf.model.activation_widths import activation_quantizers
 
 _NAME = "bmpq_rounding_{}_{}"
 _PATTERN = re.compile(r"bmpq_rounding_(\d+)_(\d+)$")
 # A use of a quantizer: its number in the model, and which of its calls.
 Use = tuple[int, int]
-
-
-def activation_quantizers(model: keras.Model) -> list[ActivationQuantizer]:
-    """Returns a model's activation quantizers, in the model's order; a copy's have the same order."""
-    return [layer for layer in model._flatten_layers() if isinstance(layer, ActivationQuantizer)]
 
 
 def name_roundings(model: keras.Model) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from bmpq_research.benchmarks.measure import alternate, paired_ratio
 from bmpq_research.benchmarks.report import Result
 from bmpq_tf.allocation.budget import Budget, Kernel
-from bmpq_tf.allocation.solver import allocate as ours
+from bmpq_tf.allocation.solver import solve_allocation as ours
 
 WIDTHS = {2: (2, 8), 4: (2, 3, 4, 8), 7: (2, 3, 4, 5, 6, 7, 8)}
 _SIZES = (10, 100, 1000, 5000)
@@ -20,7 +20,7 @@ _BRUTE = 2**20  # assignments
 _TABLE = 2**27  # entries of the dynamic program's table, over all kernels
 
 
-def allocate(time_limit: float = 20.0, rounds: int = 3) -> list[Result]:
+def solve_allocation(time_limit: float = 20.0, rounds: int = 3) -> list[Result]:
     """Measures every solver on 10 to 5,000 kernels with 2, 4 and 7 widths; the objective is told relative to the best found."""
     results, skipped = [], []
     solvers = dict(_SOLVERS)

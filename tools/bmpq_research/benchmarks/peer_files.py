@@ -17,8 +17,9 @@ import tensorflow as tf
 from litert_quantizer import quantizer, recipe
 
 from bmpq_tf.export.converter.convert import to_float_tflite
+from bmpq_tf.export.errors import ExportError
 from bmpq_tf.export.kernels.storage import MODES
-from bmpq_tf.export.pipeline import ExportError, export_tflite
+from bmpq_tf.export.pipeline import export_tflite
 from bmpq_tf.export.report import zipped_size
 from bmpq_tf.export.tflite.interpreter import predict
 from bmpq_tf.model import keras_graph

@@ -11,7 +11,7 @@ from bmpq_research.benchmarks.export import export, stack
 from bmpq_research.benchmarks.measure import alternate, exponent, last_exponent
 from bmpq_research.benchmarks.report import Result
 from bmpq_research.benchmarks.train import steps_of
-from bmpq_tf.allocation.solver import allocate
+from bmpq_tf.allocation.solver import solve_allocation
 from bmpq_tf.conversion.quantize import quantize_model
 
 
@@ -54,5 +54,5 @@ def _training(points, grown: int, rounds, seconds):
 
 def _allocation(counts, rounds, seconds):
     data = {count: problem(count, 7) for count in counts}
-    times = alternate({count: lambda count=count: allocate(*data[count]) for count in counts}, rounds, seconds)
+    times = alternate({count: lambda count=count: solve_allocation(*data[count]) for count in counts}, rounds, seconds)
     return list(times), [statistics.median(values) for values in times.values()]

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from bmpq_research.experiments.changes import MEASURED
+from bmpq_tf._compat import keras as keras_compat
 from bmpq_tf.model import keras_graph
 from bmpq_tf.model.kernels import allocation_history, model_kernels, total_bits
 from bmpq_tf.training.optimizer_state import reset_slots
@@ -110,7 +111,7 @@ def followed_by_relu(model: keras.Model) -> dict[str, keras.layers.Layer]:
     for layer in keras_graph.quantized_layers(model):
         reached = [layer]
         while reached and not any(_is_relu(operation) for operation in reached):
-            reached = [node.operation for operation in reached for node in operation._outbound_nodes]
+            reached = [node.operation for operation in reached for node in keras_compat.calls_after(operation)]
         relu = next((operation for operation in reached if _is_relu(operation)), None)
         if relu is not None:
             found[layer.name] = relu

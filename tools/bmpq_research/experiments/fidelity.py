@@ -15,10 +15,10 @@ import tensorflow as tf
 from scipy.stats import spearmanr
 
 from bmpq_research.datasets import load_dataset, normalised_test_images
+from bmpq_research.experiments.controls import Control
 from bmpq_research.experiments.training import TrainConfig, fit, initial_model, quantized_model
-from bmpq_tf.allocation import sensitivity
+from bmpq_tf import allocate_bits
 from bmpq_tf.allocation.budget import Budget
-from bmpq_tf.allocation.solver import allocate
 from bmpq_tf.model.kernels import KernelState, measurement, model_kernels
 
 DRAWS = 10  # of the random control
@@ -99,7 +99,7 @@ def judge(model: keras.Model, budget: Budget, batches: Sequence[Batch], seed: in
     costs = {"measured": measured} | _estimates(opened, seed)
 
     def judged(name: str) -> Estimate:
-        parts = [(costs[key], _allocated(states, costs[key], budget)) for key in costs if key.split(" #")[0] == name]
+        parts = [(costs[key], _allocated(model, costs[key], budget)) for key in costs if key.split(" #")[0] == name]
         narrowest = [measured[state.kernel.path][0] for state in opened]
         return Estimate(
             name,
@@ -163,18 +163,14 @@ def _estimates(opened: Sequence[KernelState], seed: int) -> dict[str, Costs]:
     seen = [state.quantizer.accumulated().uses_seen for state in opened]
     steps = max(min((uses for uses in seen if uses), default=1.0), 1.0)
     known = [measurement(state, uses / steps) for state, uses in zip(opened, seen, strict=True)]
-    widths = {state.kernel.path: state.kernel.candidates for state in opened}
 
     def costs(method: str, objective: str, draw: int = 0) -> Costs:
-        factors = sensitivity.substituted(known, method, seed * DRAWS + draw)
-        return {factor.path: sensitivity.costs(factor, widths[factor.path], objective) for factor in factors}
+        return Control(method, objective, seed * DRAWS + draw)(known)
 
     told = {f"{method}, {objective}": costs(method, objective) for method in ("bmpq", "error") for objective in ("first_order", "squared")}
     told |= {f"random, first_order #{draw}": costs("random", "first_order", draw) for draw in range(DRAWS)}
     return told | {"reverse, first_order": costs("reverse", "first_order")}
 
 
-def _allocated(states: Sequence[KernelState], costs: Costs, budget: Budget) -> dict[str, int]:
-    kernels = [state.kernel for state in states]
-    rows = [costs.get(kernel.path, [0.0] * len(kernel.candidates)) for kernel in kernels]
-    return allocate(kernels, rows, budget.limits(kernels)).bits
+def _allocated(model: keras.Model, costs: Costs, budget: Budget) -> dict[str, int]:
+    return allocate_bits(model, budget, costs).bits

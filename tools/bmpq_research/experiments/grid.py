@@ -151,7 +151,7 @@ def _block(block: Any, shared: dict, seeds: list) -> list[Cell]:
             raise ValueError(f"Method {method!r} needs a budget. Received: {block!r}. Add `budgets`, such as [12x, size of uniform3].")
         config = _config({**shared, **own, **dict(pair for pair in chosen if pair)}, seed)
         if METHODS[method].takes_budget:
-            allocation_callback(config).check_epochs(config.epochs)
+            allocation_callback(config).schedule.check(config.epochs)
         if method == "tfmot_int8" and (beyond := [name for name in _NOT_FOR_TFMOT if getattr(config, name) != getattr(TrainConfig(), name)]):
             said = ", ".join(f"{name}={getattr(config, name)!r}" for name in beyond)
             raise ValueError(f"tfmot_int8 trains by the plain recipe only. Received: {said}. Leave it out of this block or grid.")

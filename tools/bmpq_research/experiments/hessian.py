@@ -5,39 +5,47 @@ the mean of `v^T H v` over Rademacher vectors `v`. It is taken at the float weig
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from bmpq_tf.allocation.sensitivity import Measurement
-from bmpq_tf.model.kernels import model_kernels
-from bmpq_tf.training.callback import BMPQCallback
+from bmpq_tf import Measurement, estimate_costs
+from bmpq_tf.model.kernels import allocation_history, model_kernels
 
 
-class HessianCallback(BMPQCallback):
-    """`BMPQCallback` with the mean Hessian trace of each kernel in the place of its squared gradients.
+class HessianTraces:
+    """A sensitivity for `BMPQCallback`: the mean Hessian trace of each kernel in the place of its squared gradients.
 
     Args:
-        budget: as `BMPQCallback` takes it.
+        model: the quantized model that the callback trains.
         float_model: a float model of the same layers; it is given the weights of the moment.
         images, labels: a batch of training images, as the model takes them, and their classes.
         draws: Rademacher vectors an estimate.
-        **kwargs: `BMPQCallback`'s own, without `method` and `objective`.
+        seed: of the draws.
     """
 
-    def __init__(self, budget, float_model: keras.Model, images, labels, *, draws: int = 16, **kwargs):
-        super().__init__(budget, **kwargs, method="bmpq", objective="squared")
-        self.float_model, self.images, self.labels, self.draws = float_model, images, labels, draws
+    objective = "squared"
 
-    def _factors(self, measured: list[Measurement]) -> list[Measurement]:
+    def __init__(self, model: keras.Model, float_model: keras.Model, images, labels, *, draws: int = 16, seed: int = 0):
+        self.model, self.float_model = model, float_model
+        self.images, self.labels, self.draws, self.seed = images, labels, draws, seed
+
+    def __call__(self, measured: Sequence[Measurement]) -> dict[str, list[float]]:
         copy_float_weights(self.model, self.float_model)
         paths = {measurement.path for measurement in measured}
         kernels = [variable for variable in self.float_model.trainable_variables if variable.path in paths]
         # Drawn anew at every decision, from what a resumed run knows too.
-        traces = hutchinson_traces(self.float_model, kernels, self.images, self.labels, self.draws, seed=(self.seed, len(self.history)))
-        # A negative estimate is noise about zero.
-        return [dataclasses.replace(m, gradient_square=np.full_like(m.gradient_square, max(traces[m.path], 0.0) / m.weights.size)) for m in measured]
+        seed = (self.seed, len(allocation_history(self.model)))
+        traces = hutchinson_traces(self.float_model, kernels, self.images, self.labels, self.draws, seed=seed)
+
+        def with_trace(one: Measurement) -> Measurement:
+            # A negative estimate is noise about zero.
+            trace = max(traces[one.path], 0.0) / one.weights.size
+            return dataclasses.replace(one, gradient_square=np.full_like(one.gradient_square, trace))
+
+        return {one.path: estimate_costs(with_trace(one), one.candidates, "squared") for one in measured}
 
 
 def copy_float_weights(quantized: keras.Model, float_model: keras.Model) -> None:

@@ -10,9 +10,10 @@ import tensorflow as tf
 from bmpq_research.datasets import ImageDataset, evaluation_batches
 from bmpq_research.experiments.activation_density import ActivationDensityCallback
 from bmpq_research.experiments.after_training import quantized_after_training
-from bmpq_research.experiments.hessian import HessianCallback
+from bmpq_research.experiments.hessian import HessianTraces
 from bmpq_research.experiments.tfmot_peer import check_tfmot, run_tfmot
-from bmpq_research.experiments.training import TrainConfig, allocation_callback, quantized_model
+from bmpq_research.experiments.training import TrainConfig, allocation_callback, quantized_model, start_allocated
+from bmpq_tf import BMPQCallback
 from bmpq_tf.layers.config import LARGEST_BITS, SMALLEST_BITS
 
 UNIFORM_WIDTHS = (8, 4, 3, 2)
@@ -52,20 +53,27 @@ def _uniform(bits: int) -> Method:
 
 def _allocated(sensitivity: str) -> Method:
     def build(model: keras.Model, config: TrainConfig, dataset: ImageDataset):
-        callback = allocation_callback(dataclasses.replace(config, sensitivity=sensitivity))
-        return quantized_model(model, config, config.candidate_bits), callback
+        quantized = quantized_model(model, config, config.candidate_bits)
+        start_allocated(quantized, config)
+        return quantized, allocation_callback(dataclasses.replace(config, sensitivity=sensitivity))
 
     return Method(build, takes_budget=True)
 
 
 def _hessian(model: keras.Model, config: TrainConfig, dataset: ImageDataset):
     images, labels = _sample(dataset)
-    callback = HessianCallback(
-        config.budget, keras.models.clone_model(model), images, labels, warmup_epochs=config.warmup_epochs,
-        interval_epochs=config.interval_epochs, settle_epochs=config.settle_epochs, seed=config.seed, initial_widths=config.initial_widths,
+    quantized = quantized_model(model, config, config.candidate_bits)
+    start_allocated(quantized, config)
+    traces = HessianTraces(quantized, keras.models.clone_model(model), images, labels, seed=config.seed)
+    callback = BMPQCallback(
+        config.budget,
+        warmup_epochs=config.warmup_epochs,
+        interval_epochs=config.interval_epochs,
+        settle_epochs=config.settle_epochs,
+        sensitivity=traces,
         min_improvement=config.min_improvement,
-    )  # fmt: skip
-    return quantized_model(model, config, config.candidate_bits), callback
+    )
+    return quantized, callback
 
 
 def _activation_density(model: keras.Model, config: TrainConfig, dataset: ImageDataset):

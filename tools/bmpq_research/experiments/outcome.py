@@ -7,12 +7,13 @@ import pathlib
 from typing import Any
 
 from bmpq_research.experiments.training import Run
-from bmpq_tf.export.pipeline import check_writable, export_tflite
+from bmpq_tf.export.checks import check_writable
+from bmpq_tf.export.pipeline import export_tflite
 from bmpq_tf.export.report import ExportReport
 from bmpq_tf.export.tflite.interpreter import classification_accuracy
 from bmpq_tf.files import write_text
+from bmpq_tf.model.allocation_plot import plot_allocations
 from bmpq_tf.model.kernels import model_kernels
-from bmpq_tf.model.summary import plot_allocations
 
 FILES = ("model.tflite", "model.keras", "float.keras", "report.json", "bits.png")
 

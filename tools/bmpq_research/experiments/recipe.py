@@ -1,9 +1,7 @@
 """The recipe of the experiments: the optimizer with restarts, and the losses."""
 
 import keras
-import tensorflow as tf
 
-from bmpq_research.experiments.restart import Restarted
 from bmpq_tf.tuning import recipe
 
 
@@ -23,7 +21,7 @@ def sgd(
         model: whose variables it will train.
         learning_rate, steps, warmup_steps, schedule: as `bmpq_tf.tuning.recipe.learning_rate` takes them.
         weight_decay: of the kernels, decoupled (each step takes off `rate * decay`).
-        restart: share of the peak that the rate rises to at a restart (`restart.Restarted`, whom `RestartRate` tells); 0: there are none.
+        restart: share of the peak that the rate rises to at a restart (`Restarted`, whom `RestartRate` tells); 0: there are none.
 
     Raises:
         ValueError: the schedule is not known, or the share is not from 0 to 1.
@@ -31,59 +29,4 @@ def sgd(
     if not 0 <= restart <= 1:
         raise ValueError(f"restart is a share of the peak learning rate, from 0 to 1. Received: restart={restart}.")
     rate = recipe.learning_rate(learning_rate, steps, warmup_steps, schedule)
-    return recipe.sgd(Restarted(rate, restart * learning_rate, steps) if restart else rate, weight_decay)
-
-
-def with_teacher(batches: tf.data.Dataset, teacher: keras.Model) -> tf.data.Dataset:
-    """Puts a teacher's logits for the very images of a batch beside its labels: float32 `(n, 1 + classes)`, the label first."""
-
-    def answered(images, labels):
-        logits = tf.cast(teacher(images, training=False), tf.float32)
-        return images, tf.concat([tf.cast(labels, tf.float32)[:, None], logits], axis=1)
-
-    return batches.map(answered).prefetch(2)
-
-
-@keras.saving.register_keras_serializable("bmpq_tf")
-class ClassificationLoss(keras.losses.Loss):
-    """Cross-entropy on logits, for labels as the batches give them, with smoothed labels or a teacher where asked for.
-
-    Args:
-        label_smoothing: share of the target that is spread over all classes.
-        distillation: share of the loss that is the divergence from the teacher (`with_teacher`'s batches), at `temperature` and times
-            its square, so that its gradients keep their size (Hinton et al. 2015); the rest is the labels' cross-entropy.
-        temperature: that both logits are divided by.
-        **kwargs: `keras.losses.Loss`'s own.
-
-    Raises:
-        ValueError: a share is not from 0 to 1, or the temperature not positive.
-    """
-
-    def __init__(self, label_smoothing: float = 0.0, distillation: float = 0.0, temperature: float = 4.0, name="classification", **kwargs):
-        super().__init__(name=name, **kwargs)
-        for share, value in (("label_smoothing", label_smoothing), ("distillation", distillation)):
-            if not 0 <= value <= 1:
-                raise ValueError(f"{share} is a share, from 0 to 1. Received: {share}={value}.")
-        if temperature <= 0:
-            raise ValueError(f"The temperature divides the logits, so it must be positive. Received: temperature={temperature}.")
-        self.label_smoothing, self.distillation, self.temperature = label_smoothing, distillation, temperature
-
-    def call(self, y_true, y_pred):
-        labels = y_true[:, 0] if self.distillation else keras.ops.reshape(y_true, [-1])
-        one_hot = keras.ops.one_hot(keras.ops.cast(labels, "int32"), y_pred.shape[-1])
-        value = keras.losses.categorical_crossentropy(one_hot, y_pred, from_logits=True, label_smoothing=self.label_smoothing)
-        if not self.distillation:
-            return value
-        taught, answered = (keras.ops.softmax(logits / self.temperature) for logits in (y_true[:, 1:], y_pred))
-        apart = keras.losses.kl_divergence(taught, answered)
-        return (1 - self.distillation) * value + self.distillation * self.temperature**2 * apart
-
-    def get_config(self):
-        own = {"label_smoothing": self.label_smoothing, "distillation": self.distillation, "temperature": self.temperature}
-        return {**super().get_config(), **own}
-
-
-@keras.saving.register_keras_serializable("bmpq_tf")
-def accuracy(y_true, y_pred):
-    """Top-1 accuracy for `with_teacher`'s batches, whose labels come first."""
-    return keras.metrics.sparse_categorical_accuracy(y_true[:, 0], y_pred)
+    return recipe.sgd(recipe.Restarted(rate, restart * learning_rate, steps) if restart else rate, weight_decay)

@@ -21,6 +21,7 @@ import tensorflow as tf
 from bmpq_research.datasets import EpochCounter, ImageDataset, training_batches
 from bmpq_research.experiments.epoch_log import DivergedError
 from bmpq_research.experiments.training import TrainConfig
+from bmpq_tf._compat import keras as keras_compat
 from bmpq_tf.files import write_bytes, write_text
 from bmpq_tf.tuning.recipe import NOT_DECAYED
 
@@ -111,7 +112,7 @@ def _layers(model: keras.Model) -> list[dict]:
                 f"tfmot's process does not know this layer. Received: '{layer.name}' ({type(layer).__name__}). Known: {', '.join(_KNOWN)}."
             )
         config = layer.get_config()
-        parents = [tensor._keras_history.operation.name for node in layer._inbound_nodes for tensor in node.input_tensors]
+        parents = [keras_compat.producer(tensor)[0].name for node in keras_compat.calls_of(layer) for tensor in node.input_tensors]
         arguments = {name: config[name] for name in _ARGUMENTS if name in config}
         told.append({"class": kind, "name": layer.name, "arguments": arguments, "parents": parents, "shape": list(layer.output.shape[1:])})
     return told

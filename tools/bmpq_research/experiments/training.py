@@ -11,16 +11,20 @@ import keras
 import numpy as np
 
 from bmpq_research.datasets import EpochCounter, ImageDataset, load_dataset, normalised_test_images, training_batches
+from bmpq_research.experiments.controls import Control
 from bmpq_research.experiments.epoch_log import EpochWatch, read_epochs
-from bmpq_research.experiments.recipe import ClassificationLoss, accuracy, sgd, with_teacher
+from bmpq_research.experiments.recipe import sgd
 from bmpq_research.experiments.restart import RestartRate
 from bmpq_research.models import build_model
+from bmpq_tf import QuantizationConfig, allocate_bits, assign_bits
 from bmpq_tf.conversion.quantize import quantize_model
 from bmpq_tf.files import write_text
-from bmpq_tf.layers import QuantizerConfig
 from bmpq_tf.model import keras_graph
 from bmpq_tf.training.callback import BMPQCallback
 from bmpq_tf.training.oscillation_freezing import FreezeOscillations
+from bmpq_tf.tuning.losses import ClassificationLoss, accuracy, with_teacher
+
+INITIAL_WIDTHS = ("widest", "allocated")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +38,8 @@ class TrainConfig:
         budget, candidate_bits, scale, granularity: as `quantize_model` and `BMPQCallback` take them.
         initial_scale, normalise_kernels: likewise.
         activation_bits: likewise: 8, 4 or 2; 0 leaves activations float.
-        sensitivity, objective, initial_widths: the callback's `method`, `objective` and `initial_widths`.
+        sensitivity, objective: of the `controls.Control` that the widths go by.
+        initial_widths: what the warm-up runs at: `"widest"`, or `"allocated"`, those of the control `"error"` under the budget.
         warmup_epochs, interval_epochs, settle_epochs, min_improvement: the callback's schedule.
         epochs, batch_size, learning_rate, weight_decay, schedule: the recipe, as `recipe.sgd` takes it.
         lr_restart: share of the peak learning rate that it rises to again whenever an allocation changes widths (`restart.Restarted`); 0: never.
@@ -130,6 +135,7 @@ def train(config: TrainConfig, *, verbose: int = 2, say: Callable[[str], None] =
     model = quantized_model(float_model, config, config.candidate_bits)
     callback = allocation_callback(config)
     callback.check(model, config.epochs)
+    start_allocated(model, config)
     note_backup(config, data)
     shares = {}
     if config.with_float:
@@ -148,19 +154,26 @@ def initial_model(config: TrainConfig, dataset: ImageDataset) -> keras.Model:
     return build_model(config.model, dataset.image_shape, dataset.num_classes, config.width)
 
 
+def start_allocated(model: keras.Model, config: TrainConfig) -> None:
+    """Gives a model that was never trained the widths that quantization error alone asks for, where the configuration says so."""
+    if config.initial_widths == "allocated":
+        assign_bits(model, allocate_bits(model, config.budget, Control("error", config.objective)).bits)
+
+
 def quantized_model(model: keras.Model, config: TrainConfig, candidate_bits: Iterable[int]) -> keras.Model:
     """Quantizes a float model as configured, with these candidates."""
-    return quantize_model(model, candidate_bits, **_quantization(config))
+    return quantize_model(model, config=_quantization(config, candidate_bits))
 
 
-def _quantization(config: TrainConfig) -> dict[str, Any]:
+def _quantization(config: TrainConfig, candidate_bits: Iterable[int]) -> QuantizationConfig:
     same = ("scale", "granularity", "initial_scale", "normalise_kernels")
-    return {
+    return QuantizationConfig(
+        tuple(candidate_bits),
+        activation_bits=config.activation_bits or None,
+        track_sensitivity="joint" if config.objective == "joint" else True,
+        track_oscillations=config.freeze_oscillations > 0.0,
         **{name: getattr(config, name) for name in same},
-        "activation_bits": config.activation_bits or None,
-        "track_sensitivity": "joint" if config.objective == "joint" else True,
-        "track_oscillations": config.freeze_oscillations > 0.0,
-    }
+    )
 
 
 def check_config(config: TrainConfig) -> None:
@@ -173,7 +186,9 @@ def check_config(config: TrainConfig) -> None:
         value = getattr(config, name)
         if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < math.inf:
             raise ValueError(f"{name} must be a positive number. Received: {name}={value!r}.")
-    QuantizerConfig(config.candidate_bits, **_quantization(config))
+    _quantization(config, config.candidate_bits)
+    if config.initial_widths not in INITIAL_WIDTHS:
+        raise ValueError(f"Unknown initial_widths. Received: initial_widths={config.initial_widths!r}. Known: {', '.join(INITIAL_WIDTHS)}.")
     allocation_callback(config)
     ClassificationLoss(config.label_smoothing, config.distillation, config.temperature)
     if config.freeze_oscillations:
@@ -189,10 +204,7 @@ def allocation_callback(config: TrainConfig) -> BMPQCallback:
         interval_epochs=config.interval_epochs,
         settle_epochs=config.settle_epochs,
         min_improvement=config.min_improvement,
-        objective=config.objective,
-        method=config.sensitivity,
-        seed=config.seed,
-        initial_widths=config.initial_widths,
+        sensitivity=Control(config.sensitivity, config.objective, config.seed),
     )
 
 

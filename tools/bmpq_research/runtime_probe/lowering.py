@@ -5,9 +5,9 @@ import statistics
 from collections.abc import Sequence
 
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
 
 from bmpq_research.runtime_probe import one_operator, probe
+from bmpq_tf._compat.litert import schema
 from bmpq_tf.export.tflite import flatbuffer
 
 _BUILTIN, _FLOAT32, _INT32 = schema.BuiltinOperator, schema.TensorType.FLOAT32, schema.TensorType.INT32

@@ -96,7 +96,7 @@ def _error(case: one_operator.Case, mode: str, runtime: str) -> float:
 def _interpreter(content: bytes, runtime: str, num_threads: int = 1):
     """Returns a function that runs a model."""
     if runtime.startswith("LiteRT"):
-        from ai_edge_litert.interpreter import Interpreter, OpResolverType
+        from bmpq_tf._compat.litert import Interpreter, OpResolverType
     else:
         import tensorflow as tf
 

@@ -1,0 +1,145 @@
+"""Keras's private names, as of Keras 3.15. `tests/compat/test_keras.py` fails by the name of what a release takes away."""
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+Layer = keras.layers.Layer
+# Keras's own classes and functions lie in modules of this prefix.
+_PREFIX = "keras."
+_SYMBOLIC_BUILD = "_maybe_symbolic_build"
+
+
+def is_from_keras(thing) -> bool:
+    """Whether a class or a function is Keras's own."""
+    return (thing.__module__ or "").startswith(_PREFIX)
+
+
+def layers_inside(layer: Layer) -> list[Layer]:
+    """Returns the layers that a layer holds directly."""
+    return layer._layers
+
+
+def flattened_layers(layer: Layer) -> list[Layer]:
+    """Returns a layer and every layer below it, each as often as it is held."""
+    return list(layer._flatten_layers())
+
+
+def own_trainable_variables(layer: Layer) -> list[keras.Variable]:
+    """Returns the trainable variables of a layer itself, without those of the layers inside, frozen or not."""
+    return layer._trainable_variables
+
+
+def own_variables(layer: Layer) -> list[keras.Variable]:
+    """Returns all variables of a layer itself, in the order that Keras stores them in."""
+    return [*layer._trainable_variables, *layer._non_trainable_variables]
+
+
+def copy_own_trainable(source: Layer, target: Layer) -> None:
+    """Copies the flag `trainable` of a layer, without what setting it does to the layers inside."""
+    target._trainable = source._trainable
+
+
+def replace_attribute(layer: Layer, name: str, value) -> None:
+    """Gives a built layer another variable or layer under a name that it has."""
+    layer._tracker.unlock()
+    delattr(layer, name)
+    setattr(layer, name, value)
+    layer._tracker.lock()
+
+
+def lambda_output_shape(layer: keras.layers.Lambda):
+    """Returns the output shape that a Lambda was given."""
+    return layer._output_shape
+
+
+def einsum_kernel(layer: keras.layers.EinsumDense) -> keras.Variable:
+    """Returns the float kernel of an EinsumDense."""
+    return layer._kernel
+
+
+def attention_projections(layer: Layer) -> list[Layer]:
+    """Returns the layers inside attention that read what it reads."""
+    return [layer._query_dense, layer._key_dense, layer._value_dense]
+
+
+def functional(model: keras.Model):
+    """Returns what holds a model's graph: a sequential model keeps a functional one inside."""
+    return getattr(model, "_functional", None) or model
+
+
+def has_graph(model: keras.Model) -> bool:
+    """Whether a model is functional, or sequential and built."""
+    return hasattr(functional(model), "_nodes_by_depth")
+
+
+def nodes_in_order(model: keras.Model) -> Iterator:
+    """Yields the calls that make up a model, each after those that it reads from."""
+    by_depth = functional(model)._nodes_by_depth
+    for depth in sorted(by_depth, reverse=True):
+        yield from (node for node in by_depth[depth] if not node.is_input)
+
+
+def inputs_structure(model: keras.Model):
+    """Returns the structure of a model's inputs, as its constructor was given it."""
+    return functional(model)._inputs_struct
+
+
+def producer(tensor) -> tuple[Any, Any, int]:
+    """Returns the operation that gives a symbolic tensor, the call of it, and which of the call's results the tensor is."""
+    operation, node_index, tensor_index = tensor._keras_history
+    return operation, operation._inbound_nodes[node_index], tensor_index
+
+
+def calls_of(operation) -> list:
+    """Returns the calls of an operation, over all graphs that it is in."""
+    return operation._inbound_nodes
+
+
+def calls_after(operation) -> list:
+    """Returns the calls that read what an operation gives."""
+    return operation._outbound_nodes
+
+
+def optimizer_variables(optimizer) -> list[keras.Variable]:
+    """Returns the variables that a built optimizer trains; those of the inner one where it scales the loss."""
+    return inner_optimizer(optimizer)._trainable_variables
+
+
+def inner_optimizer(optimizer):
+    """Returns the optimizer itself, or the one that a `LossScaleOptimizer` wraps."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
+def factored_slots(optimizer, place: int) -> list[keras.Variable]:
+    """Returns Adafactor's row and column factors of the variable at a place; none for other optimizers."""
+    slots = [getattr(inner_optimizer(optimizer), name, None) for name in ("_r", "_c")]
+    return [of_all[place] for of_all in slots if of_all]
+
+
+def symbolic_build(model: keras.Model):
+    """Returns the method by which Keras prepares a model for its first batch.
+
+    Raises:
+        RuntimeError: this Keras does it in another way.
+    """
+    build = getattr(model, _SYMBOLIC_BUILD, None)
+    if build is None or set(inspect.signature(build).parameters) != {"iterator", "data_batch"}:
+        raise RuntimeError(
+            f"Keras {keras.__version__} prepares a model for its first batch in another way than Keras 3.15, for which "
+            f"bmpq_tf was written: it has no keras.Model.{_SYMBOLIC_BUILD}(iterator, data_batch). Try model.fit without "
+            "prepare_for_workers; it may work by itself, or install keras 3.15."
+        )
+    return build
+
+
+def has_own_symbolic_build(model: keras.Model) -> bool:
+    """Whether `set_symbolic_build` was called on this very model."""
+    return _SYMBOLIC_BUILD in vars(model)
+
+
+def set_symbolic_build(model: keras.Model, build) -> None:
+    """Replaces that method on one model."""
+    setattr(model, _SYMBOLIC_BUILD, build)

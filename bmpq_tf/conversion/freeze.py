@@ -1,0 +1,34 @@
+"""Copies of a trained model for conversion: in float32, and with its kernels and ranges as constants."""
+
+import keras
+
+from bmpq_tf._compat import keras as keras_compat
+from bmpq_tf.conversion.checks import check_quantized
+from bmpq_tf.conversion.cloning import clone
+from bmpq_tf.layers.activation_quantizer import ActivationQuantizer
+from bmpq_tf.layers.base import QuantizedLayer
+
+
+def float32_model(model: keras.Model) -> keras.Model:
+    """Returns the model, or, where it was trained in 16 bits (`mixed_float16`, `mixed_bfloat16`), a copy that computes in float32 as files do.
+
+    Raises:
+        TypeError, ValueError: as `dequantize_model`.
+    """
+    check_quantized(model)
+    mixed = any(layer.compute_dtype != layer.variable_dtype for layer in keras_compat.flattened_layers(model))
+    return clone(model, lambda layer, config: None, in_variable_dtype=True) if mixed else model
+
+
+def frozen_model(model: keras.Model) -> keras.Model:
+    """Returns a copy for conversion: its kernels are constants on their grid, its activations are rounded in fixed ranges.
+
+    Raises:
+        TypeError, ValueError: as `dequantize_model`; also an activation quantizer that has no range yet.
+    """
+    check_quantized(model)
+    copy = clone(model, lambda layer, config: None)
+    for part in keras_compat.flattened_layers(copy):
+        if isinstance(part, (QuantizedLayer, ActivationQuantizer)):
+            part.freeze()
+    return copy

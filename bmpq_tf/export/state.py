@@ -1,0 +1,89 @@
+"""What an export is asked for, and what its stages hand on."""
+
+import dataclasses
+import os
+import pathlib
+from typing import Any
+
+import keras
+
+from bmpq_tf.allocation.budget import Budget
+from bmpq_tf.export.integer.calibration import Range
+from bmpq_tf.export.kernels.match import Match
+from bmpq_tf.export.kernels.packing import StoredKernel
+from bmpq_tf.export.report import ExportReport
+from bmpq_tf.export.verification.parity import Parity
+from bmpq_tf.model.kernels import KernelState
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportOptions:
+    """The arguments of `export_tflite`, which says what they mean."""
+
+    path: str | os.PathLike
+    optimize_for: str = "size"
+    verify_with: Any = None
+    calibrate_with: Any = None
+    io_dtype: str = "float32"
+    tolerance: float | None = None
+    budget: "str | float | Budget | None" = None
+    overwrite: bool = False
+
+
+@dataclasses.dataclass
+class ExportState:
+    """What is known of an export so far; each stage reads some fields and sets others.
+
+    Attributes:
+        model: the trained model.
+        options: what is asked for; `verify_with` and `calibrate_with` as they are read.
+        judge_top1: whether the share of equal top-1 must reach its limit.
+        path: where the file goes.
+        computed: the model in float32, which the file's answers are compared with.
+        kernels: every kernel of the model.
+        limit: the budget that the widths must meet, if any.
+        file: the model as flatbuffer objects: float after `convert`, integers after `write_integers`.
+        floats: the float file, as objects that the later stages leave alone but for 1x1 convolutions
+            that are lowered.
+        known_ranges: by tensor name, ranges that trained activation quantizers tell.
+        matches: which constants are which kernels.
+        stored: each of these constants with what it becomes.
+        content: the file's bytes.
+        packed_bytes: of the kernels' buffers, as read back.
+        parity: how the file's answers compare with Keras's.
+        warnings: for the user, by category, in order.
+        report: what `export_tflite` returns.
+    """
+
+    model: keras.Model
+    options: ExportOptions
+    judge_top1: bool = True
+    path: pathlib.Path | None = None
+    computed: keras.Model | None = None
+    kernels: list[KernelState] = dataclasses.field(default_factory=list)
+    limit: Budget | None = None
+    file: Any = None
+    floats: Any = None
+    known_ranges: dict[str, Range] = dataclasses.field(default_factory=dict)
+    matches: list[Match] = dataclasses.field(default_factory=list)
+    stored: list[tuple[Match, StoredKernel]] = dataclasses.field(default_factory=list)
+    content: bytes = b""
+    packed_bytes: int = 0
+    parity: Parity | None = None
+    warnings: list[tuple[type[UserWarning], str]] = dataclasses.field(default_factory=list)
+    report: ExportReport | None = None
+
+    @property
+    def stored_by_path(self) -> dict[str, list[StoredKernel]]:
+        """The constants that hold each kernel, by the kernel's path; a kernel that is lost has none."""
+        found: dict[str, list[StoredKernel]] = {}
+        for match, kernel in self.stored:
+            for name in (match.kernel.path, *match.also):
+                found.setdefault(name, []).append(kernel)
+        return found
+
+    @property
+    def lost(self) -> list[KernelState]:
+        """The quantized kernels that are no constants of the converted model."""
+        stored = self.stored_by_path
+        return [kernel for kernel in self.kernels if kernel.quantizer and kernel.kernel.path not in stored]

@@ -1,0 +1,28 @@
+"""Does the file hold the integers that were trained?"""
+
+import numpy as np
+
+from bmpq_tf.export.errors import ExportError
+from bmpq_tf.export.kernels.packing import StoredKernel
+from bmpq_tf.export.tflite import flatbuffer
+
+
+def read_back(content: bytes, stored: dict[str, list[StoredKernel]]) -> int:
+    """Checks type, integers, scales and zero points of every packed buffer in the file; returns the buffers' bytes."""
+    model = flatbuffer.parse(content)
+    tensors = {flatbuffer.tensor_name(tensor): tensor for subgraph in model.subgraphs for tensor in subgraph.tensors}
+    buffers = {}
+    for path, kernels in stored.items():
+        for kernel in kernels:
+            tensor = tensors[kernel.name]
+            found = flatbuffer.constant(model, tensor)
+            same = (
+                flatbuffer.PACKED_BITS.get(tensor.type) == kernel.bits
+                and np.array_equal(found, kernel.integers)
+                and np.array_equal(np.asarray(tensor.quantization.scale, np.float32), kernel.scales)
+                and np.array_equal(np.asarray(tensor.quantization.zeroPoint, np.int64), kernel.zero_points)
+            )
+            if not same:
+                raise ExportError(f"The file does not hold the integers of kernel '{path}' (tensor '{kernel.name}'). Nothing was written.")
+            buffers[int(tensor.buffer)] = len(model.buffers[tensor.buffer].data)
+    return sum(buffers.values())

@@ -1,0 +1,141 @@
+"""From sensitivities to widths: what the callback, and whoever allocates by hand, calls."""
+
+import dataclasses
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+import keras
+import numpy as np
+
+from bmpq_tf.allocation.budget import Budget
+from bmpq_tf.allocation.sensitivity import OBJECTIVES, Measurement, estimate_costs
+from bmpq_tf.allocation.solver import Solution, solve_allocation
+from bmpq_tf.model.kernels import KernelState, measurement, model_kernels, within
+from bmpq_tf.training import distribution
+from bmpq_tf.training.optimizer_state import reset_slots
+
+# By kernel path, the estimated loss increase at each of its candidates.
+Costs = Mapping[str, Sequence[float]]
+Sensitivity = Callable[[Sequence[Measurement]], Costs]
+
+
+def allocate_bits(
+    model: keras.Model,
+    budget: "str | float | Budget",
+    sensitivities: "str | Sensitivity | Costs" = "first_order",
+    *,
+    min_improvement: float = 0.0,
+    time_limit: float = 60.0,
+) -> Solution:
+    """Chooses a width for each kernel so that the estimated loss increase is least and the budget holds.
+
+    The model is left as it is: `assign_bits(model, solution.bits)` gives it the widths. The definition is METHOD.md, "Allocation
+    (ILP)".
+
+    Args:
+        model: a quantized model. Frozen kernels keep their widths.
+        budget: as `BMPQCallback` takes it.
+        sensitivities: a mapping from kernel paths to the cost of each of the kernel's candidates, ascending; kernels that it does
+            not name cost nothing. Or a name of an objective, or a callable as `BMPQCallback` takes it, for what training
+            has accumulated.
+        min_improvement: share of the present widths' cost that other widths must save to replace them.
+        time_limit: seconds for the solver.
+
+    Returns:
+        The `Solution`, with `bits` by kernel path.
+
+    Raises:
+        InfeasibleBudgetError: the candidates cannot meet the budget.
+        AllocationError: no assignment was found in time.
+        ValueError: a cost is not finite, or there are more or fewer than candidates.
+    """
+    states = open_kernels(model_kernels(model))
+    budget_parsed = Budget.parse(budget)
+    budget_parsed.check([state.kernel for state in states], budget)
+    if not isinstance(sensitivities, Mapping):
+        choosable = [measurement(state) for state in states if len(state.kernel.candidates) > 1]
+        sensitivities = costs_by(sensitivities)(choosable)
+    return solve(states, budget_parsed, sensitivities, model.distribute_strategy, min_improvement, time_limit)
+
+
+def assign_bits(model: keras.Model, bits: Mapping[str, int]) -> list[str]:
+    """Gives kernels other widths; whatever depends on a width starts anew, the optimizer's memory of a learned scale too.
+
+    Args:
+        model: a quantized model.
+        bits: widths by kernel path; kernels that it does not name keep theirs.
+
+    Returns:
+        The paths of the kernels whose width changed.
+
+    Raises:
+        ValueError: a path is not the model's, or a width is not among the kernel's candidates.
+    """
+    states = [state for state in model_kernels(model) if state.quantizer]
+    known = {state.kernel.path for state in states}
+    if unknown := sorted(path for path, width in bits.items() if path not in known and width != 32):
+        raise ValueError(f"The model has no quantized kernels of these paths. Received: {unknown}. Known: {', '.join(sorted(known))}.")
+    return assign(states, bits, getattr(model, "optimizer", None))
+
+
+def assign(states: Sequence[KernelState], bits: Mapping[str, int], optimizer) -> list[str]:
+    """As `assign_bits`, for kernels that are known already."""
+    changed = []
+    for state in states:
+        if state.quantizer and state.kernel.path in bits and state.quantizer.set_width(bits[state.kernel.path], state.variable):
+            changed.append(state.kernel.path)
+            if state.quantizer.config.scale == "learned" and optimizer is not None:
+                reset_slots(optimizer, state.quantizer.log_gain)
+    return changed
+
+
+def costs_by(sensitivity: "str | Sensitivity") -> Sensitivity:
+    """Returns a sensitivity as a callable.
+
+    Raises:
+        ValueError: a name that is no objective, or something that cannot be called.
+    """
+    if callable(sensitivity):
+        return sensitivity
+    if sensitivity not in OBJECTIVES:
+        raise ValueError(
+            f"Unknown sensitivity. Received: sensitivity={sensitivity!r}. Known: {', '.join(OBJECTIVES)}, or a callable that takes "
+            "bmpq_tf.Measurement objects and returns costs by kernel path."
+        )
+    return lambda measured: {one.path: estimate_costs(one, one.candidates, sensitivity) for one in measured}
+
+
+def open_kernels(states: Sequence[KernelState], unreached: Collection[str] = ()) -> list[KernelState]:
+    """The kernels with the candidates that are really open: one that is frozen, or that no gradient reached, keeps its width."""
+
+    def fixed(state: KernelState) -> KernelState:
+        kept = dataclasses.replace(state.kernel, candidates=(state.bits,), kept=len(state.kernel.candidates) > 1)
+        return dataclasses.replace(state, kernel=kept)
+
+    def is_open(state: KernelState) -> bool:
+        return state.is_open and state.kernel.path not in unreached
+
+    return [state if state.quantizer is None or is_open(state) else fixed(state) for state in states]
+
+
+def solve(states: Sequence[KernelState], budget: Budget, costs: Costs, strategy, min_improvement: float = 0.0, time_limit: float = 60.0) -> Solution:
+    """Solves for kernels as `open_kernels` gives them; under several workers the chief does, and all get its answer."""
+    kernels = [state.kernel for state in states]
+
+    def solved() -> Solution:
+        table = [costs.get(kernel.path, [0.0] * len(kernel.candidates)) for kernel in kernels]
+        found = solve_allocation(kernels, table, budget.limits(kernels), time_limit=time_limit)
+        return _worth_changing(states, budget, table, found, min_improvement)
+
+    return distribution.solved_by_chief(strategy, kernels, solved)
+
+
+def _worth_changing(states: Sequence[KernelState], budget: Budget, costs, found: Solution, min_improvement: float) -> Solution:
+    """Returns the present widths where they meet the budget and the ones found save less than `min_improvement` of their cost."""
+    if not within(budget, states) or any(state.bits not in state.kernel.candidates for state in states):
+        return found
+    present = float(sum(row[state.kernel.candidates.index(state.bits)] for state, row in zip(states, costs, strict=True)))
+    bits = {state.kernel.path: state.bits for state in states}
+    if found.bits == bits or found.objective <= (1.0 - min_improvement) * present:
+        return found
+    bound = found.objective * (1.0 - found.gap) if np.isfinite(found.gap) else 0.0
+    return dataclasses.replace(found, bits=bits, status="kept", objective=present, gap=1.0 - bound / present if present else 0.0)

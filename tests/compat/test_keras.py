@@ -1,0 +1,125 @@
+"""Every private name of Keras that bmpq_tf uses is there and means what it did; a failure names what is gone."""
+
+import keras
+import numpy as np
+import pytest
+
+from bmpq_tf._compat import keras as compat
+
+pytestmark = pytest.mark.quick
+
+layers = keras.layers
+
+
+@pytest.fixture(scope="module")
+def model():
+    inputs = keras.Input((4,), name="in")
+    hidden = layers.Dense(3, name="hidden")
+    return keras.Model(inputs, layers.Dense(2, name="head")(hidden(inputs)))
+
+
+def test_layers_inside_and_flattened(model):
+    assert [layer.name for layer in compat.layers_inside(model)] == ["in", "hidden", "head"]
+    wrapped = keras.Sequential([keras.Input((4,)), model])
+    assert {"hidden", "head"} <= {layer.name for layer in compat.flattened_layers(wrapped)}
+
+
+def test_own_variables_are_those_that_a_layer_stores(model):
+    layer = layers.BatchNormalization()
+    layer.build((None, 3))
+    assert [variable.name for variable in compat.own_variables(layer)] == ["gamma", "beta", "moving_mean", "moving_variance"]
+    layer.trainable = False
+    assert [variable.name for variable in compat.own_trainable_variables(layer)] == ["gamma", "beta"]
+    assert compat.own_variables(model) == []
+
+
+def test_the_flag_trainable_is_copied_without_what_it_does():
+    source, target = layers.Dense(1), keras.Sequential([layers.Dense(1)])
+    source.trainable = False
+    compat.copy_own_trainable(source, target)
+    assert not target.trainable
+    assert target.layers[0].trainable
+
+
+def test_an_attribute_of_a_built_layer_is_replaced():
+    one, other = layers.Dense(2), layers.Dense(2)
+    one.build((None, 3))
+    other.build((None, 3))
+    compat.replace_attribute(one, "bias", other.bias)
+    assert one.bias is other.bias
+    assert any(variable is other.bias for variable in one.trainable_variables)
+
+
+def test_what_only_private_attributes_tell():
+    assert compat.lambda_output_shape(layers.Lambda(lambda x: x, output_shape=(3,))) == (3,)
+    einsum = layers.EinsumDense("ab,bc->ac", 2)
+    einsum.build((None, 3))
+    assert compat.einsum_kernel(einsum).shape == (3, 2)
+    attention = layers.MultiHeadAttention(2, 3)
+    attention.build((None, 4, 5), (None, 4, 5))
+    assert [layer.name for layer in compat.attention_projections(attention)] == ["query", "key", "value"]
+
+
+@pytest.mark.parametrize(
+    ("layer", "attribute"),
+    [
+        (layers.Dense(2), "_kernel"),
+        (layers.EinsumDense("ab,bc->ac", 2), "_kernel"),
+        (layers.Conv1D(2, 1), "_kernel"),
+        (layers.Embedding(3, 2), "_embeddings"),
+    ],
+)
+def test_keras_keeps_these_float_weights_behind_a_property(layer, attribute):
+    layer.build((None, 3, 4) if isinstance(layer, layers.Conv1D) else (None, 3))
+    assert isinstance(getattr(layer, attribute), keras.Variable)
+    assert isinstance(getattr(type(layer), attribute[1:]), property)
+
+
+def test_the_graph_of_a_model(model):
+    sequential = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
+    for one in (model, sequential):
+        assert compat.has_graph(one)
+        nodes = list(compat.nodes_in_order(one))
+        assert len(nodes) == sum(isinstance(layer, layers.Dense) for layer in one.layers)
+    assert [node.operation.name for node in compat.nodes_in_order(model)] == ["hidden", "head"]
+    assert not compat.has_graph(keras.Sequential([layers.Dense(2)]))
+    named = keras.Model({"in": model.inputs[0]}, model.outputs)
+    assert list(compat.inputs_structure(named)) == ["in"]
+
+
+def test_producers_and_readers(model):
+    head, hidden = model.get_layer("head"), model.get_layer("hidden")
+    operation, node, place = compat.producer(model.outputs[0])
+    assert (operation, place) == (head, 0)
+    assert node in compat.calls_of(head)
+    assert [node.operation for node in compat.calls_after(hidden)] == [head]
+
+
+def test_what_an_optimizer_trains():
+    variables = [keras.Variable(np.zeros((3, 2)), name="kernel")]
+    inner = keras.optimizers.Adafactor()
+    scaled = keras.optimizers.LossScaleOptimizer(inner)
+    scaled.build(variables)
+    assert compat.inner_optimizer(scaled) is inner
+    assert compat.optimizer_variables(scaled) == variables
+    assert [tuple(factor.shape) for factor in compat.factored_slots(scaled, 0)] == [(3,), (2,)]
+    assert compat.factored_slots(keras.optimizers.SGD(), 0) == []
+
+
+def test_the_symbolic_build_takes_what_it_took(model):
+    assert not compat.has_own_symbolic_build(model)
+    assert callable(compat.symbolic_build(model))
+
+
+def test_another_keras_is_told_by_version():
+    class Other(keras.Model):
+        _maybe_symbolic_build = None
+
+    with pytest.raises(RuntimeError, match=f"Keras {keras.__version__} prepares a model .* in another way"):
+        compat.symbolic_build(Other())
+
+
+def test_keras_own_classes_are_known():
+    assert compat.is_from_keras(layers.Dense)
+    assert compat.is_from_keras(keras.activations.relu)
+    assert not compat.is_from_keras(test_keras_own_classes_are_known)
