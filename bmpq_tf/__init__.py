@@ -6,17 +6,18 @@
     bmpq_tf.summary(model)
     report = bmpq_tf.export_tflite(model, "model.tflite", verify_with=test)
 
-What `dir(bmpq_tf)` and `dir(bmpq_tf.layers)` show is the API. Every other module is internal and may
-change. The rooms, in the order in which a value goes through them; imports run one way along it:
+What `dir(bmpq_tf)` and `dir(bmpq_tf.layers)` show is the API. Every other module is internal and
+may change. The rooms, in the order in which a value goes through them; imports run one way along
+it:
 
     arithmetic   quantizers, scales, bit planes and bit gradients: functions of tensors
     layers       the quantized layers, the registry that pairs them with Keras's, their config
-    allocation   budgets and their limits, sensitivities, the integer program (no Keras in it)
+    allocation   budgets and their limits, sensitivities, the integer program; no Keras in it
     model        a Keras model's graph, its kernels, the table of them
     conversion   from a float model to a quantized one and back; why a layer stays float
     training     the callback, its schedule, what a killed run needs to resume, several machines
-    export       from a trained model to a verified file: converter, kernels (search, match, storage,
-                 lowering, packing), integer, verification, tflite
+    export       from a trained model to a verified file: checks (why it is refused), converter,
+                 kernels (search, match, storage, lowering, packing), integer, verification, tflite
     tuning, cli  the search for a front; the installed commands
 """
 
@@ -48,7 +49,12 @@ _HOMES = {
     "conversion.config": ("QuantizationConfig",),
     "conversion.dequantize": ("dequantize_model",),
     "conversion.quantize": ("SkippedLayersWarning", "quantize_model"),
-    "export.errors": ("ConstantColumnsWarning", "ConversionError", "ExportError", "FloatKernelsWarning"),
+    "export.errors": (
+        "ConstantColumnsWarning",
+        "ConversionError",
+        "ExportError",
+        "FloatKernelsWarning",
+    ),
     "export.pipeline": ("export_tflite",),
     "export.report": ("ExportReport", "LayerReport"),
     "export.tflite.inspection": ("Inspection", "UnreadableFileError", "inspect_tflite"),
@@ -71,7 +77,12 @@ if TYPE_CHECKING:
     from bmpq_tf.conversion.config import QuantizationConfig
     from bmpq_tf.conversion.dequantize import dequantize_model
     from bmpq_tf.conversion.quantize import SkippedLayersWarning, quantize_model
-    from bmpq_tf.export.errors import ConstantColumnsWarning, ConversionError, ExportError, FloatKernelsWarning
+    from bmpq_tf.export.errors import (
+        ConstantColumnsWarning,
+        ConversionError,
+        ExportError,
+        FloatKernelsWarning,
+    )
     from bmpq_tf.export.pipeline import export_tflite
     from bmpq_tf.export.report import ExportReport, LayerReport
     from bmpq_tf.export.tflite.inspection import Inspection, UnreadableFileError, inspect_tflite

@@ -10,7 +10,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
-    """Yields a temporary path beside `path`; it takes `path`'s place if the block ends well, and is gone otherwise.
+    """Yields a temporary path beside `path`.
+
+    It takes `path`'s place if the block ends well, and is gone otherwise.
 
     Raises:
         OSError: the folder cannot be made or written to.
@@ -44,7 +46,10 @@ def write_bytes(path: str | os.PathLike, data: bytes) -> None:
 
 
 def append_line(path: str | os.PathLike, line: str) -> None:
-    """Appends a line whole, whoever else appends; one that a kill has cut short makes way for it."""
+    """Appends a line whole, whoever else appends.
+
+    One that a kill has cut short makes way for it.
+    """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+b") as file:
@@ -56,7 +61,9 @@ def append_line(path: str | os.PathLike, line: str) -> None:
 
 
 def whole_lines(path: str | os.PathLike) -> list[str]:
-    """Returns the lines of a file that `append_line` writes, without one that is being written or was cut short; none if there is no file."""
+    """Returns the lines of a file that `append_line` writes, without one that is being written or
+    was cut short; none if there is no file.
+    """
     path = pathlib.Path(path)
     text = path.read_text() if path.exists() else ""
     return text[: text.rfind("\n") + 1].splitlines()

@@ -4,9 +4,11 @@
 
 Keras's `CallbackList` drives `BMPQCallback` where there is no `fit`. Three things are all it takes:
 
-- `model.compile(optimizer)`, and `model.optimizer` in the loop: its loss scale and its slots belong to the widths;
+- `model.compile(optimizer)`, and `model.optimizer` in the loop: its loss scale and its slots
+  belong to the widths;
 - `epochs` and `steps` (mini-batches in an epoch), as `fit` would know them;
-- `on_train_begin` before the first step is traced, `on_epoch_begin` and `on_epoch_end` around every epoch, `on_train_end`.
+- `on_train_begin` before the first step is traced, `on_epoch_begin` and `on_epoch_end` around
+  every epoch, `on_train_end`.
 """
 
 import os
@@ -46,7 +48,11 @@ def digits(seed: int) -> tf.data.Dataset:
 
     pixels, labels = load_digits(return_X_y=True)
     images = (pixels.reshape(-1, 8, 8, 1) / 16).astype("float32")
-    return tf.data.Dataset.from_tensor_slices((images, labels)).shuffle(len(labels), seed=seed).batch(32, drop_remainder=True)
+    return (
+        tf.data.Dataset.from_tensor_slices((images, labels))
+        .shuffle(len(labels), seed=seed)
+        .batch(32, drop_remainder=True)
+    )
 
 
 def main(_: list[str]) -> None:
@@ -69,7 +75,11 @@ def main(_: list[str]) -> None:
         return loss
 
     callbacks = keras.callbacks.CallbackList(
-        [bmpq_tf.BMPQCallback(given.budget)], add_history=True, model=model, epochs=given.epochs, steps=len(batches)
+        [bmpq_tf.BMPQCallback(given.budget)],
+        add_history=True,
+        model=model,
+        epochs=given.epochs,
+        steps=len(batches),
     )
     callbacks.on_train_begin()
     for epoch in range(given.epochs):
@@ -77,7 +87,10 @@ def main(_: list[str]) -> None:
         losses = [float(step(*batch)) for batch in batches]
         callbacks.on_epoch_end(epoch, {"loss": sum(losses) / len(losses)})
         logs = {name: values[-1] for name, values in model.history.history.items()}
-        print(f"epoch {epoch + 1}: loss {logs['loss']:.3f}, {logs['bmpq_compression']:.2f}x smaller than float32")
+        print(
+            f"epoch {epoch + 1}: loss {logs['loss']:.3f}, {logs['bmpq_compression']:.2f}x smaller "
+            "than float32"
+        )
     callbacks.on_train_end()
     bmpq_tf.summary(model)
 

@@ -2,10 +2,11 @@
 
 With a saved model and arrays (`images` and `labels` in an .npz, integer labels):
 
-    python examples/own_model.py --model=mine.keras --data=mine.npz --budget=10x --epochs=20 --out=mine.tflite
+    python examples/own_model.py --model=mine.keras --data=mine.npz --budget=10x --out=mine.tflite
 
-The trained model is saved beside it as mine_bmpq.keras, from which `bmpq-export --verify_with=mine.npz` makes files of other kinds.
-Without flags it builds a small model for scikit-learn's digits, to show the steps.
+The trained model is saved beside it as mine_bmpq.keras, from which
+`bmpq-export --verify_with=mine.npz` makes files of other kinds. Without flags it builds a small
+model for scikit-learn's digits, to show the steps.
 """
 
 import os
@@ -20,13 +21,24 @@ from absl import app, flags
 
 import bmpq_tf
 
-flags.DEFINE_string("model", None, "A .keras model; it is trained anew, from the weights that it has.")
+flags.DEFINE_string(
+    "model", None, "A .keras model; it is trained anew, from the weights that it has."
+)
 flags.DEFINE_string("data", None, "An .npz file with images (as the model takes them) and labels.")
 flags.DEFINE_string("budget", "10x", "What the model may take: '10x', '2.5 bits', '120 kB'.")
 flags.DEFINE_integer("epochs", 12, "Epochs to train.", lower_bound=2)
-flags.DEFINE_bool("from_logits", None, "The model ends in logits, not in softmax; its last layer tells if this does not.")
+flags.DEFINE_bool(
+    "from_logits",
+    None,
+    "The model ends in logits, not in softmax; its last layer tells if this does not.",
+)
 flags.DEFINE_string("out", "runs/own_model.tflite", "Where the file goes.")
-flags.DEFINE_enum("optimize_for", "size", ["size", "latency"], "The smallest file, or the fastest on a phone's processor.")
+flags.DEFINE_enum(
+    "optimize_for",
+    "size",
+    ["size", "latency"],
+    "The smallest file, or the fastest on a phone's processor.",
+)
 flags.DEFINE_integer("seed", 0, "Of weights and data order.")
 
 
@@ -57,7 +69,8 @@ def check_classifier(model: keras.Model) -> None:
     shapes = [tuple(output.shape) for output in model.outputs]
     if len(model.inputs) != 1 or len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][1] == 1:
         raise ValueError(
-            f"This script trains classifiers: one input, and one output of a value for each class. Received: a model with outputs {shapes}. "
+            "This script trains classifiers: one input, and one output of a value for each class. "
+            f"Received: a model with outputs {shapes}. "
             "For another, copy the script and change its loss and metrics."
         )
 
@@ -67,7 +80,10 @@ def read_data(path: str) -> tuple[np.ndarray, np.ndarray]:
     with np.load(path, allow_pickle=False) as arrays:
         images, labels = arrays["images"], arrays["labels"]
     if labels.shape != images.shape[:1]:
-        raise ValueError(f"Each image needs one integer label. Received: images {images.shape}, labels {labels.shape}.")
+        raise ValueError(
+            f"Each image needs one integer label. Received: images {images.shape}, labels "
+            f"{labels.shape}."
+        )
     return images, labels
 
 
@@ -75,19 +91,30 @@ def main(_: list[str]) -> None:
     """Quantizes, trains under the budget, exports, and checks the file."""
     given = flags.FLAGS
     if bool(given.model) != bool(given.data):
-        raise ValueError(f"A model of yours needs data of yours, and they it. Received: --model={given.model}, --data={given.data}. Give both.")
+        raise ValueError(
+            f"A model of yours needs data of yours, and they it. Received: --model={given.model}, "
+            f"--data={given.data}. Give both."
+        )
     # Now, and not after the training, if nothing can be written there.
     os.makedirs(os.path.dirname(given.out) or ".", exist_ok=True)
     keras.utils.set_random_seed(given.seed)
     images, labels = read_data(given.data) if given.data else example_data()
-    float_model = keras.models.load_model(given.model, compile=False) if given.model else example_model()
+    float_model = (
+        keras.models.load_model(given.model, compile=False) if given.model else example_model()
+    )
     check_classifier(float_model)
-    from_logits = not bmpq_tf.ends_in_softmax(float_model) if given.from_logits is None else given.from_logits
+    from_logits = (
+        not bmpq_tf.ends_in_softmax(float_model) if given.from_logits is None else given.from_logits
+    )
     order = np.random.default_rng(given.seed).permutation(len(labels))
     test, train = np.split(order, [len(order) // 5])
 
     model = bmpq_tf.quantize_model(float_model, candidate_bits=(2, 4, 8))
-    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits), metrics=["accuracy"])
+    model.compile(
+        "adam",
+        keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits),
+        metrics=["accuracy"],
+    )
     model.fit(
         images[train],
         labels[train],
@@ -98,11 +125,19 @@ def main(_: list[str]) -> None:
     )
     bmpq_tf.summary(model)
     model.save(f"{os.path.splitext(given.out)[0]}_bmpq.keras")
-    report = bmpq_tf.export_tflite(model, given.out, optimize_for=given.optimize_for, verify_with=images[test], overwrite=True)
-    print(f"{report.path}: {report.tflite_bytes:,} bytes, {report.compression:.1f}x fewer parameter bits than float32;")
+    report = bmpq_tf.export_tflite(
+        model, given.out, optimize_for=given.optimize_for, verify_with=images[test], overwrite=True
+    )
+    print(
+        f"{report.path}: {report.tflite_bytes:,} bytes, {report.compression:.1f}x fewer parameter "
+        "bits than float32;"
+    )
     (answers,) = bmpq_tf.run_tflite(report.path, images[test])
     accuracy = np.mean(answers.argmax(-1) == labels[test])
-    print(f"accuracy in LiteRT {accuracy:.2%}, top-1 equal to Keras on {report.parity.agreement:.2%} of {report.parity.examples} test images")
+    print(
+        f"accuracy in LiteRT {accuracy:.2%}, top-1 equal to Keras on {report.parity.agreement:.2%} "
+        f"of {report.parity.examples} test images"
+    )
 
 
 if __name__ == "__main__":

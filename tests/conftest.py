@@ -25,7 +25,9 @@ def _seeded():
 
 
 def small_model(**dense) -> keras.Model:
-    """A convolution, a BatchNorm, a depthwise convolution and two dense layers, on 6x6 images of 2 channels."""
+    """A convolution, a BatchNorm, a depthwise convolution and two dense layers, on 6x6 images of 2
+    channels.
+    """
     inputs = keras.Input((6, 6, 2), name="image")
     x = keras.layers.Conv2D(4, 3, use_bias=False, name="stem")(inputs)
     x = keras.layers.BatchNormalization(name="bn")(x)
@@ -40,7 +42,11 @@ def sequence_model() -> keras.Model:
     """Attention, a wrapped model and a wrapped recurrent layer, on sequences of 4 vectors of 5."""
     inputs = keras.Input((4, 5))
     x = keras.layers.MultiHeadAttention(2, 3, name="attention")(inputs, inputs)
-    inner = [keras.Input((5,)), keras.layers.Dense(6, name="wide"), keras.layers.Dense(5, name="narrow")]
+    inner = [
+        keras.Input((5,)),
+        keras.layers.Dense(6, name="wide"),
+        keras.layers.Dense(5, name="narrow"),
+    ]
     x = keras.layers.TimeDistributed(keras.Sequential(inner, name="inner"), name="steps")(x)
     x = keras.layers.Bidirectional(keras.layers.LSTM(3, name="lstm"), name="both")(x)
     return keras.Model(inputs, keras.layers.Dense(3, name="head")(x), name="sequences")
@@ -57,13 +63,18 @@ def small_data(count: int = 32) -> tuple[np.ndarray, np.ndarray]:
 def compiled(model: keras.Model, **kwargs) -> keras.Model:
     """Compiles a classifier that returns logits."""
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(**{"optimizer": keras.optimizers.Adam(1e-2), "loss": loss, "jit_compile": False, **kwargs})
+    model.compile(
+        **{"optimizer": keras.optimizers.Adam(1e-2), "loss": loss, "jit_compile": False, **kwargs}
+    )
     return model
 
 
 def candidates(model: keras.Model) -> dict[str, tuple[int, ...]]:
     """By the last two parts of the paths but the kernel's own name."""
-    return {"/".join(state.kernel.path.split("/")[-3:]): state.kernel.candidates for state in model_kernels(model)}
+    return {
+        "/".join(state.kernel.path.split("/")[-3:]): state.kernel.candidates
+        for state in model_kernels(model)
+    }
 
 
 def pinned(model: keras.Model) -> set[str]:

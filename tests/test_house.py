@@ -1,4 +1,6 @@
-"""The house: what is public, what the wheel holds, how long a function may be, what an import costs."""
+"""The house: what is public, what the wheel holds, how long a function may be, what an import
+costs.
+"""
 
 import ast
 import pathlib
@@ -35,7 +37,11 @@ def test_dir_shows_the_api_and_every_name_is_there():
 def test_a_module_and_its_functions_stay_short(path):
     text = path.read_text()
     assert text.count("\n") <= 300, f"{path} is longer than 300 lines."
-    functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    functions = [
+        node
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    ]
     long = {node.name: _lines_of_code(node) for node in functions if _lines_of_code(node) > 60}
     assert not long, f"These functions are longer than 60 lines: {long}"
 
@@ -52,13 +58,17 @@ def test_examples_and_commands_name_what_is_there():
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            assert not [name for name in names if name.startswith(("bmpq_tf.", "bmpq_research"))], f"{path.name} uses what is internal."
+            assert not [name for name in names if name.startswith(("bmpq_tf.", "bmpq_research"))], (
+                f"{path.name} uses what is internal."
+            )
 
 
 @pytest.mark.slow
 def test_importing_takes_a_tenth_of_a_second_more_than_keras_and_tensorflow():
     def seconds() -> float:
-        done = subprocess.run([sys.executable, "-c", _IMPORT], capture_output=True, text=True, timeout=120, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", _IMPORT], capture_output=True, text=True, timeout=120, check=True
+        )
         return float(done.stdout.split()[-1])
 
     assert statistics.median(seconds() for _ in range(3)) <= 0.1
@@ -66,8 +76,20 @@ def test_importing_takes_a_tenth_of_a_second_more_than_keras_and_tensorflow():
 
 @pytest.mark.slow
 def test_the_wheel_holds_the_library_and_nothing_else(tmp_path):
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--wheel-dir",
+        str(tmp_path),
+        str(ROOT),
+    ]
     subprocess.run(command, check=True, timeout=300, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     held = [name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name]
-    assert sorted(held) == sorted([*(str(path.relative_to(ROOT)) for path in MODULES), "bmpq_tf/py.typed"])
+    assert sorted(held) == sorted(
+        [*(str(path.relative_to(ROOT)) for path in MODULES), "bmpq_tf/py.typed"]
+    )

@@ -16,10 +16,16 @@ README = (ROOT / "README.md").read_text()
 def test_every_mark_leads_to_a_test():
     links = re.findall(r'\]\((tests/[\w/]+\.py) "(\w+)"\)', README)
     assert len(links) > 40
-    missing = {(path, name) for path, name in links if f"def {name}(" not in (ROOT / path).read_text()}
+    missing = {
+        (path, name) for path, name in links if f"def {name}(" not in (ROOT / path).read_text()
+    }
     assert not missing
 
 
 def test_every_registered_layer_is_in_the_table():
     table = README[README.index("## What it takes") : README.index("## Which file")]
-    assert not [entry.float_class.__name__ for entry in registered() if not re.search(rf"\b{entry.float_class.__name__}\b", table)]
+    assert not [
+        entry.float_class.__name__
+        for entry in registered()
+        if not re.search(rf"\b{entry.float_class.__name__}\b", table)
+    ]

@@ -1,4 +1,7 @@
-"""Architectures that users bring: a float model and a batch for each, small inputs, weights at random."""
+"""Architectures that users bring.
+
+A float model and a batch for each, small inputs, weights at random.
+"""
 
 from collections.abc import Callable
 
@@ -9,12 +12,16 @@ layers = keras.layers
 
 
 def _application(name: str, size: int, **kwargs) -> Callable[[], keras.Model]:
-    return lambda: getattr(keras.applications, name)(weights=None, input_shape=(size, size, 3), classes=10, classifier_activation=None, **kwargs)
+    return lambda: getattr(keras.applications, name)(
+        weights=None, input_shape=(size, size, 3), classes=10, classifier_activation=None, **kwargs
+    )
 
 
 def _vgg16() -> keras.Model:
     # Its own top has a hundred million weights, which would test nothing more.
-    base = keras.applications.VGG16(weights=None, include_top=False, input_shape=(32, 32, 3), pooling="avg")
+    base = keras.applications.VGG16(
+        weights=None, include_top=False, input_shape=(32, 32, 3), pooling="avg"
+    )
     return keras.Model(base.input, layers.Dense(10, name="head")(base.output), name="vgg16")
 
 
@@ -25,7 +32,9 @@ def _transformer() -> keras.Model:
     attended = layers.MultiHeadAttention(2, 8, name="attention")(x, x)
     x = layers.LayerNormalization(name="norm1")(layers.Add(name="add1")([x, attended]))
     hidden = layers.Dense(32, activation="gelu", name="up")(x)
-    x = layers.LayerNormalization(name="norm2")(layers.Add(name="add2")([x, layers.Dense(16, name="down")(hidden)]))
+    x = layers.LayerNormalization(name="norm2")(
+        layers.Add(name="add2")([x, layers.Dense(16, name="down")(hidden)])
+    )
     x = layers.GlobalAveragePooling1D(name="pool")(x)
     return keras.Model(tokens, layers.Dense(4, name="head")(x), name="transformer")
 
@@ -34,14 +43,23 @@ def _time_series() -> keras.Model:
     signal = keras.Input((32, 3), name="signal")
     x = signal
     for number, filters in enumerate((8, 16)):
-        x = layers.Conv1D(filters, 5, strides=2, padding="causal", use_bias=False, name=f"conv{number}")(x)
+        x = layers.Conv1D(
+            filters, 5, strides=2, padding="causal", use_bias=False, name=f"conv{number}"
+        )(x)
         x = layers.ReLU(name=f"relu{number}")(layers.BatchNormalization(name=f"bn{number}")(x))
-    x = layers.SeparableConv1D(16, 3, dilation_rate=2, padding="same", activation="relu", name="separable")(x)
-    return keras.Model(signal, layers.Dense(2, name="head")(layers.Flatten(name="flatten")(x)), name="time_series")
+    x = layers.SeparableConv1D(
+        16, 3, dilation_rate=2, padding="same", activation="relu", name="separable"
+    )(x)
+    return keras.Model(
+        signal, layers.Dense(2, name="head")(layers.Flatten(name="flatten")(x)), name="time_series"
+    )
 
 
 def _unet() -> keras.Model:
-    """Two levels down and up, with transposed convolutions and skip connections; a class for each pixel."""
+    """Two levels down and up, with transposed convolutions and skip connections.
+
+    A class for each pixel.
+    """
     image = keras.Input((16, 16, 1), name="image")
     x, skips = image, []
     for level, filters in enumerate((8, 16)):
@@ -63,19 +81,34 @@ def _two_by_two() -> keras.Model:
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     y = layers.Dense(8, activation="relu", name="dense")(vector)
     both = layers.Dense(16, activation="relu", name="both")(layers.Concatenate(name="join")([x, y]))
-    return keras.Model([image, vector], [layers.Dense(3, name="kind")(both), layers.Dense(1, name="amount")(both)], name="two_by_two")
+    return keras.Model(
+        [image, vector],
+        [layers.Dense(3, name="kind")(both), layers.Dense(1, name="amount")(both)],
+        name="two_by_two",
+    )
 
 
 def _residual(name: str) -> keras.Model:
     image = keras.Input((8, 8, 4))
-    return keras.Model(image, layers.Add(name=f"{name}_add")([image, layers.Conv2D(4, 3, padding="same", name=f"{name}_conv")(image)]), name=name)
+    return keras.Model(
+        image,
+        layers.Add(name=f"{name}_add")(
+            [image, layers.Conv2D(4, 3, padding="same", name=f"{name}_conv")(image)]
+        ),
+        name=name,
+    )
 
 
 def _nested() -> keras.Model:
-    """A functional model that holds a sequential one that holds a functional one, and another functional one twice."""
+    """A functional model that holds a sequential one that holds a functional one, and another
+    functional one twice.
+    """
     shared = _residual("shared")
     depthwise = layers.DepthwiseConv2D(3, padding="same", name="depthwise")
-    outer = keras.Sequential([keras.Input((8, 8, 4)), _residual("inner"), layers.ReLU(name="relu"), depthwise], name="outer")
+    outer = keras.Sequential(
+        [keras.Input((8, 8, 4)), _residual("inner"), layers.ReLU(name="relu"), depthwise],
+        name="outer",
+    )
     image = keras.Input((8, 8, 1), name="image")
     x = layers.Conv2D(4, 3, padding="same", name="stem")(image)
     x = layers.Flatten(name="flatten")(shared(outer(shared(x))))
@@ -102,7 +135,10 @@ ZOO = {**SMALL, **LARGE}
 
 
 def example_batch(model: keras.Model, count: int):
-    """Returns inputs for a model, and targets for a squared error of each of its outputs: an array, or a list where there are several."""
+    """Returns inputs for a model, and targets for a squared error of each of its outputs.
+
+    An array, or a list where there are several.
+    """
     generator = np.random.default_rng(0)
 
     def values(tensor):

@@ -1,4 +1,6 @@
-"""Prints what sensitivities foretold of whole runs: the estimated costs of their final widths beside their training losses.
+"""Prints what sensitivities foretold of whole runs.
+
+The estimated costs of their final widths beside their training losses.
 
 Example:
   python tools/foretell.py --results=docs/results/resnet20_12x.jsonl \
@@ -25,8 +27,18 @@ check_installed("scipy", "yaml")
 from bmpq_research.experiments.foretold import markdown
 from bmpq_research.experiments.results import read_results
 
-flags.DEFINE_string("results", None, "What tools/compare.py --out wrote of one model on one data set.", required=True)
-flags.DEFINE_list("costs", None, "Files that tools/fidelity.py --json wrote of the same model, one a seed.", required=True)
+flags.DEFINE_string(
+    "results",
+    None,
+    "What tools/compare.py --out wrote of one model on one data set.",
+    required=True,
+)
+flags.DEFINE_list(
+    "costs",
+    None,
+    "Files that tools/fidelity.py --json wrote of the same model, one a seed.",
+    required=True,
+)
 
 
 def main(arguments: list[str]) -> None:
@@ -35,7 +47,10 @@ def main(arguments: list[str]) -> None:
         raise ValueError(f"This tool takes flags only. Received: {arguments[1:]}. See --help.")
     given = flags.FLAGS
     if not os.path.isfile(given.results):
-        raise FileNotFoundError(f"There is no such file. Received: --results={given.results}. Give what tools/compare.py --out wrote.")
+        raise FileNotFoundError(
+            f"There is no such file. Received: --results={given.results}. Give what "
+            "tools/compare.py --out wrote."
+        )
     judgements = [json.loads(pathlib.Path(path).read_text()) for path in given.costs]
     print(markdown(list(read_results(given.results).values()), judgements), end="")
 

@@ -1,7 +1,9 @@
-"""Runs one-operator models in the installed runtimes and prints which weights they take, and how fast.
+"""Runs one-operator models in the installed runtimes and prints which weights they take, and how
+fast.
 
-Each cell is what came out against NumPy: right; narrow (right only where no weight is at the lowest level, -8 of int4); wrong (NaN
-included); or "-", no kernel. The number is the speed relative to the float operator with XNNPACK, one thread.
+Each cell is what came out against NumPy: right; narrow (right only where no weight is at the lowest
+level, -8 of int4); wrong (NaN included); or "-", no kernel. The number is the speed relative to the
+float operator with XNNPACK, one thread.
 
 Example:
   python tools/runtime_matrix.py --timed --markdown
@@ -26,11 +28,24 @@ from bmpq_research.program import run as run_program
 from bmpq_research.runtime_probe import lowering, probe
 
 flags.DEFINE_bool("timed", False, "Measure speed too: half a minute on an idle machine.")
-flags.DEFINE_bool("lowering", False, "Time convolutions beside fully connected layers of 8, 4 and 2 bits instead.")
+flags.DEFINE_bool(
+    "lowering", False, "Time convolutions beside fully connected layers of 8, 4 and 2 bits instead."
+)
 flags.DEFINE_bool("json", False, "Print everything that was seen as JSON.")
 flags.DEFINE_bool("markdown", False, "Print the table of docs/runtime_matrix.md.")
 
-COLUMNS = ("operator", "mode", "scales", "int2", "int4", "int8", "int2, no XNNPACK", "int4, no XNNPACK", "int8, no XNNPACK", "tf.lite")
+COLUMNS = (
+    "operator",
+    "mode",
+    "scales",
+    "int2",
+    "int4",
+    "int8",
+    "int2, no XNNPACK",
+    "int4, no XNNPACK",
+    "int8, no XNNPACK",
+    "tf.lite",
+)
 LOWERING_COLUMNS = ("operator", "side or rows", "inputs", "outputs", "int8", "int4", "int2")
 
 
@@ -38,12 +53,17 @@ def rows(found: list[probe.Seen]) -> list[tuple[str, ...]]:
     """Returns the table's cells, a row for each operator, mode and granularity."""
     table = {}
     for seen in found:
-        table.setdefault((seen.operator, seen.mode, seen.granularity), {})[seen.bits, seen.runtime] = seen
+        table.setdefault((seen.operator, seen.mode, seen.granularity), {})[
+            seen.bits, seen.runtime
+        ] = seen
     lines = []
     for key, cells in table.items():
-        texts = [_text(cells[bits, runtime]) for runtime in probe.RUNTIMES[:2] for bits in probe.WIDTHS]
+        texts = [
+            _text(cells[bits, runtime]) for runtime in probe.RUNTIMES[:2] for bits in probe.WIDTHS
+        ]
         others = [
-            f"int{bits}{', no XNNPACK' if theirs.endswith('without XNNPACK') else ''}: {cells[bits, theirs].outcome}"
+            f"int{bits}{', no XNNPACK' if theirs.endswith('without XNNPACK') else ''}: "
+            f"{cells[bits, theirs].outcome}"
             for ours, theirs in zip(probe.RUNTIMES[:2], probe.RUNTIMES[2:], strict=True)
             for bits in probe.WIDTHS
             if cells[bits, ours].outcome != cells[bits, theirs].outcome
@@ -59,7 +79,9 @@ def _text(seen: probe.Seen) -> str:
 
 def versions() -> str:
     """Returns what was probed, in a line."""
-    packages = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("ai-edge-litert", "tensorflow"))
+    packages = ", ".join(
+        f"{name} {importlib.metadata.version(name)}" for name in ("ai-edge-litert", "tensorflow")
+    )
     return f"{packages}, {platform.machine()}"
 
 
@@ -69,7 +91,13 @@ def main(_: list[str]) -> None:
     if given.lowering:
         found = lowering.measure()
         plain = [dataclasses.asdict(lowering) for lowering in found]
-        columns, cells = LOWERING_COLUMNS, [(one.kind, *map(str, one.shape), *(f"{one.speeds[bits]:.2f}" for bits in (8, 4, 2))) for one in found]
+        columns, cells = (
+            LOWERING_COLUMNS,
+            [
+                (one.kind, *map(str, one.shape), *(f"{one.speeds[bits]:.2f}" for bits in (8, 4, 2)))
+                for one in found
+            ],
+        )
     else:
         found = probe.probe(timed=given.timed)
         plain = [seen.to_dict() for seen in found]
@@ -78,7 +106,11 @@ def main(_: list[str]) -> None:
         print(json.dumps({"versions": versions(), "seen": plain}, indent=1))
     elif given.markdown:
         print(f"{versions()}\n")
-        print("\n".join(f"| {' | '.join(row)} |" for row in (columns, ("---",) * len(columns), *cells)))
+        print(
+            "\n".join(
+                f"| {' | '.join(row)} |" for row in (columns, ("---",) * len(columns), *cells)
+            )
+        )
     else:
         table = Table(title=versions())
         for column in columns:

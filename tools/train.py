@@ -1,11 +1,14 @@
-"""Trains a model from scratch under a budget; with --out_dir exports it as a packed .tflite file, and judges the file in LiteRT.
+"""Trains a model from scratch under a budget.
+
+With --out_dir exports it as a packed .tflite file, and judges the file in LiteRT.
 
 Examples:
   python tools/train.py --out_dir=runs/digits
-  python tools/train.py --dataset=cifar10 --data_dir=~/tensorflow_datasets --model=resnet20 --budget=10x --epochs=30 \\
-      --with_float --backup_dir=runs/backup --out_dir=runs/resnet20
+  python tools/train.py --dataset=cifar10 --data_dir=~/tensorflow_datasets --model=resnet20 \\
+      --budget=10x --epochs=30 --with_float --backup_dir=runs/backup --out_dir=runs/resnet20
 
-A run that was killed and is started again with the same flags and --backup_dir goes on at its last epoch.
+A run that was killed and is started again with the same flags and --backup_dir goes on at its last
+epoch.
 """
 
 import os
@@ -35,42 +38,120 @@ from bmpq_tf.tuning.recipe import SCHEDULES
 _DEFAULT = TrainConfig()
 
 flags.DEFINE_string("model", _DEFAULT.model, f"The model: {', '.join(MODELS)}.")
-flags.DEFINE_string("dataset", _DEFAULT.dataset, f"The data set: {', '.join(DATASETS)}. digits comes with scikit-learn.")
+flags.DEFINE_string(
+    "dataset",
+    _DEFAULT.dataset,
+    f"The data set: {', '.join(DATASETS)}. digits comes with scikit-learn.",
+)
 flags.DEFINE_string("data_dir", None, DATA_DIR_HELP)
 flags.DEFINE_bool("download", False, DOWNLOAD_HELP)
 flags.DEFINE_float("width", _DEFAULT.width, "Multiplies the channels of the model.")
-flags.DEFINE_string("budget", _DEFAULT.budget, "What the model may take: '10x', '2.5 bits', '120 kB'.")
-flags.DEFINE_list("candidate_bits", [str(bits) for bits in _DEFAULT.candidate_bits], "Widths to choose from, 2 to 8.")
+flags.DEFINE_string(
+    "budget", _DEFAULT.budget, "What the model may take: '10x', '2.5 bits', '120 kB'."
+)
+flags.DEFINE_list(
+    "candidate_bits",
+    [str(bits) for bits in _DEFAULT.candidate_bits],
+    "Widths to choose from, 2 to 8.",
+)
 flags.DEFINE_enum("scale", _DEFAULT.scale, SCALES, "How the quantizers' scales are found.")
-flags.DEFINE_enum("granularity", _DEFAULT.granularity, ("channel", "tensor"), "One scale per output channel, or per kernel.")
-flags.DEFINE_enum("initial_scale", _DEFAULT.initial_scale, tuple(STARTS), "Where learned scales start whenever a width changes.")
-flags.DEFINE_bool("normalise_kernels", _DEFAULT.normalise_kernels, "Quantize kernels at mean zero and deviation one per channel.")
-flags.DEFINE_integer("activation_bits", _DEFAULT.activation_bits, "Width of the activations: 8, 4 or 2; 0 leaves them float.")
-flags.DEFINE_enum("sensitivity", _DEFAULT.sensitivity, METHODS, "What the allocation goes by: bmpq, or a control experiment.")
+flags.DEFINE_enum(
+    "granularity",
+    _DEFAULT.granularity,
+    ("channel", "tensor"),
+    "One scale per output channel, or per kernel.",
+)
+flags.DEFINE_enum(
+    "initial_scale",
+    _DEFAULT.initial_scale,
+    tuple(STARTS),
+    "Where learned scales start whenever a width changes.",
+)
+flags.DEFINE_bool(
+    "normalise_kernels",
+    _DEFAULT.normalise_kernels,
+    "Quantize kernels at mean zero and deviation one per channel.",
+)
+flags.DEFINE_integer(
+    "activation_bits",
+    _DEFAULT.activation_bits,
+    "Width of the activations: 8, 4 or 2; 0 leaves them float.",
+)
+flags.DEFINE_enum(
+    "sensitivity",
+    _DEFAULT.sensitivity,
+    METHODS,
+    "What the allocation goes by: bmpq, or a control experiment.",
+)
 flags.DEFINE_enum("objective", _DEFAULT.objective, OBJECTIVES, "How bit gradients become costs.")
-flags.DEFINE_float("min_improvement", _DEFAULT.min_improvement, "Share of the estimated loss increase that new widths must save.")
-flags.DEFINE_enum("initial_widths", _DEFAULT.initial_widths, INITIAL_WIDTHS, "What the warm-up runs at: allocated is by error, under the budget.")
+flags.DEFINE_float(
+    "min_improvement",
+    _DEFAULT.min_improvement,
+    "Share of the estimated loss increase that new widths must save.",
+)
+flags.DEFINE_enum(
+    "initial_widths",
+    _DEFAULT.initial_widths,
+    INITIAL_WIDTHS,
+    "What the warm-up runs at: allocated is by error, under the budget.",
+)
 flags.DEFINE_integer("epochs", _DEFAULT.epochs, "Epochs to train.", lower_bound=1)
 flags.DEFINE_integer("warmup_epochs", _DEFAULT.warmup_epochs, "Epochs before the first allocation.")
 flags.DEFINE_integer("interval_epochs", _DEFAULT.interval_epochs, "Epochs between allocations.")
-flags.DEFINE_integer("settle_epochs", None, "Epochs at the end without allocations; a third of them if not given.")
+flags.DEFINE_integer(
+    "settle_epochs", None, "Epochs at the end without allocations; a third of them if not given."
+)
 flags.DEFINE_integer("batch_size", _DEFAULT.batch_size, "Images a step.", lower_bound=1)
-flags.DEFINE_float("learning_rate", _DEFAULT.learning_rate, "Peak learning rate of SGD with Nesterov momentum.")
+flags.DEFINE_float(
+    "learning_rate", _DEFAULT.learning_rate, "Peak learning rate of SGD with Nesterov momentum."
+)
 flags.DEFINE_float("weight_decay", _DEFAULT.weight_decay, "Weight decay of the kernels.")
 flags.DEFINE_enum("schedule", _DEFAULT.schedule, SCHEDULES, "How the learning rate falls.")
-flags.DEFINE_float("lr_restart", _DEFAULT.lr_restart, "Share of the peak that the rate rises to again when an allocation changes widths.")
-flags.DEFINE_float("lr_warmup_epochs", None, "Epochs over which the learning rate rises; a tenth of them, at most one, if not given.")
-flags.DEFINE_float("freeze_oscillations", _DEFAULT.freeze_oscillations, "Share of steps above which the last epochs freeze a jumping weight.")
-flags.DEFINE_float("label_smoothing", _DEFAULT.label_smoothing, "Share of the target that is spread over all classes.")
-flags.DEFINE_float("distillation", _DEFAULT.distillation, "Share of the loss that is the divergence from the float model; needs --with_float.")
+flags.DEFINE_float(
+    "lr_restart",
+    _DEFAULT.lr_restart,
+    "Share of the peak that the rate rises to again when an allocation changes widths.",
+)
+flags.DEFINE_float(
+    "lr_warmup_epochs",
+    None,
+    "Epochs over which the learning rate rises; a tenth of them, at most one, if not given.",
+)
+flags.DEFINE_float(
+    "freeze_oscillations",
+    _DEFAULT.freeze_oscillations,
+    "Share of steps above which the last epochs freeze a jumping weight.",
+)
+flags.DEFINE_float(
+    "label_smoothing",
+    _DEFAULT.label_smoothing,
+    "Share of the target that is spread over all classes.",
+)
+flags.DEFINE_float(
+    "distillation",
+    _DEFAULT.distillation,
+    "Share of the loss that is the divergence from the float model; needs --with_float.",
+)
 flags.DEFINE_float("temperature", _DEFAULT.temperature, "Of the distillation.")
-flags.DEFINE_integer("validation", 0, "Hold out so many training images, judge on them, and leave the test set alone.")
+flags.DEFINE_integer(
+    "validation",
+    0,
+    "Hold out so many training images, judge on them, and leave the test set alone.",
+)
 flags.DEFINE_bool("with_float", False, "Train the float model alike first, to compare with.")
 flags.DEFINE_integer("seed", 0, "Of weights, data order, augmentation and controls.")
-flags.DEFINE_string("backup_dir", None, "Where to keep the last epoch, so that a killed run can go on.")
-flags.DEFINE_string("out_dir", None, "Where model.tflite, model.keras, float.keras (--with_float), report.json and bits.png go.")
+flags.DEFINE_string(
+    "backup_dir", None, "Where to keep the last epoch, so that a killed run can go on."
+)
+flags.DEFINE_string(
+    "out_dir",
+    None,
+    "Where model.tflite, model.keras, float.keras (--with_float), report.json and bits.png go.",
+)
 flags.DEFINE_bool("overwrite", False, "Replace the files of an earlier run in --out_dir.")
-flags.DEFINE_integer("verbose", 2, "0: allocations and the result; 1: also a progress bar; 2: also a line an epoch.")
+flags.DEFINE_integer(
+    "verbose", 2, "0: allocations and the result; 1: also a progress bar; 2: also a line an epoch."
+)
 
 
 def main(arguments: list[str]) -> None:
@@ -81,10 +162,15 @@ def main(arguments: list[str]) -> None:
     if given.out_dir:
         check_folder(given.out_dir, given.overwrite)
     names = [field for field in TrainConfig.__dataclass_fields__ if field != "candidate_bits"]
-    config = TrainConfig(**{name: given[name].value for name in names}, candidate_bits=bit_widths(given.candidate_bits))
+    config = TrainConfig(
+        **{name: given[name].value for name in names},
+        candidate_bits=bit_widths(given.candidate_bits),
+    )
     console = Console()
     if not given.out_dir:
-        console.print("There is no --out_dir: accuracies are printed at the end, and no model is kept.")
+        console.print(
+            "There is no --out_dir: accuracies are printed at the end, and no model is kept."
+        )
     run = train(config, verbose=given.verbose)
     if not given.out_dir:
         console.print({name: round(value, 4) for name, value in run.accuracy.items()})
@@ -96,19 +182,41 @@ def main(arguments: list[str]) -> None:
 def print_outcome(told: dict, folder: pathlib.Path, console: Console) -> None:
     """Prints one table: the kernels, and what the file is worth."""
     rows = [
-        KernelRow(layer["name"], layer["weights"], layer["bits"], pinned=layer["pinned"], sensitivity=layer["sensitivity"])
+        KernelRow(
+            layer["name"],
+            layer["weights"],
+            layer["bits"],
+            pinned=layer["pinned"],
+            sensitivity=layer["sensitivity"],
+        )
         for layer in told["layers"]
     ]
-    table = rendered(rows, title=f"{told['model']} on {told['dataset']}, {told['epochs']} epochs, seed {told['seed']}, budget {told['budget']}")
+    table = rendered(
+        rows,
+        title=(
+            f"{told['model']} on {told['dataset']}, {told['epochs']} epochs, seed "
+            f"{told['seed']}, budget {told['budget']}"
+        ),
+    )
     accuracy = told["accuracy"]
     figures = [f"float {accuracy['float']:.2%}"] if "float" in accuracy else []
-    figures += [f"quantized {accuracy['keras']:.2%}", f"the file in LiteRT {accuracy['tflite']:.2%}"]
+    figures += [
+        f"quantized {accuracy['keras']:.2%}",
+        f"the file in LiteRT {accuracy['tflite']:.2%}",
+    ]
     weights = sum(layer["weights"] for layer in told["layers"])
     table.add_section()
-    table.add_row("total", f"{weights:,}", f"{told['allocated_bits'] / weights:.2f}", "", f"{told['allocated_bits'] / 8:,.0f}")
+    table.add_row(
+        "total",
+        f"{weights:,}",
+        f"{told['allocated_bits'] / weights:.2f}",
+        "",
+        f"{told['allocated_bits'] / 8:,.0f}",
+    )
     table.caption = (
         f"accuracy on {told['judged_on']}: {', '.join(figures)}\n"
-        f"weights: {told['packed_weight_bytes']:,} bytes packed, {told['float_bits'] // 8:,} in float32: {told['compression']:.2f}x smaller\n"
+        f"weights: {told['packed_weight_bytes']:,} bytes packed, {told['float_bits'] // 8:,} in "
+        f"float32: {told['compression']:.2f}x smaller\n"
         f"file: {told['tflite_bytes']:,} bytes, top-1 equal to Keras on {told['agreement']:.2%}, "
         f"largest difference {told['max_abs_diff']:.1e} of {told['logit_scale']:.1f}\n"
         f"p: pinned; see {folder}/ for model.tflite, report.json and bits.png"

@@ -1,7 +1,9 @@
-"""Searches, as bmpq-tune does, the front of one of the experiments' models on one of their data sets, with their augmentation.
+"""Searches, as bmpq-tune does, the front of one of the experiments' models on one of their data
+sets, with their augmentation.
 
 Example:
-  python tools/tune.py --dataset=cifar10 --data_dir=~/tensorflow_datasets --network=resnet20 --trials=30 --out_dir=runs/tune
+  python tools/tune.py --dataset=cifar10 --data_dir=~/tensorflow_datasets --network=resnet20 \\
+      --trials=30 --out_dir=runs/tune
 """
 
 import os
@@ -20,7 +22,14 @@ from bmpq_research.program import run as run_program
 check_installed("keras_tuner")
 
 # isort: split
-from bmpq_research.datasets import DATA_DIR_HELP, DATASETS, EpochCounter, load_dataset, normalised_test_images, training_batches
+from bmpq_research.datasets import (
+    DATA_DIR_HELP,
+    DATASETS,
+    EpochCounter,
+    load_dataset,
+    normalised_test_images,
+    training_batches,
+)
 from bmpq_research.models import MODELS, build_model
 from bmpq_tf.cli.tune import search, space_of
 from bmpq_tf.tuning.search import Problem
@@ -38,7 +47,12 @@ def main(arguments: list[str]) -> None:
         raise ValueError(f"Give --out_dir. Received: {arguments[1:]}. See --help.")
     space = space_of(given)
     keras.utils.set_random_seed(given.seed)
-    search(_problem(given), space, given, {name: given[name].value for name in ("network", "dataset", "width")})
+    search(
+        _problem(given),
+        space,
+        given,
+        {name: given[name].value for name in ("network", "dataset", "width")},
+    )
 
 
 def _problem(given) -> Problem:
@@ -49,9 +63,15 @@ def _problem(given) -> Problem:
     def training():
         counter = EpochCounter()
         batches = training_batches(
-            *dataset.train, batch_size=given.batch_size, seed=given.seed, counter=counter, mean=mean, std=std,
-            augment=dataset.augment, crop_padding=dataset.crop_padding,
-        )  # fmt: skip
+            *dataset.train,
+            batch_size=given.batch_size,
+            seed=given.seed,
+            counter=counter,
+            mean=mean,
+            std=std,
+            augment=dataset.augment,
+            crop_padding=dataset.crop_padding,
+        )
         return batches, [counter]
 
     images = np.concatenate([images.numpy() for images, _ in normalised_test_images(dataset)])

@@ -1,4 +1,7 @@
-"""Keras's private names, as of Keras 3.15. `tests/compat/test_keras.py` fails by the name of what a release takes away."""
+"""Keras's private names, as of Keras 3.15.
+
+`tests/compat/test_keras.py` fails by the name of what a release takes away.
+"""
 
 import inspect
 from collections.abc import Iterator
@@ -28,7 +31,9 @@ def flattened_layers(layer: Layer) -> list[Layer]:
 
 
 def own_trainable_variables(layer: Layer) -> list[keras.Variable]:
-    """Returns the trainable variables of a layer itself, without those of the layers inside, frozen or not."""
+    """Returns the trainable variables of a layer itself, without those of the layers inside, frozen
+    or not.
+    """
     return layer._trainable_variables
 
 
@@ -88,7 +93,9 @@ def inputs_structure(model: keras.Model):
 
 
 def producer(tensor) -> tuple[Any, Any, int]:
-    """Returns the operation that gives a symbolic tensor, the call of it, and which of the call's results the tensor is."""
+    """Returns the operation that gives a symbolic tensor, the call of it, and which of the call's
+    results the tensor is.
+    """
     operation, node_index, tensor_index = tensor._keras_history
     return operation, operation._inbound_nodes[node_index], tensor_index
 
@@ -104,7 +111,10 @@ def calls_after(operation) -> list:
 
 
 def optimizer_variables(optimizer) -> list[keras.Variable]:
-    """Returns the variables that a built optimizer trains; those of the inner one where it scales the loss."""
+    """Returns the variables that a built optimizer trains.
+
+    Those of the inner one where it scales the loss.
+    """
     return inner_optimizer(optimizer)._trainable_variables
 
 
@@ -114,7 +124,10 @@ def inner_optimizer(optimizer):
 
 
 def factored_slots(optimizer, place: int) -> list[keras.Variable]:
-    """Returns Adafactor's row and column factors of the variable at a place; none for other optimizers."""
+    """Returns Adafactor's row and column factors of the variable at a place.
+
+    None for other optimizers.
+    """
     slots = [getattr(inner_optimizer(optimizer), name, None) for name in ("_r", "_c")]
     return [of_all[place] for of_all in slots if of_all]
 
@@ -128,8 +141,10 @@ def symbolic_build(model: keras.Model):
     build = getattr(model, _SYMBOLIC_BUILD, None)
     if build is None or set(inspect.signature(build).parameters) != {"iterator", "data_batch"}:
         raise RuntimeError(
-            f"Keras {keras.__version__} prepares a model for its first batch in another way than Keras 3.15, for which "
-            f"bmpq_tf was written: it has no keras.Model.{_SYMBOLIC_BUILD}(iterator, data_batch). Try model.fit without "
+            f"Keras {keras.__version__} prepares a model for its first batch in another way than "
+            "Keras 3.15, for which "
+            f"bmpq_tf was written: it has no keras.Model.{_SYMBOLIC_BUILD}(iterator, data_batch). "
+            "Try model.fit without "
             "prepare_for_workers; it may work by itself, or install keras 3.15."
         )
     return build

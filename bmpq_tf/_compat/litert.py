@@ -1,4 +1,7 @@
-"""LiteRT's flatbuffer schema and its tools, which its documentation does not list. See `tests/compat/test_litert.py`."""
+"""LiteRT's flatbuffer schema and its tools, which its documentation does not list.
+
+See `tests/compat/test_litert.py`.
+"""
 
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType

@@ -1,4 +1,7 @@
-"""litert-quantizer's stages below its public `Quantizer`, as of 0.11. See `tests/compat/test_litert_quantizer.py`."""
+"""litert-quantizer's stages below its public `Quantizer`, as of 0.11.
+
+See `tests/compat/test_litert_quantizer.py`.
+"""
 
 from litert_quantizer import qtyping, recipe
 from litert_quantizer.algorithms.uniform_quantize.uniform_quantize_tensor import (
@@ -33,7 +36,10 @@ class _Unserialised(ModelModifier):
 
 
 def modified(model, instructions: dict[str, qtyping.TensorTransformationParams]):
-    """Returns a copy of a parsed model with instructions carried out; constants that stay are shared with it."""
+    """Returns a copy of a parsed model with instructions carried out.
+
+    Constants that stay are shared with it.
+    """
     modifier = _Unserialised(model)
     modifier.modify_model(instructions, enable_progress_bar=False)
     return modifier.modified

@@ -1,11 +1,13 @@
-"""The program as arrays: what each choice costs and uses, without the choices that no best assignment takes."""
+"""The program as arrays: what each choice costs and uses, without the choices that no best
+assignment takes.
+"""
 
 import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 
-from bmpq_tf.allocation.budget import Kernel, Limit
+from bmpq_tf.allocation.kernel import Kernel, Limit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,11 +15,13 @@ class Choices:
     """One choice from each row, of least cost, using no more than the room of each limit.
 
     Attributes:
-        costs: float64 `(kernels, widths)`, from 0 for a kernel's cheapest candidate to 1 for the largest difference in any
-            kernel; infinite where there is nothing to choose.
-        uses: float64 whole numbers `(limits, kernels, widths)`, beyond the least that each kernel can use; in units of the
-            greatest common divisor. Only limits that can be exceeded are here.
-        room: float64 whole numbers `(limits,)`: what a limit leaves beyond those least uses; negative if it cannot be met.
+        costs: float64 `(kernels, widths)`, from 0 for a kernel's cheapest candidate to 1 for the
+            largest difference in any kernel; infinite where there is nothing to choose.
+        uses: float64 whole numbers `(limits, kernels, widths)`, beyond the least that each kernel
+            can use; in units of the greatest common divisor. Only limits that can be exceeded are
+            here.
+        room: float64 whole numbers `(limits,)`: what a limit leaves beyond those least uses;
+            negative if it cannot be met.
     """
 
     costs: np.ndarray
@@ -37,8 +41,12 @@ class Choices:
         return bool((self.used(picked) <= self.room).all())
 
 
-def choices(kernels: Sequence[Kernel], costs: Sequence[Sequence[float]], limits: Sequence[Limit]) -> Choices:
-    """Builds the arrays and drops every choice that cannot fit, and every one that another of the same kernel beats or equals."""
+def choices(
+    kernels: Sequence[Kernel], costs: Sequence[Sequence[float]], limits: Sequence[Limit]
+) -> Choices:
+    """Builds the arrays and drops every choice that cannot fit, and every one that another of the
+    same kernel beats or equals.
+    """
     count, widths = len(kernels), max((len(kernel.candidates) for kernel in kernels), default=1)
     given = np.zeros((count, widths), bool)
     cost = np.full((count, widths), np.inf)
@@ -58,7 +66,10 @@ def choices(kernels: Sequence[Kernel], costs: Sequence[Sequence[float]], limits:
 
 
 def _row(limit: Limit, given: np.ndarray) -> tuple[np.ndarray, float]:
-    """A limit's uses beyond the least, and its room, divided by their greatest common divisor; whole numbers until then."""
+    """A limit's uses beyond the least, and its room, divided by their greatest common divisor.
+
+    Whole numbers until then.
+    """
     values = np.zeros(given.shape, np.int64)
     for number, row in enumerate(limit.coefficients):
         values[number, : len(row)] = row
@@ -69,12 +80,19 @@ def _row(limit: Limit, given: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _beaten(costs: np.ndarray, uses: np.ndarray) -> np.ndarray:
-    """Marks choices for which another of the same kernel costs and uses no more; of equal ones the first stays."""
+    """Marks choices for which another of the same kernel costs and uses no more.
+
+    Of equal ones the first stays.
+    """
     beaten = np.zeros(costs.shape, bool)
     for mine in range(costs.shape[1]):
         for other in range(costs.shape[1]):
-            no_more = (costs[:, other] <= costs[:, mine]) & (uses[:, :, other] <= uses[:, :, mine]).all(0)
-            less = (costs[:, other] < costs[:, mine]) | (uses[:, :, other] < uses[:, :, mine]).any(0)
+            no_more = (costs[:, other] <= costs[:, mine]) & (
+                uses[:, :, other] <= uses[:, :, mine]
+            ).all(0)
+            less = (costs[:, other] < costs[:, mine]) | (uses[:, :, other] < uses[:, :, mine]).any(
+                0
+            )
             if mine != other:
                 beaten[:, mine] |= no_more & (less | (other < mine))
     return beaten

@@ -1,7 +1,9 @@
-"""The Lagrangian relaxation: a lower bound, and a price for every choice by which it can be ruled out.
+"""The Lagrangian relaxation: a lower bound, and a price for every choice by which it can be ruled
+out.
 
-With a multiplier `u >= 0` for each limit, `L(u) = sum_l min_b (cost[l, b] + u uses[l, b]) - u room` is no more than any assignment
-that fits; the best multipliers give the bound of the linear relaxation. They are found with Kelley's cutting planes (1960).
+With a multiplier `u >= 0` for each limit, `L(u) = sum_l min_b (cost[l, b] + u uses[l, b]) - u room`
+is no more than any assignment that fits; the best multipliers give the bound of the linear
+relaxation. They are found with Kelley's cutting planes (1960).
 """
 
 import dataclasses
@@ -23,7 +25,8 @@ class Relaxation:
         bound: no assignment that fits costs less.
         multipliers: float64 `(limits,)`, the price of a unit of each limit's room.
         base: int `(kernels,)`, each kernel's choice at these prices.
-        reduced: float64 `(kernels, widths)`: an assignment with this choice costs at least `bound + reduced`; 0 for `base`.
+        reduced: float64 `(kernels, widths)`: an assignment with this choice costs at least
+            `bound + reduced`; 0 for `base`.
         feasible: the cheapest assignment met that fits, or `None`.
     """
 
@@ -35,12 +38,17 @@ class Relaxation:
 
 
 def relax(choices: Choices) -> Relaxation:
-    """Finds the multipliers, by adding the cut of the best bound so far until there is nothing to gain."""
+    """Finds the multipliers, by adding the cut of the best bound so far until there is nothing to
+    gain.
+    """
     limits = len(choices.room)
-    # Above these every kernel picks its least use. The room is the scale of the small program: it makes all slopes alike.
+    # Above these every kernel picks its least use. The room is the scale of the small program: it
+    # makes all slopes alike.
     scale = np.maximum(choices.room, 1.0)
     positive = np.where(choices.uses > 0, choices.uses, np.inf).min((1, 2), initial=np.inf)
-    master = (_Crossing if limits == 1 else _Master)(scale / np.minimum(positive, scale), ceiling=len(choices.costs) + 1.0)
+    master = (_Crossing if limits == 1 else _Master)(
+        scale / np.minimum(positive, scale), ceiling=len(choices.costs) + 1.0
+    )
     corners = [np.zeros(limits), *(np.eye(limits) * master.largest)] if limits else [np.zeros(0)]
     best, feasible, seen = None, None, set()
     for step in range(_CUTS):
@@ -59,7 +67,9 @@ def relax(choices: Choices) -> Relaxation:
         seen.add(prices.tobytes())
         master.cut(cost, slopes)
     bound, multipliers, base, priced = best
-    return Relaxation(bound, multipliers, base, priced - np.take_along_axis(priced, base[:, None], 1), feasible)
+    return Relaxation(
+        bound, multipliers, base, priced - np.take_along_axis(priced, base[:, None], 1), feasible
+    )
 
 
 class _Master:
@@ -87,7 +97,10 @@ class _Master:
 
 
 class _Crossing:
-    """The same program over one price: the highest point lies where the last falling cut crosses the last rising one."""
+    """The same program over one price.
+
+    The highest point lies where the last falling cut crosses the last rising one.
+    """
 
     def __init__(self, largest: np.ndarray, ceiling: float):
         self.largest, self.value = largest, ceiling

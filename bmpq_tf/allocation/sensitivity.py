@@ -1,6 +1,9 @@
-"""What each width would cost each kernel: the bit gradients of training turned into estimates of the loss increase.
+"""What each width would cost each kernel.
 
-Definitions: METHOD.md, "Bit gradients and sensitivity" and "Allocation". After BMPQ; the formulas are our own.
+The bit gradients of training turned into estimates of the loss increase.
+
+Definitions: METHOD.md, "Bit gradients and sensitivity" and "Allocation". After BMPQ; the formulas
+are our own.
 """
 
 import dataclasses
@@ -23,14 +26,18 @@ class Measurement:
     Attributes:
         path: the kernel's variable path.
         weights: the float kernel, float32.
-        gradient_abs: per output channel the mean of `|g|` in a mini-batch, broadcastable to the kernel.
+        gradient_abs: per output channel the mean of `|g|` in a mini-batch, broadcastable to the
+            kernel.
         gradient_square: likewise of `g^2`.
-        weight_gradient_abs: likewise of `|g|`, but of every weight by itself; `None` where that was not tracked.
+        weight_gradient_abs: likewise of `|g|`, but of every weight by itself; `None` where that was
+            not tracked.
         candidates: the widths that the kernel may have, ascending.
-        enbg: the mean over mini-batches of the normalised bit gradient, at the width that the kernel then had.
+        enbg: the mean over mini-batches of the normalised bit gradient, at the width that the
+            kernel then had.
         channel_axes: axes that share nothing; empty for one scale per tensor.
         rule: the stateless scale rule that serves every width.
-        deviation: of each channel where kernels are normalised, else 1: the rule goes by `weights / deviation`, and scales have it as a factor.
+        deviation: of each channel where kernels are normalised, else 1: the rule goes by
+            `weights / deviation`, and scales have it as a factor.
     """
 
     path: str
@@ -45,18 +52,22 @@ class Measurement:
     candidates: tuple[int, ...] = ()
 
 
-def estimate_costs(measured: Measurement, widths: Sequence[int], objective: str = "first_order") -> list[float]:
+def estimate_costs(
+    measured: Measurement, widths: Sequence[int], objective: str = "first_order"
+) -> list[float]:
     """Estimates the loss increase of a kernel at each width, `Omega_l(b)`.
 
     Args:
         measured: the kernel and its gradients.
         widths: ascending widths in bits.
-        objective: `"first_order"`, `sum_c g_c sum_p |Q_b(w_p) - w_p|` with `g_c` the mean `|g|`; `"squared"`,
-            `sum_c (g^2)_c sum_p (Q_b(w_p) - w_p)^2`, the empirical-Fisher reading of the same gradients; or `"joint"`,
-            `sum_p |g|_p |Q_b(w_p) - w_p|` with `|g|_p` the mean `|g|` of one weight, which first order factorises.
+        objective: `"first_order"`, `sum_c g_c sum_p |Q_b(w_p) - w_p|` with `g_c` the mean `|g|`;
+            `"squared"`, `sum_c (g^2)_c sum_p (Q_b(w_p) - w_p)^2`, the empirical-Fisher reading of
+            the same gradients; or `"joint"`, `sum_p |g|_p |Q_b(w_p) - w_p|` with `|g|_p` the mean
+            `|g|` of one weight, which first order factorises.
 
     Returns:
-        A float for each width, non-increasing in the width (a running maximum from the widest down).
+        A float for each width, non-increasing in the width (a running maximum from the widest
+        down).
 
     Raises:
         ValueError: the objective is joint, and single weights were not tracked.
@@ -65,7 +76,9 @@ def estimate_costs(measured: Measurement, widths: Sequence[int], objective: str 
     factor = _factor(measured, objective)
     values = []
     for bits in widths:
-        scale = measured.deviation * scales.RULES[measured.rule](weights / measured.deviation, bits, measured.channel_axes)
+        scale = measured.deviation * scales.RULES[measured.rule](
+            weights / measured.deviation, bits, measured.channel_axes
+        )
         error = quantizers.quantization_error(weights, scale, bits)
         error = tf.square(error) if objective == "squared" else tf.abs(error)
         # Summed over what shares a factor first, in float64: a kernel can have millions of terms.
@@ -80,12 +93,16 @@ def _factor(measured: Measurement, objective: str) -> np.ndarray:
         return measured.gradient_square if objective == "squared" else measured.gradient_abs
     if measured.weight_gradient_abs is None:
         raise ValueError(
-            f"The gradients of single weights were not tracked. Received: objective='joint' for '{measured.path}'. "
+            "The gradients of single weights were not tracked. Received: objective='joint' for "
+            f"'{measured.path}'. "
             'Quantize the model with track_sensitivity="joint".'
         )
     return measured.weight_gradient_abs
 
 
 def told_sensitivity(measured: Measurement, objective: str = "first_order") -> float:
-    """The figure told for a kernel: its estimated loss increase at 2 bits, which its present width does not colour."""
+    """The figure told for a kernel.
+
+    Its estimated loss increase at 2 bits, which its present width does not colour.
+    """
     return estimate_costs(measured, [REFERENCE_BITS], objective)[0]

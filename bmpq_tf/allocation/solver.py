@@ -1,4 +1,6 @@
-"""The integer linear program that assigns the widths (METHOD.md, "Allocation"), solved by CBC through python-mip."""
+"""The integer linear program that assigns the widths (METHOD.md, "Allocation"), solved by CBC
+through python-mip.
+"""
 
 import dataclasses
 import math
@@ -7,9 +9,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bmpq_tf.allocation.budget import Kernel, Limit
 from bmpq_tf.allocation.choices import choices
 from bmpq_tf.allocation.integer_program import Answer, solve
+from bmpq_tf.allocation.kernel import Kernel, Limit
 from bmpq_tf.allocation.relaxation import relax
 
 STATUSES = ("optimal", "feasible", "kept")
@@ -25,8 +27,9 @@ class Solution:
 
     Attributes:
         bits: the width of each kernel, by path.
-        status: `"optimal"` if proven, at a gap of zero; `"feasible"` if the time ran out first; `"kept"` if another one was found,
-            but saved too little to change to it (`BMPQCallback`'s `min_improvement`).
+        status: `"optimal"` if proven, at a gap of zero; `"feasible"` if the time ran out first;
+            `"kept"` if another one was found, but saved too little to change to it
+            (`BMPQCallback`'s `min_improvement`).
         objective: the sum of the costs chosen.
         gap: the proven relative distance to the best possible objective; 0 if optimal.
         seconds: what the solver took.
@@ -49,7 +52,8 @@ def solve_allocation(
     """Chooses one width for each kernel so that the costs sum to the least and every limit holds.
 
     Args:
-        kernels: every kernel of the model, pinned and float ones too: they count against the limits.
+        kernels: every kernel of the model, pinned and float ones too: they count against the
+            limits.
         costs: for each kernel, a cost for each of its candidates, in their order; finite.
         limits: rows over the same kernels and candidates, as `Budget.limits` gives them.
         time_limit: seconds after which the best assignment so far is taken.
@@ -66,17 +70,27 @@ def solve_allocation(
     table = choices(kernels, costs, limits)
     # A kernel without a choice left, or no room: the rows cannot hold together.
     possible = np.isfinite(table.costs).any(1).all() and (table.room >= 0).all()
-    answer = solve(table, relax(table), started + time_limit) if possible else Answer(None, math.inf, proven=True)
+    answer = (
+        solve(table, relax(table), started + time_limit)
+        if possible
+        else Answer(None, math.inf, proven=True)
+    )
     if answer.picked is None:
         raise AllocationError(
-            f"The solver found no assignment ({'there is none' if answer.proven else f'within {time_limit:g} s'}). Received: {len(kernels)} "
-            f"kernels, limits {', '.join(f'{limit.name} <= {limit.bound:,}' for limit in limits)}. Check the budget with Budget.check first."
+            "The solver found no assignment "
+            f"({'there is none' if answer.proven else f'within {time_limit:g} s'}). Received: "
+            f"{len(kernels)} "
+            f"kernels, limits {', '.join(f'{limit.name} <= {limit.bound:,}' for limit in limits)}. "
+            "Check the budget with Budget.check first."
         )
     picked = answer.picked.tolist()
     for limit in limits:
         used = sum(row[b] for row, b in zip(limit.coefficients, picked, strict=True))
         if used > limit.bound:
-            raise AllocationError(f"The solver's answer uses {used:,} {limit.name}, over the limit of {limit.bound:,}. Please report this.")
+            raise AllocationError(
+                f"The solver's answer uses {used:,} {limit.name}, over the limit of "
+                f"{limit.bound:,}. Please report this."
+            )
     objective = float(sum(row[b] for row, b in zip(costs, picked, strict=True)))
     spread = max(max(row) - min(row) for row in costs)
     above = max(0.0, table.cost(answer.picked) - answer.bound) * spread
@@ -90,11 +104,22 @@ def solve_allocation(
 
 
 def _check(kernels, costs, limits) -> None:
-    if len(costs) != len(kernels) or any(len(row) != len(kernel.candidates) for row, kernel in zip(costs, kernels, strict=True)):
-        raise ValueError(f"Each kernel needs a cost for each candidate. Received: {len(costs)} rows for {len(kernels)} kernels.")
+    if len(costs) != len(kernels) or any(
+        len(row) != len(kernel.candidates) for row, kernel in zip(costs, kernels, strict=True)
+    ):
+        raise ValueError(
+            f"Each kernel needs a cost for each candidate. Received: {len(costs)} rows for "
+            f"{len(kernels)} kernels."
+        )
     for kernel, row in zip(kernels, costs, strict=True):
         if not all(math.isfinite(cost) for cost in row):
-            raise ValueError(f"A cost is not finite, so nothing can be decided. Received: costs={list(row)} for kernel '{kernel.path}'.")
+            raise ValueError(
+                f"A cost is not finite, so nothing can be decided. Received: costs={list(row)} for "
+                f"kernel '{kernel.path}'."
+            )
     for limit in limits:
         if len(limit.coefficients) != len(kernels):
-            raise ValueError(f"Limit '{limit.name}' is not over these kernels. Received: {len(limit.coefficients)} rows, {len(kernels)} kernels.")
+            raise ValueError(
+                f"Limit '{limit.name}' is not over these kernels. Received: "
+                f"{len(limit.coefficients)} rows, {len(kernels)} kernels."
+            )

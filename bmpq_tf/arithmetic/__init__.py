@@ -1,1 +1,4 @@
-"""Quantizers, scales and bit gradients as TensorFlow functions; no state, no Keras layers. Internal."""
+"""Quantizers, scales and bit gradients as TensorFlow functions; no state, no Keras layers.
+
+Internal.
+"""

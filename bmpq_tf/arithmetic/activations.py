@@ -1,8 +1,11 @@
-"""The activation quantizer and its gradients: PACT where values start at zero, an affine range elsewhere (METHOD.md, "Activations").
+"""The activation quantizer and its gradients.
 
-A range is its width, the clip `alpha`, and an integer zero point `z`: the `2^a - 1` steps `step = alpha / (2^a - 1)` reach from
-`-z * step` to `(2^a - 1 - z) * step`, and zero is always on the grid. `z = 0` is PACT (Choi et al. 2018); the general form is how
-LiteRT stores activations, and how LSQ+ trains them (Bhalgat et al. 2020).
+PACT where values start at zero, an affine range elsewhere (METHOD.md, "Activations").
+
+A range is its width, the clip `alpha`, and an integer zero point `z`: the `2^a - 1` steps
+`step = alpha / (2^a - 1)` reach from `-z * step` to `(2^a - 1 - z) * step`, and zero is always on
+the grid. `z = 0` is PACT (Choi et al. 2018); the general form is how LiteRT stores activations, and
+how LSQ+ trains them (Bhalgat et al. 2020).
 """
 
 from collections.abc import Callable
@@ -20,16 +23,22 @@ def steps(bits: int) -> int:
 
 
 def ends(clip, zero_point, bits: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Returns `(step, low, high)`, float32 scalars; the ends are multiples of the step, as every value is."""
+    """Returns `(step, low, high)`, float32 scalars.
+
+    The ends are multiples of the step, as every value is.
+    """
     step = clip / steps(bits)
     return step, -zero_point * step, (steps(bits) - zero_point) * step
 
 
-def quantize(values, clip, zero_point, bits: int, rounding: Callable[[tf.Tensor], tf.Tensor] = tf.round) -> tf.Tensor:
-    """Returns the integers `round(clip(x, low, high) / step)`, float32 of the values' shape, from `-z` to `2^a - 1 - z`.
+def quantize(
+    values, clip, zero_point, bits: int, rounding: Callable[[tf.Tensor], tf.Tensor] = tf.round
+) -> tf.Tensor:
+    """Returns the integers `round(clip(x, low, high) / step)`, float32 of the values' shape, from
+    `-z` to `2^a - 1 - z`.
 
-    Clipping comes first and the division is a product with the reciprocal, as in the exported file: both runtimes then round the
-    same numbers.
+    Clipping comes first and the division is a product with the reciprocal, as in the exported file:
+    both runtimes then round the same numbers.
     """
     step, low, high = ends(clip, zero_point, bits)
     clipped = tf.minimum(tf.maximum(values, low), high)
@@ -51,13 +60,15 @@ def fake_quantize(
         clip: `alpha`, a positive float32 scalar.
         zero_point: `z`, an integer from 0 to `2^a - 1` as a float32 scalar; 0 is PACT.
         bits: the width `a`.
-        rounding: what rounds; `tf.round`, halves to even, unless the caller follows another runtime.
+        rounding: what rounds; `tf.round`, halves to even, unless the caller follows another
+            runtime.
         on_gradient: called while the gradient is built.
 
     Returns:
-        float32 of the values' shape. With `g` the gradient of the result, a value inside the range gets `g` and others 0; the
-        clip gets PACT's gradient, `sum of g` where `x >= alpha`. Where `z > 0`, each end moves by its own share of the clip:
-        `sum of g * high / alpha` where `x >= high`, and `sum of g * low / alpha` where `x < low`.
+        float32 of the values' shape. With `g` the gradient of the result, a value inside the range
+        gets `g` and others 0; the clip gets PACT's gradient, `sum of g` where `x >= alpha`. Where
+        `z > 0`, each end moves by its own share of the clip: `sum of g * high / alpha` where
+        `x >= high`, and `sum of g * low / alpha` where `x < low`.
     """
 
     @tf.custom_gradient
@@ -69,7 +80,10 @@ def fake_quantize(
                 on_gradient()
             above, below = values >= high, values < low
             share = zero_point / steps(bits)
-            to_clip = tf.reduce_sum(tf.where(above, upstream, 0.0)) * (1.0 - share) - tf.reduce_sum(tf.where(below, upstream, 0.0)) * share
+            to_clip = (
+                tf.reduce_sum(tf.where(above, upstream, 0.0)) * (1.0 - share)
+                - tf.reduce_sum(tf.where(below, upstream, 0.0)) * share
+            )
             return tf.where(above | below, 0.0, upstream), to_clip, None
 
         return quantize(values, clip, zero_point, bits, rounding) * step, grad
@@ -79,7 +93,10 @@ def fake_quantize(
 
 @tf.custom_gradient
 def bounded(clip, limit: float):
-    """Returns `min(clip, limit)`; a clip at its limit gets a gradient only if a step against it leads back below."""
+    """Returns `min(clip, limit)`.
+
+    A clip at its limit gets a gradient only if a step against it leads back below.
+    """
 
     def grad(upstream):
         return tf.where((clip >= limit) & (upstream < 0), 0.0, upstream), None
@@ -96,7 +113,8 @@ def damped(value, share):
 def first_range(values, bits: int, signed: bool) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Chooses the range that a batch of values is rounded in with the smallest mean square error.
 
-    Tried are sixteen shares of the range that holds every value and zero; at 2 bits a good range cuts off the tails.
+    Tried are sixteen shares of the range that holds every value and zero; at 2 bits a good range
+    cuts off the tails.
 
     Args:
         values: float32 of any shape.
@@ -104,8 +122,8 @@ def first_range(values, bits: int, signed: bool) -> tuple[tf.Tensor, tf.Tensor, 
         signed: whether the range may reach below zero.
 
     Returns:
-        `(clip, zero_point, found)`, scalars; `found` is false, and the rest means nothing, if all values are zero or any is not
-        finite.
+        `(clip, zero_point, found)`, scalars; `found` is false, and the rest means nothing, if all
+        values are zero or any is not finite.
     """
     values = tf.stop_gradient(values)
     high = tf.maximum(tf.reduce_max(values), 0.0)
@@ -117,7 +135,9 @@ def first_range(values, bits: int, signed: bool) -> tuple[tf.Tensor, tf.Tensor, 
 
     def error(share):
         step = ends(share * span, zero_point, bits)[0]
-        return tf.reduce_mean(tf.square(quantize(values, share * span, zero_point, bits) * step - values))
+        return tf.reduce_mean(
+            tf.square(quantize(values, share * span, zero_point, bits) * step - values)
+        )
 
     shares = tf.range(1.0, _SHARES + 1.0) / _SHARES
     errors = tf.map_fn(error, shares)

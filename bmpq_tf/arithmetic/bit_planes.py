@@ -1,14 +1,18 @@
 """Two's-complement bit planes of quantized weights, and a gradient for each plane.
 
-Training never materialises these tensors: `sum_i |dL/db_i| = (2^N - 1) * S * |g|`, so the layers accumulate sums of `|g|`.
-The planes are for inspection, and the reference that the fast accumulation is tested against (METHOD.md, "Bit gradients").
+Training never materialises these tensors: `sum_i |dL/db_i| = (2^N - 1) * S * |g|`, so the layers
+accumulate sums of `|g|`. The planes are for inspection, and the reference that the fast
+accumulation is tested against (METHOD.md, "Bit gradients").
 """
 
 import tensorflow as tf
 
 
 def plane_weights(bits: int) -> tf.Tensor:
-    """Returns what each bit is worth, float32 of shape `(bits,)`: `[1, 2, ..., 2^(N-2), -2^(N-1)]`, low bit first."""
+    """Returns what each bit is worth, float32 of shape `(bits,)`.
+
+    `[1, 2, ..., 2^(N-2), -2^(N-1)]`, low bit first.
+    """
     powers = [2.0**i for i in range(bits - 1)]
     return tf.constant([*powers, -(2.0 ** (bits - 1))], tf.float32)
 
@@ -30,7 +34,8 @@ def decompose(integers, bits: int) -> tf.Tensor:
     low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
     if not bool(tf.reduce_all((values >= low) & (values <= high))):
         raise ValueError(
-            f"An integer does not fit {bits} bits two's complement, whose range is {low} to {high}. "
+            f"An integer does not fit {bits} bits two's complement, whose range is {low} to "
+            f"{high}. "
             f"Received: minimum {int(tf.reduce_min(values))}, maximum {int(tf.reduce_max(values))}."
         )
     unsigned = tf.where(values < 0, values + 2**bits, values)
@@ -47,8 +52,8 @@ def compose(planes, scale):
         scale: float32, broadcastable to the kernel; positive.
 
     Returns:
-        The quantized weights, float32 of the kernel's shape. The gradient of plane `i` is `2^i * S * g`, and
-        `-2^(N-1) * S * g` for the sign plane (METHOD.md); the scale gets none.
+        The quantized weights, float32 of the kernel's shape. The gradient of plane `i` is
+        `2^i * S * g`, and `-2^(N-1) * S * g` for the sign plane (METHOD.md); the scale gets none.
     """
     worth = plane_weights(planes.shape[0])
     column = tf.reshape(worth, [-1] + [1] * (len(planes.shape) - 1))
@@ -60,7 +65,9 @@ def compose(planes, scale):
 
 
 def bit_gradients(gradient, scale, bits: int) -> tf.Tensor:
-    """Returns `dL/db_i` for every plane, shape `(bits, *kernel_shape)`, from `g = dL/dw_q` (METHOD.md)."""
+    """Returns `dL/db_i` for every plane, shape `(bits, *kernel_shape)`, from `g = dL/dw_q`
+    (METHOD.md).
+    """
     planes = tf.zeros([bits, *gradient.shape], tf.float32)
     with tf.GradientTape() as tape:
         tape.watch(planes)
@@ -69,5 +76,8 @@ def bit_gradients(gradient, scale, bits: int) -> tf.Tensor:
 
 
 def normalised_bit_gradient(gradient, scale, bits: int) -> tf.Tensor:
-    """Returns NBG, the mean of `|dL/db_i|` over a kernel's weights and bits: a float32 scalar (after BMPQ; our definition)."""
+    """Returns NBG, the mean of `|dL/db_i|` over a kernel's weights and bits.
+
+    A float32 scalar (after BMPQ; our definition).
+    """
     return tf.reduce_mean(tf.abs(bit_gradients(gradient, scale, bits)))

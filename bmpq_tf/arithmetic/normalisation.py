@@ -1,8 +1,10 @@
-"""Kernels of mean zero and standard deviation one, per channel, before they are quantized (after Li et al., APoT, ICLR 2020).
+"""Kernels of mean zero and standard deviation one, per channel, before they are quantized (after Li
+et al., APoT, ICLR 2020).
 
-With `m` and `s` the mean and the deviation of a channel, `w_q = s·Q((w - m) / s) = S·q` with `S = s·S_n` and
-`q = clip(round((w - m) / S), lo, hi)`: quantizing `w - m` with scales that have `s` in them, so integers and scales are exported as
-ever. APoT leaves the last factor `s` to the BatchNorm behind; kept, it also serves layers that have none.
+With `m` and `s` the mean and the deviation of a channel, `w_q = s·Q((w - m) / s) = S·q` with
+`S = s·S_n` and `q = clip(round((w - m) / S), lo, hi)`: quantizing `w - m` with scales that have `s`
+in them, so integers and scales are exported as ever. APoT leaves the last factor `s` to the
+BatchNorm behind; kept, it also serves layers that have none.
 """
 
 import math
@@ -22,13 +24,18 @@ def is_normalised(shape: Sequence[int], channel_axes: Sequence[int]) -> bool:
 
 
 def centred(weights, channel_axes: Sequence[int]) -> tf.Tensor:
-    """Returns the weights without their channel's mean, float32 of their shape, with gradients; kernels of `is_normalised` only."""
+    """Returns the weights without their channel's mean, float32 of their shape, with gradients.
+
+    Kernels of `is_normalised` only.
+    """
     axes = reduced_axes(len(weights.shape), channel_axes)
     return weights - tf.reduce_mean(weights, axes, keepdims=True)
 
 
 def deviation(centred_weights, channel_axes: Sequence[int]) -> tf.Tensor:
-    """Returns the standard deviation of each channel, positive float32 that broadcasts against the kernel, with gradients."""
+    """Returns the standard deviation of each channel, positive float32 that broadcasts against the
+    kernel, with gradients.
+    """
     axes = reduced_axes(len(centred_weights.shape), channel_axes)
     variance = tf.reduce_mean(tf.square(centred_weights), axes, keepdims=True)
     return tf.sqrt(tf.maximum(variance, _SMALLEST_VARIANCE))

@@ -1,8 +1,10 @@
-"""Weights that keep jumping between two integers, noticed and held (Nagel et al., Overcoming Oscillations in QAT, ICML 2022).
+"""Weights that keep jumping between two integers, noticed and held (Nagel et al., Overcoming
+Oscillations in QAT, ICML 2022).
 
-A latent weight near the edge between two integers is pushed back over it by the straight-through gradient at every other step. An
-oscillation is a change of the integer against the direction of the one before; its frequency is a moving average over steps. A weight
-that is held keeps the integer that it had for most of the time.
+A latent weight near the edge between two integers is pushed back over it by the straight-through
+gradient at every other step. An oscillation is a change of the integer against the direction of the
+one before; its frequency is a moving average over steps. A weight that is held keeps the integer
+that it had for most of the time.
 """
 
 from typing import NamedTuple
@@ -43,7 +45,8 @@ def after_step(before: Oscillations, integers, threshold) -> Oscillations:
 
     Args:
         before: what was known.
-        integers: float32 of the kernel's shape; of weights that are held, the ones they are held at.
+        integers: float32 of the kernel's shape; of weights that are held, the ones they are held
+            at.
         threshold: scalar; infinity holds nothing.
     """
     is_first = tf.equal(before.last, UNSEEN)
@@ -62,5 +65,8 @@ def after_step(before: Oscillations, integers, threshold) -> Oscillations:
 
 
 def with_held(weights, scale, frequency, mean) -> tf.Tensor:
-    """Returns the weights, those that are held in the middle of their integer's step: without a gradient, but for the scale's."""
+    """Returns the weights, those that are held in the middle of their integer's step.
+
+    Without a gradient, but for the scale's.
+    """
     return tf.where(tf.equal(frequency, HELD), scale * mean, weights)

@@ -1,4 +1,6 @@
-"""The two's-complement weight quantizer and its straight-through gradient (METHOD.md, "Weight quantizer")."""
+"""The two's-complement weight quantizer and its straight-through gradient (METHOD.md, "Weight
+quantizer").
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -8,14 +10,18 @@ import tensorflow as tf
 from bmpq_tf.arithmetic import sums
 
 SMALLEST_BITS, LARGEST_BITS = 2, 8
-# (lo, hi) by width: one look-up where arithmetic takes eight operations, for every kernel in every step.
-_RANGES = np.array([(-min(2**bits // 2, 127), 2**bits // 2 - 1) for bits in range(LARGEST_BITS + 1)], np.float32)
+# (lo, hi) by width: one look-up where arithmetic takes eight operations, for every kernel in every
+# step.
+_RANGES = np.array(
+    [(-min(2**bits // 2, 127), 2**bits // 2 - 1) for bits in range(LARGEST_BITS + 1)], np.float32
+)
 
 
 def integer_range(bits) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns `(lo, hi)`, float32 scalars, for a width that may be a tensor.
 
-    `lo = -2^(N-1)`, `hi = 2^(N-1) - 1`; at 8 bits the range is narrow (`lo = -hi`), as LiteRT asks of its weights.
+    `lo = -2^(N-1)`, `hi = 2^(N-1) - 1`; at 8 bits the range is narrow (`lo = -hi`), as LiteRT asks
+    of its weights.
     """
     low, high = tf.unstack(tf.gather(_RANGES, tf.cast(bits, tf.int32)))
     return low, high
@@ -32,19 +38,23 @@ def quantization_error(weights, scale, bits) -> tf.Tensor:
     return quantize(weights, scale, bits) * scale - weights
 
 
-def fake_quantize(weights, scale, bits, on_gradient: Callable[[tf.Tensor], Sequence[tf.Tensor]] | None = None) -> tf.Tensor:
+def fake_quantize(
+    weights, scale, bits, on_gradient: Callable[[tf.Tensor], Sequence[tf.Tensor]] | None = None
+) -> tf.Tensor:
     """Quantizes and dequantizes, with gradients to the latent weights and to the scale.
 
     Args:
         weights: float32 kernel.
         scale: positive float32, of the kernel's rank: 1 along the axes that share a scale.
         bits: the width `N`, a scalar (a tensor, so that a change needs no new trace).
-        on_gradient: called while the gradient is built, with `g = dL/dw_q`; where the layers accumulate sensitivities. Returns tensors
-            that are to be ready before the gradient is used further.
+        on_gradient: called while the gradient is built, with `g = dL/dw_q`; where the layers
+            accumulate sensitivities. Returns tensors that are to be ready before the gradient is
+            used further.
 
     Returns:
-        `S * q`, float32 of the kernel's shape. The weights get `g` inside the clipping range and 0 outside; the scale gets
-        LSQ's gradient, `sum g * (q - w/S)` inside and `sum g * q` outside, over the weights that share it (Esser et al. 2020,
+        `S * q`, float32 of the kernel's shape. The weights get `g` inside the clipping range and 0
+        outside; the scale gets LSQ's gradient, `sum g * (q - w/S)` inside and `sum g * q` outside,
+        over the weights that share it (Esser et al. 2020,
         without their factor: `scales.learned` makes the step relative instead).
     """
 
@@ -52,7 +62,8 @@ def fake_quantize(weights, scale, bits, on_gradient: Callable[[tf.Tensor], Seque
     def apply(weights, scale):
         low, high = integer_range(bits)
         ratio = weights / scale
-        # Limits are whole, so clipping first gives the same integers. ClipByValue is one pass over the weights, tf.clip_by_value two.
+        # Limits are whole, so clipping first gives the same integers. ClipByValue is one pass over
+        # the weights, tf.clip_by_value two.
         clipped = tf.raw_ops.ClipByValue(t=ratio, clip_value_min=low, clip_value_max=high)
         inside = tf.equal(ratio, clipped)
         quantized = tf.round(clipped) * scale
@@ -62,12 +73,15 @@ def fake_quantize(weights, scale, bits, on_gradient: Callable[[tf.Tensor], Seque
             upstream = tf.convert_to_tensor(upstream)
             upstream.set_shape(weights.shape)
             shared = [axis for axis, size in enumerate(scale.shape) if size == 1]
-            # Each waits for the one before, so that one product of the kernel's size is in memory at a time.
+            # Each waits for the one before, so that one product of the kernel's size is in memory
+            # at a time.
             with tf.control_dependencies(on_gradient(upstream) if on_gradient is not None else []):
-                # Said in quantized values, which the layer keeps anyway: integers would be a further copy.
+                # Said in quantized values, which the layer keeps anyway: integers would be a
+                # further copy.
                 of_quantized = sums.by_channel(upstream * quantized, shared)
             with tf.control_dependencies([of_quantized]):
-                # Zero outside whatever the gradient is, as a tf.where that needs no tensor of zeros.
+                # Zero outside whatever the gradient is, as a tf.where that needs no tensor of
+                # zeros.
                 to_weights = tf.math.multiply_no_nan(upstream, tf.cast(inside, tf.float32))
             of_weights = sums.by_channel(to_weights * weights, shared)
             return to_weights, tf.reshape(of_quantized - of_weights, scale.shape) / scale

@@ -1,7 +1,7 @@
 """Rules that give a kernel its scale, one for each output channel or one for the tensor.
 
-All of them return a positive float32 tensor that broadcasts against the kernel: the kernel's shape with every axis that is
-not a channel axis reduced to 1.
+All of them return a positive float32 tensor that broadcasts against the kernel: the kernel's shape
+with every axis that is not a channel axis reduced to 1.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,20 +12,27 @@ import tensorflow as tf
 from bmpq_tf.arithmetic.quantizers import integer_range, quantization_error
 
 GRANULARITIES = ("channel", "tensor")
-# The smallest scale that stays a normal float32 after a division by it; keeps all-zero channels free of NaN.
+# The smallest scale that stays a normal float32 after a division by it; keeps all-zero channels
+# free of NaN.
 SMALLEST_SCALE = 1e-12
 # Of the search for the scale of the smallest error.
 _OCTAVES, _STEPS_AN_OCTAVE = 5, 12
 
 
 def reduced_axes(rank: int, channel_axes: Sequence[int]) -> list[int]:
-    """Returns the axes of a kernel that share one scale: all but the channel axes. Empty `channel_axes`: per tensor."""
+    """Returns the axes of a kernel that share one scale: all but the channel axes.
+
+    Empty `channel_axes`: per tensor.
+    """
     kept = {axis % rank for axis in channel_axes}
     return [axis for axis in range(rank) if axis not in kept]
 
 
 def scale_shape(kernel_shape: Sequence[int], channel_axes: Sequence[int]) -> tuple[int, ...]:
-    """Returns the shape of a kernel's scales: its own, with every axis that is not a channel axis set to 1."""
+    """Returns the shape of a kernel's scales.
+
+    Its own, with every axis that is not a channel axis set to 1.
+    """
     reduced = set(reduced_axes(len(kernel_shape), channel_axes))
     return tuple(1 if axis in reduced else size for axis, size in enumerate(kernel_shape))
 
@@ -33,7 +40,8 @@ def scale_shape(kernel_shape: Sequence[int], channel_axes: Sequence[int]) -> tup
 def max_abs(weights, bits, channel_axes: Sequence[int]) -> tf.Tensor:
     """The smallest scale that clips nothing: `max(max w / hi, -min w / |lo|)`.
 
-    At 2 bits the symmetric `max |w|` would never use the level -2; this does whenever the negative side is the longer one.
+    At 2 bits the symmetric `max |w|` would never use the level -2; this does whenever the negative
+    side is the longer one.
     """
     low, high = integer_range(bits)
     axes = reduced_axes(len(weights.shape), channel_axes)
@@ -43,7 +51,8 @@ def max_abs(weights, bits, channel_axes: Sequence[int]) -> tf.Tensor:
 
 
 def statistical(weights, bits, channel_axes: Sequence[int]) -> tf.Tensor:
-    """`2 mean|w| / sqrt(hi)`, the initial value of LSQ (Esser et al. 2020), never wider than `max_abs`.
+    """`2 mean|w| / sqrt(hi)`, the initial value of LSQ (Esser et al. 2020), never wider than
+    `max_abs`.
 
     At 8 bits the formula alone would span 22 mean absolute weights and leave most levels unused.
     """
@@ -57,15 +66,19 @@ def statistical(weights, bits, channel_axes: Sequence[int]) -> tf.Tensor:
 
 
 def least_squares(weights, bits, channel_axes: Sequence[int]) -> tf.Tensor:
-    """The scale of the smallest `sum_p (Q_b(w_p) - w_p)^2`, among fractions of `max_abs` and `statistical`.
+    """The scale of the smallest `sum_p (Q_b(w_p) - w_p)^2`, among fractions of `max_abs` and
+    `statistical`.
 
-    The fractions are a twelfth of an octave apart, over five octaves: at 2 bits the best scale of normal weights is a third of `max_abs`.
+    The fractions are a twelfth of an octave apart, over five octaves: at 2 bits the best scale of
+    normal weights is a third of `max_abs`.
     """
     widest = max_abs(weights, bits, channel_axes)
     axes = reduced_axes(len(weights.shape), channel_axes)
 
     def error(scale):
-        return tf.reduce_sum(tf.square(quantization_error(weights, scale, bits)), axes, keepdims=True)
+        return tf.reduce_sum(
+            tf.square(quantization_error(weights, scale, bits)), axes, keepdims=True
+        )
 
     best = statistical(weights, bits, channel_axes)
     smallest = error(best)
@@ -77,51 +90,78 @@ def least_squares(weights, bits, channel_axes: Sequence[int]) -> tf.Tensor:
 
 
 def filled(weights, channel_axes: Sequence[int]) -> tf.Tensor:
-    """Returns the weights with channels of zeros as large as the others are in the mean: a scale that all share is to serve both.
+    """Returns the weights with channels of zeros as large as the others are in the mean.
+
+    A scale that all share is to serve both.
 
     A pruned channel, or one that starts at zero, would make the scale of the others the smaller.
     """
-    sizes = tf.reduce_mean(tf.abs(weights), reduced_axes(len(weights.shape), channel_axes), keepdims=True)
+    sizes = tf.reduce_mean(
+        tf.abs(weights), reduced_axes(len(weights.shape), channel_axes), keepdims=True
+    )
     is_used = sizes > 0
-    others = tf.math.divide_no_nan(tf.reduce_sum(sizes), tf.math.count_nonzero(is_used, dtype=sizes.dtype))
+    others = tf.math.divide_no_nan(
+        tf.reduce_sum(sizes), tf.math.count_nonzero(is_used, dtype=sizes.dtype)
+    )
     return tf.where(is_used, weights, others)
 
 
-def initial(weights, bits, channel_axes: Sequence[int], rule: str = "statistical", size: float = 1.0, normalised: bool = False) -> tf.Tensor:
-    """Where a learned scale starts: by a rule of `STARTS`, and for a channel of zeros the scale of its tensor.
+def initial(
+    weights,
+    bits,
+    channel_axes: Sequence[int],
+    rule: str = "statistical",
+    size: float = 1.0,
+    normalised: bool = False,
+) -> tf.Tensor:
+    """Where a learned scale starts.
 
-    A learned scale does not follow the weights as the other rules do: at `SMALLEST_SCALE` a channel that starts at zero would clip
-    its first step away and get no gradient ever after. A tensor of zeros starts as if its weights were `+-size`, and so does a channel
-    of zeros where `normalised` says that channels will be of one size.
+    By a rule of `STARTS`, and for a channel of zeros the scale of its tensor.
+
+    A learned scale does not follow the weights as the other rules do: at `SMALLEST_SCALE` a channel
+    that starts at zero would clip its first step away and get no gradient ever after. A tensor of
+    zeros starts as if its weights were `+-size`, and so does a channel of zeros where `normalised`
+    says that channels will be of one size.
     """
     scale = STARTS[rule](weights, bits, channel_axes)
     axes = reduced_axes(len(weights.shape), channel_axes)
-    likely, whole = statistical(tf.fill([1] * len(weights.shape), size), bits, ()), statistical(weights, bits, ())
+    likely, whole = (
+        statistical(tf.fill([1] * len(weights.shape), size), bits, ()),
+        statistical(weights, bits, ()),
+    )
     whole = likely if normalised else tf.where(whole > SMALLEST_SCALE, whole, likely)
     return tf.where(tf.reduce_any(weights != 0, axes, keepdims=True), scale, whole)
 
 
 def learned(base, log_gain, limit: Callable[[], Any] | None = None) -> tf.Tensor:
-    """`S = base * exp(log_gain)`: positive whatever the optimizer does, and at `base` while `log_gain` is 0.
+    """`S = base * exp(log_gain)`.
 
-    In the log domain (as TQT, Jain et al. 2020) the gradient is `S * dL/dS`, which does not grow when a scale shrinks. Steps of
-    LSQ's relative size, `dL/dS / S / sqrt(n * hi)`, ran to NaN within five steps of SGD at rate 0.1 behind BatchNorm (tried here,
-    8 bits, from scratch). Adam changes a scale by about its learning rate, relatively. Weight decay pulls towards `base`, not towards zero or one.
+    Positive whatever the optimizer does, and at `base` while `log_gain` is 0.
+
+    In the log domain (as TQT, Jain et al. 2020) the gradient is `S * dL/dS`, which does not grow
+    when a scale shrinks. Steps of LSQ's relative size, `dL/dS / S / sqrt(n * hi)`, ran to NaN
+    within five steps of SGD at rate 0.1 behind BatchNorm (tried here, 8 bits, from scratch). Adam
+    changes a scale by about its learning rate, relatively. Weight decay pulls towards `base`, not
+    towards zero or one.
 
     Args:
         base: positive float32, where the scales started.
         log_gain: float32 of the same shape, which the optimizer moves.
-        limit: called while the gradient is built, for the largest gradient that `log_gain` may get; values that are not finite pass, so
-            that whoever looks for them finds them. Without it scales of depthwise kernels behind BatchNorm ran to infinity at 2 to 8 bits
-            with SGD at rate 0.1; with it the steepest gradient that was cut was 14 (tried here, MobileNet on digits). Likely from channels
-            whose integers are all zero: they have no variance, which BatchNorm divides by.
+        limit: called while the gradient is built, for the largest gradient that `log_gain` may get;
+            values that are not finite pass, so that whoever looks for them finds them. Without it
+            scales of depthwise kernels behind BatchNorm ran to infinity at 2 to 8 bits with SGD at
+            rate 0.1; with it the steepest gradient that was cut was 14 (tried here, MobileNet on
+            digits). Likely from channels whose integers are all zero: they have no variance, which
+            BatchNorm divides by.
     """
 
     @tf.custom_gradient
     def limited(log_gain):
         def grad(upstream):
             bound = limit()
-            return tf.where(tf.math.is_finite(upstream), tf.clip_by_value(upstream, -bound, bound), upstream)
+            return tf.where(
+                tf.math.is_finite(upstream), tf.clip_by_value(upstream, -bound, bound), upstream
+            )
 
         return tf.identity(log_gain), grad
 

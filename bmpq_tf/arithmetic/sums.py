@@ -14,22 +14,34 @@ def columns(shape: Sequence[int | None], axes: Sequence[int]) -> int | None:
         axes: those that are summed over, not negative.
 
     Returns:
-        The number of channels where they are the last axes (as in all but transposed convolutions); `None` where they are not, where
-        there is only one, or where the shape is open, empty or past 2^31.
+        The number of channels where they are the last axes (as in all but transposed convolutions);
+        `None` where they are not, where there is only one, or where the shape is open, empty or
+        past 2^31.
     """
     # BiasAddGrad counts elements in int32.
     if None in shape or 0 in shape or math.prod(shape) > 2**31 - 1:
         return None
     summed = [axis for axis in axes if shape[axis] > 1]
     kept = [axis for axis, size in enumerate(shape) if size > 1 and axis not in summed]
-    return math.prod(shape[axis] for axis in kept) if summed and kept and max(summed) < min(kept) else None
+    return (
+        math.prod(shape[axis] for axis in kept)
+        if summed and kept and max(summed) < min(kept)
+        else None
+    )
 
 
 def by_channel(values: tf.Tensor, axes: Sequence[int]) -> tf.Tensor:
-    """Returns the sums over `axes` as a vector, the other axes' entries in the tensor's order; float32 up to the order of additions."""
+    """Returns the sums over `axes` as a vector, the other axes' entries in the tensor's order.
+
+    Float32 up to the order of additions.
+    """
     channels = columns(values.shape, axes)
     if channels is None:
         return tf.reshape(tf.reduce_sum(values, axes), [-1])
     # The gradient of a bias is this very sum; its kernel is three times as fast as reduce_sum's.
-    rows = values if values.shape[-1] == channels and len(values.shape) > 1 else tf.reshape(values, [-1, channels])
+    rows = (
+        values
+        if values.shape[-1] == channels and len(values.shape) > 1
+        else tf.reshape(values, [-1, channels])
+    )
     return tf.raw_ops.BiasAddGrad(out_backprop=rows)

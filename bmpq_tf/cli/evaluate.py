@@ -1,4 +1,5 @@
-"""Judges a classifier's .tflite file in LiteRT on images of yours, and beside a Keras model if one is given.
+"""Judges a classifier's .tflite file in LiteRT on images of yours, and beside a Keras model if one
+is given.
 
 Examples:
   bmpq-evaluate mine.tflite --data=test.npz
@@ -23,7 +24,9 @@ from bmpq_tf.export.errors import first_line
 from bmpq_tf.export.tflite.interpreter import TFLiteModel, classification_accuracy, in_rank
 from bmpq_tf.export.verification.comparison import compare
 
-flags.DEFINE_string("data", None, "An .npz file with images (as the model takes them) and integer labels.")
+flags.DEFINE_string(
+    "data", None, "An .npz file with images (as the model takes them) and integer labels."
+)
 flags.DEFINE_string("keras", None, "A .keras model to compare the file's answers with.")
 
 
@@ -34,7 +37,9 @@ def main(arguments: list[str]) -> None:
     given = flags.FLAGS
     path = pathlib.Path(arguments[1])
     if not path.is_file():
-        raise FileNotFoundError(f"No such file. Received: '{path}'. Make one with bmpq_tf.export_tflite or bmpq-export.")
+        raise FileNotFoundError(
+            f"No such file. Received: '{path}'. Make one with bmpq_tf.export_tflite or bmpq-export."
+        )
     content = path.read_bytes()
     file = _read(content, path)
     images, labels = load_arrays(given.data)
@@ -42,20 +47,31 @@ def main(arguments: list[str]) -> None:
     images = in_rank(images, file.inputs[0]["shape_signature"])
     batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(250)
     _check_inputs_and_outputs(file, path, images.shape[1:])
-    print(f"{path}: accuracy in LiteRT {classification_accuracy(content, batches):.2%} on {len(labels):,} images of {given.data}")
+    print(
+        f"{path}: accuracy in LiteRT {classification_accuracy(content, batches):.2%} on "
+        f"{len(labels):,} images of {given.data}"
+    )
     if given.keras:
         parity = compare(keras.models.load_model(given.keras, compile=False), content, batches)
-        print(f"top-1 equal to {given.keras} on {parity.agreement:.2%}; largest difference {parity.max_abs_diff:.2e} of {parity.logit_scale:.1f}")
+        print(
+            f"top-1 equal to {given.keras} on {parity.agreement:.2%}; largest difference "
+            f"{parity.max_abs_diff:.2e} of {parity.logit_scale:.1f}"
+        )
 
 
 def _read(content: bytes, path: pathlib.Path) -> TFLiteModel:
     try:
         return TFLiteModel(content)
     except RuntimeError as error:
-        raise ValueError(f"LiteRT cannot read the file. Received: '{path}', {len(content):,} bytes. It says: {first_line(error)}") from error
+        raise ValueError(
+            f"LiteRT cannot read the file. Received: '{path}', {len(content):,} bytes. It says: "
+            f"{first_line(error)}"
+        ) from error
 
 
-def _check_inputs_and_outputs(file: TFLiteModel, path: pathlib.Path, image_shape: tuple[int, ...]) -> None:
+def _check_inputs_and_outputs(
+    file: TFLiteModel, path: pathlib.Path, image_shape: tuple[int, ...]
+) -> None:
     # -1 is any size.
     shapes = [tuple(int(size) for size in detail["shape_signature"][1:]) for detail in file.inputs]
     if (
@@ -64,12 +80,14 @@ def _check_inputs_and_outputs(file: TFLiteModel, path: pathlib.Path, image_shape
         or any(size not in (-1, have) for size, have in zip(shapes[0], image_shape, strict=True))
     ):
         raise ValueError(
-            f"The file does not take these images. Received: '{path}' with inputs {shapes}; the images are {tuple(image_shape)}. Give other --data."
+            f"The file does not take these images. Received: '{path}' with inputs {shapes}; the "
+            f"images are {tuple(image_shape)}. Give other --data."
         )
     answers = [tuple(int(size) for size in detail["shape_signature"]) for detail in file.outputs]
     if len(answers) != 1 or len(answers[0]) != 2 or answers[0][1] == 1:
         raise ValueError(
-            f"Only classifiers are judged: files with one output, of a value for each class. Received: '{path}' with outputs {answers}. "
+            "Only classifiers are judged: files with one output, of a value for each class. "
+            f"Received: '{path}' with outputs {answers}. "
             "bmpq_tf.export.tflite.interpreter.predict runs any file."
         )
 

@@ -1,8 +1,9 @@
-"""Exports a quantized .keras model as a packed .tflite file, checked against LiteRT before it is written.
+"""Exports a quantized .keras model as a packed .tflite file, checked against LiteRT before it is
+written.
 
 Examples:
   bmpq-export model.keras phone.tflite --optimize_for=latency --verify_with=test.npz
-  bmpq-export mine.keras npu.tflite --optimize_for=integer --calibrate_with=train.npy --verify_with=test.npy
+  bmpq-export mine.keras npu.tflite --optimize_for=integer --calibrate_with=train.npy
 """
 
 import os
@@ -21,34 +22,59 @@ from bmpq_tf.cli.program import run as run_program
 from bmpq_tf.export.integer.static import IO_DTYPES
 from bmpq_tf.export.kernels.storage import MODES
 
-flags.DEFINE_enum("optimize_for", "size", MODES, "The smallest file, the fastest, or integers only (which is calibrated).")
+flags.DEFINE_enum(
+    "optimize_for",
+    "size",
+    MODES,
+    "The smallest file, the fastest, or integers only (which is calibrated).",
+)
 flags.DEFINE_enum("io_dtype", "float32", IO_DTYPES, "What an integer file takes and gives.")
 flags.DEFINE_string(
     "verify_with",
     None,
-    "Verify on these inputs, random ones if not given: an .npy file, or an .npz with one array for each input, by its name, or `images`.",
+    "Verify on these inputs, random ones if not given: an .npy file, or an .npz with one array "
+    "for each input, by its name, or `images`.",
 )
-flags.DEFINE_string("calibrate_with", None, "Calibrate an integer file on these inputs: .npy or .npz likewise.")
-flags.DEFINE_float("tolerance", None, "For latency and integer: the difference that is close enough, as a share of the outputs' root mean square.")
-flags.DEFINE_string("budget", None, "Refuse a model that takes more; by default the budget it was trained for.")
+flags.DEFINE_string(
+    "calibrate_with", None, "Calibrate an integer file on these inputs: .npy or .npz likewise."
+)
+flags.DEFINE_float(
+    "tolerance",
+    None,
+    "For latency and integer: the difference that is close enough, as a share of the outputs' "
+    "root mean square.",
+)
+flags.DEFINE_string(
+    "budget", None, "Refuse a model that takes more; by default the budget it was trained for."
+)
 flags.DEFINE_bool("overwrite", False, "Replace an existing file.")
 
 
 def main(arguments: list[str]) -> None:
     """Exports the model named first to the path named second."""
     if len(arguments) != 3:
-        raise ValueError(f"Name the .keras model and the .tflite file to write. Received: {arguments[1:]}. See --help.")
+        raise ValueError(
+            f"Name the .keras model and the .tflite file to write. Received: {arguments[1:]}. See "
+            "--help."
+        )
     given = flags.FLAGS
     if not os.path.exists(arguments[1]):
-        raise FileNotFoundError(f"No such model. Received: '{arguments[1]}'. Save one with model.save(path) after training.")
+        raise FileNotFoundError(
+            f"No such model. Received: '{arguments[1]}'. Save one with model.save(path) after "
+            "training."
+        )
     # Nothing here trains, so a loss or optimizer of the user's own need not be known.
     model = keras.models.load_model(arguments[1], compile=False)
     report = bmpq_tf.export_tflite(
         model,
         arguments[2],
         optimize_for=given.optimize_for,
-        verify_with=load_inputs(given.verify_with, model, "--verify_with") if given.verify_with else None,
-        calibrate_with=load_inputs(given.calibrate_with, model, "--calibrate_with") if given.calibrate_with else None,
+        verify_with=load_inputs(given.verify_with, model, "--verify_with")
+        if given.verify_with
+        else None,
+        calibrate_with=load_inputs(given.calibrate_with, model, "--calibrate_with")
+        if given.calibrate_with
+        else None,
         io_dtype=given.io_dtype,
         tolerance=given.tolerance,
         budget=given.budget,
@@ -62,11 +88,15 @@ def _print(report: bmpq_tf.ExportReport) -> None:
     parity = report.parity
     inputs = f"{parity.examples} {'random inputs' if parity.generated else 'images'}"
     # Outputs of one value have no top-1.
-    alike = f"largest difference from Keras {parity.max_abs_diff:.2g} of {parity.logit_scale:.3g} on {inputs}"
+    alike = (
+        f"largest difference from Keras {parity.max_abs_diff:.2g} of {parity.logit_scale:.3g} "
+        f"on {inputs}"
+    )
     if parity.compared:
         alike = f"top-1 equal to Keras on {parity.agreement:.2%} of {inputs}"
     print(
-        f"{report.path}: {report.tflite_bytes:,} bytes ({report.zipped_bytes:,} zipped), {report.packed_weight_bytes:,} "
+        f"{report.path}: {report.tflite_bytes:,} bytes ({report.zipped_bytes:,} zipped), "
+        f"{report.packed_weight_bytes:,} "
         f"of them packed weights; {alike}"
     )
     if parity.caution:

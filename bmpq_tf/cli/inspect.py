@@ -1,4 +1,6 @@
-"""Prints what a .tflite file holds, from the file alone: inputs and outputs, operators, weights, stored types, the bits really used, scales, bytes.
+"""Prints what a .tflite file holds, from the file alone.
+
+Inputs and outputs, operators, weights, stored types, the bits really used, scales, bytes.
 
 Example:
   bmpq-inspect model.tflite
@@ -51,31 +53,75 @@ def show(found: Inspection, name: str, zipped: int) -> None:
     """Prints a table and what does not fit one."""
     table = Table(title=name)
     for column in ("weights of", "read by", "count", "stored", "bits", "scales", "bytes"):
-        table.add_column(column, justify="right" if column in ("count", "bits", "bytes") else "left", overflow="fold")
+        table.add_column(
+            column,
+            justify="right" if column in ("count", "bits", "bytes") else "left",
+            overflow="fold",
+        )
     for one, label in zip(found.weights, labels(found), strict=True):
-        limits = f"{one.scales}: {one.smallest_scale:.1e} to {one.largest_scale:.1e}" if one.scales else ""
+        limits = (
+            f"{one.scales}: {one.smallest_scale:.1e} to {one.largest_scale:.1e}"
+            if one.scales
+            else ""
+        )
         reader = f"{one.operator}, as float" if one.dequantized else one.operator
-        table.add_row(label, reader, f"{one.count:,}", one.stored, "" if one.bits is None else str(one.bits), limits, f"{one.bytes:,}")
+        table.add_row(
+            label,
+            reader,
+            f"{one.count:,}",
+            one.stored,
+            "" if one.bits is None else str(one.bits),
+            limits,
+            f"{one.bytes:,}",
+        )
     Console().print(table)
+    _show_signatures(found)
+    _show_totals(found, zipped)
+
+
+def _show_signatures(found: Inspection) -> None:
     for signature in found.signatures:
-        print("inputs and outputs, -1 is any size:" if signature.key is None else f'signature "{signature.key}", -1 is any size:')
+        print(
+            "inputs and outputs, -1 is any size:"
+            if signature.key is None
+            else f'signature "{signature.key}", -1 is any size:'
+        )
         for kind in ("inputs", "outputs"):
             for tensor in getattr(signature, kind):
-                grid = "" if tensor.scale is None else f", scale {tensor.scale:.9g}, zero point {tensor.zero_point}"
+                grid = (
+                    ""
+                    if tensor.scale is None
+                    else f", scale {tensor.scale:.9g}, zero point {tensor.zero_point}"
+                )
                 print(f"  {kind[:-1]} {tensor.name}: {tensor.stored} {list(tensor.shape)}{grid}")
+
+
+def _show_totals(found: Inspection, zipped: int) -> None:
     print(f"operators: {', '.join(f'{count} {kind}' for kind, count in found.operators.items())}")
     weights = sum(one.bytes for one in found.weights)
-    print(f"{found.bytes:,} bytes ({zipped:,} zipped): {weights:,} of weights, {found.other_constant_bytes:,} of other constants")
+    print(
+        f"{found.bytes:,} bytes ({zipped:,} zipped): {weights:,} of weights, "
+        f"{found.other_constant_bytes:,} of other constants"
+    )
     for problem, present in (
         (f"{found.orphaned_bytes:,} bytes that nothing reads", found.orphaned_bytes),
-        (f"custom operators, which a plain runtime does not have: {', '.join(found.custom_operators)}", found.custom_operators),
+        (
+            "custom operators, which a plain runtime does not have: "
+            f"{', '.join(found.custom_operators)}",
+            found.custom_operators,
+        ),
     ):
         if present:
             print(problem)
     if found.metadata:
-        versions = ", ".join(f"{package} {version}" for package, version in found.metadata["versions"].items())
+        versions = ", ".join(
+            f"{package} {version}" for package, version in found.metadata["versions"].items()
+        )
         made_for = f'optimize_for="{found.metadata["optimize_for"]}"'
-        print(f"made by {versions}; {made_for}, {found.metadata['compression']}x fewer parameter bits, budget {found.metadata['budget']}")
+        print(
+            f"made by {versions}; {made_for}, {found.metadata['compression']}x fewer parameter "
+            f"bits, budget {found.metadata['budget']}"
+        )
 
 
 def plot(found: Inspection, path: str) -> None:
@@ -87,15 +133,29 @@ def plot(found: Inspection, path: str) -> None:
 
     from bmpq_tf.files import replacing
 
-    colours = {name: f"C{number}" for number, name in enumerate(sorted({one.stored for one in found.weights}))}
-    figure, axes = pyplot.subplots(figsize=(9, 1.5 + 0.25 * len(found.weights)), layout="constrained")
+    colours = {
+        name: f"C{number}"
+        for number, name in enumerate(sorted({one.stored for one in found.weights}))
+    }
+    figure, axes = pyplot.subplots(
+        figsize=(9, 1.5 + 0.25 * len(found.weights)), layout="constrained"
+    )
     bars = axes.barh([label[-48:] for label in labels(found)], [one.bytes for one in found.weights])
     for bar, one in zip(bars, found.weights, strict=True):
         bar.set_color(colours[one.stored])
-    axes.bar_label(bars, ["float" if one.bits is None else f"{one.bits} bits" for one in found.weights], padding=3, fontsize=7)
+    axes.bar_label(
+        bars,
+        ["float" if one.bits is None else f"{one.bits} bits" for one in found.weights],
+        padding=3,
+        fontsize=7,
+    )
     axes.invert_yaxis()
     axes.set_xlabel("bytes of packed weights")
-    axes.legend([pyplot.Rectangle((0, 0), 1, 1, color=colour) for colour in colours.values()], list(colours), title="stored as")
+    axes.legend(
+        [pyplot.Rectangle((0, 0), 1, 1, color=colour) for colour in colours.values()],
+        list(colours),
+        title="stored as",
+    )
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=120)
     pyplot.close(figure)

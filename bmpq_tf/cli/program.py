@@ -45,7 +45,10 @@ def run(main: Callable[[list[str]], None], hints: Mapping[str, str] = HINTS) -> 
 
 
 def check_installed(*modules: str, hints: Mapping[str, str] = HINTS) -> None:
-    """Ends the program if one of these optional modules is not installed; for commands whose own modules import them."""
+    """Ends the program if one of these optional modules is not installed.
+
+    For commands whose own modules import them.
+    """
     for module in modules:
         if importlib.util.find_spec(module) is None:
             sys.exit(_not_installed(module, hints))
@@ -64,7 +67,9 @@ def bit_widths(words: Sequence[str]) -> tuple[int, ...]:
     try:
         return tuple(int(word) for word in words)
     except ValueError:
-        raise ValueError(f"Widths are whole numbers from 2 to 8. Received: --candidate_bits={','.join(words)}.") from None
+        raise ValueError(
+            f"Widths are whole numbers from 2 to 8. Received: --candidate_bits={','.join(words)}."
+        ) from None
 
 
 def _expand_home() -> None:
@@ -72,13 +77,18 @@ def _expand_home() -> None:
     for name in flags.FLAGS:
         value = flags.FLAGS[name].value
         if isinstance(value, list):
-            flags.FLAGS[name].value = [os.path.expanduser(part) if str(part).startswith("~") else part for part in value]
+            flags.FLAGS[name].value = [
+                os.path.expanduser(part) if str(part).startswith("~") else part for part in value
+            ]
         elif isinstance(value, str) and value.startswith("~"):
             flags.FLAGS[name].value = os.path.expanduser(value)
 
 
 def _show_help_of(module) -> None:
-    """absl's --help tells of the program that was started; an installed command is only a stub that imports the tool."""
+    """absl's --help tells of the program that was started.
+
+    An installed command is only a stub that imports the tool.
+    """
     if module.__name__ != "__main__":
         sys.modules["__main__"].__doc__ = module.__doc__
         for flag in flags.FLAGS.get_key_flags_for_module(module.__name__):

@@ -1,12 +1,15 @@
-"""Searches budget, candidates, learning rate and schedule for a model's accuracy-over-size front, and exports its best points.
+"""Searches budget, candidates, learning rate and schedule for a model's accuracy-over-size front,
+and exports its best points.
 
 Example:
   bmpq-tune --model=mine.keras --data=mine.npz --budgets=6x,10x,14x --trials=20 --out_dir=runs/mine
 
-A search that was stopped goes on where it was when the command is given again. keras-tuner spreads it over processes or machines that see
-the same --out_dir: start it once as the chief and as often as you like as a worker,
-  KERASTUNER_ORACLE_IP=127.0.0.1 KERASTUNER_ORACLE_PORT=8000 KERASTUNER_TUNER_ID=chief bmpq-tune ...
-  KERASTUNER_ORACLE_IP=127.0.0.1 KERASTUNER_ORACLE_PORT=8000 KERASTUNER_TUNER_ID=worker0 bmpq-tune ...
+A search that was stopped goes on where it was when the command is given again. keras-tuner spreads
+it over processes or machines that see the same --out_dir: start it once as the chief and as often
+as you like as a worker,
+  export KERASTUNER_ORACLE_IP=127.0.0.1 KERASTUNER_ORACLE_PORT=8000
+  KERASTUNER_TUNER_ID=chief bmpq-tune ...
+  KERASTUNER_TUNER_ID=worker0 bmpq-tune ...
 """
 
 import os
@@ -38,25 +41,53 @@ from bmpq_tf.tuning.front import export_front, front, plot_front
 from bmpq_tf.tuning.recipe import SCHEDULES
 from bmpq_tf.tuning.search import SEARCHES, FrontTuner, Problem, Space
 
-flags.DEFINE_string("model", None, "A .keras model; every trial starts from the weights that it has.")
-flags.DEFINE_string("data", None, "An .npz file with images (as the model takes them) and integer labels.")
-flags.DEFINE_float("validation", 0.1, "Share of the training images to judge on; the test set is left alone.", 0.01, 0.9)
+flags.DEFINE_string(
+    "model", None, "A .keras model; every trial starts from the weights that it has."
+)
+flags.DEFINE_string(
+    "data", None, "An .npz file with images (as the model takes them) and integer labels."
+)
+flags.DEFINE_float(
+    "validation",
+    0.1,
+    "Share of the training images to judge on; the test set is left alone.",
+    0.01,
+    0.9,
+)
 flags.DEFINE_list("budgets", ["6x", "8x", "10x", "12x"], "Budgets to choose from.")
-flags.DEFINE_multi_string("candidate_bits", ["2,4,8", "2,3,4,8"], "A set of widths to choose from; may be given several times.")
-flags.DEFINE_list("learning_rates", ["0.02", "0.2"], "The least and the largest peak learning rate.")
+flags.DEFINE_multi_string(
+    "candidate_bits",
+    ["2,4,8", "2,3,4,8"],
+    "A set of widths to choose from; may be given several times.",
+)
+flags.DEFINE_list(
+    "learning_rates", ["0.02", "0.2"], "The least and the largest peak learning rate."
+)
 flags.DEFINE_list("schedules", list(SCHEDULES), "Schedules to choose from.")
-flags.DEFINE_enum("granularity", Problem.granularity, GRANULARITIES, "One scale per output channel, or per kernel.")
+flags.DEFINE_enum(
+    "granularity",
+    Problem.granularity,
+    GRANULARITIES,
+    "One scale per output channel, or per kernel.",
+)
 flags.DEFINE_integer("epochs", 10, "Epochs of each trial.", lower_bound=2)
 flags.DEFINE_integer("batch_size", 128, "Images a step.", lower_bound=1)
 flags.DEFINE_integer("trials", 20, "How many choices to train.", lower_bound=1)
-flags.DEFINE_enum("search", "random", sorted(SEARCHES), "How keras-tuner chooses: bayesian seeks one trade-off, random covers the front.")
+flags.DEFINE_enum(
+    "search",
+    "random",
+    sorted(SEARCHES),
+    "How keras-tuner chooses: bayesian seeks one trade-off, random covers the front.",
+)
 flags.DEFINE_integer("seed", 0, "Of the search, the weights, the split and the data order.")
 flags.DEFINE_string("out_dir", None, "Where the search, the front and its files go.")
 
 
 def space_of(given) -> Space:
     """Returns what the flags ask to search over."""
-    candidates = [_numbers(widths.split(","), int, "candidate_bits") for widths in given.candidate_bits]
+    candidates = [
+        _numbers(widths.split(","), int, "candidate_bits") for widths in given.candidate_bits
+    ]
     rates = _numbers(given.learning_rates, float, "learning_rates", 2)
     return Space(given.budgets, candidates, rates, given.schedules, given.epochs)
 
@@ -68,7 +99,8 @@ def search(problem: Problem, space: Space, given, settings: dict[str, str]) -> N
         problem: the model and its data.
         space: what is searched over.
         given: the flags.
-        settings: what else decides the outcome, by name; a search with other settings is not gone on with.
+        settings: what else decides the outcome, by name; a search with other settings is not gone
+            on with.
     """
     folder = pathlib.Path(given.out_dir)
     space.check(problem.model)
@@ -84,7 +116,11 @@ def search(problem: Problem, space: Space, given, settings: dict[str, str]) -> N
         raise RuntimeError(f"No trial could be trained; see the messages in '{folder / 'search'}'.")
     best = front(points)
     reports = export_front(best, problem.validation[0][:500], folder)
-    plot_front(points, folder / "front.png", f"{problem.model.name}: {len(points)} trials of {given.epochs} epochs")
+    plot_front(
+        points,
+        folder / "front.png",
+        f"{problem.model.name}: {len(points)} trials of {given.epochs} epochs",
+    )
     _print(best, reports, folder)
 
 
@@ -101,14 +137,19 @@ def main(arguments: list[str]) -> None:
 def _own_problem(given) -> Problem:
     """A model and arrays of the user's, which are taken as they are."""
     if not given.model or not os.path.isfile(given.model):
-        raise FileNotFoundError(f"There is no such file. Received: --model={given.model}. Give --model=x.keras and --data=x.npz.")
+        raise FileNotFoundError(
+            f"There is no such file. Received: --model={given.model}. Give --model=x.keras and "
+            "--data=x.npz."
+        )
     images, labels = load_arrays(given.data)
     model = keras.models.load_model(given.model, compile=False)
     order = np.random.default_rng(given.seed).permutation(len(labels))
     held, kept = np.split(order, [max(1, round(given.validation * len(labels)))])
 
     def training():
-        batches = tf.data.Dataset.from_tensor_slices((images[kept], labels[kept])).shuffle(len(kept), seed=given.seed)
+        batches = tf.data.Dataset.from_tensor_slices((images[kept], labels[kept])).shuffle(
+            len(kept), seed=given.seed
+        )
         return batches.batch(min(given.batch_size, len(kept)), drop_remainder=True).prefetch(2), []
 
     return Problem(model, training, (images[held], labels[held]), given.granularity)
@@ -116,28 +157,59 @@ def _own_problem(given) -> Problem:
 
 def _check_search(folder: pathlib.Path, given, settings: dict[str, str]) -> None:
     """Refuses to go on with a search that was another one."""
-    names = ("validation", "budgets", "candidate_bits", "learning_rates", "schedules", "epochs", "granularity", "batch_size", "search", "seed")
+    names = (
+        "validation",
+        "budgets",
+        "candidate_bits",
+        "learning_rates",
+        "schedules",
+        "epochs",
+        "granularity",
+        "batch_size",
+        "search",
+        "seed",
+    )
     told = {**settings, **{name: given[name].value for name in names}}
     file = folder / "search.json"
     known = json.loads(file.read_text()) if file.exists() else told
     if different := [name for name in told if told[name] != known.get(name)]:
         was = ", ".join(f"{name}={known.get(name)!r}" for name in different)
         now = ", ".join(f"{name}={told[name]!r}" for name in different)
-        raise ValueError(f"The search in '{folder}' is another one. Received: {now}; it was started with {was}. Give another --out_dir.")
+        raise ValueError(
+            f"The search in '{folder}' is another one. Received: {now}; it was started with {was}. "
+            "Give another --out_dir."
+        )
     if not file.exists():
         write_text(file, json.dumps(told, indent=1))
 
 
 def _print(best, reports, folder: pathlib.Path) -> None:
     table = Table(title="The front, smallest first", title_justify="left", caption_justify="left")
-    for name in ("compression", "accuracy", "file, bytes", "budget", "candidates", "learning rate", "schedule"):
+    for name in (
+        "compression",
+        "accuracy",
+        "file, bytes",
+        "budget",
+        "candidates",
+        "learning rate",
+        "schedule",
+    ):
         table.add_column(name, justify="right")
     for point, report in zip(best, reports, strict=True):
         chosen = point.choices
         size = f"{report.tflite_bytes:,}" if report else "refused"
-        row = [f"{point.compression:.2f}x", f"{point.accuracy:.2%}", size, chosen["budget"], chosen["candidate_bits"]]
+        row = [
+            f"{point.compression:.2f}x",
+            f"{point.accuracy:.2%}",
+            size,
+            chosen["budget"],
+            chosen["candidate_bits"],
+        ]
         table.add_row(*row, f"{chosen['learning_rate']:.3g}", chosen["schedule"])
-    table.caption = f"see {folder}/ for front.png, front.json (why a file was refused, too) and the .tflite files"
+    table.caption = (
+        f"see {folder}/ for front.png, front.json (why a file was refused, too) and the "
+        ".tflite files"
+    )
     Console().print(table)
 
 

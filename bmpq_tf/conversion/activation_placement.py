@@ -5,11 +5,17 @@ from collections.abc import Callable
 import keras
 
 from bmpq_tf._compat import keras as keras_compat
-from bmpq_tf.allocation.budget import FLOAT_BITS
+from bmpq_tf.allocation.kernel import FLOAT_BITS
 from bmpq_tf.layers import QuantReLU
 from bmpq_tf.layers.base import RELU_LIMITS, is_cell
 from bmpq_tf.model import keras_graph
-from bmpq_tf.model.activation_widths import RAW, RAW_BITS, outside_time, preserves_values, widths_read
+from bmpq_tf.model.activation_widths import (
+    RAW,
+    RAW_BITS,
+    outside_time,
+    preserves_values,
+    widths_read,
+)
 
 Layer = keras.layers.Layer
 
@@ -24,30 +30,55 @@ class ActivationPlacement:
         weighted: whether a layer that is chosen will have quantized kernels.
     """
 
-    def __init__(self, model: keras.Model, bits: int | None, chosen: Callable[[Layer], bool], weighted: Callable[[Layer], bool]):
+    def __init__(
+        self,
+        model: keras.Model,
+        bits: int | None,
+        chosen: Callable[[Layer], bool],
+        weighted: Callable[[Layer], bool],
+    ):
         self._bits, self._chosen = bits, chosen
         self._float_ends = set() if bits is None else _producers_of_outputs(model)
 
         def emitted(operation) -> int | None:
-            ends_in_relu = is_relu(operation) or (weighted(operation) and getattr(operation, "activation", None) in RELU_LIMITS)
-            return bits if ends_in_relu and chosen(operation) and id(operation) not in self._float_ends else None
+            ends_in_relu = is_relu(operation) or (
+                weighted(operation) and getattr(operation, "activation", None) in RELU_LIMITS
+            )
+            return (
+                bits
+                if ends_in_relu and chosen(operation) and id(operation) not in self._float_ends
+                else None
+            )
 
         self._read = {} if bits is None else widths_read(model, emitted)
 
     def relu(self, layer: Layer) -> QuantReLU | None:
-        """Returns the quantized twin of a ReLU; `None` for all else, and for a ReLU that stays float."""
-        if self._bits is None or not is_relu(layer) or not self._chosen(layer) or id(layer) in self._float_ends:
+        """Returns the quantized twin of a ReLU.
+
+        `None` for all else, and for a ReLU that stays float.
+        """
+        if (
+            self._bits is None
+            or not is_relu(layer)
+            or not self._chosen(layer)
+            or id(layer) in self._float_ends
+        ):
             return None
         config = layer.get_config()
         if isinstance(layer, keras.layers.Activation):
-            config = {**{key: config[key] for key in ("name", "trainable", "dtype")}, "max_value": RELU_LIMITS[layer.activation]}
+            config = {
+                **{key: config[key] for key in ("name", "trainable", "dtype")},
+                "max_value": RELU_LIMITS[layer.activation],
+            }
         return QuantReLU.from_config({**config, "bits": self._bits})
 
     def bits(self, layer: Layer) -> dict[str, int | None]:
-        """Returns the fields of a weighted layer's `QuantizerConfig` that say what to do with its activations.
+        """Returns the fields of a weighted layer's `QuantizerConfig` that say what to do with its
+        activations.
 
-        A layer that the model's graph does not show, such as one inside attention, rounds its input itself. A recurrent cell reads
-        its own last output besides, which nothing rounds, so what it reads stays float.
+        A layer that the model's graph does not show, such as one inside attention, rounds its input
+        itself. A recurrent cell reads its own last output besides, which nothing rounds, so what it
+        reads stays float.
         """
         if self._bits is None or is_cell(layer) or isinstance(layer, keras.layers.Embedding):
             return {"activation_bits": None, "input_bits": None}
@@ -66,7 +97,9 @@ def is_relu(operation) -> bool:
 
 
 def _producers_of_outputs(model: keras.Model) -> set[int]:
-    """Returns the `id`s of the operations whose values are the model's outputs, looking into nested models and past reshaping."""
+    """Returns the `id`s of the operations whose values are the model's outputs, looking into nested
+    models and past reshaping.
+    """
     found: set[int] = set()
     # What stands outside for the inputs of the nested models that were entered.
     outside: dict[int, list] = {}
@@ -80,7 +113,9 @@ def _producers_of_outputs(model: keras.Model) -> set[int]:
         operation, node, tensor_index = keras_compat.producer(tensor)
         shown = outside_time(operation)
         if keras_graph.is_graph(shown):
-            for inner, outer in zip(keras_graph.inputs_of(shown), keras_graph.inputs_of_call(node, shown), strict=True):
+            for inner, outer in zip(
+                keras_graph.inputs_of(shown), keras_graph.inputs_of_call(node, shown), strict=True
+            ):
                 outside.setdefault(id(inner), []).append(outer)
             pending.append(keras_graph.outputs_of(shown)[tensor_index])
         elif preserves_values(shown):

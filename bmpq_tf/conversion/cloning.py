@@ -1,4 +1,7 @@
-"""Copies of functional and sequential models, layer by layer, with their weights; each layer may get a twin of another class."""
+"""Copies of functional and sequential models, layer by layer, with their weights.
+
+Each layer may get a twin of another class.
+"""
 
 import contextlib
 import inspect
@@ -20,11 +23,18 @@ Layer = keras.layers.Layer
 _STATE = (KernelQuantizer, ActivationQuantizer)
 
 
-def clone(model: keras.Model, twin: Callable[[Layer, dict], Layer | None], on_grid: bool = True, in_variable_dtype: bool = False) -> keras.Model:
-    """Clones a model and copies the weights. `twin` makes a layer's copy from its config, or returns `None` for a copy of its class.
+def clone(
+    model: keras.Model,
+    twin: Callable[[Layer, dict], Layer | None],
+    on_grid: bool = True,
+    in_variable_dtype: bool = False,
+) -> keras.Model:
+    """Clones a model and copies the weights.
 
-    Where a quantized layer's copy is a float one, it has the kernel as it reads, or, not `on_grid`, the latent one. Copies compute in the
-    precision of the originals, or `in_variable_dtype`.
+    `twin` makes a layer's copy from its config, or returns `None` for a copy of its class.
+
+    Where a quantized layer's copy is a float one, it has the kernel as it reads, or, not `on_grid`,
+    the latent one. Copies compute in the precision of the originals, or `in_variable_dtype`.
     """
     pairs: list[tuple[Layer, Layer]] = []
 
@@ -34,18 +44,32 @@ def clone(model: keras.Model, twin: Callable[[Layer, dict], Layer | None], on_gr
         config = layer.get_config()
         if _is_known(layer):
             config |= _own_functions(layer)
-        if in_variable_dtype and isinstance(layer, Layer) and layer.compute_dtype != layer.variable_dtype:
+        if (
+            in_variable_dtype
+            and isinstance(layer, Layer)
+            and layer.compute_dtype != layer.variable_dtype
+        ):
             config["dtype"] = layer.variable_dtype
         entry = entry_for(layer) or quantized_entry_for(layer)
         for key, attribute in (entry.held if entry else {}).items():
             held = getattr(layer, attribute)
             serialize = keras.saving.serialize_keras_object
-            config[key] = [serialize(rebuilt(part)) for part in held] if isinstance(held, (list, tuple)) else serialize(rebuilt(held))
+            config[key] = (
+                [serialize(rebuilt(part)) for part in held]
+                if isinstance(held, (list, tuple))
+                else serialize(rebuilt(held))
+            )
         if type(layer) is keras.layers.Lambda:
             # A function that was read from a config has lost what it refers to.
             dtype = layer.variable_dtype if in_variable_dtype else layer.dtype_policy
             said = {"name": layer.name, "trainable": layer.trainable, "dtype": dtype}
-            return keras.layers.Lambda(layer.function, keras_compat.lambda_output_shape(layer), layer.mask, layer.arguments, **said)
+            return keras.layers.Lambda(
+                layer.function,
+                keras_compat.lambda_output_shape(layer),
+                layer.mask,
+                layer.arguments,
+                **said,
+            )
         return twin(layer, config) or type(layer).from_config(config)
 
     def replace(layer: Layer) -> Layer:
@@ -57,26 +81,40 @@ def clone(model: keras.Model, twin: Callable[[Layer, dict], Layer | None], on_gr
 
     with _uncompiled(model), keras.saving.custom_object_scope(_by_name(model)):
         copy = keras.models.clone_model(model, clone_function=replace, recursive=True)
+    _complete(model, copy, pairs, on_grid)
+    return copy
+
+
+def _complete(
+    model: keras.Model, copy: keras.Model, pairs: list[tuple[Layer, Layer]], on_grid: bool
+) -> None:
+    """Gives copies what their configs do not tell: weights, flags, functions, shared variables."""
     for nested, its_copy in zip(_models(model), _models(copy), strict=True):
         check_class(nested, its_copy, ("call",))
-        # As it reads, without what setting it does to the layers inside: each of them is told its own.
+        # As it reads, without what setting it does to the layers inside: each of them is told its
+        # own.
         keras_compat.copy_own_trainable(nested, its_copy)
-    parts = [pair for layer, made in pairs for pair in zip(_parts(layer), _parts(made), strict=True)]
+    parts = [
+        pair for layer, made in pairs for pair in zip(_parts(layer), _parts(made), strict=True)
+    ]
     for part, made in parts:
         _copy_weights(part, made, on_grid)
     # Layers inside layers were told of functions by names, which Keras may have functions of too.
-    for part, made in [pair for layers in pairs for pair in zip(*map(_known_parts, layers), strict=True)]:
+    for part, made in [
+        pair for layers in pairs for pair in zip(*map(_known_parts, layers), strict=True)
+    ]:
         for name, function in _own_functions(part).items():
             # Recurrent layers only pass on what their cells hold.
             if name in vars(made):
                 setattr(made, name, function)
     _tie(parts)
-    return copy
 
 
 def _models(layer: Layer) -> list[keras.Model]:
     """The models in a layer, itself first, as often as they are held: a copy holds one for each."""
-    return [layer] * isinstance(layer, keras.Model) + [model for part in keras_compat.layers_inside(layer) for model in _models(part)]
+    return [layer] * isinstance(layer, keras.Model) + [
+        model for part in keras_compat.layers_inside(layer) for model in _models(part)
+    ]
 
 
 def check_class(model: keras.Model, copy: keras.Model, methods: Iterable[str]) -> None:
@@ -84,9 +122,12 @@ def check_class(model: keras.Model, copy: keras.Model, methods: Iterable[str]) -
     lost = [name for name in methods if getattr(type(model), name) is not getattr(type(copy), name)]
     if lost and type(copy) is not type(model):
         raise TypeError(
-            f"Keras makes copies of model '{model.name}' as {type(copy).__name__}, which would lose the {', '.join(lost)} of its class. "
-            f"Received: a {type(model).__name__}. Give that class the constructor (self, *args, **kwargs) of a functional model and make it "
-            "with (inputs, outputs), or build it from the quantized layers, such as bmpq_tf.layers.QuantConv2D."
+            f"Keras makes copies of model '{model.name}' as {type(copy).__name__}, which would "
+            f"lose the {', '.join(lost)} of its class. "
+            f"Received: a {type(model).__name__}. Give that class the constructor (self, *args, "
+            "**kwargs) of a functional model and make it "
+            "with (inputs, outputs), or build it from the quantized layers, such as "
+            "bmpq_tf.layers.QuantConv2D."
         )
 
 
@@ -95,9 +136,19 @@ def _is_known(layer) -> bool:
 
 
 def _known_parts(layer: Layer) -> list[Layer]:
-    """A layer and those inside it, as far as Keras's classes reach: one of the user's makes its parts, and functions for them, itself."""
-    inside = [part for part in keras_compat.layers_inside(layer) if not isinstance(part, _STATE)] if _is_known(layer) else []
-    return [*([layer] if _is_known(layer) else []), *(part for inner in inside for part in _known_parts(inner))]
+    """A layer and those inside it, as far as Keras's classes reach.
+
+    One of the user's makes its parts, and functions for them, itself.
+    """
+    inside = (
+        [part for part in keras_compat.layers_inside(layer) if not isinstance(part, _STATE)]
+        if _is_known(layer)
+        else []
+    )
+    return [
+        *([layer] if _is_known(layer) else []),
+        *(part for inner in inside for part in _known_parts(inner)),
+    ]
 
 
 def _is_own(function) -> bool:
@@ -105,30 +156,49 @@ def _is_own(function) -> bool:
 
 
 def _own_functions(layer: Layer) -> dict[str, Callable]:
-    """Functions that are not Keras's, such as activations of the user's, under the keys of a layer's config, which tells their names only."""
-    return {key: function for key in layer.get_config() if _is_own(function := getattr(layer, key, None))}
+    """Functions that are not Keras's, such as activations of the user's, under the keys of a
+    layer's config, which tells their names only.
+    """
+    return {
+        key: function
+        for key in layer.get_config()
+        if _is_own(function := getattr(layer, key, None))
+    }
 
 
 def _by_name(model: keras.Model) -> dict[str, Callable]:
-    """Every function that a layer of a model holds, by its name, so that configs which tell only that can be read."""
+    """Every function that a layer of a model holds, by its name, so that configs which tell only
+    that can be read.
+    """
     found: dict[bool, dict[str, Callable]] = {True: {}, False: {}}
     for layer in keras_graph.sublayers(model):
         # Keras wraps methods such as build for each layer, and has no names for lambdas.
-        held = [value for name, value in vars(layer).items() if _is_own(value) and not hasattr(type(layer), name)]
+        held = [
+            value
+            for name, value in vars(layer).items()
+            if _is_own(value) and not hasattr(type(layer), name)
+        ]
         named = found[_is_known(layer)]
         for function in [function for function in held if function.__name__ != "<lambda>"]:
-            # Copies of Keras's layers get their functions themselves; others only have the name to go by.
-            if named.setdefault(function.__name__, function) is not function and not _is_known(layer):
+            # Copies of Keras's layers get their functions themselves; others only have the name to
+            # go by.
+            if named.setdefault(function.__name__, function) is not function and not _is_known(
+                layer
+            ):
                 raise ValueError(
-                    f"Two functions of layers of your own have one name, so a copy of model '{model.name}' could not tell them apart. "
-                    f"Received: {function.__name__!r}, also in layer '{layer.name}'. Give each a __name__ of its own."
+                    "Two functions of layers of your own have one name, so a copy of model "
+                    f"'{model.name}' could not tell them apart. "
+                    f"Received: {function.__name__!r}, also in layer '{layer.name}'. Give each a "
+                    "__name__ of its own."
                 )
     return found[True] | found[False]
 
 
 @contextlib.contextmanager
 def _uncompiled(model: keras.Model) -> Iterator[None]:
-    """Keeps Keras from compiling the copy, which needs every loss and metric to be registered, and which nobody asked for."""
+    """Keeps Keras from compiling the copy, which needs every loss and metric to be registered, and
+    which nobody asked for.
+    """
     parts = [part for part in _models(model) if part.compiled]
     for part in parts:
         part.compiled = False
@@ -145,9 +215,18 @@ def _parts(layer: Layer) -> list[Layer]:
 
 
 def _own_variables(layer: Layer) -> list[keras.Variable]:
-    """Sorted by attribute, which a layer and its twin share but for a leading underscore; those in lists come last, in order."""
-    attributes = {id(value): name.lstrip("_") for name, value in vars(layer).items() if isinstance(value, keras.Variable)}
-    return sorted(keras_compat.own_variables(layer), key=lambda variable: attributes.get(id(variable), "~"))
+    """Sorted by attribute, which a layer and its twin share but for a leading underscore.
+
+    Those in lists come last, in order.
+    """
+    attributes = {
+        id(value): name.lstrip("_")
+        for name, value in vars(layer).items()
+        if isinstance(value, keras.Variable)
+    }
+    return sorted(
+        keras_compat.own_variables(layer), key=lambda variable: attributes.get(id(variable), "~")
+    )
 
 
 def _copy_weights(source: Layer, target: Layer, on_grid: bool) -> None:
@@ -155,8 +234,10 @@ def _copy_weights(source: Layer, target: Layer, on_grid: bool) -> None:
     values, variables = _own_variables(source), _own_variables(target)
     if len(values) != len(variables):
         raise ValueError(
-            f"Layer '{source.name}' ({type(source).__name__}) cannot be copied: a layer made from its config has {len(variables)} weights. "
-            f"Received: one with {len(values)} of its own. Weights that were added or replaced by hand are not in a config."
+            f"Layer '{source.name}' ({type(source).__name__}) cannot be copied: a layer made from "
+            f"its config has {len(variables)} weights. "
+            f"Received: one with {len(values)} of its own. Weights that were added or replaced by "
+            "hand are not in a config."
         )
     for value, variable in zip(values, variables, strict=True):
         variable.assign(value)
@@ -171,16 +252,24 @@ def _copy_weights(source: Layer, target: Layer, on_grid: bool) -> None:
                 variable.assign(value)
         return
     if isinstance(source, QuantizedLayer):
-        # The variable behind a kernel is the latent float weight, which has means that are not rounded where kernels are normalised.
-        for (kernel, quantizer), name in zip(source.kernels(), source.kernel_channel_axes, strict=True):
-            getattr(target, name).assign((quantizer.call if on_grid else quantizer.quantized_from)(kernel.value))
+        # The variable behind a kernel is the latent float weight, which has means that are not
+        # rounded where kernels are normalised.
+        for (kernel, quantizer), name in zip(
+            source.kernels(), source.kernel_channel_axes, strict=True
+        ):
+            getattr(target, name).assign(
+                (quantizer.call if on_grid else quantizer.quantized_from)(kernel.value)
+            )
     if isinstance(target, QuantizedLayer):
         for kernel, quantizer in target.kernels():
             quantizer.initialise_scale(kernel)
 
 
 def _copy_adapted(source: Layer, target: Layer) -> None:
-    """Copies what a preprocessing layer learned from data, as Keras's files do: some of it is no variable, or computed from them on loading."""
+    """Copies what a preprocessing layer learned from data, as Keras's files do.
+
+    Some of it is no variable, or computed from them on loading.
+    """
     store: dict[str, np.ndarray] = {}
     source.save_own_variables(store)
     target.load_own_variables(store)
@@ -195,10 +284,15 @@ def _quantizers(layer: Layer) -> list[Layer]:
 
 
 def _tie(parts: list[tuple[Layer, Layer]]) -> None:
-    """Gives copies of layers that shared a variable one variable again: cloned one by one, each has its own."""
+    """Gives copies of layers that shared a variable one variable again.
+
+    Cloned one by one, each has its own.
+    """
     copies: dict[int, keras.Variable] = {}
     for part, made in parts:
         for source, copy in zip(_own_variables(part), _own_variables(made), strict=True):
             kept = copies.setdefault(id(source), copy)
-            for name in [name for name, value in vars(made).items() if value is copy and kept is not copy]:
+            for name in [
+                name for name, value in vars(made).items() if value is copy and kept is not copy
+            ]:
                 keras_compat.replace_attribute(made, name, kept)

@@ -1,4 +1,7 @@
-"""How a whole model is quantized: what `quantize_model` makes each layer's `QuantizerConfig` from."""
+"""How a whole model is quantized.
+
+What `quantize_model` makes each layer's `QuantizerConfig` from.
+"""
 
 import dataclasses
 
@@ -9,7 +12,8 @@ from bmpq_tf.layers.config import QuantizerConfig, QuantizerSettings, checked_ca
 class QuantizationConfig(QuantizerSettings):
     """How `quantize_model` quantizes every layer that no `overrides=` names.
 
-    `activation_bits` rounds the output of every ReLU, and the input of every quantized layer that reads anything else.
+    `activation_bits` rounds the output of every ReLU, and the input of every quantized layer that
+    reads anything else.
 
     Attributes:
         pinned_bits: the width of pinned layers.
@@ -21,10 +25,18 @@ class QuantizationConfig(QuantizerSettings):
         super().__post_init__()
         width, *more = checked_candidates(self.pinned_bits, "pinned layers")
         if more:
-            raise ValueError(f"pinned_bits is one width, from 2 to 8. Received: pinned_bits={self.pinned_bits!r}. Give candidates in overrides=.")
+            raise ValueError(
+                "pinned_bits is one width, from 2 to 8. Received: "
+                f"pinned_bits={self.pinned_bits!r}. Give candidates in overrides=."
+            )
         object.__setattr__(self, "pinned_bits", width)
 
-    def of_layer(self, candidate_bits: tuple[int, ...] | None, pinned: bool, activations: dict[str, int | None]) -> QuantizerConfig:
+    def of_layer(
+        self,
+        candidate_bits: tuple[int, ...] | None,
+        pinned: bool,
+        activations: dict[str, int | None],
+    ) -> QuantizerConfig:
         """Returns one layer's config.
 
         Args:
@@ -32,7 +44,11 @@ class QuantizationConfig(QuantizerSettings):
             pinned: whether it is held at `pinned_bits`; its own candidates win.
             activations: its `activation_bits` and `input_bits`.
         """
-        shared = {field.name: getattr(self, field.name) for field in dataclasses.fields(QuantizerSettings)}
+        shared = {
+            field.name: getattr(self, field.name) for field in dataclasses.fields(QuantizerSettings)
+        }
         is_pinned = pinned and candidate_bits is None
         widths = candidate_bits or ((self.pinned_bits,) if is_pinned else self.candidate_bits)
-        return QuantizerConfig(**{**shared, "candidate_bits": widths, "pinned": is_pinned, **activations})
+        return QuantizerConfig(
+            **{**shared, "candidate_bits": widths, "pinned": is_pinned, **activations}
+        )

@@ -13,14 +13,17 @@ Layer = keras.layers.Layer
 
 
 def dequantize_model(model: keras.Model, *, on_grid: bool = True) -> keras.Model:
-    """Returns a copy of plain Keras layers whose kernels lie on the quantized model's grid; they need no bmpq_tf to load.
+    """Returns a copy of plain Keras layers whose kernels lie on the quantized model's grid.
 
-    Activations are float in it: no Keras layer rounds them, so where the model does, the copy answers a little differently.
+    They need no bmpq_tf to load.
+
+    Activations are float in it: no Keras layer rounds them, so where the model does, the copy
+    answers a little differently.
 
     Args:
         model: from `quantize_model`, or built from quantized layers.
-        on_grid: `False` copies the latent float kernels that training moved, unrounded, for another quantizer to round in its own way.
-            The model was not trained to answer with those.
+        on_grid: `False` copies the latent float kernels that training moved, unrounded, for another
+            quantizer to round in its own way. The model was not trained to answer with those.
 
     Raises:
         TypeError, ValueError: as `quantize_model`; also a model without quantized layers.
@@ -29,13 +32,21 @@ def dequantize_model(model: keras.Model, *, on_grid: bool = True) -> keras.Model
 
     def twin(layer: Layer, config: dict) -> Layer | None:
         if isinstance(layer, (QuantReLU, QuantIdentity)):
-            float_class = keras.layers.ReLU if isinstance(layer, QuantReLU) else keras.layers.Identity
-            return float_class.from_config({key: value for key, value in config.items() if key != "bits"})
+            float_class = (
+                keras.layers.ReLU if isinstance(layer, QuantReLU) else keras.layers.Identity
+            )
+            return float_class.from_config(
+                {key: value for key, value in config.items() if key != "bits"}
+            )
         entry = quantized_entry_for(layer)
         if entry is not None:
-            return entry.float_class.from_config({key: value for key, value in config.items() if key != "quantizer"})
+            return entry.float_class.from_config(
+                {key: value for key, value in config.items() if key != "quantizer"}
+            )
         # A class of ours that only computes in another way than its parent.
-        plain = next((base for base in type(layer).__mro__ if keras_compat.is_from_keras(base)), None)
+        plain = next(
+            (base for base in type(layer).__mro__ if keras_compat.is_from_keras(base)), None
+        )
         return plain.from_config(config) if plain and is_ours(type(layer)) else None
 
     return clone(model, twin, on_grid)

@@ -1,4 +1,7 @@
-"""Copies of a trained model for conversion: in float32, and with its kernels and ranges as constants."""
+"""Copies of a trained model for conversion.
+
+In float32, and with its kernels and ranges as constants.
+"""
 
 import keras
 
@@ -10,21 +13,28 @@ from bmpq_tf.layers.base import QuantizedLayer
 
 
 def float32_model(model: keras.Model) -> keras.Model:
-    """Returns the model, or, where it was trained in 16 bits (`mixed_float16`, `mixed_bfloat16`), a copy that computes in float32 as files do.
+    """Returns the model, or, where it was trained in 16 bits (`mixed_float16`, `mixed_bfloat16`), a
+    copy that computes in float32 as files do.
 
     Raises:
         TypeError, ValueError: as `dequantize_model`.
     """
     check_quantized(model)
-    mixed = any(layer.compute_dtype != layer.variable_dtype for layer in keras_compat.flattened_layers(model))
+    mixed = any(
+        layer.compute_dtype != layer.variable_dtype
+        for layer in keras_compat.flattened_layers(model)
+    )
     return clone(model, lambda layer, config: None, in_variable_dtype=True) if mixed else model
 
 
 def frozen_model(model: keras.Model) -> keras.Model:
-    """Returns a copy for conversion: its kernels are constants on their grid, its activations are rounded in fixed ranges.
+    """Returns a copy for conversion.
+
+    Its kernels are constants on their grid, its activations are rounded in fixed ranges.
 
     Raises:
-        TypeError, ValueError: as `dequantize_model`; also an activation quantizer that has no range yet.
+        TypeError, ValueError: as `dequantize_model`; also an activation quantizer that has no range
+            yet.
     """
     check_quantized(model)
     copy = clone(model, lambda layer, config: None)

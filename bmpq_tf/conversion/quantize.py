@@ -1,4 +1,7 @@
-"""From a float Keras model to a quantized one and back, by cloning: the models handed in stay as they are."""
+"""From a float Keras model to a quantized one and back, by cloning.
+
+The models handed in stay as they are.
+"""
 
 import dataclasses
 import warnings
@@ -22,7 +25,9 @@ _TRAINING = ("train_step", "test_step", "compute_loss", "compute_metrics")
 
 
 class SkippedLayersWarning(UserWarning):
-    """Layers with kernels that stay float, because the registry does not know them or quantizing them would break something."""
+    """Layers with kernels that stay float, because the registry does not know them or quantizing
+    them would break something.
+    """
 
 
 def quantize_model(
@@ -36,61 +41,89 @@ def quantize_model(
     pin: str | Selector | Iterable[Selector] | None = ("first", "last"),
     overrides: Mapping[Selector, int | Iterable[int]] | None = None,
 ) -> keras.Model:
-    """Returns a copy of the model whose kernels are quantized while it trains, with the same weights.
+    """Returns a copy of the model whose kernels are quantized while it trains, with the same
+    weights.
 
     Args:
-        model: a built functional or sequential model; nested models and shared layers are kept as such.
-        candidate_bits: widths that the allocation may choose from, integers from 2 to 8. Training starts at the widest. `(2, 4, 8)` by default.
-        activation_bits: 8, 4 or 2 rounds activations too: the output of every ReLU with PACT, and the input of every quantized layer
-            that reads anything else (a linear bottleneck, swish, a mean) with a signed quantizer. What comes from the model's
-            inputs alone is rounded at 8 bits; the model's outputs stay float, and so does what recurrent cells read. `None` leaves
-            activations float.
-        config: everything else that a quantizer can be told, and these two where they are not given.
-        layers: which layers to quantize, ReLUs too: names, classes, predicates or layers, one or several; all that are known by default.
-            Here and below, a layer that holds others (attention, recurrent layers, `TimeDistributed`) stands for those inside too, and so
-            does a nested model that is given by its name or class, or itself; predicates are asked of layers only.
-        exclude: which of those to leave float; their kernels count 32 bits a weight against a budget.
-        pin: layers held at `config.pinned_bits`: `"first"` (a path from an input meets no weighted layer before it), `"last"`
-            (likewise towards an output), or selectors as in `layers`; `None` pins nothing.
-        overrides: other candidates for some layers, by such selectors: `{"head": (4, 8), keras.layers.Embedding: 8}`.
-            A later one wins over an earlier one, and any of them over `pin`.
+        model: a built functional or sequential model; nested models and shared layers are kept as
+            such.
+        candidate_bits: widths that the allocation may choose from, integers from 2 to 8. Training
+            starts at the widest. `(2, 4, 8)` by default.
+        activation_bits: 8, 4 or 2 rounds activations too: the output of every ReLU with PACT, and
+            the input of every quantized layer that reads anything else (a linear bottleneck, swish,
+            a mean) with a signed quantizer. What comes from the model's inputs alone is rounded at
+            8 bits; the model's outputs stay float, and so does what recurrent cells read. `None`
+            leaves activations float.
+        config: everything else that a quantizer can be told, and these two where they are not
+            given.
+        layers: which layers to quantize, ReLUs too: names, classes, predicates or layers, one or
+            several; all that are known by default. Here and below, a layer that holds others
+            (attention, recurrent layers, `TimeDistributed`) stands for those inside too, and so
+            does a nested model that is given by its name or class, or itself; predicates are asked
+            of layers only.
+        exclude: which of those to leave float; their kernels count 32 bits a weight against a
+            budget.
+        pin: layers held at `config.pinned_bits`: `"first"` (a path from an input meets no weighted
+            layer before it), `"last"` (likewise towards an output), or selectors as in `layers`;
+            `None` pins nothing.
+        overrides: other candidates for some layers, by such selectors:
+            `{"head": (4, 8), keras.layers.Embedding: 8}`. A later one wins over an earlier one, and
+            any of them over `pin`.
 
     Returns:
         A new, uncompiled model of the same kind, layer names and weights.
 
     Raises:
-        TypeError: the model is subclassed, so its layers cannot be replaced from outside; or it has a `call` or `train_step` of its own, and a
-            constructor that Keras does not copy models with.
-        ValueError: it is not built, is quantized already (by us or by Keras), an argument is not understood, an override is for
-            layers that stay float, or nothing would be quantized.
+        TypeError: the model is subclassed, so its layers cannot be replaced from outside; or it has
+            a `call` or `train_step` of its own, and a constructor that Keras does not copy models
+            with.
+        ValueError: it is not built, is quantized already (by us or by Keras), an argument is not
+            understood, an override is for layers that stay float, or nothing would be quantized.
 
     Warns:
-        SkippedLayersWarning: once, if layers with kernels stay float; it lists each with the reason.
+        SkippedLayersWarning: once, if layers with kernels stay float; it lists each with the
+            reason.
     """
     check_model(model)
     if keras_graph.quantized_layers(model):
-        raise ValueError(f"Model '{model.name}' has quantized layers already. Use it as it is, or dequantize_model(model) first.")
+        raise ValueError(
+            f"Model '{model.name}' has quantized layers already. Use it as it is, or "
+            "dequantize_model(model) first."
+        )
     check_not_quantized_by_keras(model)
     config = _config(config, candidate_bits, activation_bits)
     plan = QuantizationPlan(model, config, layers, exclude, pin, overrides)
     quantized = clone(model, plan.twin)
     check_class(model, quantized, _TRAINING)
     if plan.skipped:
-        told = f"These layers stay float and count 32 bits a weight. Name them in exclude= to silence this.{plan.reasons}"
+        told = (
+            "These layers stay float and count 32 bits a weight. Name them in exclude= to "
+            f"silence this.{plan.reasons}"
+        )
         warnings.warn(told, SkippedLayersWarning, stacklevel=2)
     return quantized
 
 
-def _config(config: QuantizationConfig | None, candidate_bits, activation_bits) -> QuantizationConfig:
+def _config(
+    config: QuantizationConfig | None, candidate_bits, activation_bits
+) -> QuantizationConfig:
     """What is said directly wins over the config."""
     if config is not None and not isinstance(config, QuantizationConfig):
-        raise TypeError(f"config is a bmpq_tf.QuantizationConfig. Received: config={config!r} (of type {type(config)}).")
+        raise TypeError(
+            f"config is a bmpq_tf.QuantizationConfig. Received: config={config!r} (of type "
+            f"{type(config)})."
+        )
     said = {"candidate_bits": candidate_bits, "activation_bits": activation_bits}
-    return dataclasses.replace(config or QuantizationConfig(), **{name: value for name, value in said.items() if value is not None})
+    return dataclasses.replace(
+        config or QuantizationConfig(),
+        **{name: value for name, value in said.items() if value is not None},
+    )
 
 
 class QuantizationPlan:
-    """Which layers of a float model become which quantized ones; what the model is asked is asked once.
+    """Which layers of a float model become which quantized ones.
+
+    What the model is asked is asked once.
 
     Args:
         model: the float model.
@@ -102,30 +135,57 @@ class QuantizationPlan:
         reasons: why, in lines.
     """
 
-    def __init__(self, model: keras.Model, config: QuantizationConfig, layers, exclude, pin, overrides):
+    def __init__(
+        self, model: keras.Model, config: QuantizationConfig, layers, exclude, pin, overrides
+    ):
         self.model, self.parts = model, keras_graph.sublayers(model)
-        self._chosen = covered(layers, self.parts, "layers") if layers is not None else {id(layer) for layer in self.parts}
+        self._chosen = (
+            covered(layers, self.parts, "layers")
+            if layers is not None
+            else {id(layer) for layer in self.parts}
+        )
         left_out = covered(exclude, self.parts, "exclude")
         self._wanted = self._chosen - left_out
         self._reasons = ineligible_layers(model)
-        pinned, own_candidates = _pinned(model, pin, self.parts), _own_candidates(overrides, self.parts)
-        self.placement = ActivationPlacement(model, config.activation_bits, self._is_wanted, self._is_quantizable)
+        pinned, own_candidates = (
+            _pinned(model, pin, self.parts),
+            _own_candidates(overrides, self.parts),
+        )
+        self.placement = ActivationPlacement(
+            model, config.activation_bits, self._is_wanted, self._is_quantizable
+        )
         self.configs = {
-            id(layer): config.of_layer(own_candidates.get(id(layer)), id(layer) in pinned, self.placement.bits(layer))
+            id(layer): config.of_layer(
+                own_candidates.get(id(layer)), id(layer) in pinned, self.placement.bits(layer)
+            )
             for layer in self.parts
             if self._is_quantizable(layer)
         }
         settled = {*self.configs, *left_out}
         self.skipped = [
-            layer for layer in self.parts if keras_graph.kernel_variables(layer) and id(layer) in self._chosen and id(layer) not in settled
+            layer
+            for layer in self.parts
+            if keras_graph.kernel_variables(layer)
+            and id(layer) in self._chosen
+            and id(layer) not in settled
         ]
-        self.reasons = "".join(f"\n- '{layer.name}' ({type(layer).__name__}): {self._reasons[id(layer)]}" for layer in self.skipped)
+        self.reasons = "".join(
+            f"\n- '{layer.name}' ({type(layer).__name__}): {self._reasons[id(layer)]}"
+            for layer in self.skipped
+        )
         self._check(layers, exclude, overrides)
 
     def twin(self, layer: Layer, config: dict) -> Layer | None:
-        """Returns a layer's quantized twin, made from its Keras config; `None` for a layer that stays as it is."""
+        """Returns a layer's quantized twin, made from its Keras config.
+
+        `None` for a layer that stays as it is.
+        """
         quantizer = _quantizer_argument(layer, self.configs)
-        return self.placement.relu(layer) if quantizer is None else entry_for(layer).quantized_class.from_config({**config, "quantizer": quantizer})
+        return (
+            self.placement.relu(layer)
+            if quantizer is None
+            else entry_for(layer).quantized_class.from_config({**config, "quantizer": quantizer})
+        )
 
     def _is_wanted(self, layer: Layer) -> bool:
         return id(layer) in self._wanted
@@ -133,31 +193,54 @@ class QuantizationPlan:
     def _is_quantizable(self, layer: Layer) -> bool:
         """Whether kernels of this very layer will be quantized."""
         entry = entry_for(layer)
-        return entry is not None and not entry.is_composite and self._is_wanted(layer) and id(layer) not in self._reasons
+        return (
+            entry is not None
+            and not entry.is_composite
+            and self._is_wanted(layer)
+            and id(layer) not in self._reasons
+        )
 
     def _check(self, layers, exclude, overrides) -> None:
         _check_overrides(overrides, self.parts, self.configs, self.reasons)
         if not self.configs:
-            known = sorted({type(layer).__name__ for layer in self.parts if layer.weights and not keras_graph.is_graph(layer)})
+            known = sorted(
+                {
+                    type(layer).__name__
+                    for layer in self.parts
+                    if layer.weights and not keras_graph.is_graph(layer)
+                }
+            )
             raise ValueError(
-                f"No layer of model '{self.model.name}' would be quantized. Received: layers={layers!r}, exclude={exclude!r}. "
-                f"Its layers with weights are of the classes {', '.join(known) or '(none)'}. {self.reasons}"
+                f"No layer of model '{self.model.name}' would be quantized. Received: "
+                f"layers={layers!r}, exclude={exclude!r}. "
+                f"Its layers with weights are of the classes {', '.join(known) or '(none)'}. "
+                f"{self.reasons}"
             )
 
 
 def _quantizer_argument(layer: Layer, configs: dict[int, QuantizerConfig]) -> dict | None:
-    """Returns the `quantizer` of a layer's twin, for a composite with those of the layers inside; `None` where nothing is quantized."""
+    """Returns the `quantizer` of a layer's twin, for a composite with those of the layers inside;
+    `None` where nothing is quantized.
+    """
     entry = entry_for(layer)
     if entry is None or not entry.is_composite:
         return configs[id(layer)].to_dict() if id(layer) in configs else None
     if not any(id(part) in configs for part in keras_graph.sublayers(layer)):
         return None
-    return {"sublayers": {part.name: _quantizer_argument(part, configs) for part in keras_compat.layers_inside(layer) if entry_for(part)}}
+    return {
+        "sublayers": {
+            part.name: _quantizer_argument(part, configs)
+            for part in keras_compat.layers_inside(layer)
+            if entry_for(part)
+        }
+    }
 
 
 def _pinned(model, pin, parts) -> set[int]:
     selectors = as_list(pin)
-    named = covered([selector for selector in selectors if selector not in ("first", "last")], parts, "pin")
+    named = covered(
+        [selector for selector in selectors if selector not in ("first", "last")], parts, "pin"
+    )
     if "first" in selectors or "last" in selectors:
         first, last = keras_graph.first_and_last(model, _weighted)
         ends = [*(first if "first" in selectors else ()), *(last if "last" in selectors else ())]
@@ -166,12 +249,17 @@ def _pinned(model, pin, parts) -> set[int]:
 
 
 def _weighted(layer) -> bool:
-    return isinstance(layer, Layer) and any(keras_graph.kernel_variables(part) for part in [layer, *keras_graph.sublayers(layer)])
+    return isinstance(layer, Layer) and any(
+        keras_graph.kernel_variables(part) for part in [layer, *keras_graph.sublayers(layer)]
+    )
 
 
 def _own_candidates(overrides, parts) -> dict[int, tuple[int, ...]]:
     if overrides is not None and not isinstance(overrides, Mapping):
-        raise ValueError(f"overrides maps names, classes or layers to widths, such as {{'head': (4, 8)}}. Received: overrides={overrides!r}.")
+        raise ValueError(
+            f"overrides maps names, classes or layers to widths, such as {{'head': (4, 8)}}. "
+            f"Received: overrides={overrides!r}."
+        )
     found = {}
     for selector, bits in (overrides or {}).items():
         widths = checked_candidates(bits, str(selector))
@@ -179,11 +267,15 @@ def _own_candidates(overrides, parts) -> dict[int, tuple[int, ...]]:
     return found
 
 
-def _check_overrides(overrides, parts: list[Layer], configs: dict[int, QuantizerConfig], reasons: str) -> None:
+def _check_overrides(
+    overrides, parts: list[Layer], configs: dict[int, QuantizerConfig], reasons: str
+) -> None:
     """Raises ValueError for widths that the file could not hold, of a layer that stays float."""
     for selector in overrides or ():
         if not covered(selector, parts, "overrides") & set(configs):
             raise ValueError(
-                f"overrides gives widths to layers that stay float, so neither training nor the exported file could hold them. "
-                f"Received: overrides={{{selector!r}: {overrides[selector]!r}}}.{reasons or ' None of them is known and chosen.'}"
+                "overrides gives widths to layers that stay float, so neither training nor the "
+                "exported file could hold them. "
+                f"Received: overrides={{{selector!r}: "
+                f"{overrides[selector]!r}}}.{reasons or ' None of them is known and chosen.'}"
             )

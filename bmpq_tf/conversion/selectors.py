@@ -20,16 +20,32 @@ def as_list(selectors) -> list:
 
 
 def matcher(selectors, parts: list[Layer], argument: str) -> Callable[[Layer], bool]:
-    """Turns names, classes, layers and predicates into one predicate; a name or a layer that the model does not have is an error."""
+    """Turns names, classes, layers and predicates into one predicate.
+
+    A name or a layer that the model does not have is an error.
+    """
     listed = as_list(selectors)
     names = {layer.name for layer in parts}
     for selector in listed:
         if isinstance(selector, str) and selector not in names:
-            raise ValueError(f"No layer is called {selector!r}. Received: {argument}={selectors!r}. Layers: {', '.join(sorted(names))}.")
-        if isinstance(selector, Layer) and not any(part is layer for part in [selector, *keras_graph.sublayers(selector)] for layer in parts):
-            raise ValueError(f"Layer '{selector.name}' is not in the model. Received: {argument}={selectors!r}. Layers: {', '.join(sorted(names))}.")
+            raise ValueError(
+                f"No layer is called {selector!r}. Received: {argument}={selectors!r}. Layers: "
+                f"{', '.join(sorted(names))}."
+            )
+        if isinstance(selector, Layer) and not any(
+            part is layer
+            for part in [selector, *keras_graph.sublayers(selector)]
+            for layer in parts
+        ):
+            raise ValueError(
+                f"Layer '{selector.name}' is not in the model. Received: {argument}={selectors!r}. "
+                f"Layers: {', '.join(sorted(names))}."
+            )
         if not isinstance(selector, str) and not callable(selector):
-            raise ValueError(f"{argument} takes layers, their names, classes and predicates. Received: {selector!r} in {argument}={selectors!r}.")
+            raise ValueError(
+                f"{argument} takes layers, their names, classes and predicates. Received: "
+                f"{selector!r} in {argument}={selectors!r}."
+            )
 
     def matches(layer: Layer) -> bool:
         for selector in listed:
@@ -51,4 +67,9 @@ def matcher(selectors, parts: list[Layer], argument: str) -> Callable[[Layer], b
 def covered(selectors, parts: list[Layer], argument: str) -> set[int]:
     """Returns the ids of the layers that match, and of all layers inside them."""
     matches = matcher(selectors, parts, argument)
-    return {id(part) for layer in parts if matches(layer) for part in [layer, *keras_graph.sublayers(layer)]}
+    return {
+        id(part)
+        for layer in parts
+        if matches(layer)
+        for part in [layer, *keras_graph.sublayers(layer)]
+    }

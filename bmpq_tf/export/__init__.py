@@ -1,1 +1,4 @@
-"""From a trained quantized model to a verified .tflite file, stage by stage. Internal: import from bmpq_tf."""
+"""From a trained quantized model to a verified .tflite file, stage by stage. Internal.
+
+Import from bmpq_tf.
+"""

@@ -1,11 +1,15 @@
-"""What can be refused before any work is done: the path, the options, the model's budget and size."""
+"""What can be refused before any work is done.
+
+The path, the options, the model's budget and size.
+"""
 
 import os
 import pathlib
 
 import keras
 
-from bmpq_tf.allocation.budget import FLOAT_BITS, Budget
+from bmpq_tf.allocation.budget import Budget
+from bmpq_tf.allocation.kernel import FLOAT_BITS
 from bmpq_tf.export.integer.static import IO_DTYPES
 from bmpq_tf.export.kernels.storage import MODES
 from bmpq_tf.export.state import ExportOptions
@@ -14,15 +18,24 @@ from bmpq_tf.model.kernels import KernelState, compression, total_bits, within
 
 
 def check_writable(path: str | os.PathLike, overwrite: bool = False) -> pathlib.Path:
-    """Returns the path if a file can be written there, and raises before any work is done if not."""
+    """Returns the path if a file can be written there; raises before any work is done if not."""
     path = pathlib.Path(path)
     if path.is_dir():
-        raise IsADirectoryError(f"The path is a folder. Received: path='{path}'. Name a file in it, such as '{path / 'model.tflite'}'.")
+        raise IsADirectoryError(
+            f"The path is a folder. Received: path='{path}'. Name a file in it, such as "
+            f"'{path / 'model.tflite'}'."
+        )
     if path.exists() and not overwrite:
-        raise FileExistsError(f"The file exists already. Received: path='{path}'. Give another path, or overwrite=True.")
+        raise FileExistsError(
+            f"The file exists already. Received: path='{path}'. Give another path, or "
+            "overwrite=True."
+        )
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise PermissionError(f"Nothing can be written to '{folder}'. Received: path='{path}'. Give a path in a folder that is yours.")
+        raise PermissionError(
+            f"Nothing can be written to '{folder}'. Received: path='{path}'. Give a path in a "
+            "folder that is yours."
+        )
     return path
 
 
@@ -33,29 +46,43 @@ def check_options(options: ExportOptions, rounds: bool) -> None:
         options: what is asked for.
         rounds: whether the model rounds activations.
     """
-    for name, value, known in (("optimize_for", options.optimize_for, MODES), ("io_dtype", options.io_dtype, IO_DTYPES)):
+    for name, value, known in (
+        ("optimize_for", options.optimize_for, MODES),
+        ("io_dtype", options.io_dtype, IO_DTYPES),
+    ):
         if value not in known:
-            raise ValueError(f"Unknown {name}. Received: {name}={value!r}. Known: {', '.join(known)}.")
-    if options.tolerance is not None and (options.optimize_for == "size" or not options.tolerance > 0):
+            raise ValueError(
+                f"Unknown {name}. Received: {name}={value!r}. Known: {', '.join(known)}."
+            )
+    if options.tolerance is not None and (
+        options.optimize_for == "size" or not options.tolerance > 0
+    ):
         raise ValueError(
-            f'tolerance= is a positive number and serves "latency" and "integer"; "size" computes as Keras does. '
+            'tolerance= is a positive number and serves "latency" and "integer"; "size" computes '
+            "as Keras does. "
             f"Received: tolerance={options.tolerance!r}, optimize_for={options.optimize_for!r}."
         )
     if options.optimize_for == "integer" and options.calibrate_with is None and not rounds:
         raise ValueError(
-            'optimize_for="integer" fixes the ranges of activations, and the model holds none. Received: calibrate_with=None. '
+            'optimize_for="integer" fixes the ranges of activations, and the model holds none. '
+            "Received: calibrate_with=None. "
             "Give a few hundred inputs like those that it will meet."
         )
     if options.optimize_for != "integer" and options.calibrate_with is not None:
-        raise ValueError(f'calibrate_with serves optimize_for="integer" only. Received: optimize_for={options.optimize_for!r}. Leave it out.')
+        raise ValueError(
+            'calibrate_with serves optimize_for="integer" only. Received: '
+            f"optimize_for={options.optimize_for!r}. Leave it out."
+        )
 
 
 def check_budget(kernels: list[KernelState], budget: Budget | None) -> None:
     """Raises ValueError if the model's widths exceed a budget."""
     if budget is not None and not within(budget, kernels):
         raise ValueError(
-            f"The model is over its budget, so it is not exported. Received: budget='{budget}'; the model is "
-            f"{compression(kernels):.2f}x smaller than float32 ({total_bits(kernels):,} parameter bits). Train it until "
+            f"The model is over its budget, so it is not exported. Received: budget='{budget}'; "
+            "the model is "
+            f"{compression(kernels):.2f}x smaller than float32 ({total_bits(kernels):,} parameter "
+            "bits). Train it until "
             "bmpq_within_budget is 1, or give export_tflite a budget that it meets."
         )
 
@@ -66,7 +93,9 @@ def check_size(model: keras.Model, kernels: list[KernelState]) -> None:
     largest = max(kernels, key=lambda state: state.kernel.weights).kernel
     if weights * FLOAT_BITS // 8 > flatbuffer.LARGEST_BYTES:
         raise ValueError(
-            f"Model '{model.name}' has more weights than can be converted, which they are as float32 whatever their widths. Received: {weights:,} "
-            f"weights, {weights * FLOAT_BITS // 8:,} bytes; the limit is {flatbuffer.LARGEST_BYTES:,}. Export parts of it as models of their own, or "
+            f"Model '{model.name}' has more weights than can be converted, which they are as "
+            f"float32 whatever their widths. Received: {weights:,} "
+            f"weights, {weights * FLOAT_BITS // 8:,} bytes; the limit is "
+            f"{flatbuffer.LARGEST_BYTES:,}. Export parts of it as models of their own, or "
             f"make it smaller: the largest kernel is '{largest.path}' with {largest.weights:,}."
         )

@@ -10,7 +10,9 @@ class ExportError(RuntimeError):
 
 
 class FloatKernelsWarning(UserWarning):
-    """Trained kernels lie in the file as floats, since the converter changed them in an unknown way."""
+    """Trained kernels lie in the file as floats, since the converter changed them in an unknown
+    way.
+    """
 
 
 class ConstantColumnsWarning(UserWarning):

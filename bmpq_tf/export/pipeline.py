@@ -1,4 +1,7 @@
-"""`export_tflite`: runs the stages of an export one after the other; the last one writes the file."""
+"""`export_tflite`: runs the stages of an export one after the other.
+
+The last one writes the file.
+"""
 
 import os
 import warnings
@@ -23,29 +26,39 @@ def export_tflite(
     budget: "str | float | Budget | None" = None,
     overwrite: bool = False,
 ) -> ExportReport:
-    """Writes a quantized model as a `.tflite` file that holds exactly the integers that were trained; `"integer"` rounds embeddings anew.
+    """Writes a quantized model as a `.tflite` file that holds exactly the integers that were
+    trained; `"integer"` rounds embeddings anew.
 
-    Where the model rounds activations, so does the file; it computes in float32 where the model was trained in 16 bits, and is compared
-    with what Keras answers so. The file is written only after it was read back, its integers were found
-    equal to the model's, and LiteRT gave the answers that Keras gives, with XNNPACK and with the built-in kernels. The report names the
-    kernels that lie in a wider type than their width asks for.
+    Where the model rounds activations, so does the file; it computes in float32 where the model was
+    trained in 16 bits, and is compared with what Keras answers so. The file is written only after
+    it was read back, its integers were found equal to the model's, and LiteRT gave the answers that
+    Keras gives, with XNNPACK and with the built-in kernels. The report names the kernels that lie
+    in a wider type than their width asks for.
 
     Args:
         model: a trained model from `quantize_model`.
         path: where to write; parent folders are made.
-        optimize_for: `"size"`: weights packed at 2, 4 and 8 bits, dequantized when the file is loaded; computes as Keras does.
-            `"latency"`: int8 arithmetic, activations rounded to 8 bits as they come; weights in the narrowest type that is no slower
-            than int8. `"integer"`: int8 throughout, with fixed ranges of activations: the trained ones where the model rounds them.
-        verify_with: inputs to compare Keras and LiteRT on: arrays, or a data set of batches, not an endless one. By default those of
-            `calibrate_with`, or random inputs, whose top-1 is told and not judged.
-        calibrate_with: for `"integer"`: inputs like those that the model will meet, in the same forms; a few hundred are enough. They set
-            the ranges that no activation quantizer sets, and may be left out where there are none; outputs are rounded only by a
-            `QuantIdentity` at the end.
-        io_dtype: for `"integer"`: whether the file's inputs and outputs are `"float32"` or `"int8"`.
-        tolerance: for `"latency"` and `"integer"`: the root mean square of the differences, relative to an output's own, that is close enough,
-            in place of the default and of top-1 agreement on `verify_with`; 0.1 and 0.2 by default, and for an integer file of a model whose
-            narrowest activation quantizer has 8, 4 or 2 bits 0.05, 0.15 and 0.4. A trained ResNet-20 stays below 0.03.
-        budget: what the model's widths must meet; by default the budget of the model's last allocation, where there was one.
+        optimize_for: `"size"`: weights packed at 2, 4 and 8 bits, dequantized when the file is
+            loaded; computes as Keras does. `"latency"`: int8 arithmetic, activations rounded to 8
+            bits as they come; weights in the narrowest type that is no slower than int8.
+            `"integer"`: int8 throughout, with fixed ranges of activations: the trained ones where
+            the model rounds them.
+        verify_with: inputs to compare Keras and LiteRT on: arrays, or a data set of batches, not an
+            endless one. By default those of `calibrate_with`, or random inputs, whose top-1 is told
+            and not judged.
+        calibrate_with: for `"integer"`: inputs like those that the model will meet, in the same
+            forms; a few hundred are enough. They set the ranges that no activation quantizer sets,
+            and may be left out where there are none; outputs are rounded only by a `QuantIdentity`
+            at the end.
+        io_dtype: for `"integer"`: whether the file's inputs and outputs are `"float32"` or
+            `"int8"`.
+        tolerance: for `"latency"` and `"integer"`: the root mean square of the differences,
+            relative to an output's own, that is close enough, in place of the default and of top-1
+            agreement on `verify_with`; 0.1 and 0.2 by default, and for an integer file of a model
+            whose narrowest activation quantizer has 8, 4 or 2 bits 0.05, 0.15 and 0.4. A trained
+            ResNet-20 stays below 0.03.
+        budget: what the model's widths must meet; by default the budget of the model's last
+            allocation, where there was one.
         overwrite: whether an existing file may be replaced.
 
     Returns:
@@ -54,16 +67,22 @@ def export_tflite(
     Raises:
         FileExistsError: the path exists and `overwrite` is false.
         PermissionError: the path cannot be written to.
-        ValueError: the model is over the budget, is not quantized, has more than 2 GiB of weights in float32, rounds activations whose range no
-            training batch has set yet, or data does not fit it or is missing.
+        ValueError: the model is over the budget, is not quantized, has more than 2 GiB of weights
+            in float32, rounds activations whose range no training batch has set yet, or data does
+            not fit it or is missing.
         ConversionError: a layer has no TFLite builtin.
-        ExportError: integers or answers differ from the model's, or an operator would stay float in an integer file; nothing was written.
+        ExportError: integers or answers differ from the model's, or an operator would stay float in
+            an integer file; nothing was written.
 
     Warns:
-        FloatKernelsWarning: once, if kernels were not found in the converted model and stay float, which an integer file may not.
-        ConstantColumnsWarning: once, if an integer file answers a single value in columns of an output where Keras's answers vary.
+        FloatKernelsWarning: once, if kernels were not found in the converted model and stay float,
+            which an integer file may not.
+        ConstantColumnsWarning: once, if an integer file answers a single value in columns of an
+            output where Keras's answers vary.
     """
-    options = ExportOptions(path, optimize_for, verify_with, calibrate_with, io_dtype, tolerance, budget, overwrite)
+    options = ExportOptions(
+        path, optimize_for, verify_with, calibrate_with, io_dtype, tolerance, budget, overwrite
+    )
     state = ExportState(model, options)
     for stage in STAGES:
         stage(state)

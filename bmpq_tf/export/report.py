@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from bmpq_tf._version import __version__
-from bmpq_tf.allocation.budget import FLOAT_BITS, Budget
+from bmpq_tf.allocation.budget import Budget
+from bmpq_tf.allocation.kernel import FLOAT_BITS
 from bmpq_tf.export.kernels import packing
 from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.export.verification.parity import Parity
@@ -82,10 +83,16 @@ class ExportReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the report as plain data."""
-        return {**dataclasses.asdict(self), "compression": self.compression, "widened": self.widened}
+        return {
+            **dataclasses.asdict(self),
+            "compression": self.compression,
+            "widened": self.widened,
+        }
 
 
-def layer_report(state: KernelState, stored: Sequence[packing.StoredKernel] | None, mode: str) -> LayerReport:
+def layer_report(
+    state: KernelState, stored: Sequence[packing.StoredKernel] | None, mode: str
+) -> LayerReport:
     """Tells of one kernel and the tensors that hold it, in a file of this kind."""
     bits = state.bits
     widest = max(stored, key=lambda kernel: kernel.bits).container if stored else None
@@ -110,8 +117,16 @@ def layer_report(state: KernelState, stored: Sequence[packing.StoredKernel] | No
     )
 
 
-def metadata(states: Sequence[KernelState], stored: dict[str, list[packing.StoredKernel]], budget: Budget | None, mode: str) -> dict[str, bytes]:
-    """Returns what the file tells of itself: no clock, no path, so that the same model gives the same bytes."""
+def metadata(
+    states: Sequence[KernelState],
+    stored: dict[str, list[packing.StoredKernel]],
+    budget: Budget | None,
+    mode: str,
+) -> dict[str, bytes]:
+    """Returns what the file tells of itself.
+
+    No clock, no path, so that the same model gives the same bytes.
+    """
     told = {
         "format": 1,
         "versions": {

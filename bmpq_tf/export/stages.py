@@ -1,15 +1,24 @@
-"""The stages of an export, in the order in which they run. Each reads and sets fields of one `ExportState`."""
+"""The stages of an export, in the order in which they run.
+
+Each reads and sets fields of one `ExportState`.
+"""
 
 import dataclasses
 import itertools
 from collections.abc import Iterator
 
-from bmpq_tf.allocation.budget import FLOAT_BITS, Budget
+from bmpq_tf.allocation.budget import Budget
+from bmpq_tf.allocation.kernel import FLOAT_BITS
 from bmpq_tf.conversion.freeze import float32_model, frozen_model
 from bmpq_tf.export import checks, report
 from bmpq_tf.export.converter import origin
 from bmpq_tf.export.converter.convert import to_float_model
-from bmpq_tf.export.errors import ConstantColumnsWarning, ExportError, FloatKernelsWarning, first_line
+from bmpq_tf.export.errors import (
+    ConstantColumnsWarning,
+    ExportError,
+    FloatKernelsWarning,
+    first_line,
+)
 from bmpq_tf.export.integer import calibration, grids, known_ranges, static
 from bmpq_tf.export.kernels import lowering, packing
 from bmpq_tf.export.kernels.match import kernel_integers
@@ -35,28 +44,44 @@ def check_request(state: ExportState) -> None:
     if options.verify_with is None and options.calibrate_with is not None:
         # Random inputs lie outside of the ranges that data set.
         once = isinstance(options.calibrate_with, Iterator)
-        both = itertools.tee(options.calibrate_with) if once else (options.calibrate_with, options.calibrate_with)
+        both = (
+            itertools.tee(options.calibrate_with)
+            if once
+            else (options.calibrate_with, options.calibrate_with)
+        )
         state.options = dataclasses.replace(options, calibrate_with=both[0], verify_with=both[1])
         state.judge_top1 = False
     state.kernels = model_kernels(state.model)
-    state.limit = Budget.parse(options.budget) if options.budget is not None else stored_budget(state.model)
+    state.limit = (
+        Budget.parse(options.budget) if options.budget is not None else stored_budget(state.model)
+    )
     checks.check_budget(state.kernels, state.limit)
     checks.check_size(state.model, state.kernels)
 
 
 def convert(state: ExportState) -> None:
-    """Converts a copy whose kernels are constants on their grids, and whose activation quantizers can be found again."""
+    """Converts a copy whose kernels are constants on their grids, and whose activation quantizers
+    can be found again.
+    """
     frozen, integer = frozen_model(state.computed), state.options.optimize_for == "integer"
     (grids.mark if integer else name_roundings)(frozen)
     state.file = to_float_model(frozen)
     if integer:
         state.known_ranges = known_ranges.known_ranges(state.file, grids.place(state.file, frozen))
-    flatbuffer.add_signature(state.file, [tensor.name for tensor in frozen.inputs], [f"output_{i}" for i in range(len(frozen.outputs))])
+    flatbuffer.add_signature(
+        state.file,
+        [tensor.name for tensor in frozen.inputs],
+        [f"output_{i}" for i in range(len(frozen.outputs))],
+    )
 
 
 def find_kernels(state: ExportState) -> None:
-    """Finds out which constant is which kernel, and takes out again what the converter multiplied into columns."""
-    state.matches = find(state.file, [kernel_integers(kernel) for kernel in state.kernels if kernel.quantizer])
+    """Finds out which constant is which kernel, and takes out again what the converter multiplied
+    into columns.
+    """
+    state.matches = find(
+        state.file, [kernel_integers(kernel) for kernel in state.kernels if kernel.quantizer]
+    )
     packing.separate_buffers(state.file, state.matches)
     packing.unfold_columns(state.file, state.matches)
 
@@ -70,16 +95,22 @@ def calibrate(state: ExportState) -> None:
         _check_ranges(state)
         return
     batches = input_batches(model, given, what="calibrate_with")
-    measured = calibration.ranges(flatbuffer.serialised(state.file), batches, model.inputs[0].shape[0])
+    measured = calibration.ranges(
+        flatbuffer.serialised(state.file), batches, model.inputs[0].shape[0]
+    )
     state.known_ranges = measured | state.known_ranges
 
 
 def write_integers(state: ExportState) -> None:
-    """Chooses how each kernel is held and by which operator it is read, and puts its integers in the constant's place."""
+    """Chooses how each kernel is held and by which operator it is read, and puts its integers in
+    the constant's place.
+    """
     state.floats = state.file
     state.stored = lowering.plan(state.file, state.matches, state.options.optimize_for)
     if state.options.optimize_for == "integer":
-        state.file, state.stored = static.quantize(state.file, state.stored, state.known_ranges, state.options.io_dtype)
+        state.file, state.stored = static.quantize(
+            state.file, state.stored, state.known_ranges, state.options.io_dtype
+        )
         _check_integer(state)
     else:
         state.file = packing.pack(state.file, state.stored)
@@ -88,7 +119,9 @@ def write_integers(state: ExportState) -> None:
 
 def clean_up(state: ExportState) -> None:
     """Drops what no operator needs, adds the metadata and serialises."""
-    told = report.metadata(state.kernels, state.stored_by_path, state.limit, state.options.optimize_for)
+    told = report.metadata(
+        state.kernels, state.stored_by_path, state.limit, state.options.optimize_for
+    )
     cleanup.clean_up(state.file, told)
     state.content = flatbuffer.serialised(state.file)
     state.file = None
@@ -100,17 +133,29 @@ def read_back(state: ExportState) -> None:
 
 
 def verify(state: ExportState) -> None:
-    """Compares LiteRT's answers with Keras's, and names the first tensor that departs where they differ."""
+    """Compares LiteRT's answers with Keras's, and names the first tensor that departs where they
+    differ.
+    """
     options = state.options
     try:
         state.parity = compare(
-            state.computed, state.content, options.verify_with, options.optimize_for, options.tolerance, judge_top1=state.judge_top1
+            state.computed,
+            state.content,
+            options.verify_with,
+            options.optimize_for,
+            options.tolerance,
+            judge_top1=state.judge_top1,
         )
     except RuntimeError as error:
-        raise ExportError(f"LiteRT does not run the file: {first_line(error)} Nothing was written to '{state.path}'.") from error
+        raise ExportError(
+            f"LiteRT does not run the file: {first_line(error)} Nothing was written to "
+            f"'{state.path}'."
+        ) from error
     if not state.parity.holds:
         few = few_inputs(state.model, options.verify_with)
-        found = error_localization.describe(flatbuffer.serialised(state.floats), state.content, few, state.parity.rms_limit)
+        found = error_localization.describe(
+            flatbuffer.serialised(state.floats), state.content, few, state.parity.rms_limit
+        )
         raise ExportError(f"{state.parity.problem} {found} Nothing was written to '{state.path}'.")
     if state.parity.caution:
         state.warnings.append((ConstantColumnsWarning, state.parity.caution))
@@ -120,12 +165,18 @@ def write_file(state: ExportState) -> None:
     """Writes the file whole, and reports."""
     write_bytes(state.path, state.content)
     stored, mode = state.stored_by_path, state.options.optimize_for
-    layers = tuple(report.layer_report(kernel, stored.get(kernel.kernel.path), mode) for kernel in state.kernels)
+    layers = tuple(
+        report.layer_report(kernel, stored.get(kernel.kernel.path), mode)
+        for kernel in state.kernels
+    )
     state.report = report.ExportReport(
         path=str(state.path),
         tflite_bytes=len(state.content),
         packed_weight_bytes=state.packed_bytes,
-        ideal_weight_bytes=sum(layer.weights * layer.bits for layer in layers if layer.bits != FLOAT_BITS) / 8,
+        ideal_weight_bytes=sum(
+            layer.weights * layer.bits for layer in layers if layer.bits != FLOAT_BITS
+        )
+        / 8,
         allocated_bits=total_bits(state.kernels),
         float_bits=FLOAT_BITS * sum(kernel.kernel.weights for kernel in state.kernels),
         layers=layers,
@@ -135,51 +186,79 @@ def write_file(state: ExportState) -> None:
     )
 
 
-STAGES = (check_request, convert, find_kernels, calibrate, write_integers, clean_up, read_back, verify, write_file)
+STAGES = (
+    check_request,
+    convert,
+    find_kernels,
+    calibrate,
+    write_integers,
+    clean_up,
+    read_back,
+    verify,
+    write_file,
+)
 
 
 def _check_ranges(state: ExportState) -> None:
     """Raises ValueError where ranges need data and there are none."""
     if missing := known_ranges.missing(state.file, state.known_ranges):
         raise ValueError(
-            f"Activation quantizers of model '{state.model.name}' do not set the ranges of all that is computed: {_listed(missing)} need data. "
-            "Received: calibrate_with=None. Give a few hundred inputs like those that the model will meet."
+            f"Activation quantizers of model '{state.model.name}' do not set the ranges of all "
+            f"that is computed: {_listed(missing)} need data. "
+            "Received: calibrate_with=None. Give a few hundred inputs like those that the model "
+            "will meet."
         )
 
 
 def _check_integer(state: ExportState) -> None:
     """Raises ExportError where something of an integer file would stay float."""
     model, file = state.model, state.file
-    ends = [file.subgraphs[0].tensors[int(index)] for index in [*file.subgraphs[0].inputs, *file.subgraphs[0].outputs]]
+    ends = [
+        file.subgraphs[0].tensors[int(index)]
+        for index in [*file.subgraphs[0].inputs, *file.subgraphs[0].outputs]
+    ]
     left = [flatbuffer.tensor_name(tensor) for tensor in ends if tensor.type == flatbuffer.FLOAT32]
     if state.options.io_dtype == "int8" and left:
         raise ExportError(
-            f"Inputs or outputs of model '{model.name}' would stay float: {', '.join(left)}. Take io_dtype=\"float32\". Nothing was written."
+            f"Inputs or outputs of model '{model.name}' would stay float: {', '.join(left)}. Take "
+            'io_dtype="float32". Nothing was written.'
         )
     if found := static.unsupported(file):
         # Conversions are only there because of the others.
         found = [one for one in found if one[0] not in ("QUANTIZE", "DEQUANTIZE")] or found
-        floats = [f"{builtin} of layer {owner}" if (owner := origin.layer_of(model, name)) else f"{builtin} '{name}'" for builtin, name in found]
+        floats = [
+            f"{builtin} of layer {owner}"
+            if (owner := origin.layer_of(model, name))
+            else f"{builtin} '{name}'"
+            for builtin, name in found
+        ]
         raise ExportError(
-            f"Model '{model.name}' cannot be an integer-only file: {_listed(floats)} would compute with floats, because no integer kernel is known "
+            f"Model '{model.name}' cannot be an integer-only file: {_listed(floats)} would compute "
+            "with floats, because no integer kernel is known "
             'for them. Replace those layers, or take optimize_for="latency". Nothing was written.'
         )
 
 
 def _check_lost(state: ExportState) -> None:
-    """Raises or warns of kernels that were trained at a width and that the converted model does not hold."""
+    """Raises or warns of kernels that were trained at a width and that the converted model does not
+    hold.
+    """
     lost = state.lost
     if not lost:
         return
     if state.options.optimize_for == "integer":
         raise ExportError(
-            f"Kernels {_paths(lost)} are no constants of the converted model, so their integers would not be the trained ones. "
-            "Name their layers in exclude= of quantize_model, or build them from other Keras layers. Nothing was written."
+            f"Kernels {_paths(lost)} are no constants of the converted model, so their integers "
+            "would not be the trained ones. "
+            "Name their layers in exclude= of quantize_model, or build them from other Keras "
+            "layers. Nothing was written."
         )
     taken = sum(kernel.kernel.weights for kernel in lost) * FLOAT_BITS // 8
     told = (
-        f"Kernels {_paths(lost)} are no constants of the converted model, so they stay float in the file and take "
-        f"{taken:,} bytes in place of {total_bits(lost) / 8:,.0f}. Name their layers in exclude= of quantize_model, "
+        f"Kernels {_paths(lost)} are no constants of the converted model, so they stay float in "
+        "the file and take "
+        f"{taken:,} bytes in place of {total_bits(lost) / 8:,.0f}. Name their layers in exclude= "
+        "of quantize_model, "
         "so that the budget counts them as float, or build them from other Keras layers."
     )
     state.warnings.append((FloatKernelsWarning, told))

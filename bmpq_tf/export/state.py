@@ -42,9 +42,10 @@ class ExportState:
         computed: the model in float32, which the file's answers are compared with.
         kernels: every kernel of the model.
         limit: the budget that the widths must meet, if any.
-        file: the model as flatbuffer objects: float after `convert`, integers after `write_integers`.
-        floats: the float file, as objects that the later stages leave alone but for 1x1 convolutions
-            that are lowered.
+        file: the model as flatbuffer objects: float after `convert`, integers after
+            `write_integers`.
+        floats: the float file, as objects that the later stages leave alone but for 1x1
+            convolutions that are lowered.
         known_ranges: by tensor name, ranges that trained activation quantizers tell.
         matches: which constants are which kernels.
         stored: each of these constants with what it becomes.
@@ -75,7 +76,10 @@ class ExportState:
 
     @property
     def stored_by_path(self) -> dict[str, list[StoredKernel]]:
-        """The constants that hold each kernel, by the kernel's path; a kernel that is lost has none."""
+        """The constants that hold each kernel, by the kernel's path.
+
+        A kernel that is lost has none.
+        """
         found: dict[str, list[StoredKernel]] = {}
         for match, kernel in self.stored:
             for name in (match.kernel.path, *match.also):
@@ -86,4 +90,8 @@ class ExportState:
     def lost(self) -> list[KernelState]:
         """The quantized kernels that are no constants of the converted model."""
         stored = self.stored_by_path
-        return [kernel for kernel in self.kernels if kernel.quantizer and kernel.kernel.path not in stored]
+        return [
+            kernel
+            for kernel in self.kernels
+            if kernel.quantizer and kernel.kernel.path not in stored
+        ]

@@ -1,7 +1,10 @@
-"""Quantized twins of Keras's layers. What `dir(bmpq_tf.layers)` shows is public; the modules inside are internal.
+"""Quantized twins of Keras's layers. What `dir(bmpq_tf.layers)` shows is public.
 
-`core` and `wrappers` hold one nearly empty class a layer, on the mixins of `base` and `composite`; `registry` pairs them with
-Keras's; `config` is what a layer is told; `kernel_quantizer` and `activation_quantizer` hold the state.
+The modules inside are internal.
+
+`core` and `wrappers` hold one nearly empty class a layer, on the mixins of `base` and `composite`;
+`registry` pairs them with Keras's; `config` is what a layer is told; `kernel_quantizer` and
+`activation_quantizer` hold the state.
 """
 
 from bmpq_tf.layers.activations import QuantIdentity, QuantReLU

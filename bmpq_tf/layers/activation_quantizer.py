@@ -1,4 +1,7 @@
-"""The state of one activation quantizer: its clip, its zero point, and whether it has seen a batch."""
+"""The state of one activation quantizer.
+
+Its clip, its zero point, and whether it has seen a batch.
+"""
 
 from collections.abc import Callable
 
@@ -14,10 +17,11 @@ from bmpq_tf.layers.serialization import serializable
 class ActivationQuantizer(keras.layers.Layer):
     """Rounds activations to `2^a - 1` steps of a learned range (METHOD.md, "Activations").
 
-    The range starts as the best for the first training batch (`bmpq_tf.arithmetic.activations.first_range`), and then its width
-    is learned: `clip = clip_base * exp(log_clip)`, positive whatever the optimizer does. The zero point stays where the first
-    batch put it. Before any training batch, every batch is rounded in its own best range and nothing is kept. All arithmetic is
-    float32, whatever the dtype policy.
+    The range starts as the best for the first training batch
+    (`bmpq_tf.arithmetic.activations.first_range`), and then its width is learned:
+    `clip = clip_base * exp(log_clip)`, positive whatever the optimizer does. The zero point stays
+    where the first batch put it. Before any training batch, every batch is rounded in its own best
+    range and nothing is kept. All arithmetic is float32, whatever the dtype policy.
 
     Args:
         bits: the width `a`: 8, 4 or 2.
@@ -39,7 +43,10 @@ class ActivationQuantizer(keras.layers.Layer):
         super().__init__(**{**kwargs, "dtype": "float32"})
         self.bits = checked_activation_bits(bits)
         if self.bits is None:
-            raise ValueError("An activation quantizer needs a width. Received: bits=None. Give 8, 4 or 2, or leave the quantizer out.")
+            raise ValueError(
+                "An activation quantizer needs a width. Received: bits=None. Give 8, 4 or 2, or "
+                "leave the quantizer out."
+            )
         self.signed = signed
         self.limit = limit
         self.rounding = tf.round
@@ -51,7 +58,14 @@ class ActivationQuantizer(keras.layers.Layer):
             # Replicas see other first batches; a mean of zero points would be none.
             aggregation = "mean" if trainable else "only_first_replica"
             initializer = keras.initializers.Constant(value)
-            return self.add_weight(name=name, shape=(), initializer=initializer, trainable=trainable, autocast=False, aggregation=aggregation)
+            return self.add_weight(
+                name=name,
+                shape=(),
+                initializer=initializer,
+                trainable=trainable,
+                autocast=False,
+                aggregation=aggregation,
+            )
 
         self.clip_base = state("clip_base", 1.0)
         self.log_clip = state("log_clip", 0.0, trainable=True)
@@ -59,24 +73,38 @@ class ActivationQuantizer(keras.layers.Layer):
         self.observed = state("observed", 0.0)
 
     def call(self, values, training=None):
-        """Returns the values on the grid, in their own dtype; the first training batch sets the range."""
+        """Returns the values on the grid, in their own dtype.
+
+        The first training batch sets the range.
+        """
         exact = tf.cast(values, tf.float32)
         if self.stand_in is not None:
             return tf.cast(self.stand_in(exact), values.dtype)
         if self._fixed:
-            return tf.cast(activations.fake_quantize(exact, *self._fixed, self.bits, self.rounding), values.dtype)
+            return tf.cast(
+                activations.fake_quantize(exact, *self._fixed, self.bits, self.rounding),
+                values.dtype,
+            )
         base, zero_point, observed = self._range(exact)
 
         def keep():
-            for variable, value in ((self.clip_base, base), (self.zero_point, zero_point), (self.observed, observed)):
+            for variable, value in (
+                (self.clip_base, base),
+                (self.zero_point, zero_point),
+                (self.observed, observed),
+            ):
                 variable.assign(value)
 
         if training:
             keep()
-        # A subclassed model whose call() takes no `training` passes none on; that it trains shows in the gradient.
+        # A subclassed model whose call() takes no `training` passes none on; that it trains shows
+        # in the gradient.
         unsaid = keep if training is None else None
         clip = self._learned(base, self._gradient_share(exact))
-        return tf.cast(activations.fake_quantize(exact, clip, zero_point, self.bits, self.rounding, unsaid), values.dtype)
+        return tf.cast(
+            activations.fake_quantize(exact, clip, zero_point, self.bits, self.rounding, unsaid),
+            values.dtype,
+        )
 
     def clip(self) -> tf.Tensor:
         """Returns `alpha`, the width of the learned range, a positive float32 scalar."""
@@ -90,13 +118,22 @@ class ActivationQuantizer(keras.layers.Layer):
         """
         if not bool(tf.convert_to_tensor(self.observed.value) > 0):
             raise ValueError(
-                f"Activation quantizer '{self.path}' has no range yet, since it saw no training batch. Train the model first, if only for a step."
+                f"Activation quantizer '{self.path}' has no range yet, since it saw no training "
+                "batch. Train the model first, if only for a step."
             )
-        self._fixed = (tf.constant(self.clip().numpy()), tf.constant(tf.convert_to_tensor(self.zero_point.value).numpy()))
+        self._fixed = (
+            tf.constant(self.clip().numpy()),
+            tf.constant(tf.convert_to_tensor(self.zero_point.value).numpy()),
+        )
 
     def _range(self, values) -> list[tf.Tensor]:
-        """Returns `[clip_base, zero_point, observed]` as they are, or as this batch would set them if none has."""
-        kept = [tf.convert_to_tensor(variable.value) for variable in (self.clip_base, self.zero_point, self.observed)]
+        """Returns `[clip_base, zero_point, observed]` as they are, or as this batch would set them
+        if none has.
+        """
+        kept = [
+            tf.convert_to_tensor(variable.value)
+            for variable in (self.clip_base, self.zero_point, self.observed)
+        ]
 
         def first():
             base, zero_point, found = activations.first_range(values, self.bits, self.signed)
@@ -106,12 +143,17 @@ class ActivationQuantizer(keras.layers.Layer):
         return tf.cond(kept[2] > 0, lambda: kept, first)
 
     def _gradient_share(self, values) -> tf.Tensor:
-        """`1 / sqrt(n * steps)` for `n` values an example, after LSQ: the clip sums the gradients of all, and would outrun the weights.
+        """`1 / sqrt(n * steps)` for `n` values an example, after LSQ.
 
-        With the whole sum, SGD at rate 0.1 shrank the clip before a 2-bit ResNet-20's classifier until every value was cut off, for good.
+        The clip sums the gradients of all, and would outrun the weights.
+
+        With the whole sum, SGD at rate 0.1 shrank the clip before a 2-bit ResNet-20's classifier
+        until every value was cut off, for good.
         """
         shape = tf.shape(values, out_type=tf.int64)
-        return tf.math.rsqrt(tf.cast(tf.reduce_prod(shape[1:]) * activations.steps(self.bits), tf.float32))
+        return tf.math.rsqrt(
+            tf.cast(tf.reduce_prod(shape[1:]) * activations.steps(self.bits), tf.float32)
+        )
 
     def _learned(self, base, gradient_share=1.0) -> tf.Tensor:
         log_clip = tf.convert_to_tensor(self.log_clip.value)
@@ -119,4 +161,9 @@ class ActivationQuantizer(keras.layers.Layer):
         return clip if self.limit is None else activations.bounded(clip, self.limit)
 
     def get_config(self):
-        return {**super().get_config(), "bits": self.bits, "signed": self.signed, "limit": self.limit}
+        return {
+            **super().get_config(),
+            "bits": self.bits,
+            "signed": self.signed,
+            "limit": self.limit,
+        }

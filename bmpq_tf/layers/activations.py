@@ -1,4 +1,7 @@
-"""Layers that do nothing but quantize activations: PACT in place of a ReLU, and a signed quantizer anywhere."""
+"""Layers that do nothing but quantize activations.
+
+PACT in place of a ReLU, and a signed quantizer anywhere.
+"""
 
 import keras
 
@@ -8,7 +11,8 @@ from bmpq_tf.layers.serialization import serializable
 
 @serializable
 class QuantReLU(keras.layers.ReLU):
-    """`keras.layers.ReLU` with its output rounded to `2^a - 1` steps below a learned clip (PACT, Choi et al. 2018; METHOD.md).
+    """`keras.layers.ReLU` with its output rounded to `2^a - 1` steps below a learned clip (PACT,
+    Choi et al. 2018; METHOD.md).
 
     Args:
         max_value: as Keras's; the clip never passes it.
@@ -21,13 +25,18 @@ class QuantReLU(keras.layers.ReLU):
         ValueError: the width is not 8, 4 or 2, or the slope is not 0.
     """
 
-    def __init__(self, max_value=None, negative_slope=0.0, threshold=0.0, *, bits: int = 8, **kwargs):
+    def __init__(
+        self, max_value=None, negative_slope=0.0, threshold=0.0, *, bits: int = 8, **kwargs
+    ):
         super().__init__(max_value, negative_slope, threshold, **kwargs)
         if negative_slope:
             raise ValueError(
-                f"QuantReLU has no values below zero. Received: negative_slope={negative_slope}. Put QuantIdentity behind a leaky ReLU instead."
+                f"QuantReLU has no values below zero. Received: negative_slope={negative_slope}. "
+                "Put QuantIdentity behind a leaky ReLU instead."
             )
-        self.activation_quantizer = ActivationQuantizer(bits, limit=max_value, name="activation_quantizer", trainable=self.trainable)
+        self.activation_quantizer = ActivationQuantizer(
+            bits, limit=max_value, name="activation_quantizer", trainable=self.trainable
+        )
 
     def build(self, input_shape):
         self.activation_quantizer.build()
@@ -41,7 +50,8 @@ class QuantReLU(keras.layers.ReLU):
 
 @serializable
 class QuantIdentity(keras.layers.Identity):
-    """Rounds what passes to `2^a - 1` steps of a learned range that may reach below zero (METHOD.md, "Activations").
+    """Rounds what passes to `2^a - 1` steps of a learned range that may reach below zero
+    (METHOD.md, "Activations").
 
     Args:
         bits: the width `a`: 8, 4 or 2.
@@ -53,7 +63,9 @@ class QuantIdentity(keras.layers.Identity):
 
     def __init__(self, *, bits: int = 8, **kwargs):
         super().__init__(**kwargs)
-        self.activation_quantizer = ActivationQuantizer(bits, signed=True, name="activation_quantizer", trainable=self.trainable)
+        self.activation_quantizer = ActivationQuantizer(
+            bits, signed=True, name="activation_quantizer", trainable=self.trainable
+        )
 
     def build(self, input_shape):
         self.activation_quantizer.build()

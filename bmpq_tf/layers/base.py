@@ -15,18 +15,29 @@ from bmpq_tf.layers.kernel_quantizer import KernelQuantizer
 # Axes of a kernel that are output channels, or how to tell them for a layer.
 ChannelAxes = tuple[int, ...] | Callable[[keras.layers.Layer], tuple[int, ...]]
 WEIGHT_DTYPE = "float32"
-# The activations that PACT stands for, and the most that they give; TensorFlow's become Keras's in saved files.
-RELU_LIMITS = {keras.activations.relu: None, keras.activations.relu6: 6.0, tf.nn.relu: None, tf.nn.relu6: 6.0}
+# The activations that PACT stands for, and the most that they give; TensorFlow's become Keras's in
+# saved files.
+RELU_LIMITS = {
+    keras.activations.relu: None,
+    keras.activations.relu6: 6.0,
+    tf.nn.relu: None,
+    tf.nn.relu6: 6.0,
+}
 
-# What `kernels_read_once` has read, by layer and attribute; each thread, and so each replica, has its own.
-_READ: contextvars.ContextVar[dict[tuple[int, str], tf.Tensor]] = contextvars.ContextVar("kernels_read_once")
+# What `kernels_read_once` has read, by layer and attribute; each thread, and so each replica, has
+# its own.
+_READ: contextvars.ContextVar[dict[tuple[int, str], tf.Tensor]] = contextvars.ContextVar(
+    "kernels_read_once"
+)
 
 
 class QuantizedLayer:
-    """Gives a Keras layer kernels that are fake-quantized whenever they are read, and activations that are if its config says so.
+    """Gives a Keras layer kernels that are fake-quantized whenever they are read, and activations
+    that are if its config says so.
 
-    A subclass names it before the Keras class and is decorated with `register`. Constructor, config and call stay the Keras
-    class's own, with one more keyword: `quantizer`, a `QuantizerConfig` or the plain dict of one.
+    A subclass names it before the Keras class and is decorated with `register`. Constructor, config
+    and call stay the Keras class's own, with one more keyword: `quantizer`, a `QuantizerConfig` or
+    the plain dict of one.
     """
 
     kernel_channel_axes: dict[str, "ChannelAxes"] = {}
@@ -37,28 +48,51 @@ class QuantizedLayer:
         super().__init__(*args, **kwargs)
         self.quantizer = QuantizerConfig.of(quantizer)
         if (why := unsupported_policy(self)) is not None:
-            raise ValueError(f"Layer '{self.name}' cannot be quantized: {why}. Received: dtype={self.dtype_policy.name!r}.")
+            raise ValueError(
+                f"Layer '{self.name}' cannot be quantized: {why}. Received: "
+                f"dtype={self.dtype_policy.name!r}."
+            )
         for attribute, channel_axes in self.kernel_channel_axes.items():
             axes = channel_axes(self) if callable(channel_axes) else channel_axes
-            setattr(self, f"{attribute}_quantizer", KernelQuantizer(self.quantizer, axes, name=f"{attribute}_quantizer", trainable=self.trainable))
+            setattr(
+                self,
+                f"{attribute}_quantizer",
+                KernelQuantizer(
+                    self.quantizer, axes, name=f"{attribute}_quantizer", trainable=self.trainable
+                ),
+            )
         config, activation = self.quantizer, getattr(self, "activation", None)
         if is_cell(self) and (config.input_bits or config.activation_bits):
-            raise ValueError(f"The activations of a recurrent cell stay float. Received: quantizer={config} for '{self.name}'.")
+            raise ValueError(
+                f"The activations of a recurrent cell stay float. Received: quantizer={config} for "
+                f"'{self.name}'."
+            )
         if isinstance(self, keras.layers.Embedding) and config.input_bits:
-            raise ValueError(f"An embedding reads whole numbers, which are not rounded. Received: input_bits={config.input_bits} for '{self.name}'.")
+            raise ValueError(
+                "An embedding reads whole numbers, which are not rounded. Received: "
+                f"input_bits={config.input_bits} for '{self.name}'."
+            )
         self.input_quantizer = self.output_quantizer = None
         if config.input_bits:
-            self.input_quantizer = ActivationQuantizer(config.input_bits, signed=True, name="input_quantizer", trainable=self.trainable)
+            self.input_quantizer = ActivationQuantizer(
+                config.input_bits, signed=True, name="input_quantizer", trainable=self.trainable
+            )
         if config.activation_bits and activation in RELU_LIMITS:
             limit = RELU_LIMITS[activation]
-            self.output_quantizer = ActivationQuantizer(config.activation_bits, limit=limit, name="output_quantizer", trainable=self.trainable)
+            self.output_quantizer = ActivationQuantizer(
+                config.activation_bits,
+                limit=limit,
+                name="output_quantizer",
+                trainable=self.trainable,
+            )
         self._frozen = False
 
     def add_weight(self, *args, name=None, **kwargs):
         if name in self.kernel_channel_axes:
             if (constraint := kwargs.get("constraint")) is not None:
                 raise ValueError(
-                    f"Layer '{self.name}' cannot keep its quantized {name} to a constraint, which would hold for the float weights only. "
+                    f"Layer '{self.name}' cannot keep its quantized {name} to a constraint, which "
+                    "would hold for the float weights only. "
                     f"Received: {constraint!r}. Leave the constraint out, or use Keras's own layer."
                 )
             # Scales and rounding are float32 under every dtype policy; the result is cast instead.
@@ -82,25 +116,37 @@ class QuantizedLayer:
 
     def activation_quantizers(self) -> list[ActivationQuantizer]:
         """Returns the quantizers of the input and of the output, where the layer has them."""
-        return [quantizer for quantizer in (self.input_quantizer, self.output_quantizer) if quantizer]
+        return [
+            quantizer for quantizer in (self.input_quantizer, self.output_quantizer) if quantizer
+        ]
 
     def freeze(self) -> None:
-        """Puts the kernels on their grid for good, so that a conversion sees them as constants; the float ones are lost."""
+        """Puts the kernels on their grid for good, so that a conversion sees them as constants.
+
+        The float ones are lost.
+        """
         for kernel, quantizer in self.kernels():
             kernel.assign(quantizer.call(tf.convert_to_tensor(kernel.value)))
         self._frozen = True
 
     def kernels(self) -> list[tuple[keras.Variable, KernelQuantizer]]:
-        """Returns each float kernel with its quantizer; none before the layer is built, as one that no call reaches never is."""
+        """Returns each float kernel with its quantizer.
+
+        None before the layer is built, as one that no call reaches never is.
+        """
         names = [name for name in self.kernel_channel_axes if hasattr(self, f"_{name}")]
         return [(getattr(self, f"_{name}"), getattr(self, f"{name}_quantizer")) for name in names]
 
     def enable_lora(self, *args, **kwargs):
-        """Not supported: what reads as the kernel is the quantized one, to which nothing is added."""
-        raise NotImplementedError(f"Layer '{self.name}' is quantized and takes no LoRA weights. Use Keras's own layer for them.")
+        """Not supported: what reads as the kernel is quantized, and nothing is added to it."""
+        raise NotImplementedError(
+            f"Layer '{self.name}' is quantized and takes no LoRA weights. Use Keras's own layer "
+            "for them."
+        )
 
     def save_own_variables(self, store):
-        # Dense, Conv, EinsumDense and Embedding would store the quantized kernel and lose the float one.
+        # Dense, Conv, EinsumDense and Embedding would store the quantized kernel and lose the float
+        # one.
         keras.layers.Layer.save_own_variables(self, store)
 
     def load_own_variables(self, store):
@@ -120,7 +166,10 @@ def unsupported_policy(layer: keras.layers.Layer) -> str | None:
     if isinstance(layer.dtype_policy, keras.dtype_policies.QuantizedDTypePolicy):
         return "its dtype policy has Keras quantize the weights already"
     if layer.variable_dtype != WEIGHT_DTYPE:
-        return f"its weights are {layer.variable_dtype}, and quantized ones are float32 (float32, mixed_float16 and mixed_bfloat16 will do)"
+        return (
+            f"its weights are {layer.variable_dtype}, and quantized ones are float32 (float32, "
+            "mixed_float16 and mixed_bfloat16 will do)"
+        )
     return None
 
 
@@ -128,12 +177,21 @@ def unsupported_policy(layer: keras.layers.Layer) -> str | None:
 def kernels_read_once(layer: keras.layers.Layer) -> Iterator[None]:
     """Within it, every quantized kernel below `layer` reads as what it was at the start.
 
-    A loop over time would else quantize a kernel at every step and take each for a use of its own: `|g|` summed over steps is
-    not the `|g|` of their sum, which is what the mini-batch's bit gradients are made of.
+    A loop over time would else quantize a kernel at every step and take each for a use of its own:
+    `|g|` summed over steps is not the `|g|` of their sum, which is what the mini-batch's bit
+    gradients are made of.
     """
     # A layer not built yet has no kernel to read; it is built, and read, inside.
-    parts = [part for part in keras_compat.flattened_layers(layer) if isinstance(part, QuantizedLayer) and part.built]
-    values = {(id(part), attribute): getattr(part, attribute) for part in parts for attribute in part.kernel_channel_axes}
+    parts = [
+        part
+        for part in keras_compat.flattened_layers(layer)
+        if isinstance(part, QuantizedLayer) and part.built
+    ]
+    values = {
+        (id(part), attribute): getattr(part, attribute)
+        for part in parts
+        for attribute in part.kernel_channel_axes
+    }
     token = _READ.set({**_READ.get({}), **values})
     try:
         yield
@@ -142,7 +200,10 @@ def kernels_read_once(layer: keras.layers.Layer) -> Iterator[None]:
 
 
 def quantized_weight(attribute: str) -> property:
-    """Returns a property that quantizes on reading; the setter serves the layers that assign their kernel by its public name."""
+    """Returns a property that quantizes on reading.
+
+    The setter serves the layers that assign their kernel by its public name.
+    """
     private = f"_{attribute}"
 
     def read(layer):
@@ -151,10 +212,18 @@ def quantized_weight(attribute: str) -> property:
         if (once := _READ.get({}).get((id(layer), attribute))) is not None:
             return once
         weight = tf.convert_to_tensor(getattr(layer, private).value)
-        quantized = weight if layer._frozen else getattr(layer, f"{attribute}_quantizer").call(weight, layer.compute_dtype)
+        quantized = (
+            weight
+            if layer._frozen
+            else getattr(layer, f"{attribute}_quantizer").call(weight, layer.compute_dtype)
+        )
         return tf.cast(quantized, layer.compute_dtype)
 
     def assign(layer, value):
         setattr(layer, private, value)
 
-    return property(read, assign, doc=f"The fake-quantized weight, in the compute dtype; the float one is `{private}`.")
+    return property(
+        read,
+        assign,
+        doc=f"The fake-quantized weight, in the compute dtype; the float one is `{private}`.",
+    )

@@ -7,8 +7,9 @@ from typing import Any
 from bmpq_tf.arithmetic.quantizers import LARGEST_BITS, SMALLEST_BITS
 from bmpq_tf.arithmetic.scales import GRANULARITIES, RULES, STARTS
 
-# 2: activation_bits and input_bits, which a file of version 1 does not have. 3: initial_scale, normalise_kernels, and "joint".
-# 4: track_oscillations. 5: one variable of sums. 6: kernels are normalised by channel whatever the granularity.
+# 2: activation_bits and input_bits, which a file of version 1 does not have. 3: initial_scale,
+# normalise_kernels, and "joint". 4: track_oscillations. 5: one variable of sums. 6: kernels are
+# normalised by channel whatever the granularity.
 FORMAT_VERSION = 6
 SCALES = (*RULES, "learned")
 TRACKED = (True, False, "joint")
@@ -19,23 +20,32 @@ def checked_candidates(candidate_bits, where: str = "") -> tuple[int, ...]:
     """Returns the candidate widths sorted and without repeats.
 
     Raises:
-        ValueError: nothing in it, something that is no integer, or a width outside 2 to 8. `where` names the layer.
+        ValueError: nothing in it, something that is no integer, or a width outside 2 to 8. `where`
+            names the layer.
     """
     of = f" for '{where}'" if where else ""
     hint = f"Give integers from {SMALLEST_BITS} to {LARGEST_BITS}, such as (2, 4, 8)."
     if isinstance(candidate_bits, int) and not isinstance(candidate_bits, bool):
         candidate_bits = (candidate_bits,)
     if isinstance(candidate_bits, (str, Mapping)) or not isinstance(candidate_bits, Iterable):
-        raise ValueError(f"candidate_bits{of} must be a sequence of integers. Received: candidate_bits={candidate_bits!r}. {hint}")
+        raise ValueError(
+            f"candidate_bits{of} must be a sequence of integers. Received: "
+            f"candidate_bits={candidate_bits!r}. {hint}"
+        )
     widths = tuple(candidate_bits)
     if not widths:
-        raise ValueError(f"candidate_bits{of} is empty, so no layer could get a width. Received: candidate_bits={candidate_bits!r}. {hint}")
+        raise ValueError(
+            f"candidate_bits{of} is empty, so no layer could get a width. Received: "
+            f"candidate_bits={candidate_bits!r}. {hint}"
+        )
     for width in widths:
         whole = hasattr(width, "__index__") and not isinstance(width, bool)
         if not whole or not SMALLEST_BITS <= width <= LARGEST_BITS:
             raise ValueError(
-                f"A candidate width{of} must be an integer from {SMALLEST_BITS} to {LARGEST_BITS}, because LiteRT stores "
-                f"nothing wider per channel. Received: {width!r} in candidate_bits={candidate_bits!r}. {hint}"
+                f"A candidate width{of} must be an integer from {SMALLEST_BITS} to {LARGEST_BITS}, "
+                "because LiteRT stores "
+                f"nothing wider per channel. Received: {width!r} in "
+                f"candidate_bits={candidate_bits!r}. {hint}"
             )
     return tuple(sorted({int(width) for width in widths}))
 
@@ -46,7 +56,9 @@ def checked_activation_bits(value, name: str = "activation_bits") -> int | None:
     Raises:
         ValueError: it is none of `None`, 8, 4 and 2.
     """
-    if value is not None and (isinstance(value, bool) or not hasattr(value, "__index__") or value not in ACTIVATION_BITS):
+    if value is not None and (
+        isinstance(value, bool) or not hasattr(value, "__index__") or value not in ACTIVATION_BITS
+    ):
         raise ValueError(f"{name} must be None (float), 8, 4 or 2. Received: {name}={value!r}.")
     return None if value is None else int(value)
 
@@ -56,16 +68,20 @@ class QuantizerSettings:
     """What a quantizer of a kernel can be told, for one layer or for a whole model.
 
     Attributes:
-        candidate_bits: the widths that the allocation may choose from, 2 to 8; training starts at the widest.
+        candidate_bits: the widths that the allocation may choose from, 2 to 8; training starts at
+            the widest.
         scale: `"learned"` (LSQ), `"statistical"` or `"max_abs"` (`bmpq_tf.arithmetic.scales`).
         granularity: `"tensor"`, one scale for the kernel, or `"channel"`, one per output channel.
-        track_sensitivity: whether training accumulates bit gradients; `"joint"` also `|g|` of every single weight, which takes as much
-            memory as the kernel.
-        activation_bits: the width that activations are rounded to: 8, 4 or 2; `None` leaves them float.
-        initial_scale: where a learned scale starts whenever the width changes: `"statistical"`, or `"mse"`, the smallest squared error.
-        normalise_kernels: quantize `w - mean(w)` with the scales `std(w)·S`, mean and deviation of each channel (`bmpq_tf.arithmetic.normalisation`).
-        track_oscillations: watch for weights that keep jumping between two integers, for `FreezeOscillations`; takes four times the
-            kernel's memory.
+        track_sensitivity: whether training accumulates bit gradients; `"joint"` also `|g|` of every
+            single weight, which takes as much memory as the kernel.
+        activation_bits: the width that activations are rounded to: 8, 4 or 2; `None` leaves them
+            float.
+        initial_scale: where a learned scale starts whenever the width changes: `"statistical"`, or
+            `"mse"`, the smallest squared error.
+        normalise_kernels: quantize `w - mean(w)` with the scales `std(w)·S`, mean and deviation of
+            each channel (`bmpq_tf.arithmetic.normalisation`).
+        track_oscillations: watch for weights that keep jumping between two integers, for
+            `FreezeOscillations`; takes four times the kernel's memory.
 
     Raises:
         ValueError: a field is not understood, or two do not go together.
@@ -82,15 +98,24 @@ class QuantizerSettings:
 
     def __post_init__(self):
         object.__setattr__(self, "candidate_bits", checked_candidates(self.candidate_bits))
-        choices = {"scale": SCALES, "granularity": GRANULARITIES, "track_sensitivity": TRACKED, "initial_scale": tuple(STARTS)}
+        choices = {
+            "scale": SCALES,
+            "granularity": GRANULARITIES,
+            "track_sensitivity": TRACKED,
+            "initial_scale": tuple(STARTS),
+        }
         switches = dict.fromkeys(("normalise_kernels", "track_oscillations"), (True, False))
         for name, known in {**choices, **switches}.items():
             value = getattr(self, name)
             if value not in known:
-                raise ValueError(f"Unknown {name}. Received: {name}={value!r}. Known: {', '.join(map(str, known))}.")
+                raise ValueError(
+                    f"Unknown {name}. Received: {name}={value!r}. Known: "
+                    f"{', '.join(map(str, known))}."
+                )
         if self.initial_scale != "statistical" and self.scale != "learned":
             raise ValueError(
-                f"Only learned scales have a start. Received: initial_scale={self.initial_scale!r} with scale={self.scale!r}. "
+                f"Only learned scales have a start. Received: initial_scale={self.initial_scale!r} "
+                f"with scale={self.scale!r}. "
                 'Take scale="learned", or leave initial_scale out.'
             )
         object.__setattr__(self, "activation_bits", checked_activation_bits(self.activation_bits))
@@ -98,13 +123,18 @@ class QuantizerSettings:
 
 @dataclasses.dataclass(frozen=True)
 class QuantizerConfig(QuantizerSettings):
-    """What one quantized layer is told about its kernels and its activations; plain data in the layer's config.
+    """What one quantized layer is told about its kernels and its activations.
 
-    `activation_bits` is the width that the layer's output is rounded to if its own activation is a ReLU.
+    Plain data in the layer's config.
+
+    `activation_bits` is the width that the layer's output is rounded to if its own activation is a
+    ReLU.
 
     Attributes:
-        pinned: the one candidate is fixed by decision (first and last layers), not open to the allocation.
-        input_bits: the width that the layer rounds its input to; `None` takes the input as it comes.
+        pinned: the one candidate is fixed by decision (first and last layers), not open to the
+            allocation.
+        input_bits: the width that the layer rounds its input to; `None` takes the input as it
+            comes.
     """
 
     pinned: bool = False
@@ -114,20 +144,28 @@ class QuantizerConfig(QuantizerSettings):
         super().__post_init__()
         if self.pinned and len(self.candidate_bits) > 1:
             raise ValueError(
-                f"A pinned layer has one width, such as candidate_bits=(8,). Received: candidate_bits={self.candidate_bits}, pinned=True."
+                "A pinned layer has one width, such as candidate_bits=(8,). Received: "
+                f"candidate_bits={self.candidate_bits}, pinned=True."
             )
-        object.__setattr__(self, "input_bits", checked_activation_bits(self.input_bits, "input_bits"))
+        object.__setattr__(
+            self, "input_bits", checked_activation_bits(self.input_bits, "input_bits")
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain data for a layer's config, with the version of this format."""
-        return {**dataclasses.asdict(self), "candidate_bits": list(self.candidate_bits), "version": FORMAT_VERSION}
+        return {
+            **dataclasses.asdict(self),
+            "candidate_bits": list(self.candidate_bits),
+            "version": FORMAT_VERSION,
+        }
 
     @classmethod
     def of(cls, value: "QuantizerConfig | Mapping[str, Any] | None") -> "QuantizerConfig":
         """Reads what `to_dict` gave; `None` gives the defaults.
 
         Raises:
-            ValueError: the data was written by a newer version, has fields that this one does not know, or means what it no longer does.
+            ValueError: the data was written by a newer version, has fields that this one does not
+                know, or means what it no longer does.
         """
         if value is None:
             return cls()
@@ -138,13 +176,21 @@ class QuantizerConfig(QuantizerSettings):
         unknown = sorted(set(fields) - {field.name for field in dataclasses.fields(cls)})
         if version > FORMAT_VERSION or unknown:
             raise ValueError(
-                f"This quantizer config was not written for this bmpq_tf (format {FORMAT_VERSION}). "
-                f"Received: version={version}, unknown fields {unknown}. Install the newer bmpq_tf that saved it."
+                "This quantizer config was not written for this bmpq_tf (format "
+                f"{FORMAT_VERSION}). "
+                f"Received: version={version}, unknown fields {unknown}. Install the newer bmpq_tf "
+                "that saved it."
             )
-        if version < 6 and fields.get("normalise_kernels") and fields.get("granularity") == "tensor":
+        if (
+            version < 6
+            and fields.get("normalise_kernels")
+            and fields.get("granularity") == "tensor"
+        ):
             raise ValueError(
-                "This model's kernels were normalised as a whole, and this bmpq_tf normalises each channel: it would answer otherwise. "
-                f"Received: version={version}, normalise_kernels=True, granularity='tensor'. Train it again, or load it with the "
+                "This model's kernels were normalised as a whole, and this bmpq_tf normalises each "
+                "channel: it would answer otherwise. "
+                f"Received: version={version}, normalise_kernels=True, granularity='tensor'. Train "
+                "it again, or load it with the "
                 "bmpq_tf that saved it."
             )
         return cls(**fields)

@@ -1,6 +1,9 @@
-"""Quantized twins of Keras's layers. What they share is in the mixin; here stand only their names and kernels.
+"""Quantized twins of Keras's layers. What they share is in the mixin.
 
-A kernel's channels are what `granularity="channel"` learns a scale for, and what files store one for.
+Here stand only their names and kernels.
+
+A kernel's channels are what `granularity="channel"` learns a scale for, and what files store one
+for.
 """
 
 import keras
@@ -23,12 +26,16 @@ def _einsum_output_axes(layer: keras.layers.EinsumDense) -> tuple[int, ...]:
 
 @register(keras.layers.EinsumDense, kernel=_einsum_output_axes)
 class QuantEinsumDense(QuantizedLayer, keras.layers.EinsumDense):
-    """`keras.layers.EinsumDense` with a quantized kernel, whose channels are the positions of its axes that reach the output."""
+    """`keras.layers.EinsumDense` with a quantized kernel, whose channels are the positions of its
+    axes that reach the output.
+    """
 
 
 @register(keras.layers.Embedding, embeddings=(-1,))
 class QuantEmbedding(QuantizedLayer, keras.layers.Embedding):
-    """`keras.layers.Embedding` with a quantized table, whose channels are the positions of the vectors: rows would cost a scale each."""
+    """`keras.layers.Embedding` with a quantized table, whose channels are the positions of the
+    vectors: rows would cost a scale each.
+    """
 
 
 @register(keras.layers.Conv1D, kernel=(-1,))
@@ -63,12 +70,16 @@ class QuantConv3DTranspose(QuantizedLayer, keras.layers.Conv3DTranspose):
 
 @register(keras.layers.DepthwiseConv1D, kernel=(-2, -1))
 class QuantDepthwiseConv1D(QuantizedLayer, keras.layers.DepthwiseConv1D):
-    """`keras.layers.DepthwiseConv1D` with a quantized kernel, whose channels are its input channels times the multiplier."""
+    """`keras.layers.DepthwiseConv1D` with a quantized kernel, whose channels are its input channels
+    times the multiplier.
+    """
 
 
 @register(keras.layers.DepthwiseConv2D, kernel=(-2, -1))
 class QuantDepthwiseConv2D(QuantizedLayer, keras.layers.DepthwiseConv2D):
-    """`keras.layers.DepthwiseConv2D` with a quantized kernel, whose channels are its input channels times the multiplier."""
+    """`keras.layers.DepthwiseConv2D` with a quantized kernel, whose channels are its input channels
+    times the multiplier.
+    """
 
 
 @register(keras.layers.SeparableConv1D, depthwise_kernel=(-2, -1), pointwise_kernel=(-1,))

@@ -1,4 +1,7 @@
-"""The state of one quantized kernel: its width, its scales, its accumulated bit gradients and its past allocations."""
+"""The state of one quantized kernel.
+
+Its width, its scales, its accumulated bit gradients and its past allocations.
+"""
 
 import json
 import math
@@ -24,8 +27,9 @@ _UNKNOWN = keras.initializers.Zeros()
 class KernelQuantizer(SensitivityTracking, OscillationTracking, keras.layers.Layer):
     """Fake-quantizes one kernel and accumulates the sensitivities of its bits (METHOD.md).
 
-    A width is a scalar variable, so changing it neither retraces nor recompiles. Everything here is a variable or lies beside
-    the variables in the saved file, so a checkpoint resumes with the same widths, scales, sensitivities and history.
+    A width is a scalar variable, so changing it neither retraces nor recompiles. Everything here is
+    a variable or lies beside the variables in the saved file, so a checkpoint resumes with the same
+    widths, scales, sensitivities and history.
 
     Args:
         config: the layer's `QuantizerConfig`.
@@ -34,18 +38,22 @@ class KernelQuantizer(SensitivityTracking, OscillationTracking, keras.layers.Lay
 
     Attributes:
         bits: scalar variable, the present width.
-        scale_base, log_gain: variables of the kernel's shape, 1 along the axes that share a scale; `S = scale_base * exp(log_gain)` where
-            scales are learned.
-        gradient_sums: vector of all that each finite mini-batch adds to, read by `accumulated`. One variable, because a step over
-            many small kernels is as long as the list of its operations.
+        scale_base, log_gain: variables of the kernel's shape, 1 along the axes that share a scale;
+            `S = scale_base * exp(log_gain)` where scales are learned.
+        gradient_sums: vector of all that each finite mini-batch adds to, read by `accumulated`. One
+            variable, because a step over many small kernels is as long as the list of its
+            operations.
         uses_seen: scalar, how often a gradient arrived.
-        weight_gradient_abs_sum: of the kernel's shape, the sum over mini-batches of `|g|`; only where `track_sensitivity="joint"`.
-        last_integers, last_direction, turn_frequency, mean_integers: of the kernel's shape, its `oscillations.Oscillations`; these and
-            freezing_threshold, scalar, only where `track_oscillations`.
+        weight_gradient_abs_sum: of the kernel's shape, the sum over mini-batches of `|g|`; only
+            where `track_sensitivity="joint"`.
+        last_integers, last_direction, turn_frequency, mean_integers: of the kernel's shape, its
+            `oscillations.Oscillations`; these and freezing_threshold, scalar, only where
+            `track_oscillations`.
         history: tuple of dicts, what each allocation decided for this kernel.
 
-    Under a `tf.distribute` strategy each replica sums what it sees and reading adds the replicas up, so that a step over R replicas
-    counts as R mini-batches. Under several workers, reading is a collective operation: all of them read, in the same order.
+    Under a `tf.distribute` strategy each replica sums what it sees and reading adds the replicas
+    up, so that a step over R replicas counts as R mini-batches. Under several workers, reading is a
+    collective operation: all of them read, in the same order.
     """
 
     def __init__(self, config: QuantizerConfig, channel_axes: Sequence[int], **kwargs):
@@ -55,12 +63,15 @@ class KernelQuantizer(SensitivityTracking, OscillationTracking, keras.layers.Lay
         self.history: tuple[dict, ...] = ()
         self._start_tracking()
         self._first_base: Callable = _UNKNOWN
-        # Whether learned scales are known to have their start. Those of a layer that is built inside a trace get it from the first batch.
+        # Whether learned scales are known to have their start. Those of a layer that is built
+        # inside a trace get it from the first batch.
         self._is_started = False
 
     @property
     def scale_axes(self) -> tuple[int, ...]:
-        """The axes that a rule or training gives a scale each, of normalised kernels where they are; none where one serves the tensor."""
+        """The axes that a rule or training gives a scale each, of normalised kernels where they
+        are; none where one serves the tensor.
+        """
         return self.channel_axes if self.config.granularity == "channel" else ()
 
     def build_for(self, kernel: keras.Variable) -> None:
@@ -69,7 +80,11 @@ class KernelQuantizer(SensitivityTracking, OscillationTracking, keras.layers.Lay
         def first_base(shape, dtype=None):
             # Inside a trace the kernel has no value yet: see `_base`.
             self._is_started = tf.executing_eagerly()
-            return self._start(self.quantized_from(kernel.value)) if self._is_started else tf.zeros(shape)
+            return (
+                self._start(self.quantized_from(kernel.value))
+                if self._is_started
+                else tf.zeros(shape)
+            )
 
         # Keras's build takes shapes only.
         self._first_base = first_base
@@ -79,14 +94,26 @@ class KernelQuantizer(SensitivityTracking, OscillationTracking, keras.layers.Lay
     def build(self, kernel_shape):
         def state(name, shape=(), value=0.0, trainable=False):
             initializer = keras.initializers.Constant(value)
-            return self.add_weight(name=name, shape=shape, initializer=initializer, trainable=trainable, autocast=False, aggregation="mean")
+            return self.add_weight(
+                name=name,
+                shape=shape,
+                initializer=initializer,
+                trainable=trainable,
+                autocast=False,
+                aggregation="mean",
+            )
 
         self._channels_shape = scales.scale_shape(kernel_shape, self.channel_axes)
         self.bits = state("bits", value=max(self.config.candidate_bits))
         if self.config.scale == "learned":
             shape = scales.scale_shape(kernel_shape, self.scale_axes)
             self.scale_base = self.add_weight(
-                name="scale_base", shape=shape, initializer=self._first_base, trainable=False, autocast=False, aggregation="mean"
+                name="scale_base",
+                shape=shape,
+                initializer=self._first_base,
+                trainable=False,
+                autocast=False,
+                aggregation="mean",
             )
             self.log_gain = state("log_gain", shape, trainable=True)
         self._build_sums(kernel_shape)
@@ -99,18 +126,26 @@ class KernelQuantizer(SensitivityTracking, OscillationTracking, keras.layers.Lay
 
         Args:
             kernel: the float kernel, float32.
-            compute_dtype: what the result is computed with; in float16 the loss carries a scale, which only the callback tells of.
+            compute_dtype: what the result is computed with; in float16 the loss carries a scale,
+                which only the callback tells of.
         """
         kernel = self.quantized_from(kernel)
         if self.config.scale == "learned" and not self._is_started:
             self.scale_base.assign(self._base(kernel))
         knows_loss_scale = self._scale_loss is not None or compute_dtype != "float16"
-        scale, bits = self._scale(kernel, self._loss_factor if knows_loss_scale else None), tf.convert_to_tensor(self.bits.value)
+        scale, bits = (
+            self._scale(kernel, self._loss_factor if knows_loss_scale else None),
+            tf.convert_to_tensor(self.bits.value),
+        )
         kernel = self._with_held(kernel, scale)
 
         def on_gradient(gradient):
             # A kernel without elements has no mean gradient.
-            sums_of_gradient = self._accumulate(gradient, scale, bits) if self.config.track_sensitivity and 0 not in kernel.shape else []
+            sums_of_gradient = (
+                self._accumulate(gradient, scale, bits)
+                if self.config.track_sensitivity and 0 not in kernel.shape
+                else []
+            )
             if self.config.track_oscillations:
                 self._watch(quantizers.quantize(kernel, scale, bits))
             return sums_of_gradient
@@ -118,30 +153,54 @@ class KernelQuantizer(SensitivityTracking, OscillationTracking, keras.layers.Lay
         return quantizers.fake_quantize(kernel, scale, bits, on_gradient)
 
     def quantized_from(self, kernel) -> tf.Tensor:
-        """Returns what is rounded: the float kernel, without its channels' means where kernels are normalised."""
+        """Returns what is rounded: the float kernel, without its channels' means where kernels are
+        normalised.
+        """
         kernel = tf.convert_to_tensor(kernel)
-        return normalisation.centred(kernel, self.channel_axes) if self._is_normalised(kernel) else kernel
+        return (
+            normalisation.centred(kernel, self.channel_axes)
+            if self._is_normalised(kernel)
+            else kernel
+        )
 
     def deviation(self, centred) -> tf.Tensor | float:
-        """Returns the deviation of each channel of what is rounded, a factor of its scales; 1 where kernels are not normalised."""
-        return normalisation.deviation(centred, self.channel_axes) if self._is_normalised(centred) else 1.0
+        """Returns the deviation of each channel of what is rounded, a factor of its scales.
+
+        1 where kernels are not normalised.
+        """
+        return (
+            normalisation.deviation(centred, self.channel_axes)
+            if self._is_normalised(centred)
+            else 1.0
+        )
 
     def scale(self, kernel) -> tf.Tensor:
         """Returns the present scales, positive float32 that broadcast against the kernel."""
         return self._scale(self.quantized_from(kernel))
 
     def integers(self, kernel) -> tf.Tensor:
-        """Returns the integers that the kernel holds at its present width, float32 of the kernel's shape."""
+        """Returns the integers that the kernel holds at its present width, float32 of the kernel's
+        shape.
+        """
         kernel = self.quantized_from(kernel)
         scale = self._scale(kernel)
         return quantizers.quantize(self._with_held(kernel, scale), scale, self.bits.value)
 
     def _scale(self, kernel, limit=None) -> tf.Tensor:
-        """The scales, given what is rounded; learned ones change by their gradient up to `limit`, relatively and for a learning rate of 1."""
+        """The scales, given what is rounded.
+
+        Learned ones change by their gradient up to `limit`, relatively and for a learning rate of
+        1.
+        """
         deviation = self.deviation(kernel)
         if self.config.scale == "learned":
-            return deviation * scales.learned(self._base(kernel), tf.convert_to_tensor(self.log_gain.value), limit)
-        return tf.stop_gradient(deviation * scales.RULES[self.config.scale](kernel / deviation, self.bits.value, self.scale_axes))
+            return deviation * scales.learned(
+                self._base(kernel), tf.convert_to_tensor(self.log_gain.value), limit
+            )
+        return tf.stop_gradient(
+            deviation
+            * scales.RULES[self.config.scale](kernel / deviation, self.bits.value, self.scale_axes)
+        )
 
     def _base(self, kernel) -> tf.Tensor:
         """Where learned scales started, or would for this kernel if they have not."""
@@ -159,10 +218,14 @@ class KernelQuantizer(SensitivityTracking, OscillationTracking, keras.layers.Lay
         # Of a kernel of zeros the weights that train will be about as large as any initializer's.
         a_channel = max(math.prod(kernel.shape) // max(math.prod(self._channels_shape), 1), 1)
         size = 1.0 if normalised else a_channel**-0.5
-        return scales.initial(kernel, self.bits.value, self.scale_axes, self.config.initial_scale, size, normalised)
+        return scales.initial(
+            kernel, self.bits.value, self.scale_axes, self.config.initial_scale, size, normalised
+        )
 
     def _is_normalised(self, kernel) -> bool:
-        return self.config.normalise_kernels and normalisation.is_normalised(kernel.shape, self.channel_axes)
+        return self.config.normalise_kernels and normalisation.is_normalised(
+            kernel.shape, self.channel_axes
+        )
 
     @property
     def width(self) -> int:
@@ -170,13 +233,18 @@ class KernelQuantizer(SensitivityTracking, OscillationTracking, keras.layers.Lay
         return int(self.bits.numpy())
 
     def set_width(self, width: int, kernel) -> bool:
-        """Gives the kernel another width and its scales a new start for it; returns whether it changed.
+        """Gives the kernel another width and its scales a new start for it.
+
+        Returns whether it changed.
 
         Raises:
             ValueError: the width is not among the kernel's candidates.
         """
         if width not in self.config.candidate_bits:
-            raise ValueError(f"Kernel '{kernel.path}' cannot be {width} bits wide. Received: width={width}, candidates {self.config.candidate_bits}.")
+            raise ValueError(
+                f"Kernel '{kernel.path}' cannot be {width} bits wide. Received: width={width}, "
+                f"candidates {self.config.candidate_bits}."
+            )
         if width == self.width:
             return False
         self.bits.assign(width)
@@ -184,7 +252,9 @@ class KernelQuantizer(SensitivityTracking, OscillationTracking, keras.layers.Lay
         return True
 
     def initialise_scale(self, kernel) -> None:
-        """Starts learned scales (`scales.initial`; other rules hold no state) and oscillations anew for the present width and kernel."""
+        """Starts learned scales (`scales.initial`; other rules hold no state) and oscillations anew
+        for the present width and kernel.
+        """
         if self.config.scale == "learned":
             self.scale_base.assign(self._start(self.quantized_from(kernel.value)))
             self.log_gain.assign(tf.zeros(self.log_gain.shape))
@@ -199,14 +269,22 @@ class KernelQuantizer(SensitivityTracking, OscillationTracking, keras.layers.Lay
         # Keras's stores are no mappings: they have keys(), but neither iterate nor answer `in`.
         values = {key: store[key] for key in list(store.keys())}
         history = values.pop(_HISTORY, None)
-        places = {id(variable): place for place, variable in enumerate(keras_compat.own_variables(self))}
+        places = {
+            id(variable): place for place, variable in enumerate(keras_compat.own_variables(self))
+        }
         if len(values) == len(places) + 3:
             values = with_joined_sums(values, places[id(self.gradient_sums)])
         super().load_own_variables(values)
-        self.history = () if history is None else tuple(json.loads(bytes(np.asarray(history, np.uint8))))
+        self.history = (
+            () if history is None else tuple(json.loads(bytes(np.asarray(history, np.uint8))))
+        )
 
     def get_config(self):
-        return {**super().get_config(), "config": self.config.to_dict(), "channel_axes": list(self.channel_axes)}
+        return {
+            **super().get_config(),
+            "config": self.config.to_dict(),
+            "channel_axes": list(self.channel_axes),
+        }
 
     @classmethod
     def from_config(cls, config):

@@ -1,4 +1,6 @@
-"""The part of a kernel's quantizer that watches for weights that keep jumping between two integers, and holds them."""
+"""The part of a kernel's quantizer that watches for weights that keep jumping between two integers,
+and holds them.
+"""
 
 import keras
 import tensorflow as tf
@@ -8,30 +10,46 @@ from bmpq_tf.layers.sensitivity_tracking import accumulator
 
 
 class OscillationTracking:
-    """What is known of each weight's jumps, in variables of the kernel's shape (`bmpq_tf.arithmetic.oscillations`)."""
+    """What is known of each weight's jumps, in variables of the kernel's shape
+    (`bmpq_tf.arithmetic.oscillations`).
+    """
 
     def _build_oscillations(self, kernel_shape) -> None:
         # Weights are the same on every replica, and so is this.
-        starts = (("last_integers", oscillations.UNSEEN), ("last_direction", 0.0), ("turn_frequency", 0.0), ("mean_integers", 0.0))
+        starts = (
+            ("last_integers", oscillations.UNSEEN),
+            ("last_direction", 0.0),
+            ("turn_frequency", 0.0),
+            ("mean_integers", 0.0),
+        )
         self.last_integers, self.last_direction, self.turn_frequency, self.mean_integers = (
-            accumulator(self, name, tuple(kernel_shape), "only_first_replica", value) for name, value in starts
+            accumulator(self, name, tuple(kernel_shape), "only_first_replica", value)
+            for name, value in starts
         )
 
     def release_oscillating(self) -> None:
         """Forgets which weights oscillated and lets go of those that are held."""
         if self.config.track_oscillations:
-            for variable, value in zip(self._oscillations(), oscillations.first(self.turn_frequency.shape), strict=True):
+            for variable, value in zip(
+                self._oscillations(), oscillations.first(self.turn_frequency.shape), strict=True
+            ):
                 variable.assign(value)
 
     def _with_held(self, kernel, scale):
         if not self.config.track_oscillations:
             return kernel
-        return oscillations.with_held(kernel, scale, self.turn_frequency.value, self.mean_integers.value)
+        return oscillations.with_held(
+            kernel, scale, self.turn_frequency.value, self.mean_integers.value
+        )
 
     def _watch(self, integers) -> None:
         """Adds one step to what is known of oscillations."""
-        known = oscillations.Oscillations(*(tf.convert_to_tensor(variable.value) for variable in self._oscillations()))
-        after = oscillations.after_step(known, integers, tf.convert_to_tensor(self.freezing_threshold.value))
+        known = oscillations.Oscillations(
+            *(tf.convert_to_tensor(variable.value) for variable in self._oscillations())
+        )
+        after = oscillations.after_step(
+            known, integers, tf.convert_to_tensor(self.freezing_threshold.value)
+        )
         for variable, value in zip(self._oscillations(), after, strict=True):
             variable.value.assign(value)
 

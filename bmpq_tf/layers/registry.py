@@ -21,8 +21,10 @@ class Entry:
     Attributes:
         float_class: Keras's class.
         quantized_class: its quantized twin.
-        kernel_channel_axes: the output-channel axes of each kernel of its own, by attribute; empty for a composite.
-        held: for a composite that is handed layers: the keys of its config that hold them, and the attributes they become.
+        kernel_channel_axes: the output-channel axes of each kernel of its own, by attribute; empty
+            for a composite.
+        held: for a composite that is handed layers: the keys of its config that hold them, and the
+            attributes they become.
     """
 
     float_class: type[Layer]
@@ -40,23 +42,35 @@ _BY_FLOAT_CLASS: dict[type, Entry] = {}
 _BY_QUANTIZED_CLASS: dict[type, Entry] = {}
 
 
-def register(float_class: type[Layer], *, held: Mapping[str, str] | None = None, **kernel_channel_axes: ChannelAxes) -> Callable[[type], type]:
-    """Decorates the quantized twin of `float_class`, a subclass of `QuantizedLayer` or of `QuantizedComposite`.
+def register(
+    float_class: type[Layer],
+    *,
+    held: Mapping[str, str] | None = None,
+    **kernel_channel_axes: ChannelAxes,
+) -> Callable[[type], type]:
+    """Decorates the quantized twin of `float_class`, a subclass of `QuantizedLayer` or of
+    `QuantizedComposite`.
 
     Args:
         float_class: Keras's class.
         held: as in `Entry`.
-        **kernel_channel_axes: the kernels' attributes, each with its output-channel axes or a function that tells a layer's.
+        **kernel_channel_axes: the kernels' attributes, each with its output-channel axes or a
+            function that tells a layer's.
     """
 
     def decorate(quantized_class: type) -> type:
         entry = Entry(float_class, quantized_class, kernel_channel_axes, held or {})
         if entry.is_composite:
             quantized_class.held, quantized_class.twin_of = entry.held, staticmethod(_twin_of)
-            quantized_class.build, quantized_class.call = _checking_sublayers(quantized_class.build), _reading_kernels_once(quantized_class.call)
+            quantized_class.build, quantized_class.call = (
+                _checking_sublayers(quantized_class.build),
+                _reading_kernels_once(quantized_class.call),
+            )
         else:
             quantized_class.kernel_channel_axes = kernel_channel_axes
-            quantized_class.parent_takes_training = "training" in inspect.signature(float_class.call).parameters
+            quantized_class.parent_takes_training = (
+                "training" in inspect.signature(float_class.call).parameters
+            )
             for attribute in kernel_channel_axes:
                 setattr(quantized_class, attribute, quantized_weight(attribute))
         quantized_class.__signature__ = _signature_with_quantizer(float_class)
@@ -67,7 +81,10 @@ def register(float_class: type[Layer], *, held: Mapping[str, str] | None = None,
 
 
 def entry_for(layer: Layer) -> Entry | None:
-    """Returns the entry whose Keras class is exactly the layer's; a user's subclass may do anything, so it has none."""
+    """Returns the entry whose Keras class is exactly the layer's.
+
+    A user's subclass may do anything, so it has none.
+    """
     return _BY_FLOAT_CLASS.get(type(layer))
 
 
@@ -82,7 +99,8 @@ def registered() -> list[Entry]:
 
 
 def _twin_of(layer: Layer, quantizer) -> Layer | None:
-    """Returns the quantized twin of a layer that a composite is about to hold, or `None` if the registry has none.
+    """Returns the quantized twin of a layer that a composite is about to hold, or `None` if the
+    registry has none.
 
     Raises:
         ValueError: the layer is built, and its weights would be lost.
@@ -92,8 +110,10 @@ def _twin_of(layer: Layer, quantizer) -> Layer | None:
         return None
     if layer.built:
         raise ValueError(
-            f"Layer '{layer.name}' ({type(layer).__name__}) is built already, and its quantized twin would start from other weights. "
-            "Give a layer that is not built yet, or quantize the whole model with bmpq_tf.quantize_model(model)."
+            f"Layer '{layer.name}' ({type(layer).__name__}) is built already, and its quantized "
+            "twin would start from other weights. "
+            "Give a layer that is not built yet, or quantize the whole model with "
+            "bmpq_tf.quantize_model(model)."
         )
     return entry.quantized_class.from_config({**layer.get_config(), "quantizer": quantizer})
 

@@ -6,7 +6,9 @@ _OURS: set[type] = set()
 
 
 def serializable(cls: type) -> type:
-    """Registers a class of bmpq_tf with Keras, so that saved models that name it load wherever bmpq_tf was imported."""
+    """Registers a class of bmpq_tf with Keras, so that saved models that name it load wherever
+    bmpq_tf was imported.
+    """
     _OURS.add(cls)
     return keras.saving.register_keras_serializable("bmpq_tf")(cls)
 

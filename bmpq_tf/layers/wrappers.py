@@ -1,4 +1,7 @@
-"""Quantized twins of the Keras layers that hold layers: attention, recurrent layers, wrappers. Only names and what they hold."""
+"""Quantized twins of the Keras layers that hold layers: attention, recurrent layers, wrappers.
+
+Only names and what they hold.
+"""
 
 import keras
 
@@ -10,12 +13,17 @@ from bmpq_tf.layers.registry import register
 
 @register(keras.layers.MultiHeadAttention)
 class QuantMultiHeadAttention(QuantizedComposite, keras.layers.MultiHeadAttention):
-    """`keras.layers.MultiHeadAttention` with its projections quantized: `query`, `key`, `value`, `attention_output` and, if any, `gate`."""
+    """`keras.layers.MultiHeadAttention` with its projections quantized.
+
+    `query`, `key`, `value`, `attention_output` and, if any, `gate`.
+    """
 
 
 @register(keras.layers.GroupQueryAttention)
 class QuantGroupQueryAttention(QuantizedComposite, keras.layers.GroupQueryAttention):
-    """`keras.layers.GroupQueryAttention` with its projections quantized, as `QuantMultiHeadAttention`."""
+    """`keras.layers.GroupQueryAttention` with its projections quantized, as
+    `QuantMultiHeadAttention`.
+    """
 
 
 @register(keras.layers.LSTM)
@@ -45,7 +53,9 @@ class QuantStackedRNNCells(QuantizedComposite, keras.layers.StackedRNNCells):
 
 @register(keras.layers.TimeDistributed, held={"layer": "layer"})
 class QuantTimeDistributed(QuantizedComposite, keras.layers.TimeDistributed):
-    """`keras.layers.TimeDistributed` around a quantized layer; one use of its kernels a call, whatever the number of steps.
+    """`keras.layers.TimeDistributed` around a quantized layer.
+
+    One use of its kernels a call, whatever the number of steps.
 
     Raises:
         ValueError: from a call: activations are rounded inside, and the number of steps is unknown.
@@ -53,16 +63,25 @@ class QuantTimeDistributed(QuantizedComposite, keras.layers.TimeDistributed):
 
     def call(self, inputs, training=None, mask=None):
         """As Keras's."""
-        rounded = [layer.path for layer in keras_compat.flattened_layers(self) if isinstance(layer, ActivationQuantizer)]
-        # Keras maps the layer over such steps by TensorFlow's vectorized_map, where a quantizer has no gradient and cannot keep its range.
+        rounded = [
+            layer.path
+            for layer in keras_compat.flattened_layers(self)
+            if isinstance(layer, ActivationQuantizer)
+        ]
+        # Keras maps the layer over such steps by TensorFlow's vectorized_map, where a quantizer has
+        # no gradient and cannot keep its range.
         if rounded and inputs.shape[1] is None:
             raise ValueError(
-                f"Layer '{self.name}' rounds activations at every step of time, which it cannot where the number of steps is unknown. "
-                f"Received: inputs of shape {tuple(inputs.shape)}. Give data of a fixed number of steps, or leave activation_bits out."
+                f"Layer '{self.name}' rounds activations at every step of time, which it cannot "
+                "where the number of steps is unknown. "
+                f"Received: inputs of shape {tuple(inputs.shape)}. Give data of a fixed number of "
+                "steps, or leave activation_bits out."
             )
         return super().call(inputs, training=training, mask=mask)
 
 
-@register(keras.layers.Bidirectional, held={"layer": "forward_layer", "backward_layer": "backward_layer"})
+@register(
+    keras.layers.Bidirectional, held={"layer": "forward_layer", "backward_layer": "backward_layer"}
+)
 class QuantBidirectional(QuantizedComposite, keras.layers.Bidirectional):
     """`keras.layers.Bidirectional` around two quantized layers."""

@@ -1,1 +1,4 @@
-"""What a Keras model holds: its graph, its kernels, where its activations are rounded. Internal: import from bmpq_tf."""
+"""What a Keras model holds: its graph, its kernels, where its activations are rounded. Internal.
+
+Import from bmpq_tf.
+"""

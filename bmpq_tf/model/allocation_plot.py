@@ -27,18 +27,37 @@ def plot_allocations(allocations: Sequence[dict], path: str | os.PathLike, title
     kernels = list(allocations[-1]["bits"])
     epochs = [allocation["epoch"] + 1 for allocation in allocations]
     bits = [[allocation["bits"].get(kernel, 0) for allocation in allocations] for kernel in kernels]
-    told = [[allocation["sensitivity"].get(kernel) or float("nan") for allocation in allocations] for kernel in kernels]
+    told = [
+        [allocation["sensitivity"].get(kernel) or float("nan") for allocation in allocations]
+        for kernel in kernels
+    ]
 
-    figure = Figure(figsize=(5 + 0.28 * len(epochs), 1.8 + 0.26 * len(kernels)), layout="constrained")
+    figure = Figure(
+        figsize=(5 + 0.28 * len(epochs), 1.8 + 0.26 * len(kernels)), layout="constrained"
+    )
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, sharey=True)
     levels = sorted({width for row in bits for width in row})
-    edges = [levels[0] - 0.5, *[(a + b) / 2 for a, b in itertools.pairwise(levels)], levels[-1] + 0.5]
-    widths = left.imshow(bits, aspect="auto", cmap="viridis", norm=BoundaryNorm(edges, 256), interpolation="nearest")
+    edges = [
+        levels[0] - 0.5,
+        *[(a + b) / 2 for a, b in itertools.pairwise(levels)],
+        levels[-1] + 0.5,
+    ]
+    widths = left.imshow(
+        bits, aspect="auto", cmap="viridis", norm=BoundaryNorm(edges, 256), interpolation="nearest"
+    )
     figure.colorbar(widths, ax=left, ticks=levels, label="bits")
     positive = [value for row in told for value in row if value > 0]
-    norm = LogNorm(min(positive), max(positive)) if positive and min(positive) < max(positive) else None
-    figure.colorbar(right.imshow(told, aspect="auto", cmap="magma", norm=norm, interpolation="nearest"), ax=right, label="sensitivity")
+    norm = (
+        LogNorm(min(positive), max(positive))
+        if positive and min(positive) < max(positive)
+        else None
+    )
+    figure.colorbar(
+        right.imshow(told, aspect="auto", cmap="magma", norm=norm, interpolation="nearest"),
+        ax=right,
+        label="sensitivity",
+    )
     left.set_yticks(range(len(kernels)), kernels, fontsize=7)
     left.set_title("width", fontsize=9)
     right.set_title("estimated loss increase at 2 bits", fontsize=9)

@@ -1,4 +1,7 @@
-"""Questions about a Keras model's graph: which layers it has, and which weighted ones come first and last."""
+"""Questions about a Keras model's graph.
+
+Which layers it has, and which weighted ones come first and last.
+"""
 
 from collections.abc import Callable, Iterator
 
@@ -13,7 +16,9 @@ Layer = keras.layers.Layer
 
 
 def sublayers(layer: Layer) -> list[Layer]:
-    """Returns every layer below `layer`, models too, however deep, each once, a layer before what is inside it."""
+    """Returns every layer below `layer`, models too, however deep, each once, a layer before what
+    is inside it.
+    """
     found: dict[int, Layer] = {}
     pending = list(keras_compat.layers_inside(layer))
     while pending:
@@ -30,48 +35,86 @@ def quantized_layers(model: Layer) -> list[QuantizedLayer]:
 
 
 def kernel_variables(layer: Layer) -> list[keras.Variable]:
-    """Returns the layer's own weights with two axes or more: what counts as a kernel where no registry says.
+    """Returns the layer's own weights with two axes or more.
+
+    What counts as a kernel where no registry says.
 
     What a layer inside holds too (as under `SpectralNormalization`) is that layer's.
     """
     if isinstance(layer, (KernelQuantizer, QuantizedLayer)):
         return []
-    inside = {id(variable) for part in sublayers(layer) for variable in keras_compat.own_trainable_variables(part)}
-    return [variable for variable in keras_compat.own_trainable_variables(layer) if len(variable.shape) >= 2 and id(variable) not in inside]
+    inside = {
+        id(variable)
+        for part in sublayers(layer)
+        for variable in keras_compat.own_trainable_variables(part)
+    }
+    return [
+        variable
+        for variable in keras_compat.own_trainable_variables(layer)
+        if len(variable.shape) >= 2 and id(variable) not in inside
+    ]
 
 
-def first_and_last(model: keras.Model, weighted: Callable[[Layer], bool]) -> tuple[list[Layer], list[Layer]]:
+def first_and_last(
+    model: keras.Model, weighted: Callable[[Layer], bool]
+) -> tuple[list[Layer], list[Layer]]:
     """Finds the first and the last weighted layers of a functional or sequential model.
 
-    A layer is first if some path reaches it from an input without passing another weighted layer, and last if some path leads
-    from it to an output likewise. A branched model can have several of each; nested models are walked through.
+    A layer is first if some path reaches it from an input without passing another weighted layer,
+    and last if some path leads from it to an output likewise. A branched model can have several of
+    each; nested models are walked through.
     """
     first: dict[int, Layer] = {}
     last: dict[int, Layer] = {}
-    _clean_forward(model, [True] * len(_flat(keras_compat.functional(model).inputs)), weighted, first)
-    _clean_backward(model, [True] * len(_flat(keras_compat.functional(model).outputs)), weighted, last)
+    _clean_forward(
+        model, [True] * len(_flat(keras_compat.functional(model).inputs)), weighted, first
+    )
+    _clean_backward(
+        model, [True] * len(_flat(keras_compat.functional(model).outputs)), weighted, last
+    )
     return list(first.values()), list(last.values())
 
 
-def _clean_forward(model, clean_inputs: list[bool], weighted, found: dict[int, Layer]) -> list[bool]:
-    """Marks the tensors that an input reaches without meeting a weighted layer; returns the marks of the outputs."""
+def _clean_forward(
+    model, clean_inputs: list[bool], weighted, found: dict[int, Layer]
+) -> list[bool]:
+    """Marks the tensors that an input reaches without meeting a weighted layer.
+
+    Returns the marks of the outputs.
+    """
     graph = keras_compat.functional(model)
-    clean = {id(tensor): mark for tensor, mark in zip(_flat(graph.inputs), clean_inputs, strict=True)}
+    clean = {
+        id(tensor): mark for tensor, mark in zip(_flat(graph.inputs), clean_inputs, strict=True)
+    }
     for node in nodes_in_order(model):
         if (inner := graph_inside(node.operation)) is not None:
-            outputs = _clean_forward(inner, [clean.get(id(tensor), False) for tensor in inputs_of_call(node, inner)], weighted, found)
+            outputs = _clean_forward(
+                inner,
+                [clean.get(id(tensor), False) for tensor in inputs_of_call(node, inner)],
+                weighted,
+                found,
+            )
         elif weighted(node.operation):
             if any(clean.get(id(tensor), False) for tensor in _computed_with(node)):
                 found[id(node.operation)] = node.operation
             outputs = [False] * len(node.output_tensors)
         else:
-            outputs = [any(clean.get(id(tensor), False) for tensor in _computed_with(node))] * len(node.output_tensors)
-        clean.update({id(tensor): mark for tensor, mark in zip(node.output_tensors, outputs, strict=True)})
+            outputs = [any(clean.get(id(tensor), False) for tensor in _computed_with(node))] * len(
+                node.output_tensors
+            )
+        clean.update(
+            {id(tensor): mark for tensor, mark in zip(node.output_tensors, outputs, strict=True)}
+        )
     return [clean.get(id(tensor), False) for tensor in _flat(graph.outputs)]
 
 
-def _clean_backward(model, clean_outputs: list[bool], weighted, found: dict[int, Layer]) -> list[bool]:
-    """Marks the tensors that reach an output without meeting a weighted layer; returns the marks of the inputs."""
+def _clean_backward(
+    model, clean_outputs: list[bool], weighted, found: dict[int, Layer]
+) -> list[bool]:
+    """Marks the tensors that reach an output without meeting a weighted layer.
+
+    Returns the marks of the inputs.
+    """
     graph = keras_compat.functional(model)
     clean: dict[int, bool] = {}
     for tensor, mark in zip(_flat(graph.outputs), clean_outputs, strict=True):
@@ -80,7 +123,10 @@ def _clean_backward(model, clean_outputs: list[bool], weighted, found: dict[int,
         marks = [clean.get(id(tensor), False) for tensor in node.output_tensors]
         tensors = node.input_tensors
         if (inner := graph_inside(node.operation)) is not None:
-            tensors, inputs = inputs_of_call(node, inner), _clean_backward(inner, marks, weighted, found)
+            tensors, inputs = (
+                inputs_of_call(node, inner),
+                _clean_backward(inner, marks, weighted, found),
+            )
         elif any(marks) and weighted(node.operation):
             found[id(node.operation)] = node.operation
             continue
@@ -93,13 +139,27 @@ def _clean_backward(model, clean_outputs: list[bool], weighted, found: dict[int,
 
 def _computed_with(node) -> list:
     """The tensors that a call computes with; masks only say which values count."""
-    masks = {id(tensor) for name, value in node.arguments.kwargs.items() if name.endswith("mask") for tensor in _flat(value)}
-    return [tensor for tensor in node.input_tensors if id(tensor) not in masks and tensor.dtype != "bool"]
+    masks = {
+        id(tensor)
+        for name, value in node.arguments.kwargs.items()
+        if name.endswith("mask")
+        for tensor in _flat(value)
+    }
+    return [
+        tensor
+        for tensor in node.input_tensors
+        if id(tensor) not in masks and tensor.dtype != "bool"
+    ]
 
 
 def inputs_of_call(node, model: keras.Model) -> list:
-    """Returns the tensors that a model was called with, in the order of its own inputs; the call's masks are none."""
-    return flat_inputs(model, node.arguments.args[0] if node.arguments.args else node.arguments.kwargs["inputs"])
+    """Returns the tensors that a model was called with, in the order of its own inputs.
+
+    The call's masks are none.
+    """
+    return flat_inputs(
+        model, node.arguments.args[0] if node.arguments.args else node.arguments.kwargs["inputs"]
+    )
 
 
 def ends_in_softmax(model: keras.Model) -> bool:
@@ -107,18 +167,31 @@ def ends_in_softmax(model: keras.Model) -> bool:
     last = keras_compat.producer(outputs_of(model)[0])[0]
     while (inner := graph_inside(last)) is not None:
         last = keras_compat.producer(outputs_of(inner)[0])[0]
-    return isinstance(last, keras.layers.Softmax) or getattr(last, "activation", None) in (keras.activations.softmax, tf.nn.softmax)
+    return isinstance(last, keras.layers.Softmax) or getattr(last, "activation", None) in (
+        keras.activations.softmax,
+        tf.nn.softmax,
+    )
 
 
 def structured_inputs(model: keras.Model, flat: list):
-    """Returns a flat list of inputs as the structure that the model takes: one tensor, a list or a dict."""
+    """Returns a flat list of inputs as the structure that the model takes.
+
+    One tensor, a list or a dict.
+    """
     return keras.tree.pack_sequence_as(keras_compat.inputs_structure(model), flat)
 
 
 def flat_inputs(model: keras.Model, inputs) -> list:
-    """Returns inputs in the model's order, flat, as Keras takes them: a dict goes by name, unless the model takes a dict itself."""
+    """Returns inputs in the model's order, flat, as Keras takes them.
+
+    A dict goes by name, unless the model takes a dict itself.
+    """
     names = [tensor.name for tensor in model.inputs]
-    if isinstance(inputs, dict) and not isinstance(keras_compat.inputs_structure(model), dict) and set(names) <= set(inputs):
+    if (
+        isinstance(inputs, dict)
+        and not isinstance(keras_compat.inputs_structure(model), dict)
+        and set(names) <= set(inputs)
+    ):
         return [inputs[name] for name in names]
     return _flat(inputs)
 
@@ -134,15 +207,22 @@ def outputs_of(model: keras.Model) -> list:
 
 
 def nodes_in_order(model: keras.Model) -> Iterator:
-    """Returns the calls that make up a functional or sequential model, each after those that it reads from."""
+    """Returns the calls that make up a functional or sequential model, each after those that it
+    reads from.
+    """
     return keras_compat.nodes_in_order(model)
 
 
 def has_kernels(operation) -> bool:
-    """Whether an operation, or a layer inside it, has weights that count as kernels, quantized or not."""
+    """Whether an operation, or a layer inside it, has weights that count as kernels, quantized or
+    not.
+    """
     if not isinstance(operation, Layer):
         return False
-    return any(isinstance(part, QuantizedLayer) or kernel_variables(part) for part in keras_compat.flattened_layers(operation))
+    return any(
+        isinstance(part, QuantizedLayer) or kernel_variables(part)
+        for part in keras_compat.flattened_layers(operation)
+    )
 
 
 def is_graph(operation) -> bool:
@@ -151,7 +231,10 @@ def is_graph(operation) -> bool:
 
 
 def graph_inside(operation):
-    """Returns the model that an operation is, or is a wrapper of (`TimeDistributed`); `None` where it is neither."""
+    """Returns the model that an operation is, or is a wrapper of (`TimeDistributed`).
+
+    `None` where it is neither.
+    """
     inner = operation.layer if isinstance(operation, keras.layers.TimeDistributed) else operation
     return inner if is_graph(inner) else None
 

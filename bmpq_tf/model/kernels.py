@@ -1,4 +1,4 @@
-"""The kernels of a Keras model as the allocation sees them, and what training has measured of them."""
+"""A Keras model's kernels as the allocation sees them, and what training measured of them."""
 
 import collections
 import dataclasses
@@ -11,7 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from bmpq_tf._compat import keras as keras_compat
-from bmpq_tf.allocation.budget import FLOAT_BITS, Budget, Kernel, parameter_bits
+from bmpq_tf.allocation.budget import Budget
+from bmpq_tf.allocation.kernel import FLOAT_BITS, Kernel, parameter_bits
 from bmpq_tf.allocation.sensitivity import Measurement
 from bmpq_tf.arithmetic import scales
 from bmpq_tf.layers.base import QuantizedLayer
@@ -26,7 +27,8 @@ class KernelState:
     """One kernel of a model.
 
     Attributes:
-        kernel: its path (with `#2` and so on where nested models have several of the same), size and candidates.
+        kernel: its path (with `#2` and so on where nested models have several of the same), size
+            and candidates.
         variable: the float weights.
         quantizer: its width, scales and accumulators; `None` if it stays float.
         layer: the Keras layer that holds it.
@@ -47,17 +49,28 @@ class KernelState:
     @property
     def is_open(self) -> bool:
         """Whether the allocation may choose: more than one candidate, and gradients to judge by."""
-        return self.quantizer is not None and len(self.kernel.candidates) > 1 and self.variable.trainable
+        return (
+            self.quantizer is not None
+            and len(self.kernel.candidates) > 1
+            and self.variable.trainable
+        )
 
 
 def model_kernels(model: keras.Model) -> list[KernelState]:
-    """Returns every kernel of a model once, in the model's order: quantized ones, and the float ones that count 32 bits."""
+    """Returns every kernel of a model once, in the model's order.
+
+    Quantized ones, and the float ones that count 32 bits.
+    """
     states, seen, names = [], set(), collections.Counter()
 
     def named(variable) -> str:
         # Keras's paths leave out the names of nested models, so two may have layers of one path.
         names[variable.path] += 1
-        return variable.path if names[variable.path] == 1 else f"{variable.path}#{names[variable.path]}"
+        return (
+            variable.path
+            if names[variable.path] == 1
+            else f"{variable.path}#{names[variable.path]}"
+        )
 
     activations, calls = activation_widths(model), _calls(model)
     for layer in [model, *keras_graph.sublayers(model)]:
@@ -72,22 +85,36 @@ def model_kernels(model: keras.Model) -> list[KernelState]:
                     pinned=quantizer.config.pinned,
                     channels=math.prod(shape),
                     macs=_macs(layer, variable, calls[id(layer)]),
-                    # What a separable convolution's second kernel reads never leaves the operator, and is float.
+                    # What a separable convolution's second kernel reads never leaves the operator,
+                    # and is float.
                     activation_bits=activations[id(layer)] if position == 0 else FLOAT_BITS,
                 )
-                states.append(KernelState(kernel, variable, quantizer, layer, max(1, len(calls[id(layer)]))))
+                states.append(
+                    KernelState(kernel, variable, quantizer, layer, max(1, len(calls[id(layer)])))
+                )
         else:
             # A tied kernel is a weight of several layers.
-            for variable in [variable for variable in keras_graph.kernel_variables(layer) if id(variable) not in seen]:
+            for variable in [
+                variable
+                for variable in keras_graph.kernel_variables(layer)
+                if id(variable) not in seen
+            ]:
                 seen.add(id(variable))
-                kernel = Kernel(named(variable), math.prod(variable.shape), (FLOAT_BITS,), macs=_macs(layer, variable, calls[id(layer)]))
+                kernel = Kernel(
+                    named(variable),
+                    math.prod(variable.shape),
+                    (FLOAT_BITS,),
+                    macs=_macs(layer, variable, calls[id(layer)]),
+                )
                 states.append(KernelState(kernel, variable, None, layer))
     return states
 
 
 def total_bits(states: Sequence[KernelState]) -> int:
     """Returns the model's present parameter bits, `sum n_l * b_l` over every kernel."""
-    return parameter_bits([state.kernel for state in states], {state.kernel.path: state.bits for state in states})
+    return parameter_bits(
+        [state.kernel for state in states], {state.kernel.path: state.bits for state in states}
+    )
 
 
 def compression(states: Sequence[KernelState]) -> float:
@@ -117,7 +144,9 @@ def measurement(state: KernelState, uses_per_step: float = 1.0) -> Measurement:
         channel_axes=quantizer.scale_axes,
         deviation=np.asarray(quantizer.deviation(weights)),
         rule=quantizer.config.scale if quantizer.config.scale in scales.RULES else "statistical",
-        weight_gradient_abs=read(quantizer.weight_gradient_abs_sum).astype(np.float64) * per_step if joint else None,
+        weight_gradient_abs=read(quantizer.weight_gradient_abs_sum).astype(np.float64) * per_step
+        if joint
+        else None,
     )
 
 
@@ -127,16 +156,22 @@ def read(variable: keras.Variable) -> np.ndarray:
 
 
 def allocation_history(model: keras.Model) -> list[dict]:
-    """Returns every allocation that the model has been through, oldest first, those of a loaded checkpoint too.
+    """Returns every allocation that the model has been through, oldest first, those of a loaded
+    checkpoint too.
 
-    Each has `epoch`, `status`, `budget`, and by kernel path `bits`, `sensitivity` and `enbg` (at the width before).
+    Each has `epoch`, `status`, `budget`, and by kernel path `bits`, `sensitivity` and `enbg` (at
+    the width before).
     """
     allocations: dict[int, dict] = {}
-    histories = [(state, state.quantizer.history) for state in model_kernels(model) if state.quantizer]
+    histories = [
+        (state, state.quantizer.history) for state in model_kernels(model) if state.quantizer
+    ]
     for state, history in histories:
         # A layer that joined a trained model later, such as a new head, was in the last ones only.
         for number, record in enumerate(history, start=-len(history)):
-            allocation = allocations.setdefault(number, {key: record[key] for key in ("epoch", "status", "budget")})
+            allocation = allocations.setdefault(
+                number, {key: record[key] for key in ("epoch", "status", "budget")}
+            )
             for key in ("bits", "sensitivity", "enbg"):
                 allocation.setdefault(key, {})[state.kernel.path] = record[key]
     return [allocations[number] for number in sorted(allocations)]
@@ -151,11 +186,16 @@ def stored_budget(model: keras.Model) -> Budget | None:
 def within(budget: Budget, states: Sequence[KernelState]) -> bool:
     """Whether the present widths meet every limit of a budget."""
     present = [dataclasses.replace(state.kernel, candidates=(state.bits,)) for state in states]
-    return all(sum(row[0] for row in limit.coefficients) <= limit.bound for limit in budget.limits(present))
+    return all(
+        sum(row[0] for row in limit.coefficients) <= limit.bound for limit in budget.limits(present)
+    )
 
 
 def _calls(model: keras.Model) -> dict[int, list]:
-    """The calls of each layer in a model's graph, by the layer's `id`: those in a nested model as often as that is called."""
+    """The calls of each layer in a model's graph, by the layer's `id`.
+
+    Those in a nested model as often as that is called.
+    """
     calls = collections.defaultdict(list)
     for node in keras_graph.nodes_in_order(model) if keras_graph.is_graph(model) else ():
         if keras_graph.is_graph(node.operation):
@@ -167,15 +207,24 @@ def _calls(model: keras.Model) -> dict[int, list]:
 
 
 def _macs(layer: keras.layers.Layer, variable: keras.Variable, calls: Sequence) -> int | None:
-    """Multiply-accumulates of a kernel for one example: its weights times the positions that it is applied at; `None` where not known."""
-    # A lookup multiplies nothing, and neither does a bias of several axes, which counts as a kernel here.
+    """Multiply-accumulates of a kernel for one example.
+
+    Its weights times the positions that it is applied at; `None` where not known.
+    """
+    # A lookup multiplies nothing, and neither does a bias of several axes, which counts as a kernel
+    # here.
     if isinstance(layer, keras.layers.Embedding) or (
-        isinstance(layer, keras.layers.EinsumDense) and variable is not keras_compat.einsum_kernel(layer)
+        isinstance(layer, keras.layers.EinsumDense)
+        and variable is not keras_compat.einsum_kernel(layer)
     ):
         return 0
     if isinstance(layer, keras.layers.PReLU):
         sizes = [node.output_tensors[0].shape[1:] for node in calls]
-        return sum(map(math.prod, sizes)) if sizes and not any(None in shape for shape in sizes) else None
+        return (
+            sum(map(math.prod, sizes))
+            if sizes and not any(None in shape for shape in sizes)
+            else None
+        )
     if not (entry_for(layer) or quantized_entry_for(layer)):
         return None
     positions = [_positions(layer, variable, node) for node in calls]
@@ -189,9 +238,18 @@ def _positions(layer: keras.layers.Layer, variable: keras.Variable, node) -> int
         _, axes, outputs = re.split(",|->", layer.equation)
         sizes = node.output_tensors[0].shape[1:]
         return (
-            None if None in sizes else math.prod(sizes) // math.prod(size for axis, size in zip(axes, variable.shape, strict=True) if axis in outputs)
+            None
+            if None in sizes
+            else math.prod(sizes)
+            // math.prod(
+                size for axis, size in zip(axes, variable.shape, strict=True) if axis in outputs
+            )
         )
     transposed = "Transpose" in type(layer).__name__
     shape = (node.input_tensors if transposed else node.output_tensors)[0].shape
-    sizes = shape[2:] if getattr(layer, "data_format", "channels_last") == "channels_first" else shape[1:-1]
+    sizes = (
+        shape[2:]
+        if getattr(layer, "data_format", "channels_last") == "channels_first"
+        else shape[1:-1]
+    )
     return None if None in sizes else math.prod(sizes)

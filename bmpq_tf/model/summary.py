@@ -7,7 +7,7 @@ import keras
 from rich.console import Console
 from rich.table import Table
 
-from bmpq_tf.allocation.budget import FLOAT_BITS
+from bmpq_tf.allocation.kernel import FLOAT_BITS
 from bmpq_tf.model.kernels import model_kernels
 
 
@@ -21,7 +21,8 @@ class KernelRow:
         bits: its present width; 32 where it stays float.
         candidates: the widths that it may have.
         pinned: whether its width is fixed by decision.
-        sensitivity: the estimated loss increase at 2 bits, as of the last allocation; `None` before any.
+        sensitivity: the estimated loss increase at 2 bits, as of the last allocation; `None` before
+            any.
     """
 
     path: str
@@ -38,24 +39,35 @@ class KernelRow:
 
 
 def kernel_table(model: keras.Model) -> list[KernelRow]:
-    """Returns every kernel of a model, in the model's order; those that stay float too, since they count against a budget.
+    """Returns every kernel of a model, in the model's order.
+
+    Those that stay float too, since they count against a budget.
 
     Raises:
         ValueError: the model is not built.
     """
     if not model.built:
-        raise ValueError(f"Model '{model.name}' is not built, so its kernels have no size yet. Call it on a batch or build() it first.")
+        raise ValueError(
+            f"Model '{model.name}' is not built, so its kernels have no size yet. Call it on a "
+            "batch or build() it first."
+        )
     rows = []
     for state in model_kernels(model):
         history = state.quantizer.history if state.quantizer else ()
         told = history[-1]["sensitivity"] if history else None
         kernel = state.kernel
-        rows.append(KernelRow(kernel.path, kernel.weights, state.bits, kernel.candidates, kernel.pinned, told))
+        rows.append(
+            KernelRow(
+                kernel.path, kernel.weights, state.bits, kernel.candidates, kernel.pinned, told
+            )
+        )
     return rows
 
 
 def summary(model: keras.Model, console: Console | None = None) -> None:
-    """Prints a table of a model's kernels: weights, bits, sensitivity (at the last allocation) and bytes.
+    """Prints a table of a model's kernels.
+
+    Weights, bits, sensitivity (at the last allocation) and bytes.
 
     Args:
         model: a built model, quantized or float.
@@ -69,7 +81,9 @@ def summary(model: keras.Model, console: Console | None = None) -> None:
     weights, bits = sum(row.weights for row in rows), sum(row.weights * row.bits for row in rows)
     table.add_section()
     table.add_row("total", f"{weights:,}", f"{bits / weights:.2f}", "", f"{bits / 8:,.0f}")
-    table.caption = f"{FLOAT_BITS * weights / bits:.2f}x fewer parameter bits than float32; p: pinned"
+    table.caption = (
+        f"{FLOAT_BITS * weights / bits:.2f}x fewer parameter bits than float32; p: pinned"
+    )
     (console or Console()).print(table)
 
 
@@ -81,5 +95,11 @@ def rendered(rows: Sequence[KernelRow], title: str) -> Table:
         table.add_column(name, justify="right")
     for row in rows:
         told = "" if row.sensitivity is None else f"{row.sensitivity:.3g}"
-        table.add_row(row.path, f"{row.weights:,}", f"{row.bits}{' p' if row.pinned else ''}", told, f"{row.bytes:,.0f}")
+        table.add_row(
+            row.path,
+            f"{row.weights:,}",
+            f"{row.bits}{' p' if row.pinned else ''}",
+            told,
+            f"{row.bytes:,.0f}",
+        )
     return table

@@ -26,18 +26,20 @@ def allocate_bits(
     min_improvement: float = 0.0,
     time_limit: float = 60.0,
 ) -> Solution:
-    """Chooses a width for each kernel so that the estimated loss increase is least and the budget holds.
+    """Chooses a width for each kernel so that the estimated loss increase is least and the budget
+    holds.
 
-    The model is left as it is: `assign_bits(model, solution.bits)` gives it the widths. The definition is METHOD.md, "Allocation
-    (ILP)".
+    The model is left as it is: `assign_bits(model, solution.bits)` gives it the widths. The
+    definition is METHOD.md, "Allocation (ILP)".
 
     Args:
         model: a quantized model. Frozen kernels keep their widths.
         budget: as `BMPQCallback` takes it.
-        sensitivities: a mapping from kernel paths to the cost of each of the kernel's candidates, ascending; kernels that it does
-            not name cost nothing. Or a name of an objective, or a callable as `BMPQCallback` takes it, for what training
-            has accumulated.
-        min_improvement: share of the present widths' cost that other widths must save to replace them.
+        sensitivities: a mapping from kernel paths to the cost of each of the kernel's candidates,
+            ascending; kernels that it does not name cost nothing. Or a name of an objective, or a
+            callable as `BMPQCallback` takes it, for what training has accumulated.
+        min_improvement: share of the present widths' cost that other widths must save to replace
+            them.
         time_limit: seconds for the solver.
 
     Returns:
@@ -54,11 +56,15 @@ def allocate_bits(
     if not isinstance(sensitivities, Mapping):
         choosable = [measurement(state) for state in states if len(state.kernel.candidates) > 1]
         sensitivities = costs_by(sensitivities)(choosable)
-    return solve(states, budget_parsed, sensitivities, model.distribute_strategy, min_improvement, time_limit)
+    return solve(
+        states, budget_parsed, sensitivities, model.distribute_strategy, min_improvement, time_limit
+    )
 
 
 def assign_bits(model: keras.Model, bits: Mapping[str, int]) -> list[str]:
-    """Gives kernels other widths; whatever depends on a width starts anew, the optimizer's memory of a learned scale too.
+    """Gives kernels other widths.
+
+    Whatever depends on a width starts anew, the optimizer's memory of a learned scale too.
 
     Args:
         model: a quantized model.
@@ -73,7 +79,10 @@ def assign_bits(model: keras.Model, bits: Mapping[str, int]) -> list[str]:
     states = [state for state in model_kernels(model) if state.quantizer]
     known = {state.kernel.path for state in states}
     if unknown := sorted(path for path, width in bits.items() if path not in known and width != 32):
-        raise ValueError(f"The model has no quantized kernels of these paths. Received: {unknown}. Known: {', '.join(sorted(known))}.")
+        raise ValueError(
+            f"The model has no quantized kernels of these paths. Received: {unknown}. Known: "
+            f"{', '.join(sorted(known))}."
+        )
     return assign(states, bits, getattr(model, "optimizer", None))
 
 
@@ -81,7 +90,11 @@ def assign(states: Sequence[KernelState], bits: Mapping[str, int], optimizer) ->
     """As `assign_bits`, for kernels that are known already."""
     changed = []
     for state in states:
-        if state.quantizer and state.kernel.path in bits and state.quantizer.set_width(bits[state.kernel.path], state.variable):
+        if (
+            state.quantizer
+            and state.kernel.path in bits
+            and state.quantizer.set_width(bits[state.kernel.path], state.variable)
+        ):
             changed.append(state.kernel.path)
             if state.quantizer.config.scale == "learned" and optimizer is not None:
                 reset_slots(optimizer, state.quantizer.log_gain)
@@ -98,27 +111,59 @@ def costs_by(sensitivity: "str | Sensitivity") -> Sensitivity:
         return sensitivity
     if sensitivity not in OBJECTIVES:
         raise ValueError(
-            f"Unknown sensitivity. Received: sensitivity={sensitivity!r}. Known: {', '.join(OBJECTIVES)}, or a callable that takes "
+            f"Unknown sensitivity. Received: sensitivity={sensitivity!r}. Known: "
+            f"{', '.join(OBJECTIVES)}, or a callable that takes "
             "bmpq_tf.Measurement objects and returns costs by kernel path."
         )
-    return lambda measured: {one.path: estimate_costs(one, one.candidates, sensitivity) for one in measured}
+    return lambda measured: {
+        one.path: estimate_costs(one, one.candidates, sensitivity) for one in measured
+    }
 
 
-def open_kernels(states: Sequence[KernelState], unreached: Collection[str] = ()) -> list[KernelState]:
-    """The kernels with the candidates that are really open: one that is frozen, or that no gradient reached, keeps its width."""
+def objective_of(sensitivity: "str | Sensitivity") -> str:
+    """Returns the objective by which the figures of the history are told.
+
+    That of a callable of the user's is first order, unless it has an attribute `objective`.
+    """
+    if isinstance(sensitivity, str):
+        return sensitivity
+    return getattr(sensitivity, "objective", "first_order")
+
+
+def open_kernels(
+    states: Sequence[KernelState], unreached: Collection[str] = ()
+) -> list[KernelState]:
+    """The kernels with the candidates that are really open.
+
+    One that is frozen, or that no gradient reached, keeps its width.
+    """
 
     def fixed(state: KernelState) -> KernelState:
-        kept = dataclasses.replace(state.kernel, candidates=(state.bits,), kept=len(state.kernel.candidates) > 1)
+        kept = dataclasses.replace(
+            state.kernel, candidates=(state.bits,), kept=len(state.kernel.candidates) > 1
+        )
         return dataclasses.replace(state, kernel=kept)
 
     def is_open(state: KernelState) -> bool:
         return state.is_open and state.kernel.path not in unreached
 
-    return [state if state.quantizer is None or is_open(state) else fixed(state) for state in states]
+    return [
+        state if state.quantizer is None or is_open(state) else fixed(state) for state in states
+    ]
 
 
-def solve(states: Sequence[KernelState], budget: Budget, costs: Costs, strategy, min_improvement: float = 0.0, time_limit: float = 60.0) -> Solution:
-    """Solves for kernels as `open_kernels` gives them; under several workers the chief does, and all get its answer."""
+def solve(
+    states: Sequence[KernelState],
+    budget: Budget,
+    costs: Costs,
+    strategy,
+    min_improvement: float = 0.0,
+    time_limit: float = 60.0,
+) -> Solution:
+    """Solves for kernels as `open_kernels` gives them.
+
+    Under several workers the chief does, and all get its answer.
+    """
     kernels = [state.kernel for state in states]
 
     def solved() -> Solution:
@@ -129,13 +174,30 @@ def solve(states: Sequence[KernelState], budget: Budget, costs: Costs, strategy,
     return distribution.solved_by_chief(strategy, kernels, solved)
 
 
-def _worth_changing(states: Sequence[KernelState], budget: Budget, costs, found: Solution, min_improvement: float) -> Solution:
-    """Returns the present widths where they meet the budget and the ones found save less than `min_improvement` of their cost."""
-    if not within(budget, states) or any(state.bits not in state.kernel.candidates for state in states):
+def _worth_changing(
+    states: Sequence[KernelState], budget: Budget, costs, found: Solution, min_improvement: float
+) -> Solution:
+    """Returns the present widths where they meet the budget and the ones found save less than
+    `min_improvement` of their cost.
+    """
+    if not within(budget, states) or any(
+        state.bits not in state.kernel.candidates for state in states
+    ):
         return found
-    present = float(sum(row[state.kernel.candidates.index(state.bits)] for state, row in zip(states, costs, strict=True)))
+    present = float(
+        sum(
+            row[state.kernel.candidates.index(state.bits)]
+            for state, row in zip(states, costs, strict=True)
+        )
+    )
     bits = {state.kernel.path: state.bits for state in states}
     if found.bits == bits or found.objective <= (1.0 - min_improvement) * present:
         return found
     bound = found.objective * (1.0 - found.gap) if np.isfinite(found.gap) else 0.0
-    return dataclasses.replace(found, bits=bits, status="kept", objective=present, gap=1.0 - bound / present if present else 0.0)
+    return dataclasses.replace(
+        found,
+        bits=bits,
+        status="kept",
+        objective=present,
+        gap=1.0 - bound / present if present else 0.0,
+    )

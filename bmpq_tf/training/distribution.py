@@ -1,10 +1,12 @@
-"""Training on several machines: what Keras's `fit` lacks for it, and one allocation for all of them.
+"""Training on several machines.
+
+What Keras's `fit` lacks for it, and one allocation for all of them.
 
 with tf.distribute.MultiWorkerMirroredStrategy().scope():
     model = bmpq_tf.quantize_model(float_model)
     model.compile("adam", "sparse_categorical_crossentropy", jit_compile=False)
-bmpq_tf.training.distribution.prepare_for_workers(model)
-model.fit(dataset, callbacks=[bmpq_tf.BMPQCallback("10x")])
+bmpq_tf.training.distribution.prepare_for_workers(model) model.fit(dataset,
+callbacks=[bmpq_tf.BMPQCallback("10x")])
 """
 
 from collections.abc import Callable, Sequence
@@ -13,15 +15,22 @@ import keras
 import tensorflow as tf
 
 from bmpq_tf._compat import keras as keras_compat
-from bmpq_tf.allocation.budget import Kernel
+from bmpq_tf.allocation.kernel import Kernel
 from bmpq_tf.allocation.solver import STATUSES, AllocationError, Solution
 
 
 def has_workers(strategy: tf.distribute.Strategy) -> bool:
     """Whether a strategy spans several processes."""
-    resolver = strategy.cluster_resolver if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) else None
+    resolver = (
+        strategy.cluster_resolver
+        if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+        else None
+    )
     spec = resolver.cluster_spec() if resolver else None
-    return bool(spec) and sum(spec.num_tasks(job) for job in spec.jobs if job in ("chief", "worker")) > 1
+    return (
+        bool(spec)
+        and sum(spec.num_tasks(job) for job in spec.jobs if job in ("chief", "worker")) > 1
+    )
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
@@ -29,19 +38,24 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
     if not has_workers(strategy):
         return True
     replicas: list[int] = []
-    strategy.experimental_distribute_values_from_function(lambda context: replicas.append(context.replica_id_in_sync_group) or tf.zeros(()))
+    strategy.experimental_distribute_values_from_function(
+        lambda context: replicas.append(context.replica_id_in_sync_group) or tf.zeros(())
+    )
     return 0 in replicas
 
 
 def prepare_for_workers(model: keras.Model) -> keras.Model:
-    """Lets `fit` and `evaluate` run under `MultiWorkerMirroredStrategy`, with which Keras 3 fails (keras#20585).
+    """Lets `fit` and `evaluate` run under `MultiWorkerMirroredStrategy`, with which Keras 3 fails
+    (keras#20585).
 
-    Keras fails twice: it averages the first batch over the workers to learn its shape, which cannot be done, and it averages the
-    logs along an axis that they do not have. On this model alone, the shape is learned from this worker's part of the batch, and
-    the logs get the axis. Under every other strategy this does nothing.
+    Keras fails twice: it averages the first batch over the workers to learn its shape, which cannot
+    be done, and it averages the logs along an axis that they do not have. On this model alone, the
+    shape is learned from this worker's part of the batch, and the logs get the axis. Under every
+    other strategy this does nothing.
 
-    Batch normalization keeps the moving statistics of each worker's own examples, unless made with `synchronized=True`. All workers
-    must save, each to a path of its own, because reading the sensitivities adds them up over the workers.
+    Batch normalization keeps the moving statistics of each worker's own examples, unless made with
+    `synchronized=True`. All workers must save, each to a path of its own, because reading the
+    sensitivities adds them up over the workers.
 
     Args:
         model: made and compiled in the strategy's scope.
@@ -59,7 +73,9 @@ def prepare_for_workers(model: keras.Model) -> keras.Model:
 
     def build_from_own_part(iterator=None, data_batch=None):
         for _, _, batches in iterator or ():
-            data_batch = keras.tree.map_structure(lambda value: strategy.experimental_local_results(value)[0], next(batches))
+            data_batch = keras.tree.map_structure(
+                lambda value: strategy.experimental_local_results(value)[0], next(batches)
+            )
             break
         keras_build(data_batch=data_batch)
 
@@ -69,7 +85,9 @@ def prepare_for_workers(model: keras.Model) -> keras.Model:
     return model
 
 
-def solved_by_chief(strategy: tf.distribute.Strategy, kernels: Sequence[Kernel], solve: Callable[[], Solution]) -> Solution:
+def solved_by_chief(
+    strategy: tf.distribute.Strategy, kernels: Sequence[Kernel], solve: Callable[[], Solution]
+) -> Solution:
     """Runs `solve` on the chief alone and gives every worker its answer.
 
     Solvers stop at a time limit, so that machines of different speed might answer differently.
@@ -80,7 +98,8 @@ def solved_by_chief(strategy: tf.distribute.Strategy, kernels: Sequence[Kernel],
         solve: returns the assignment.
 
     Raises:
-        AllocationError: on the other workers, when the chief's `solve` raised; the chief raises what that was.
+        AllocationError: on the other workers, when the chief's `solve` raised; the chief raises
+            what that was.
     """
     if not has_workers(strategy):
         return solve()
@@ -114,7 +133,13 @@ def _encoded(solution: Solution | None, kernels: Sequence[Kernel]) -> list[float
     if solution is None:
         return [0.0] * (4 + len(kernels))
     widths = [float(solution.bits[kernel.path]) for kernel in kernels]
-    return [1.0 + STATUSES.index(solution.status), solution.objective, solution.gap, solution.seconds, *widths]
+    return [
+        1.0 + STATUSES.index(solution.status),
+        solution.objective,
+        solution.gap,
+        solution.seconds,
+        *widths,
+    ]
 
 
 def _broadcast(strategy: tf.distribute.Strategy, values: Sequence[float]):

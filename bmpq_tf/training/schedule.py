@@ -23,8 +23,13 @@ class Schedule:
 
     def __post_init__(self):
         for name, value in dataclasses.asdict(self).items():
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise ValueError(f"{name} must be a whole number of epochs, 1 or more. Received: {name}={value!r}.")
+            if value is not None and (
+                not isinstance(value, int) or isinstance(value, bool) or value < 1
+            ):
+                raise ValueError(
+                    f"{name} must be a whole number of epochs, 1 or more. Received: "
+                    f"{name}={value!r}."
+                )
 
     def settling(self, epochs: int) -> int:
         """Returns how many of so many epochs settle."""
@@ -44,9 +49,14 @@ class Schedule:
         if self.warmup_epochs <= self.last_decision(epochs):
             return
         # By default a longer fit settles for longer.
-        enough = next(number for number in itertools.count(epochs + 1) if self.warmup_epochs <= self.last_decision(number))
+        enough = next(
+            number
+            for number in itertools.count(epochs + 1)
+            if self.warmup_epochs <= self.last_decision(number)
+        )
         raise ValueError(
-            f"fit is too short for a warm-up of {self.warmup_epochs}, one decision and {self.settling(epochs)} epochs of settling: "
+            f"fit is too short for a warm-up of {self.warmup_epochs}, one decision and "
+            f"{self.settling(epochs)} epochs of settling: "
             f"it needs at least {enough} epochs. Received: epochs={epochs}. "
             "Train longer, or give BMPQCallback smaller warmup_epochs or settle_epochs."
         )

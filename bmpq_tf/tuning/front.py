@@ -44,11 +44,14 @@ def front(points: Sequence[Point]) -> list[Point]:
     return kept
 
 
-def export_front(points: Sequence[Point], images: np.ndarray, folder: pathlib.Path) -> list[ExportReport | None]:
-    """Exports the models of a front as packed `.tflite` files, checked on these images, and writes `front.json`.
+def export_front(
+    points: Sequence[Point], images: np.ndarray, folder: pathlib.Path
+) -> list[ExportReport | None]:
+    """Exports the models of a front as packed `.tflite` files, checked on these images, and writes
+    `front.json`.
 
-    The files of an earlier front in the folder, before the search was extended, are removed. A point whose export is refused has no file,
-    and a `problem` in `front.json`.
+    The files of an earlier front in the folder, before the search was extended, are removed. A
+    point whose export is refused has no file, and a `problem` in `front.json`.
 
     Returns:
         A report for each point; `None` where there is no file.
@@ -56,7 +59,12 @@ def export_front(points: Sequence[Point], images: np.ndarray, folder: pathlib.Pa
     reports, told = [], []
     for point in points:
         model = keras.models.load_model(point.folder / "model.keras", compile=False)
-        choices = {"trial": point.trial, "accuracy": point.accuracy, "compression": point.compression, **point.choices}
+        choices = {
+            "trial": point.trial,
+            "accuracy": point.accuracy,
+            "compression": point.compression,
+            **point.choices,
+        }
         # The trial, too: two points may round to one compression.
         path = folder / f"front_{point.compression:.2f}x_{point.trial}.tflite"
         try:
@@ -66,7 +74,9 @@ def export_front(points: Sequence[Point], images: np.ndarray, folder: pathlib.Pa
             reports.append(None)
             told.append({**choices, "file": None, "problem": str(error)})
     write_text(folder / "front.json", json.dumps(told, indent=1))
-    for earlier in {path.name for path in folder.glob("front_*.tflite")} - {one["file"] for one in told}:
+    for earlier in {path.name for path in folder.glob("front_*.tflite")} - {
+        one["file"] for one in told
+    }:
         (folder / earlier).unlink()
     return reports
 
@@ -81,9 +91,20 @@ def plot_front(points: Sequence[Point], path: pathlib.Path, title: str) -> None:
     axes = figure.subplots()
     for budget in dict.fromkeys(point.choices["budget"] for point in points):
         of_budget = [point for point in points if point.choices["budget"] == budget]
-        axes.scatter([32 / point.compression for point in of_budget], [100 * point.accuracy for point in of_budget], s=28, label=budget)
+        axes.scatter(
+            [32 / point.compression for point in of_budget],
+            [100 * point.accuracy for point in of_budget],
+            s=28,
+            label=budget,
+        )
     best = front(points)
-    axes.step([32 / point.compression for point in best], [100 * point.accuracy for point in best], where="post", color="0.4", label="front")
+    axes.step(
+        [32 / point.compression for point in best],
+        [100 * point.accuracy for point in best],
+        where="post",
+        color="0.4",
+        label="front",
+    )
     axes.set_xlabel("parameter bits a weight")
     axes.set_ylabel("accuracy on the validation images, %")
     axes.set_title(title, fontsize=10)

@@ -5,27 +5,33 @@ import math
 import keras
 import tensorflow as tf
 
-# Decay would pull BatchNorm's parameters, biases, learned scales and clips to values that mean nothing.
+# Decay would pull BatchNorm's parameters, biases, learned scales and clips to values that mean
+# nothing.
 NOT_DECAYED = ["gamma", "beta", "bias", "log_gain", "log_clip"]
 
 
 SCHEDULES = ("cosine", "step")
 
 
-def learning_rate(peak: float, steps: int, warmup_steps: int = 0, schedule: str = "cosine") -> keras.optimizers.schedules.LearningRateSchedule:
+def learning_rate(
+    peak: float, steps: int, warmup_steps: int = 0, schedule: str = "cosine"
+) -> keras.optimizers.schedules.LearningRateSchedule:
     """Returns the schedule of a run.
 
     Args:
         peak: the learning rate after the warm-up.
         steps: of the whole run; the cosine ends there.
         warmup_steps: over which the rate rises from a tenth of the peak.
-        schedule: `"cosine"`, or `"step"`: a tenth of the rate after half of the steps and again after three quarters.
+        schedule: `"cosine"`, or `"step"`: a tenth of the rate after half of the steps and again
+            after three quarters.
 
     Raises:
         ValueError: the schedule is not known.
     """
     if schedule not in SCHEDULES:
-        raise ValueError(f"Unknown schedule. Received: schedule={schedule!r}. Known: {', '.join(SCHEDULES)}.")
+        raise ValueError(
+            f"Unknown schedule. Received: schedule={schedule!r}. Known: {', '.join(SCHEDULES)}."
+        )
     if schedule == "step":
         return StepDecay(peak, [steps // 2, steps * 3 // 4], warmup_steps)
     return keras.optimizers.schedules.CosineDecay(
@@ -45,7 +51,8 @@ def sgd(rate, weight_decay: float = 5e-4) -> keras.optimizers.SGD:
 
 @keras.saving.register_keras_serializable("bmpq_tf")
 class StepDecay(keras.optimizers.schedules.LearningRateSchedule):
-    """A tenth of the rate from each boundary on, after a warm-up that rises from a tenth of the peak; Keras's has no warm-up.
+    """A tenth of the rate from each boundary on, after a warm-up that rises from a tenth of the
+    peak; Keras's has no warm-up.
 
     Args:
         peak: the rate after the warm-up.
@@ -60,7 +67,11 @@ class StepDecay(keras.optimizers.schedules.LearningRateSchedule):
     def __call__(self, step):
         step = keras.ops.cast(step, "float32")
         falls = sum(keras.ops.cast(step >= boundary, "float32") for boundary in self.boundaries)
-        risen = keras.ops.minimum(1.0, 0.1 + 0.9 * step / max(1, self.warmup_steps)) if self.warmup_steps else 1.0
+        risen = (
+            keras.ops.minimum(1.0, 0.1 + 0.9 * step / max(1, self.warmup_steps))
+            if self.warmup_steps
+            else 1.0
+        )
         return self.peak * risen * 0.1**falls
 
     def get_config(self):
@@ -81,7 +92,13 @@ class Restarted(keras.optimizers.schedules.LearningRateSchedule):
         start: scalar variable, so that a restart needs no new trace.
     """
 
-    def __init__(self, schedule: keras.optimizers.schedules.LearningRateSchedule, rate: float, steps: int, start: float = -1.0):
+    def __init__(
+        self,
+        schedule: keras.optimizers.schedules.LearningRateSchedule,
+        rate: float,
+        steps: int,
+        start: float = -1.0,
+    ):
         super().__init__()
         self.schedule, self.rate, self.steps = schedule, rate, steps
         self.start = tf.Variable(start, dtype=tf.float32, trainable=False)
@@ -95,8 +112,15 @@ class Restarted(keras.optimizers.schedules.LearningRateSchedule):
 
     def get_config(self):
         schedule = keras.saving.serialize_keras_object(self.schedule)
-        return {"schedule": schedule, "rate": self.rate, "steps": self.steps, "start": float(self.start)}
+        return {
+            "schedule": schedule,
+            "rate": self.rate,
+            "steps": self.steps,
+            "start": float(self.start),
+        }
 
     @classmethod
     def from_config(cls, config):
-        return cls(**{**config, "schedule": keras.saving.deserialize_keras_object(config["schedule"])})
+        return cls(
+            **{**config, "schedule": keras.saving.deserialize_keras_object(config["schedule"])}
+        )

@@ -1,7 +1,9 @@
-"""A search over budgets, candidates, learning rate and schedule for the accuracy-over-size front of one model, by keras-tuner.
+"""A search over budgets, candidates, learning rate and schedule for the accuracy-over-size front of
+one model, by keras-tuner.
 
-keras-tuner spreads it over processes or machines by its own environment variables: KERASTUNER_TUNER_ID (`chief`, or any other name for a
-worker), KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT; all need the same folder.
+keras-tuner spreads it over processes or machines by its own environment variables:
+KERASTUNER_TUNER_ID (`chief`, or any other name for a worker), KERASTUNER_ORACLE_IP and
+KERASTUNER_ORACLE_PORT; all need the same folder.
 """
 
 import dataclasses
@@ -24,7 +26,8 @@ from bmpq_tf.training.callback import BMPQCallback
 from bmpq_tf.tuning.front import Point
 from bmpq_tf.tuning.recipe import SCHEDULES, learning_rate, sgd
 
-# Not GridSearchOracle: it does not save where it is, so that a search which was stopped would end there.
+# Not GridSearchOracle: it does not save where it is, so that a search which was stopped would end
+# there.
 SEARCHES = {
     "random": keras_tuner.oracles.RandomSearchOracle,
     "bayesian": keras_tuner.oracles.BayesianOptimizationOracle,
@@ -36,8 +39,10 @@ class Problem:
     """A model and its data.
 
     Attributes:
-        model: the float model with its first weights, a classifier that ends in logits or in a softmax.
-        training: makes the batches of images and integer labels of a trial, and the callbacks that they need.
+        model: the float model with its first weights, a classifier that ends in logits or in a
+            softmax.
+        training: makes the batches of images and integer labels of a trial, and the callbacks that
+            they need.
         validation: images as the model takes them, and labels; accuracies are of these.
         granularity: of the scales, as `quantize_model` takes it.
     """
@@ -77,19 +82,31 @@ class Space:
     def __post_init__(self):
         low, high = self.learning_rates
         if not self.budgets or not self.candidates or not self.schedules:
-            raise ValueError(f"There is nothing to search in. Received: {self}. Give budgets, candidates and schedules.")
+            raise ValueError(
+                f"There is nothing to search in. Received: {self}. Give budgets, candidates and "
+                "schedules."
+            )
         if not 0 < low <= high:
-            raise ValueError(f"Learning rates are two positive numbers, the smaller one first. Received: learning_rates={self.learning_rates}.")
+            raise ValueError(
+                "Learning rates are two positive numbers, the smaller one first. Received: "
+                f"learning_rates={self.learning_rates}."
+            )
         if unknown := sorted(set(self.schedules) - set(SCHEDULES)):
-            raise ValueError(f"Unknown schedule. Received: schedules={unknown}. Known: {', '.join(SCHEDULES)}.")
+            raise ValueError(
+                f"Unknown schedule. Received: schedules={unknown}. Known: {', '.join(SCHEDULES)}."
+            )
 
     def check(self, model: keras.Model) -> None:
-        """Raises `InfeasibleBudgetError`, before any training, if no set of candidates meets one of the budgets."""
+        """Raises `InfeasibleBudgetError`, before any training, if no set of candidates meets one of
+        the budgets.
+        """
         for budget in self.budgets:
             refused = []
             for widths in self.candidates:
                 try:
-                    BMPQCallback(budget, verbose=0).check(quantize_model(model, widths), self.epochs)
+                    BMPQCallback(budget, verbose=0).check(
+                        quantize_model(model, widths), self.epochs
+                    )
                 except InfeasibleBudgetError as error:
                     refused.append(error)
             if len(refused) == len(self.candidates):
@@ -97,15 +114,35 @@ class Space:
 
 
 class FrontTuner(keras_tuner.Tuner):
-    """Trains the trials of a search; its two objectives are accuracy, and size as a share of the float model's."""
+    """Trains the trials of a search.
 
-    def __init__(self, problem: Problem, space: Space, search: str, trials: int, seed: int, folder: pathlib.Path):
-        objectives = [keras_tuner.Objective("accuracy", "max"), keras_tuner.Objective("size", "min")]
+    Its two objectives are accuracy, and size as a share of the float model's.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        space: Space,
+        search: str,
+        trials: int,
+        seed: int,
+        folder: pathlib.Path,
+    ):
+        objectives = [
+            keras_tuner.Objective("accuracy", "max"),
+            keras_tuner.Objective("size", "min"),
+        ]
         # Budgets that some candidates cannot meet fail by themselves, in rows too.
-        oracle = SEARCHES[search](objective=objectives, max_trials=trials, seed=seed, max_consecutive_failed_trials=trials + 1)
+        oracle = SEARCHES[search](
+            objective=objectives,
+            max_trials=trials,
+            seed=seed,
+            max_consecutive_failed_trials=trials + 1,
+        )
         self.problem, self.space, self.seed = problem, space, seed
         super().__init__(oracle, self._declare, directory=str(folder), project_name="search")
-        # keras-tuner goes on only where the same process name did; a chief's search may be looked at alone.
+        # keras-tuner goes on only where the same process name did; a chief's search may be looked
+        # at alone.
         is_worker = "chief" not in os.environ.get("KERASTUNER_TUNER_ID", "chief")
         if not is_worker and not oracle.trials and (folder / "search" / "oracle.json").exists():
             oracle.reload()
@@ -113,7 +150,9 @@ class FrontTuner(keras_tuner.Tuner):
     def _declare(self, chosen: keras_tuner.HyperParameters) -> keras.Model:
         """Names the choices; keras-tuner finds them by calling this."""
         chosen.Choice("budget", list(self.space.budgets))
-        chosen.Choice("candidate_bits", [",".join(map(str, widths)) for widths in self.space.candidates])
+        chosen.Choice(
+            "candidate_bits", [",".join(map(str, widths)) for widths in self.space.candidates]
+        )
         low, high = self.space.learning_rates
         if low < high:
             chosen.Float("learning_rate", low, high, sampling="log")
@@ -123,16 +162,25 @@ class FrontTuner(keras_tuner.Tuner):
         return self.problem.model
 
     def run_trial(self, trial, *_, **__):
-        """Trains one choice under its budget and keeps the model; one that cannot be trained fails, and the search goes on."""
+        """Trains one choice under its budget and keeps the model.
+
+        One that cannot be trained fails, and the search goes on.
+        """
         chosen = trial.hyperparameters.values
         try:
             model = train_choice(self.problem, chosen, self.space.epochs, self.seed)
         except (DivergedError, InfeasibleBudgetError) as error:
             raise keras_tuner.errors.FailedTrialError(str(error)) from error
-        with replacing(pathlib.Path(self.get_trial_dir(trial.trial_id)) / "model.keras") as temporary:
+        with replacing(
+            pathlib.Path(self.get_trial_dir(trial.trial_id)) / "model.keras"
+        ) as temporary:
             model.save(temporary)
-        accuracy, size = _accuracy(model, self.problem.validation), 1 / compression(model_kernels(model))
-        # keras-tuner asks of a dictionary that it holds the sum of the objectives too, under its name for that.
+        accuracy, size = (
+            _accuracy(model, self.problem.validation),
+            1 / compression(model_kernels(model)),
+        )
+        # keras-tuner asks of a dictionary that it holds the sum of the objectives too, under its
+        # name for that.
         return {"accuracy": accuracy, "size": size, self.oracle.objective.name: size - accuracy}
 
     def points(self) -> list[Point]:
@@ -141,8 +189,18 @@ class FrontTuner(keras_tuner.Tuner):
         for trial in self.oracle.trials.values():
             if trial.status == "COMPLETED":
                 folder = pathlib.Path(self.get_trial_dir(trial.trial_id))
-                values = [float(trial.metrics.get_best_value(name)) for name in ("accuracy", "size")]
-                found.append(Point(trial.trial_id, values[0], 1 / values[1], dict(trial.hyperparameters.values), folder))
+                values = [
+                    float(trial.metrics.get_best_value(name)) for name in ("accuracy", "size")
+                ]
+                found.append(
+                    Point(
+                        trial.trial_id,
+                        values[0],
+                        1 / values[1],
+                        dict(trial.hyperparameters.values),
+                        folder,
+                    )
+                )
         return sorted(found, key=lambda point: -point.compression)
 
 
@@ -157,11 +215,22 @@ def train_choice(problem: Problem, chosen: dict[str, Any], epochs: int, seed: in
     model = quantize_model(problem.model, widths, granularity=problem.granularity)
     batches, callbacks = problem.training()
     steps = len(batches)
-    rate = learning_rate(chosen["learning_rate"], steps * epochs, min(steps, steps * epochs // 10), chosen["schedule"])
+    rate = learning_rate(
+        chosen["learning_rate"],
+        steps * epochs,
+        min(steps, steps * epochs // 10),
+        chosen["schedule"],
+    )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=problem.from_logits)
     model.compile(sgd(rate), loss, metrics=["accuracy"], jit_compile=False)
     ends = keras.callbacks.LambdaCallback(on_epoch_end=_check_finite)
-    model.fit(batches, epochs=epochs, shuffle=False, verbose=0, callbacks=[BMPQCallback(chosen["budget"], verbose=0), ends, *callbacks])
+    model.fit(
+        batches,
+        epochs=epochs,
+        shuffle=False,
+        verbose=0,
+        callbacks=[BMPQCallback(chosen["budget"], verbose=0), ends, *callbacks],
+    )
     return model
 
 

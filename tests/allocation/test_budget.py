@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bmpq_tf.allocation.budget import Budget, InfeasibleBudgetError, Kernel, container_bits, stored_bytes
+from bmpq_tf.allocation.budget import Budget, InfeasibleBudgetError
+from bmpq_tf.allocation.kernel import Kernel, container_bits, stored_bytes
 
 pytestmark = pytest.mark.quick
 
@@ -40,7 +41,25 @@ def test_what_people_say(said, bits):
     assert Budget.parse(said).bits(KERNELS) == bits
 
 
-@pytest.mark.parametrize("said", ["", "x", "fast", "10 furlongs", "-3x", "0x", 0, -1, None, True, "nan", float("nan"), float("inf"), [10]])
+@pytest.mark.parametrize(
+    "said",
+    [
+        "",
+        "x",
+        "fast",
+        "10 furlongs",
+        "-3x",
+        "0x",
+        0,
+        -1,
+        None,
+        True,
+        "nan",
+        float("nan"),
+        float("inf"),
+        [10],
+    ],
+)
 def test_what_cannot_be_a_budget_is_refused_with_the_forms(said):
     with pytest.raises(ValueError, match=r"Received: .*'10x' \(compression\), '2.5 bits'"):
         Budget.parse(said)
@@ -49,7 +68,9 @@ def test_what_cannot_be_a_budget_is_refused_with_the_forms(said):
 def test_a_budget_needs_a_limit_that_is_known():
     with pytest.raises(ValueError, match="at least one limit"):
         Budget()
-    with pytest.raises(ValueError, match=r"Unknown limits in the budget: size. Received: .*Known: compression, "):
+    with pytest.raises(
+        ValueError, match=r"Unknown limits in the budget: size. Received: .*Known: compression, "
+    ):
         Budget.parse({"size": 10})
 
 
@@ -65,17 +86,31 @@ def test_an_infeasible_budget_names_the_smallest_size_and_who_holds_it_up():
     said = str(error.value)
     assert "Received: budget='40x'" in said
     assert "15.11x (2,700 bytes, 2.118 bits)" in said
-    assert "'stem/kernel' and 'head/kernel' are pinned at 8 bits; unpin them or ask for less" in said
+    assert (
+        "'stem/kernel' and 'head/kernel' are pinned at 8 bits; unpin them or ask for less" in said
+    )
     Budget.parse("15.11x").check(KERNELS)  # what it names can be had
     # Unpinned, 4 bits everywhere would not do either.
-    wide = [dataclasses.replace(kernel, candidates=kernel.candidates if kernel.pinned else (4, 8)) for kernel in KERNELS]
-    with pytest.raises(InfeasibleBudgetError, match=r"pinned at 8 bits and 4 bits is the narrowest candidate; unpin them, allow narrower"):
+    wide = [
+        dataclasses.replace(kernel, candidates=kernel.candidates if kernel.pinned else (4, 8))
+        for kernel in KERNELS
+    ]
+    with pytest.raises(
+        InfeasibleBudgetError,
+        match=r"pinned at 8 bits and 4 bits is the narrowest candidate; unpin them, allow narrower",
+    ):
         Budget.parse("10x").check(wide)
 
 
 def test_kernels_that_do_not_train_are_named_not_those_that_hardly_matter():
     frozen = Kernel("backbone/kernel", 100_001, (8,), kept=True)
-    with pytest.raises(InfeasibleBudgetError, match=r"\(100,101 bytes, .*'backbone/kernel' keeps 8 bits, as no gradients reach it; let it train"):
+    with pytest.raises(
+        InfeasibleBudgetError,
+        match=(
+            r"\(100,101 bytes, .*'backbone/kernel' keeps 8 bits, as no gradients reach it; let "
+            r"it train"
+        ),
+    ):
         Budget.parse("40x").check([frozen, Kernel("head/kernel", 400, (2, 8))])
     Budget.parse("100101 B").check([frozen, Kernel("head/kernel", 400, (2, 8))])
     # Rounded up: 5.25 bytes.
@@ -84,8 +119,12 @@ def test_kernels_that_do_not_train_are_named_not_those_that_hardly_matter():
 
 
 def test_kernels_that_stay_float_are_named():
-    with pytest.raises(InfeasibleBudgetError, match="'lstm/kernel' stays float at 32 bits; quantize it"):
-        Budget.parse("10x").check([Kernel("lstm/kernel", 100, (32,)), Kernel("dense/kernel", 100, (2, 8))])
+    with pytest.raises(
+        InfeasibleBudgetError, match="'lstm/kernel' stays float at 32 bits; quantize it"
+    ):
+        Budget.parse("10x").check(
+            [Kernel("lstm/kernel", 100, (32,)), Kernel("dense/kernel", 100, (2, 8))]
+        )
 
 
 def test_unknown_macs_are_named():

@@ -1,4 +1,6 @@
-"""The integer program against brute force, and against optima worked out by hand at the budget's edges."""
+"""The integer program against brute force, and against optima worked out by hand at the budget's
+edges.
+"""
 
 import itertools
 import time
@@ -9,20 +11,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bmpq_tf.allocation import integer_program
-from bmpq_tf.allocation.budget import Budget, Kernel, Limit
+from bmpq_tf.allocation.budget import Budget
+from bmpq_tf.allocation.kernel import Kernel, Limit
 from bmpq_tf.allocation.solver import AllocationError, solve_allocation
 
 pytestmark = pytest.mark.quick
 
-widths = st.lists(st.integers(2, 8), min_size=1, max_size=4, unique=True).map(lambda values: tuple(sorted(values)))
+widths = st.lists(st.integers(2, 8), min_size=1, max_size=4, unique=True).map(
+    lambda values: tuple(sorted(values))
+)
 cost = st.floats(0, 1e6, allow_subnormal=False)
 
 
 @st.composite
 def problems(draw):
-    """Kernels, costs and up to three limits, some of which rule out everything; coefficients up to 10^12, as bit operations have."""
+    """Kernels, costs and up to three limits, some of which rule out everything.
+
+    Coefficients up to 10^12, as bit operations have.
+    """
     kernels = [Kernel(f"k{i}", 1, draw(widths)) for i in range(draw(st.integers(1, 6)))]
-    costs = [sorted((draw(cost) for _ in kernel.candidates), reverse=draw(st.booleans())) for kernel in kernels]
+    costs = [
+        sorted((draw(cost) for _ in kernel.candidates), reverse=draw(st.booleans()))
+        for kernel in kernels
+    ]
     limits = []
     for number in range(draw(st.integers(0, 3))):
         value = st.integers(0, 10 ** draw(st.integers(1, 12)))
@@ -39,7 +50,10 @@ def test_as_good_as_brute_force_and_never_over_a_limit(problem):
     feasible = [
         sum(row[b] for row, b in zip(costs, picked, strict=True))
         for picked in itertools.product(*(range(len(kernel.candidates)) for kernel in kernels))
-        if all(sum(row[b] for row, b in zip(limit.coefficients, picked, strict=True)) <= limit.bound for limit in limits)
+        if all(
+            sum(row[b] for row, b in zip(limit.coefficients, picked, strict=True)) <= limit.bound
+            for limit in limits
+        )
     ]
     if not feasible:
         with pytest.raises(AllocationError, match="there is none"):
@@ -49,7 +63,10 @@ def test_as_good_as_brute_force_and_never_over_a_limit(problem):
     assert solution.status == "optimal"
     assert solution.gap == 0
     for limit in limits:
-        used = (row[kernel.candidates.index(solution.bits[kernel.path])] for row, kernel in zip(limit.coefficients, kernels, strict=True))
+        used = (
+            row[kernel.candidates.index(solution.bits[kernel.path])]
+            for row, kernel in zip(limit.coefficients, kernels, strict=True)
+        )
         assert sum(used) <= limit.bound
     assert solution.objective <= min(feasible) + 1e-9 * max(max(row) - min(row) for row in costs)
 
@@ -85,9 +102,17 @@ def test_several_limits_hold_at_once():
 
 
 def test_pinned_and_float_kernels_count():
-    kernels = [Kernel("pinned", 100, (8,), pinned=True), Kernel("open", 100, (2, 4, 8)), Kernel("float", 10, (32,))]
+    kernels = [
+        Kernel("pinned", 100, (8,), pinned=True),
+        Kernel("open", 100, (2, 4, 8)),
+        Kernel("float", 10, (32,)),
+    ]
     limits = Budget(weight_bytes=(800 + 400 + 320) / 8).limits(kernels)
-    assert solve_allocation(kernels, [[0.0], [2.0, 1.0, 0.0], [0.0]], limits).bits == {"pinned": 8, "open": 4, "float": 32}
+    assert solve_allocation(kernels, [[0.0], [2.0, 1.0, 0.0], [0.0]], limits).bits == {
+        "pinned": 8,
+        "open": 4,
+        "float": 32,
+    }
 
 
 def test_the_same_input_gives_the_same_answer_where_many_are_as_good():
@@ -99,7 +124,9 @@ def test_the_same_input_gives_the_same_answer_where_many_are_as_good():
 
 def test_a_cost_that_is_not_finite_never_reaches_the_solver():
     with pytest.raises(ValueError, match=r"not finite.*kernel 'b'"):
-        solve_allocation(KERNELS, [COSTS[0], [float("nan"), 1.0, 0.0]], Budget(average_bits=4).limits(KERNELS))
+        solve_allocation(
+            KERNELS, [COSTS[0], [float("nan"), 1.0, 0.0]], Budget(average_bits=4).limits(KERNELS)
+        )
 
 
 def test_tables_that_do_not_fit_are_refused():
@@ -111,8 +138,15 @@ def test_tables_that_do_not_fit_are_refused():
 
 def large_problem(count, candidates):
     generator = np.random.default_rng(0)
-    kernels = [Kernel(str(i), int(generator.integers(100, 100_000)), candidates) for i in range(count)]
-    costs = [sorted((kernel.weights * generator.random() * 4.0**-bits for bits in candidates), reverse=True) for kernel in kernels]
+    kernels = [
+        Kernel(str(i), int(generator.integers(100, 100_000)), candidates) for i in range(count)
+    ]
+    costs = [
+        sorted(
+            (kernel.weights * generator.random() * 4.0**-bits for bits in candidates), reverse=True
+        )
+        for kernel in kernels
+    ]
     return kernels, costs, Budget(average_bits=3.3).limits(kernels)
 
 
@@ -122,11 +156,22 @@ def test_as_good_as_dynamic_programming_however_small_the_first_core(seed, monke
     generator = np.random.default_rng(seed)
     candidates = (2, 3, 4, 5, 6, 7, 8)
     kernels = [Kernel(str(i), int(generator.integers(1, 400)), candidates) for i in range(80)]
-    costs = [sorted((kernel.weights * generator.random() * 2.0**-bits for bits in candidates), reverse=True) for kernel in kernels]
+    costs = [
+        sorted(
+            (kernel.weights * generator.random() * 2.0**-bits for bits in candidates), reverse=True
+        )
+        for kernel in kernels
+    ]
     limits = Budget(average_bits=3.3).limits(kernels)
     best = np.zeros(limits[0].bound + 1)  # by bits used at most
     for row, uses in zip(costs, limits[0].coefficients, strict=True):
-        best = np.min([np.concatenate([np.full(used, np.inf), best[: len(best) - used]]) + cost for cost, used in zip(row, uses, strict=True)], 0)
+        best = np.min(
+            [
+                np.concatenate([np.full(used, np.inf), best[: len(best) - used]]) + cost
+                for cost, used in zip(row, uses, strict=True)
+            ],
+            0,
+        )
     assert solve_allocation(kernels, costs, limits).objective == pytest.approx(best[-1], rel=1e-12)
 
 

@@ -1,4 +1,4 @@
-"""The activation quantizer: its grid, its ends, its gradients, and the range that it starts with."""
+"""The activation quantizer: its grid, its ends, its gradients, the range it starts with."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,9 @@ from bmpq_tf.arithmetic import activations
 
 pytestmark = pytest.mark.quick
 
-values_of = st.lists(st.floats(-8, 8, width=32, allow_subnormal=False), min_size=6, max_size=6).map(np.float32)
+values_of = st.lists(st.floats(-8, 8, width=32, allow_subnormal=False), min_size=6, max_size=6).map(
+    np.float32
+)
 clips = st.floats(0.015625, 128, width=32)
 widths = st.sampled_from([2, 4, 8])
 
@@ -35,7 +37,9 @@ def test_values_lie_on_the_grid_keep_their_order_and_stay_there(values, clip, bi
 
 def test_pact_at_2_bits_by_hand_halves_to_even():
     values = tf.constant([-1.0, 0.0, 0.5, 0.9, 1.5, 2.5, 3.0, 7.0])
-    np.testing.assert_array_equal(activations.fake_quantize(values, tf.constant(3.0), 0.0, 2), [0, 0, 0, 1, 2, 2, 3, 3])
+    np.testing.assert_array_equal(
+        activations.fake_quantize(values, tf.constant(3.0), 0.0, 2), [0, 0, 0, 1, 2, 2, 3, 3]
+    )
 
 
 def test_gradients_are_pacts_and_each_end_of_a_signed_range_moves_by_its_share():
@@ -54,7 +58,10 @@ def test_gradients_are_pacts_and_each_end_of_a_signed_range_moves_by_its_share()
     assert float(to_clip) == pytest.approx((8 + 16) * 2 / 3 - 1 * 1 / 3)
 
 
-@pytest.mark.parametrize(("clip", "upstream", "gradient"), [(5.0, -1.0, -1.0), (5.0, 1.0, 1.0), (7.0, -1.0, 0.0), (7.0, 1.0, 1.0)])
+@pytest.mark.parametrize(
+    ("clip", "upstream", "gradient"),
+    [(5.0, -1.0, -1.0), (5.0, 1.0, 1.0), (7.0, -1.0, 0.0), (7.0, 1.0, 1.0)],
+)
 def test_a_clip_at_its_limit_moves_only_back(clip, upstream, gradient):
     clip = tf.Variable(clip)
     with tf.GradientTape() as tape:
@@ -72,10 +79,20 @@ def test_the_first_range_errs_least_among_the_shares_of_the_whole_one(bits, sign
     whole = values.max() - min(values.min(), 0)
 
     def error(share):
-        return float(np.mean((np.asarray(activations.fake_quantize(values, share * whole, zero_point, bits)) - values) ** 2))
+        return float(
+            np.mean(
+                (
+                    np.asarray(activations.fake_quantize(values, share * whole, zero_point, bits))
+                    - values
+                )
+                ** 2
+            )
+        )
 
     assert bool(found)
-    assert error(float(clip) / whole) <= min(error(share) for share in np.arange(1, 17) / 16) * (1 + 1e-5)
+    assert error(float(clip) / whole) <= min(error(share) for share in np.arange(1, 17) / 16) * (
+        1 + 1e-5
+    )
     # 2 bits pay for the tails with everything else, 8 bits can have them.
     assert (float(clip) < 0.8 * whole) == (bits == 2)
     assert (float(zero_point) > 0) is signed

@@ -1,4 +1,6 @@
-"""Bit planes: a round trip, and gradients that agree with the closed form that training accumulates."""
+"""Bit planes: a round trip, and gradients that agree with the closed form that training
+accumulates.
+"""
 
 import numpy as np
 import pytest
@@ -20,7 +22,9 @@ def test_composing_the_planes_gives_back_the_integers(bits, data):
     scale = data.draw(st.floats(2**-10, 16.0, width=32))
     planes = bit_planes.decompose(integers, bits)
     assert set(np.unique(planes)) <= {0.0, 1.0}
-    np.testing.assert_allclose(bit_planes.compose(planes, scale), np.float32(scale) * np.float32(integers), rtol=1e-6)
+    np.testing.assert_allclose(
+        bit_planes.compose(planes, scale), np.float32(scale) * np.float32(integers), rtol=1e-6
+    )
 
 
 @given(bits=widths, seed=st.integers(0, 1000))
@@ -29,7 +33,9 @@ def test_gradient_of_each_plane_is_what_its_bit_is_worth(bits, seed):
     scale = np.float32([[0.5, 1.0, 2.0]])
     worth = [2.0**i for i in range(bits - 1)] + [-(2.0 ** (bits - 1))]
     expected = np.stack([value * scale * gradient for value in worth])
-    np.testing.assert_allclose(bit_planes.bit_gradients(tf.constant(gradient), scale, bits), expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        bit_planes.bit_gradients(tf.constant(gradient), scale, bits), expected, rtol=1e-6
+    )
 
 
 @given(bits=widths)
@@ -37,7 +43,9 @@ def test_mean_over_planes_equals_the_closed_form(bits):
     gradient = np.linspace(-1, 1, 12, dtype="float32").reshape(4, 3)
     scale = np.float32([[0.5, 1.0, 2.0]])
     closed = (2**bits - 1) / bits * np.mean(scale * np.abs(gradient))
-    assert float(bit_planes.normalised_bit_gradient(tf.constant(gradient), scale, bits)) == pytest.approx(closed, rel=1e-5)
+    assert float(
+        bit_planes.normalised_bit_gradient(tf.constant(gradient), scale, bits)
+    ) == pytest.approx(closed, rel=1e-5)
 
 
 def test_an_integer_that_does_not_fit_is_named():

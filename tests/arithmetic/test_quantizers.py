@@ -10,10 +10,14 @@ from bmpq_tf.arithmetic import quantizers, scales
 
 pytestmark = pytest.mark.quick
 
-weights_of = st.lists(st.floats(-4, 4, width=32, allow_subnormal=False), min_size=6, max_size=6).map(lambda values: np.float32(values).reshape(3, 2))
+weights_of = st.lists(
+    st.floats(-4, 4, width=32, allow_subnormal=False), min_size=6, max_size=6
+).map(lambda values: np.float32(values).reshape(3, 2))
 
 
-@pytest.mark.parametrize(("bits", "low", "high"), [(2, -2, 1), (3, -4, 3), (4, -8, 7), (7, -64, 63), (8, -127, 127)])
+@pytest.mark.parametrize(
+    ("bits", "low", "high"), [(2, -2, 1), (3, -4, 3), (4, -8, 7), (7, -64, 63), (8, -127, 127)]
+)
 def test_the_range_is_twos_complement_and_narrow_at_8_bits(bits, low, high):
     assert [float(end) for end in quantizers.integer_range(bits)] == [low, high]
 
@@ -29,7 +33,9 @@ def test_max_abs_clips_nothing_and_errs_by_half_a_step_at_most(weights, bits):
 def test_what_is_on_the_grid_stays(weights, bits):
     scale = scales.statistical(tf.constant(weights), bits, (-1,))
     once = quantizers.quantize(weights, scale, bits) * scale
-    np.testing.assert_array_equal(quantizers.quantize(once, scale, bits), quantizers.quantize(weights, scale, bits))
+    np.testing.assert_array_equal(
+        quantizers.quantize(once, scale, bits), quantizers.quantize(weights, scale, bits)
+    )
 
 
 @given(
@@ -38,7 +44,9 @@ def test_what_is_on_the_grid_stays(weights, bits):
     rule=st.sampled_from([*scales.RULES.values(), scales.least_squares, scales.initial]),
     rows=st.sampled_from([0, None]),
 )
-def test_scales_are_positive_even_for_channels_of_zeros_and_for_no_weights(weights, bits, rule, rows):
+def test_scales_are_positive_even_for_channels_of_zeros_and_for_no_weights(
+    weights, bits, rule, rows
+):
     weights = weights[:rows].copy()
     weights[:, 0] = 0
     scale = rule(tf.constant(weights), bits, (-1,))
@@ -57,26 +65,43 @@ def test_at_2_bits_max_abs_uses_the_lowest_level():
 def test_the_statistical_rule_is_lsqs_start_capped_at_max_abs():
     weights = tf.constant(np.random.default_rng(0).standard_normal((500, 1)), tf.float32)
     mean = float(tf.reduce_mean(tf.abs(weights)))
-    assert float(scales.statistical(weights, 2, (-1,))[0, 0]) == pytest.approx(min(2 * mean, float(scales.max_abs(weights, 2, (-1,))[0, 0])))
-    assert float(scales.statistical(weights, 8, (-1,))[0, 0]) == pytest.approx(float(scales.max_abs(weights, 8, (-1,))[0, 0]))
+    assert float(scales.statistical(weights, 2, (-1,))[0, 0]) == pytest.approx(
+        min(2 * mean, float(scales.max_abs(weights, 2, (-1,))[0, 0]))
+    )
+    assert float(scales.statistical(weights, 8, (-1,))[0, 0]) == pytest.approx(
+        float(scales.max_abs(weights, 8, (-1,))[0, 0])
+    )
 
 
 @settings(max_examples=15)
 @given(weights=weights_of, bits=st.integers(2, 8), axes=st.sampled_from([(-1,), ()]))
 def test_no_rule_errs_less_than_least_squares(weights, bits, axes):
     def error(rule):
-        squares = np.square(quantizers.quantization_error(weights, rule(tf.constant(weights), bits, axes), bits))
+        squares = np.square(
+            quantizers.quantization_error(weights, rule(tf.constant(weights), bits, axes), bits)
+        )
         return squares.sum(tuple(scales.reduced_axes(2, axes)))
 
-    assert np.all(error(scales.least_squares) <= np.minimum(error(scales.statistical), error(scales.max_abs)) * (1 + 1e-5) + 1e-12)
+    assert np.all(
+        error(scales.least_squares)
+        <= np.minimum(error(scales.statistical), error(scales.max_abs)) * (1 + 1e-5) + 1e-12
+    )
 
 
 @pytest.mark.parametrize("bits", [2, 4])
 def test_least_squares_finds_the_best_scale(bits):
     weights = tf.constant(np.random.default_rng(0).standard_normal((1000, 1)), tf.float32)
     tried = np.linspace(0.05, 4, 800)
-    least = min(float(np.square(quantizers.quantization_error(weights, scale, bits)).sum()) for scale in tried)
-    assert np.square(quantizers.quantization_error(weights, scales.least_squares(weights, bits, (-1,)), bits)).sum() < 1.01 * least
+    least = min(
+        float(np.square(quantizers.quantization_error(weights, scale, bits)).sum())
+        for scale in tried
+    )
+    assert (
+        np.square(
+            quantizers.quantization_error(weights, scales.least_squares(weights, bits, (-1,)), bits)
+        ).sum()
+        < 1.01 * least
+    )
 
 
 def test_gradient_is_straight_through_inside_and_zero_outside():
@@ -115,6 +140,8 @@ def test_the_width_is_a_tensor_so_that_a_change_needs_no_new_trace():
         traces.append(1)
         return quantizers.fake_quantize(weights, tf.ones([1]), bits)
 
-    outputs = [quantized(tf.constant([5.0]), tf.constant(bits)).numpy()[0] for bits in (2.0, 3.0, 4.0)]
+    outputs = [
+        quantized(tf.constant([5.0]), tf.constant(bits)).numpy()[0] for bits in (2.0, 3.0, 4.0)
+    ]
     assert outputs == [1, 3, 5]
     assert len(traces) == 1

@@ -10,7 +10,8 @@ from bmpq_tf.layers.config import QuantizerConfig
 
 pytestmark = pytest.mark.quick
 
-# The kernel's shape, what is summed, and the columns of its matrix: convolutions, a depthwise one, transposed, per tensor, one channel, none.
+# The kernel's shape, what is summed, and the columns of its matrix: convolutions, a depthwise one,
+# transposed, per tensor, one channel, none.
 LAYOUTS = [
     ((3, 3, 5, 7), [0, 1, 2], 7),
     ((3, 3, 5, 2), [0, 1], 10),
@@ -35,7 +36,9 @@ def test_a_sum_is_that_of_the_axes_whether_the_kernel_is_a_matrix_or_not(shape, 
 
 def test_a_long_sum_loses_no_more_than_float32_must():
     values = np.random.default_rng(0).random((500_000, 2)).astype(np.float32)
-    np.testing.assert_allclose(sums.by_channel(tf.constant(values), [0]), values.sum(0, np.float64), rtol=1e-4)
+    np.testing.assert_allclose(
+        sums.by_channel(tf.constant(values), [0]), values.sum(0, np.float64), rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize("scale", [None, 2.0**70])

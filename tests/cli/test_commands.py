@@ -1,4 +1,7 @@
-"""The installed commands as a user meets them: help, a whole run, and bad input answered in a line."""
+"""The installed commands as a user meets them.
+
+Help, a whole run, and bad input answered in a line.
+"""
 
 import json
 import os
@@ -23,7 +26,9 @@ COMMANDS = ("export", "evaluate", "inspect", "tune")
 def command(name, *arguments, ok=True, **environment):
     """What `bmpq-NAME` prints."""
     line = [sys.executable, "-m", f"bmpq_tf.cli.{name}", *map(str, arguments)]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=300, env={**os.environ, **environment})
+    done = subprocess.run(
+        line, capture_output=True, text=True, timeout=300, env={**os.environ, **environment}
+    )
     assert (done.returncode == 0) is ok, done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -43,10 +48,20 @@ def folder(tmp_path_factory):
 
 
 def test_export_and_evaluate_take_the_saved_model(folder, tmp_path):
-    said = command("export", folder / "model.keras", tmp_path / "again.tflite", f"--verify_with={folder / 'data.npz'}")
+    said = command(
+        "export",
+        folder / "model.keras",
+        tmp_path / "again.tflite",
+        f"--verify_with={folder / 'data.npz'}",
+    )
     assert "top-1 equal to Keras on 100.00% of 64 images" in said
     assert (tmp_path / "again.tflite").read_bytes() == (folder / "model.tflite").read_bytes()
-    said = command("evaluate", tmp_path / "again.tflite", f"--data={folder / 'data.npz'}", f"--keras={folder / 'model.keras'}")
+    said = command(
+        "evaluate",
+        tmp_path / "again.tflite",
+        f"--data={folder / 'data.npz'}",
+        f"--keras={folder / 'model.keras'}",
+    )
     assert "accuracy in LiteRT" in said
     assert "on 64 images" in said
     assert "top-1 equal" in said
@@ -59,26 +74,46 @@ def test_export_takes_inputs_in_every_form_and_a_tolerance(folder, tmp_path):
     np.savez(tmp_path / "named.npz", image=images)
     np.savez(tmp_path / "other.npz", other=images)
     inputs = [f"--calibrate_with={tmp_path / 'named.npz'}", f"--verify_with={tmp_path / 'one.npy'}"]
-    said = command("export", folder / "model.keras", tmp_path / "a.tflite", "--optimize_for=integer", "--tolerance=0.5", "--io_dtype=int8", *inputs)
+    said = command(
+        "export",
+        folder / "model.keras",
+        tmp_path / "a.tflite",
+        "--optimize_for=integer",
+        "--tolerance=0.5",
+        "--io_dtype=int8",
+        *inputs,
+    )
     assert "of 40 images" in said
     for arguments, message in (
         (["--optimize_for=latency", "--tolerance=1e-6", *inputs[1:]], "more than the 1e-06 that"),
-        (["--optimize_for=integer", f"--calibrate_with={tmp_path / 'other.npz'}"], "Arrays of these inputs are missing"),
+        (
+            ["--optimize_for=integer", f"--calibrate_with={tmp_path / 'other.npz'}"],
+            "Arrays of these inputs are missing",
+        ),
         (["--tolerance=0.5"], 'tolerance= is a positive number and serves "latency" and "integer"'),
         ([f"--verify_with={tmp_path / 'none.npy'}"], "No such file of inputs"),
     ):
-        assert message in command("export", folder / "model.keras", tmp_path / "b.tflite", *arguments, ok=False)
+        assert message in command(
+            "export", folder / "model.keras", tmp_path / "b.tflite", *arguments, ok=False
+        )
     assert not (tmp_path / "b.tflite").exists()
 
 
 @pytest.mark.slow
 def test_grey_images_without_their_one_channel_are_judged_too(tmp_path):
-    model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)])
+    model = keras.Sequential(
+        [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)]
+    )
     model.save(tmp_path / "grey.keras")
     (tmp_path / "grey.tflite").write_bytes(to_float_tflite(model))
     images, labels = np.random.default_rng(0).random((30, 8, 8), np.float32), np.arange(30) % 10
     np.savez(tmp_path / "grey.npz", images=images, labels=labels)
-    said = command("evaluate", tmp_path / "grey.tflite", f"--data={tmp_path / 'grey.npz'}", f"--keras={tmp_path / 'grey.keras'}")
+    said = command(
+        "evaluate",
+        tmp_path / "grey.tflite",
+        f"--data={tmp_path / 'grey.npz'}",
+        f"--keras={tmp_path / 'grey.keras'}",
+    )
     accuracy = np.mean(model.predict(images, verbose=0).argmax(-1) == labels)
     assert f"accuracy in LiteRT {accuracy:.2%} on 30 images" in said
     assert "on 100.00%" in said
@@ -91,9 +126,17 @@ def test_bad_input_is_answered_in_a_line(folder, tmp_path):
     for name, arguments, message in (
         ("evaluate", [tmp_path / "broken.tflite", data], "LiteRT cannot read the file"),
         ("evaluate", [tmp_path / "none.tflite", data], "No such file"),
-        ("evaluate", [folder / "model.tflite", f"--data={tmp_path / 'none.npz'}"], "The file needs `images` and `labels`"),
+        (
+            "evaluate",
+            [folder / "model.tflite", f"--data={tmp_path / 'none.npz'}"],
+            "The file needs `images` and `labels`",
+        ),
         ("export", [folder / "model.keras", folder / "model.tflite"], "The file exists already"),
-        ("export", [folder / "model.keras", tmp_path / "small.tflite", "--budget=30x"], "over its budget"),
+        (
+            "export",
+            [folder / "model.keras", tmp_path / "small.tflite", "--budget=30x"],
+            "over its budget",
+        ),
         ("inspect", [tmp_path / "broken.tflite"], "Not a TFLite model"),
         ("tune", [f"--out_dir={tmp_path}", data], "There is no such file. Received: --model=None"),
     ):
@@ -103,7 +146,10 @@ def test_bad_input_is_answered_in_a_line(folder, tmp_path):
 def test_what_is_not_installed_is_named_with_the_command_that_brings_it(tmp_path):
     (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['keras_tuner'] = None")
     said = command("tune", ok=False, PYTHONPATH=str(tmp_path))
-    assert "error: this needs keras_tuner, which is not installed. Install it: pip install 'bmpq_tf[tune]'." in said
+    assert (
+        "error: this needs keras_tuner, which is not installed. Install it: pip install "
+        "'bmpq_tf[tune]'." in said
+    )
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) for name in COMMANDS])
@@ -114,7 +160,9 @@ def test_help_shows_the_flags_and_an_example(name):
 
 
 def test_inspect_prints_json(folder):
-    told = json.loads(command("inspect", folder / "model.tflite", "--json").partition("WARNING:")[0])
+    told = json.loads(
+        command("inspect", folder / "model.tflite", "--json").partition("WARNING:")[0]
+    )
     assert told["zipped_bytes"] < told["bytes"]
 
 

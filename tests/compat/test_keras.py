@@ -1,4 +1,7 @@
-"""Every private name of Keras that bmpq_tf uses is there and means what it did; a failure names what is gone."""
+"""Every private name of Keras that bmpq_tf uses is there and means what it did.
+
+A failure names what is gone.
+"""
 
 import keras
 import numpy as np
@@ -27,9 +30,17 @@ def test_layers_inside_and_flattened(model):
 def test_own_variables_are_those_that_a_layer_stores(model):
     layer = layers.BatchNormalization()
     layer.build((None, 3))
-    assert [variable.name for variable in compat.own_variables(layer)] == ["gamma", "beta", "moving_mean", "moving_variance"]
+    assert [variable.name for variable in compat.own_variables(layer)] == [
+        "gamma",
+        "beta",
+        "moving_mean",
+        "moving_variance",
+    ]
     layer.trainable = False
-    assert [variable.name for variable in compat.own_trainable_variables(layer)] == ["gamma", "beta"]
+    assert [variable.name for variable in compat.own_trainable_variables(layer)] == [
+        "gamma",
+        "beta",
+    ]
     assert compat.own_variables(model) == []
 
 
@@ -57,7 +68,11 @@ def test_what_only_private_attributes_tell():
     assert compat.einsum_kernel(einsum).shape == (3, 2)
     attention = layers.MultiHeadAttention(2, 3)
     attention.build((None, 4, 5), (None, 4, 5))
-    assert [layer.name for layer in compat.attention_projections(attention)] == ["query", "key", "value"]
+    assert [layer.name for layer in compat.attention_projections(attention)] == [
+        "query",
+        "key",
+        "value",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -115,7 +130,9 @@ def test_another_keras_is_told_by_version():
     class Other(keras.Model):
         _maybe_symbolic_build = None
 
-    with pytest.raises(RuntimeError, match=f"Keras {keras.__version__} prepares a model .* in another way"):
+    with pytest.raises(
+        RuntimeError, match=f"Keras {keras.__version__} prepares a model .* in another way"
+    ):
         compat.symbolic_build(Other())
 
 

@@ -19,7 +19,17 @@ SCHEMA = (
     "SignatureDefT",
     "TensorMapT",
 )
-OPTIONS = ("Conv2D", "DepthwiseConv2D", "FullyConnected", "TransposeConv", "BatchMatMul", "Mul", "Quantize", "Dequantize", "FakeQuant")
+OPTIONS = (
+    "Conv2D",
+    "DepthwiseConv2D",
+    "FullyConnected",
+    "TransposeConv",
+    "BatchMatMul",
+    "Mul",
+    "Quantize",
+    "Dequantize",
+    "FakeQuant",
+)
 
 
 @pytest.mark.parametrize("name", SCHEMA)
@@ -33,7 +43,10 @@ def test_the_schema_has_the_options_of(name):
     assert isinstance(getattr(litert.schema.BuiltinOptions, f"{name}Options"), int)
 
 
-@pytest.mark.parametrize("name", ["FLOAT32", "FLOAT16", "INT8", "UINT8", "INT16", "INT32", "INT64", "BOOL", "INT4", "INT2"])
+@pytest.mark.parametrize(
+    "name",
+    ["FLOAT32", "FLOAT16", "INT8", "UINT8", "INT16", "INT32", "INT64", "BOOL", "INT4", "INT2"],
+)
 def test_the_schema_has_the_type(name):
     assert isinstance(getattr(litert.schema.TensorType, name), int)
 
@@ -54,7 +67,10 @@ def test_a_model_is_read_and_written():
     assert list(read.buffers[1].data) == [0, 1, 2]
     code = litert.schema.OperatorCodeT()
     code.builtinCode = code.deprecatedBuiltinCode = litert.schema.BuiltinOperator.CONV_2D
-    assert litert.flatbuffer_utils.get_builtin_code_from_operator_code(code) == litert.schema.BuiltinOperator.CONV_2D
+    assert (
+        litert.flatbuffer_utils.get_builtin_code_from_operator_code(code)
+        == litert.schema.BuiltinOperator.CONV_2D
+    )
 
 
 @pytest.mark.parametrize("name", ["AUTO", "BUILTIN_WITHOUT_DEFAULT_DELEGATES"])

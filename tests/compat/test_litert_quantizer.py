@@ -15,7 +15,10 @@ pytestmark = pytest.mark.quick
         (compat.ModelModifier.modify_model, {"params", "enable_progress_bar"}),
         (compat.ParamsGenerator.generate_quantization_parameters, {"enable_progress_bar"}),
         (compat.symmetric_quantize_bias_tensor, {"bias_content", "input_tensor_quant_params"}),
-        (compat.tensor_zp_scale_from_min_max, {"min_value", "max_value", "num_bits", "symmetric", "granularity"}),
+        (
+            compat.tensor_zp_scale_from_min_max,
+            {"min_value", "max_value", "num_bits", "symmetric", "granularity"},
+        ),
         (compat.RecipeManager.load_quantization_recipe, set()),
         (compat.RecipeManager.add_quantization_config, set()),
     ],
@@ -30,7 +33,15 @@ def test_the_modifier_serialises_by(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["UniformQuantParams", "TensorTransformationParams", "OpToTensorParams", "QuantTransformation", "QuantGranularity", "TFLOperationName"]
+    "name",
+    [
+        "UniformQuantParams",
+        "TensorTransformationParams",
+        "OpToTensorParams",
+        "QuantTransformation",
+        "QuantGranularity",
+        "TFLOperationName",
+    ],
 )
 def test_the_types_have(name):
     assert hasattr(compat.qtyping, name), name

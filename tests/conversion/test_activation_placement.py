@@ -1,4 +1,6 @@
-"""Which activations quantize_model rounds, at which width kernels then read, and that models train and come back so."""
+"""Which activations quantize_model rounds, at which width kernels then read, and that models train
+and come back so.
+"""
 
 import keras
 import numpy as np
@@ -23,16 +25,24 @@ def placed(model) -> dict[str, tuple]:
         if isinstance(layer, layers.QuantReLU):
             found[layer.name] = layer.activation_quantizer.bits
         if isinstance(layer, QuantizedLayer):
-            found[layer.name] = tuple(quantizer and quantizer.bits for quantizer in (layer.input_quantizer, layer.output_quantizer))
+            found[layer.name] = tuple(
+                quantizer and quantizer.bits
+                for quantizer in (layer.input_quantizer, layer.output_quantizer)
+            )
     return found
 
 
 def read(model) -> dict[str, int]:
-    return {state.kernel.path.split("/")[-2]: state.kernel.activation_bits for state in model_kernels(model)}
+    return {
+        state.kernel.path.split("/")[-2]: state.kernel.activation_bits
+        for state in model_kernels(model)
+    }
 
 
 def mobile() -> keras.Model:
-    """Raw input with preprocessing, ReLU6 in two spellings, a linear bottleneck, a residual sum, swish, and a branch of rounded parts."""
+    """Raw input with preprocessing, ReLU6 in two spellings, a linear bottleneck, a residual sum,
+    swish, and a branch of rounded parts.
+    """
     k = keras.layers
     inputs = keras.Input((8, 8, 3))
     x = k.ZeroPadding2D()(k.Rescaling(2.0)(inputs))
@@ -68,9 +78,15 @@ def test_pact_stands_at_each_relu_and_a_signed_quantizer_where_a_layer_reads_any
         "head": (4, None),
     }
     assert type(model.get_layer("leaky")) is keras.layers.ReLU
-    assert model.get_layer("relu6").activation_quantizer.limit == model.get_layer("depthwise").output_quantizer.limit == 6
+    assert (
+        model.get_layer("relu6").activation_quantizer.limit
+        == model.get_layer("depthwise").output_quantizer.limit
+        == 6
+    )
     assert model.get_layer("after_sum").input_quantizer.signed
-    assert read(model) == {name: 8 if name == "stem" else 4 for name in placed(model) if name not in ("relu6", "relu")}
+    assert read(model) == {
+        name: 8 if name == "stem" else 4 for name in placed(model) if name not in ("relu6", "relu")
+    }
     again = model.from_config(model.get_config())
     assert placed(again) == placed(model)
 
@@ -86,7 +102,11 @@ def test_nested_models_shared_layers_and_outputs():
     tokens, inputs = keras.Input((4,), dtype="int32"), keras.Input((4,))
     shared = k.Dense(4, name="shared")
     inner_input = keras.Input((4,))
-    inner = keras.Model(inner_input, k.ReLU(name="inner_relu")(k.Dense(4, name="inner_dense")(inner_input)), name="inner")
+    inner = keras.Model(
+        inner_input,
+        k.ReLU(name="inner_relu")(k.Dense(4, name="inner_dense")(inner_input)),
+        name="inner",
+    )
     words = k.Dense(4, name="words")(k.Embedding(7, 3, name="table")(tokens))
     x = inner(k.Dense(4, activation="relu", name="first")(inputs))
     # Shared reads the nested ReLU's integers and the float of a linear layer.
@@ -111,7 +131,9 @@ def test_tensorflows_relus_are_keras_ones():
     inputs = keras.Input((3,))
     x = keras.layers.Dense(4, activation=tf.nn.relu, name="one")(inputs)
     x = keras.layers.Activation(tf.nn.relu6, name="six")(keras.layers.Dense(4, name="two")(x))
-    model = quantize_model(keras.Model(inputs, keras.layers.Dense(2, name="head")(x)), activation_bits=4)
+    model = quantize_model(
+        keras.Model(inputs, keras.layers.Dense(2, name="head")(x)), activation_bits=4
+    )
     assert placed(model) == {"one": (8, 4), "two": (None, None), "six": 4, "head": (None, None)}
 
 
@@ -122,11 +144,15 @@ def test_exclude_and_layers_choose_relus_too_and_what_reads_them_rounds_for_itse
         "hidden": (4, 4),
         "head": (None, None),
     }
-    assert placed(quantize_model(small_model(), activation_bits=4, layers="hidden")) == {"hidden": (4, 4)}
+    assert placed(quantize_model(small_model(), activation_bits=4, layers="hidden")) == {
+        "hidden": (4, 4)
+    }
 
 
 def test_the_second_kernel_of_a_separable_convolution_reads_floats():
-    model = keras.Sequential([keras.Input((6, 6, 2)), keras.layers.SeparableConv2D(3, 3, name="one")])
+    model = keras.Sequential(
+        [keras.Input((6, 6, 2)), keras.layers.SeparableConv2D(3, 3, name="one")]
+    )
     states = model_kernels(quantize_model(model, activation_bits=8))
     assert [state.kernel.activation_bits for state in states] == [8, 32]
 
@@ -135,7 +161,12 @@ def test_bit_operations_count_the_width_that_a_kernel_reads():
     model = quantize_model(small_model(), (2, 4), activation_bits=4)
     (limit,) = Budget(bit_operations=1e9).limits([state.kernel for state in model_kernels(model)])
     macs = [16 * 72, 16 * 72, 128 * 6, 6 * 3]
-    assert limit.coefficients == ((macs[0] * 8 * 8,), (macs[1] * 8, macs[1] * 16), (macs[2] * 8, macs[2] * 16), (macs[3] * 8 * 4,))
+    assert limit.coefficients == (
+        (macs[0] * 8 * 8,),
+        (macs[1] * 8, macs[1] * 16),
+        (macs[2] * 8, macs[2] * 16),
+        (macs[3] * 8 * 4,),
+    )
 
 
 def test_macs_are_those_of_the_positions_that_a_kernel_is_applied_at():
@@ -149,10 +180,21 @@ def test_macs_are_those_of_the_positions_that_a_kernel_is_applied_at():
     steps = keras.layers.TimeDistributed(keras.layers.Dense(2, name="step"))
     x = keras.layers.PReLU(name="slopes")(x)
     x = keras.layers.Reshape((5, 6, 1))(x)
-    x = keras.layers.Reshape((5, 6))(keras.layers.ConvLSTM1D(1, 2, padding="same", return_sequences=True, name="unknown")(x))
-    model = quantize_model(keras.Model(words, steps(x)), pin=None, exclude=["floats", "slopes", "unknown"])
+    x = keras.layers.Reshape((5, 6))(
+        keras.layers.ConvLSTM1D(1, 2, padding="same", return_sequences=True, name="unknown")(x)
+    )
+    model = quantize_model(
+        keras.Model(words, steps(x)), pin=None, exclude=["floats", "slopes", "unknown"]
+    )
     found = [(state.layer.name, state.kernel.macs) for state in model_kernels(model)]
-    assert found[:6] == [("words", 0), ("heads", 5 * 8 * 6), ("floats", 5 * 2 * 9), ("floats", 0), ("twice", 2 * 5 * 36), ("slopes", 5 * 6)]
+    assert found[:6] == [
+        ("words", 0),
+        ("heads", 5 * 8 * 6),
+        ("floats", 5 * 2 * 9),
+        ("floats", 0),
+        ("twice", 2 * 5 * 36),
+        ("slopes", 5 * 6),
+    ]
     assert {macs for _, macs in found[6:-1]} == {None}
     assert found[-1] == ("step", None)
 
@@ -173,7 +215,10 @@ def test_dequantize_gives_plain_relus_on_the_same_kernels():
 
 @pytest.mark.parametrize("bits", [3, 1, 0, "8", True])
 def test_bad_widths_are_named(bits):
-    with pytest.raises(ValueError, match=r"activation_bits must be None \(float\), 8, 4 or 2. Received: activation_bits="):
+    with pytest.raises(
+        ValueError,
+        match=r"activation_bits must be None \(float\), 8, 4 or 2. Received: activation_bits=",
+    ):
         quantize_model(small_model(), activation_bits=bits)
 
 
@@ -191,7 +236,9 @@ def test_a_subclassed_model_trains_with_xla_under_the_callback():
         def __init__(self):
             super().__init__()
             config = {"candidate_bits": (2, 4)}
-            self.first = layers.QuantDense(6, activation="relu", quantizer={**config, "input_bits": 8, "activation_bits": 4})
+            self.first = layers.QuantDense(
+                6, activation="relu", quantizer={**config, "input_bits": 8, "activation_bits": 4}
+            )
             self.middle = layers.QuantDense(6, quantizer=config)
             self.identity = layers.QuantIdentity(bits=4)
             self.head = layers.QuantDense(3, quantizer=config)
@@ -203,21 +250,30 @@ def test_a_subclassed_model_trains_with_xla_under_the_callback():
     model(images[:1])
     compiled(model, jit_compile=True)
     callback = BMPQCallback("10x", verbose=0)
-    model.fit(images, LABELS, epochs=3, batch_size=8, shuffle=False, verbose=0, callbacks=[callback])
+    model.fit(
+        images, LABELS, epochs=3, batch_size=8, shuffle=False, verbose=0, callbacks=[callback]
+    )
     assert len(callback.history) == 2
-    clips = [float(variable) for variable in model.trainable_variables if variable.name == "log_clip"]
+    clips = [
+        float(variable) for variable in model.trainable_variables if variable.name == "log_clip"
+    ]
     assert len(clips) == 3
     assert all(clips)
     clip, zero_point, _ = first_range(tf.constant(images[:8]), 8, signed=True)
     quantizer = model.first.input_quantizer
-    assert (float(quantizer.clip_base), float(quantizer.zero_point)) == (pytest.approx(float(clip)), float(zero_point))
+    assert (float(quantizer.clip_base), float(quantizer.zero_point)) == (
+        pytest.approx(float(clip)),
+        float(zero_point),
+    )
     # What a subclassed model's head reads cannot be seen from outside.
     assert [state.kernel.activation_bits for state in model_kernels(model)] == [8, 32, 32]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("bits", "accuracy"), [(8, 0.95), (4, 0.95), (2, 0.88)])
-def test_digits_are_learned_from_scratch_and_the_file_answers_as_keras_does(bits, accuracy, tmp_path):
+def test_digits_are_learned_from_scratch_and_the_file_answers_as_keras_does(
+    bits, accuracy, tmp_path
+):
     pytest.importorskip("sklearn")
     from bmpq_research.experiments.outcome import write_outcome
 
@@ -237,7 +293,9 @@ def test_layers_inside_layers_round_what_they_read_and_recurrent_cells_do_not():
     x = k.TimeDistributed(k.Dense(4, activation="relu", name="inner"))(inputs)
     x = k.MultiHeadAttention(2, 4, name="attention")(x, x)
     x = k.SimpleRNN(4, activation="relu", name="rnn")(x)
-    model = quantize_model(keras.Model(inputs, k.Dense(3, name="head")(x)), activation_bits=4, pin=None)
+    model = quantize_model(
+        keras.Model(inputs, k.Dense(3, name="head")(x)), activation_bits=4, pin=None
+    )
     found = placed(model)
     cell = found.pop(next(name for name in found if "cell" in name))
     assert cell == (None, None)
@@ -269,4 +327,6 @@ def test_a_relu_is_an_output_behind_a_nested_model_that_only_reshapes():
     inner = keras.Sequential([keras.Input((2, 3)), k.Flatten()], name="flat")
     inputs = keras.Input((2, 3))
     outputs = inner(k.Dense(3, activation="relu", name="last")(k.Dense(3, name="first")(inputs)))
-    assert placed(quantize_model(keras.Model(inputs, outputs), activation_bits=4, pin=None))["last"] == (4, None)
+    assert placed(quantize_model(keras.Model(inputs, outputs), activation_bits=4, pin=None))[
+        "last"
+    ] == (4, None)

@@ -12,11 +12,19 @@ from bmpq_tf.model.kernels import model_kernels
 
 
 def test_weights_are_copied_whatever_the_layers_around_are_called():
-    inner = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4, name="dense")], name="my_dense")
+    inner = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(4, name="dense")], name="my_dense"
+    )
     inputs = keras.Input((4,))
-    model = keras.Model(inputs, keras.layers.Dense(2, name="e")(keras.layers.Dense(3, name="nse")(inner(inputs))), name="dense")
+    model = keras.Model(
+        inputs,
+        keras.layers.Dense(2, name="e")(keras.layers.Dense(3, name="nse")(inner(inputs))),
+        name="dense",
+    )
     quantized = quantize_model(model)
-    for state, original in zip(model_kernels(quantized), [inner.layers[0], model.layers[2], model.layers[3]], strict=True):
+    for state, original in zip(
+        model_kernels(quantized), [inner.layers[0], model.layers[2], model.layers[3]], strict=True
+    ):
         np.testing.assert_array_equal(state.variable.numpy(), original.kernel.numpy())
 
 
@@ -29,9 +37,13 @@ def test_a_frozen_layer_inside_another_stays_frozen():
 
 def test_what_was_frozen_as_a_whole_can_be_thawed_as_a_whole():
     inputs = keras.Input((3,))
-    base = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4), keras.layers.BatchNormalization()], name="base")
+    base = keras.Sequential(
+        [keras.Input((3,)), keras.layers.Dense(4), keras.layers.BatchNormalization()], name="base"
+    )
     base.trainable = False
-    quantized = quantize_model(keras.Model(inputs, keras.layers.Dense(2)(base(inputs, training=False))))
+    quantized = quantize_model(
+        keras.Model(inputs, keras.layers.Dense(2)(base(inputs, training=False)))
+    )
     frozen = len(quantized.trainable_variables)
     assert quantized.get_layer("base").trainable is False
     quantized.get_layer("base").trainable = True
@@ -58,7 +70,11 @@ class OwnStep(keras.Sequential):
 
 def test_a_class_that_keras_would_not_copy_is_refused_if_it_computes_or_trains_in_its_own_way():
     stepping = OwnStep([keras.Input((3,)), keras.layers.Dense(2)])
-    for model, lost in ((OwnCall(2), "call"), (stepping, "train_step"), (keras.Sequential([keras.Input((3,)), OwnCall(2)]), "call")):
+    for model, lost in (
+        (OwnCall(2), "call"),
+        (stepping, "train_step"),
+        (keras.Sequential([keras.Input((3,)), OwnCall(2)]), "call"),
+    ):
         with pytest.raises(TypeError, match=rf"would lose the {lost} of its class"):
             quantize_model(model)
 
@@ -100,7 +116,9 @@ def own_activation(x):
 
 def test_lambdas_and_functions_of_ones_own_are_copied():
     inputs = keras.Input((3,))
-    x = keras.layers.Lambda(lambda x: keras.ops.abs(x) * 2.0)(keras.layers.Dense(4, activation=own_activation)(inputs))
+    x = keras.layers.Lambda(lambda x: keras.ops.abs(x) * 2.0)(
+        keras.layers.Dense(4, activation=own_activation)(inputs)
+    )
     x = keras.layers.Lambda(lambda x: x + 1.0)(x)
     model = keras.Model(inputs, keras.layers.Activation(own_activation)(keras.layers.Dense(2)(x)))
     data = np.ones((1, 3), "float32")
@@ -126,20 +144,37 @@ def test_functions_are_copied_whatever_their_names():
         x = keras.layers.Dense(3, activation=activation)(x)
     # Layers inside layers go by the names in their configs.
     x = keras.layers.TimeDistributed(keras.layers.Dense(3, activation=other))(x)
-    x = keras.layers.TimeDistributed(keras.layers.RNN(keras.layers.LSTMCell(2, activation=tanh)))(keras.layers.Reshape((2, 1, 3))(x))
-    x = keras.layers.TimeDistributed(keras.layers.LSTM(2, activation=tanh))(keras.layers.Reshape((2, 1, 2))(x))
+    x = keras.layers.TimeDistributed(keras.layers.RNN(keras.layers.LSTMCell(2, activation=tanh)))(
+        keras.layers.Reshape((2, 1, 3))(x)
+    )
+    x = keras.layers.TimeDistributed(keras.layers.LSTM(2, activation=tanh))(
+        keras.layers.Reshape((2, 1, 2))(x)
+    )
     model = keras.Model(inputs, keras.layers.Dense(2)(x))
     quantized = quantize_model(model)
-    for copy in (quantized, dequantize_model(quantized), dequantize_model(quantized, on_grid=False)):
-        mine, theirs = ([getattr(layer, "activation", None) for layer in keras_graph.sublayers(of)] for of in (model, copy))
-        assert [function for function in theirs if function] == [function for function in mine if function]
+    for copy in (
+        quantized,
+        dequantize_model(quantized),
+        dequantize_model(quantized, on_grid=False),
+    ):
+        mine, theirs = (
+            [getattr(layer, "activation", None) for layer in keras_graph.sublayers(of)]
+            for of in (model, copy)
+        )
+        assert [function for function in theirs if function] == [
+            function for function in mine if function
+        ]
     data = np.random.default_rng(0).normal(size=(4, 2, 3)).astype("float32")
-    np.testing.assert_allclose(dequantize_model(quantized, on_grid=False)(data), model(data), atol=1e-6)
+    np.testing.assert_allclose(
+        dequantize_model(quantized, on_grid=False)(data), model(data), atol=1e-6
+    )
 
 
 @keras.saving.register_keras_serializable("tests")
 class Scaling(keras.layers.Layer):
-    """Holds a function under another name than its config's key, and a layer with a function that reads its own weight."""
+    """Holds a function under another name than its config's key, and a layer with a function that
+    reads its own weight.
+    """
 
     def __init__(self, activation, **kwargs):
         super().__init__(**kwargs)
@@ -159,7 +194,9 @@ class Scaling(keras.layers.Layer):
 
 def test_what_a_layer_of_ones_own_makes_itself_is_left_to_it():
     inputs = keras.Input((3,))
-    model = keras.Model(inputs, keras.layers.Dense(2)(Scaling(own_activation, name="scaling")(inputs)))
+    model = keras.Model(
+        inputs, keras.layers.Dense(2)(Scaling(own_activation, name="scaling")(inputs))
+    )
     with pytest.warns(SkippedLayersWarning):
         copy = quantize_model(model)
     data = np.ones((1, 3), "float32")
@@ -186,7 +223,9 @@ def test_two_functions_of_one_name_in_layers_of_ones_own_are_refused():
 def test_a_model_in_two_wrappers_is_copied():
     inputs = keras.Input((2, 3))
     inner = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3)])
-    x = keras.layers.TimeDistributed(inner, name="again")(keras.layers.TimeDistributed(inner)(inputs))
+    x = keras.layers.TimeDistributed(inner, name="again")(
+        keras.layers.TimeDistributed(inner)(inputs)
+    )
     model = keras.Model(inputs, keras.layers.Dense(2, name="head")(x))
     data = np.ones((1, 2, 3), "float32")
     with pytest.warns(SkippedLayersWarning):

@@ -1,4 +1,7 @@
-"""What stays float, and is said to: unknown classes, kernels that quantization would break, and what Keras has quantized."""
+"""What stays float, and is said to.
+
+Unknown classes, kernels that quantization would break, and what Keras has quantized.
+"""
 
 import warnings
 
@@ -15,7 +18,14 @@ pytestmark = pytest.mark.quick
 
 
 def with_second_layer(layer, width: int = 4) -> keras.Model:
-    return keras.Sequential([keras.Input((4,)), keras.layers.Dense(width, name="first"), layer, keras.layers.Dense(2, name="head")])
+    return keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(width, name="first"),
+            layer,
+            keras.layers.Dense(2, name="head"),
+        ]
+    )
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -25,7 +35,10 @@ class OwnDense(keras.layers.Dense):
 
 @keras.saving.register_keras_serializable("tests")
 class Holder(keras.layers.Layer):
-    """A layer that the registry does not know, around one that it does; such as an output that shares the embedding's table."""
+    """A layer that the registry does not know, around one that it does.
+
+    Such as an output that shares the embedding's table.
+    """
 
     def __init__(self, inner, **kwargs):
         super().__init__(**kwargs)
@@ -53,8 +66,14 @@ def dense(**kwargs) -> keras.layers.Dense:
         (lambda: dense(kernel_constraint="non_neg"), r"kernel is constrained \(NonNeg\)"),
         (lambda: dense(dtype="float64"), "its weights are float64"),
         (lambda: dense(lora_rank=2), "LoRA is enabled"),
-        (lambda: keras.layers.SpectralNormalization(dense(), name="norm"), r"inside 'norm' \(SpectralNormalization\), which rescales its kernel"),
-        (lambda: Holder(dense(), name="around"), r"inside 'around' \(Holder\), which bmpq_tf does not know"),
+        (
+            lambda: keras.layers.SpectralNormalization(dense(), name="norm"),
+            r"inside 'norm' \(SpectralNormalization\), which rescales its kernel",
+        ),
+        (
+            lambda: Holder(dense(), name="around"),
+            r"inside 'around' \(Holder\), which bmpq_tf does not know",
+        ),
     ],
 )
 def test_what_would_break_stays_float_with_its_weights_and_the_reason(layer, reason):
@@ -91,18 +110,36 @@ class Places(keras.Model):
 
 
 def test_what_a_nested_subclassed_model_holds_is_counted_and_told():
-    reasons = r"(?s)'places' \(Places\): bmpq_tf has no quantized twin.*'inside' \(Dense\): it is inside 'places'"
+    reasons = (
+        r"(?s)'places' \(Places\): bmpq_tf has no quantized twin.*'inside' \(Dense\): it is "
+        r"inside 'places'"
+    )
     with pytest.warns(SkippedLayersWarning, match=reasons):
         quantized = quantize_model(with_second_layer(Places(name="places")))
-    assert [(state.kernel.weights, state.bits) for state in model_kernels(quantized)] == [(16, 8), (36, 32), (16, 32), (8, 8)]
+    assert [(state.kernel.weights, state.bits) for state in model_kernels(quantized)] == [
+        (16, 8),
+        (36, 32),
+        (16, 32),
+        (8, 8),
+    ]
 
 
 def test_a_layer_without_a_twin_and_a_kernel_without_elements_stay_float():
     inputs = keras.Input((6, 6, 2))
     x = keras.layers.ConvLSTM1D(3, 2, name="odd")(keras.layers.Reshape((3, 12, 2))(inputs))
-    x = keras.layers.Concatenate()([keras.layers.Flatten()(x), keras.layers.Dense(2, name="nothing")(keras.layers.Flatten()(inputs[:, :0]))])
-    model = keras.Model(inputs, keras.layers.Dense(2, name="head")(keras.layers.Dense(3, name="hidden")(x)))
-    reasons = r"(?s)'conv_lstm_cell' .*: it is inside 'odd' \(ConvLSTM1D\).*'nothing' \(Dense\): its kernel has no elements"
+    x = keras.layers.Concatenate()(
+        [
+            keras.layers.Flatten()(x),
+            keras.layers.Dense(2, name="nothing")(keras.layers.Flatten()(inputs[:, :0])),
+        ]
+    )
+    model = keras.Model(
+        inputs, keras.layers.Dense(2, name="head")(keras.layers.Dense(3, name="hidden")(x))
+    )
+    reasons = (
+        r"(?s)'conv_lstm_cell' .*: it is inside 'odd' \(ConvLSTM1D\).*'nothing' \(Dense\): its "
+        r"kernel has no elements"
+    )
     with pytest.warns(SkippedLayersWarning, match=reasons):
         quantized = quantize_model(model)
     images, _ = small_data(4)
@@ -141,8 +178,16 @@ def test_what_keras_has_quantized_is_refused(mode):
 @pytest.mark.parametrize(
     ("layer", "arguments", "message"),
     [
-        (lambda: dense(kernel_constraint="non_neg"), {"overrides": {"odd": 4}}, "(?s)stay float.*'odd' .*constrained"),
-        (lambda: dense(dtype="float64"), {"layers": "odd"}, r"(?s)No layer .* would be quantized.*'odd' .*float64"),
+        (
+            lambda: dense(kernel_constraint="non_neg"),
+            {"overrides": {"odd": 4}},
+            "(?s)stay float.*'odd' .*constrained",
+        ),
+        (
+            lambda: dense(dtype="float64"),
+            {"layers": "odd"},
+            r"(?s)No layer .* would be quantized.*'odd' .*float64",
+        ),
     ],
 )
 def test_an_error_says_why_a_layer_that_was_asked_for_stays_float(layer, arguments, message):

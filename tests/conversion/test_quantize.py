@@ -1,4 +1,7 @@
-"""From float models to quantized ones and back: which layers are quantized, which are pinned, what is refused."""
+"""From float models to quantized ones and back.
+
+Which layers are quantized, which are pinned, what is refused.
+"""
 
 import importlib
 import math
@@ -28,25 +31,46 @@ def test_a_functional_model_keeps_names_weights_and_nearly_its_answers():
         layers.QuantDense,
     ]
     for name in ("stem", "hidden"):
-        np.testing.assert_array_equal(quantized.get_layer(name)._kernel, model.get_layer(name).kernel)
+        np.testing.assert_array_equal(
+            quantized.get_layer(name)._kernel, model.get_layer(name).kernel
+        )
     np.testing.assert_array_equal(quantized.get_layer("bn").gamma, model.get_layer("bn").gamma)
     images, _ = small_data()
     np.testing.assert_allclose(quantized(images), model(images), atol=0.15)
 
 
 def test_first_and_last_are_pinned_and_the_rest_open():
-    assert widths(quantize_model(small_model(), (2, 3))) == {"stem": (8,), "depthwise": (2, 3), "hidden": (2, 3), "head": (8,)}
+    assert widths(quantize_model(small_model(), (2, 3))) == {
+        "stem": (8,),
+        "depthwise": (2, 3),
+        "hidden": (2, 3),
+        "head": (8,),
+    }
     assert pinned(quantize_model(small_model(), pin=None)) == set()
     assert pinned(quantize_model(small_model(), pin="hidden")) == {"hidden"}
-    assert widths(quantize_model(small_model(), (2, 4), pin=("last",), config=QuantizationConfig(pinned_bits=6)))["head"] == (6,)
+    assert widths(
+        quantize_model(
+            small_model(), (2, 4), pin=("last",), config=QuantizationConfig(pinned_bits=6)
+        )
+    )["head"] == (6,)
 
 
 def test_a_kernel_has_one_learned_scale_unless_channels_are_asked_for():
     def sizes(model):
-        return {state.layer.name: math.prod(state.quantizer.log_gain.shape) for state in model_kernels(model)}
+        return {
+            state.layer.name: math.prod(state.quantizer.log_gain.shape)
+            for state in model_kernels(model)
+        }
 
-    assert sizes(quantize_model(small_model())) == {"stem": 1, "depthwise": 1, "hidden": 1, "head": 1}
-    assert sizes(quantize_model(small_model(), config=QuantizationConfig(granularity="channel"))) == {
+    assert sizes(quantize_model(small_model())) == {
+        "stem": 1,
+        "depthwise": 1,
+        "hidden": 1,
+        "head": 1,
+    }
+    assert sizes(
+        quantize_model(small_model(), config=QuantizationConfig(granularity="channel"))
+    ) == {
         "stem": 4,
         "depthwise": 8,
         "hidden": 6,
@@ -60,10 +84,14 @@ def branched() -> keras.Model:
     b = keras.layers.Dense(4, name="b")(two)
     shared = keras.layers.Dense(4, name="shared")
     inner_input = keras.Input((4,))
-    inner = keras.Model(inner_input, keras.layers.Dense(4, name="inner_dense")(inner_input), name="inner")
+    inner = keras.Model(
+        inner_input, keras.layers.Dense(4, name="inner_dense")(inner_input), name="inner"
+    )
     joined = keras.layers.Add()([shared(a), shared(b), two])
     x = inner(joined)
-    return keras.Model([one, two], [keras.layers.Dense(2, name="left")(x), keras.layers.ReLU()(x)], name="branched")
+    return keras.Model(
+        [one, two], [keras.layers.Dense(2, name="left")(x), keras.layers.ReLU()(x)], name="branched"
+    )
 
 
 def test_branches_have_several_first_and_last_layers_even_inside_nested_models():
@@ -76,7 +104,13 @@ def test_branches_have_several_first_and_last_layers_even_inside_nested_models()
 def test_nested_models_and_shared_layers_stay_what_they_are():
     model = branched()
     quantized = quantize_model(model)
-    assert {layer.name for layer in quantized_layers(quantized)} == {"a", "b", "shared", "inner_dense", "left"}
+    assert {layer.name for layer in quantized_layers(quantized)} == {
+        "a",
+        "b",
+        "shared",
+        "inner_dense",
+        "left",
+    }
     assert isinstance(quantized.get_layer("inner").get_layer("inner_dense"), layers.QuantDense)
     assert len(quantized.get_layer("shared")._inbound_nodes) == 2
     inputs = [np.ones((2, 4), "float32")] * 2
@@ -85,7 +119,14 @@ def test_nested_models_and_shared_layers_stay_what_they_are():
 
 
 def test_a_sequential_model_stays_sequential():
-    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="a"), keras.layers.Dense(3, name="b"), keras.layers.Dense(1, name="c")])
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(3, name="a"),
+            keras.layers.Dense(3, name="b"),
+            keras.layers.Dense(1, name="c"),
+        ]
+    )
     quantized = quantize_model(model)
     assert isinstance(quantized, keras.Sequential)
     assert pinned(quantized) == {"a", "c"}
@@ -99,11 +140,18 @@ def test_layers_that_hold_layers_are_quantized_inside_and_back():
         *(f"attention/{name}/kernel" for name in ("query", "key", "value", "attention_output")),
         "wide/kernel",
         "narrow/kernel",
-        *(f"{direction}_lstm/lstm_cell/{kernel}" for direction in ("forward", "backward") for kernel in ("kernel", "recurrent_kernel")),
+        *(
+            f"{direction}_lstm/lstm_cell/{kernel}"
+            for direction in ("forward", "backward")
+            for kernel in ("kernel", "recurrent_kernel")
+        ),
         "head/kernel",
     ]
     # Attention stands at the input, as one layer.
-    assert [path for path, bits in found.items() if bits == (8,)] == [*list(found)[:4], "head/kernel"]
+    assert [path for path, bits in found.items() if bits == (8,)] == [
+        *list(found)[:4],
+        "head/kernel",
+    ]
     data = np.random.default_rng(0).standard_normal((3, 4, 5)).astype("float32")
     np.testing.assert_allclose(quantized(data), model(data), atol=0.05)
     plain = dequantize_model(quantized)
@@ -112,7 +160,9 @@ def test_layers_that_hold_layers_are_quantized_inside_and_back():
 
 
 def test_pins_reach_into_wrapped_models():
-    inner = keras.Sequential([keras.Input((5,)), *(keras.layers.Dense(5, name=name) for name in "abc")])
+    inner = keras.Sequential(
+        [keras.Input((5,)), *(keras.layers.Dense(5, name=name) for name in "abc")]
+    )
     inputs = keras.Input((4, 5))
     model = keras.Model(inputs, keras.layers.TimeDistributed(inner)(inputs))
     assert pinned(quantize_model(model)) == {"a", "c"}
@@ -136,7 +186,9 @@ def test_dequantize_gives_plain_keras_layers_on_the_grid(tmp_path):
     assert not quantized_layers(latent)
     for state in model_kernels(model):
         _, attribute = state.kernel.path.rsplit("/", 1)
-        np.testing.assert_array_equal(getattr(latent.get_layer(state.layer.name), attribute).numpy(), state.variable.numpy())
+        np.testing.assert_array_equal(
+            getattr(latent.get_layer(state.layer.name), attribute).numpy(), state.variable.numpy()
+        )
     assert len(np.unique(latent.get_layer("hidden").kernel)) > 4
 
 
@@ -144,7 +196,9 @@ def test_latent_weights_are_those_that_were_rounded():
     model = quantize_model(small_model(), (2, 4), config=QuantizationConfig(normalise_kernels=True))
     kernel = np.asarray(dequantize_model(model, on_grid=False).get_layer("hidden").kernel)
     (state,) = (state for state in model_kernels(model) if state.layer.name == "hidden")
-    np.testing.assert_allclose(kernel, state.variable.numpy() - state.variable.numpy().mean(0), atol=1e-6)
+    np.testing.assert_allclose(
+        kernel, state.variable.numpy() - state.variable.numpy().mean(0), atol=1e-6
+    )
 
 
 def test_a_subclassed_model_is_told_to_use_the_layers():
@@ -152,7 +206,9 @@ def test_a_subclassed_model_is_told_to_use_the_layers():
         def call(self, inputs):
             return inputs
 
-    with pytest.raises(TypeError, match=r"subclass of keras.Model \(Custom\).*bmpq_tf.layers.QuantConv2D"):
+    with pytest.raises(
+        TypeError, match=r"subclass of keras.Model \(Custom\).*bmpq_tf.layers.QuantConv2D"
+    ):
         quantize_model(Custom())
 
 
@@ -164,20 +220,47 @@ def test_a_subclassed_model_is_told_to_use_the_layers():
         (small_model, {"layers": "nope"}, r"No layer is called 'nope'.*stem"),
         (small_model, {"layers": keras.layers.Conv1D}, r"No layer .* would be quantized"),
         (small_model, {"candidate_bits": (1,)}, "integer from 2 to 8"),
-        (small_model, {"config": lambda: QuantizationConfig(pinned_bits=16)}, "integer from 2 to 8"),
-        (small_model, {"config": lambda: QuantizationConfig(pinned_bits=(4, 8))}, r"pinned_bits is one width.*Received: pinned_bits=\(4, 8\)"),
-        (small_model, {"config": lambda: QuantizationConfig(scale="magic")}, r"Unknown scale.*learned"),
-        (small_model, {"exclude": small_model().layers[1]}, "Layer 'stem' is not in the model.*head"),
+        (
+            small_model,
+            {"config": lambda: QuantizationConfig(pinned_bits=16)},
+            "integer from 2 to 8",
+        ),
+        (
+            small_model,
+            {"config": lambda: QuantizationConfig(pinned_bits=(4, 8))},
+            r"pinned_bits is one width.*Received: pinned_bits=\(4, 8\)",
+        ),
+        (
+            small_model,
+            {"config": lambda: QuantizationConfig(scale="magic")},
+            r"Unknown scale.*learned",
+        ),
+        (
+            small_model,
+            {"exclude": small_model().layers[1]},
+            "Layer 'stem' is not in the model.*head",
+        ),
         (small_model, {"exclude": [3]}, "takes layers, their names, classes and predicates"),
         (small_model, {"overrides": {"nope": 4}}, r"No layer is called 'nope'"),
         (small_model, {"overrides": {"hidden": 9}}, "integer from 2 to 8"),
-        (small_model, {"overrides": [4]}, r"overrides maps names, classes or layers to widths.*Received: overrides=\[4\]"),
-        (small_model, {"overrides": {"hidden": 4}, "exclude": "hidden"}, r"layers that stay float.*Received: overrides=\{'hidden': 4\}"),
+        (
+            small_model,
+            {"overrides": [4]},
+            r"overrides maps names, classes or layers to widths.*Received: overrides=\[4\]",
+        ),
+        (
+            small_model,
+            {"overrides": {"hidden": 4}, "exclude": "hidden"},
+            r"layers that stay float.*Received: overrides=\{'hidden': 4\}",
+        ),
     ],
 )
 def test_bad_input_is_named(make, arguments, message):
     with pytest.raises(ValueError, match=message):
-        quantize_model(make(), **{name: value() if name == "config" else value for name, value in arguments.items()})
+        quantize_model(
+            make(),
+            **{name: value() if name == "config" else value for name, value in arguments.items()},
+        )
 
 
 def test_dequantize_needs_quantized_layers():
@@ -198,7 +281,13 @@ def test_kernels_of_one_path_in_two_nested_models_have_widths_of_their_own():
     paths = [state.kernel.path for state in model_kernels(model)]
     assert paths == ["dense/kernel", "dense/kernel#2"]
     data = np.random.default_rng(0).standard_normal((8, 4)).astype("float32")
-    model.fit(data, data, epochs=2, verbose=0, callbacks=[BMPQCallback("10.6x", settle_epochs=1, verbose=0)])
+    model.fit(
+        data,
+        data,
+        epochs=2,
+        verbose=0,
+        callbacks=[BMPQCallback("10.6x", settle_epochs=1, verbose=0)],
+    )
     assert sorted(state.bits for state in model_kernels(model)) == [2, 4]
 
 
@@ -207,28 +296,45 @@ def test_a_mask_makes_no_layer_the_first():
     x = keras.layers.Embedding(10, 4, mask_zero=True, name="words")(tokens)
     for name in ("lower", "upper"):
         x = keras.layers.LSTM(4, return_sequences=name == "lower", name=name)(x)
-    assert pinned(quantize_model(keras.Model(tokens, keras.layers.Dense(2, name="head")(x)))) == {"words", "head"}
+    assert pinned(quantize_model(keras.Model(tokens, keras.layers.Dense(2, name="head")(x)))) == {
+        "words",
+        "head",
+    }
 
-    x = keras.layers.GlobalAveragePooling1D()(keras.layers.Embedding(10, 4, mask_zero=True, name="words")(tokens))
+    x = keras.layers.GlobalAveragePooling1D()(
+        keras.layers.Embedding(10, 4, mask_zero=True, name="words")(tokens)
+    )
     x = keras.layers.Dense(4, name="hidden")(x)
-    assert pinned(quantize_model(keras.Model(tokens, keras.layers.Dense(2, name="head")(x)))) == {"words", "head"}
+    assert pinned(quantize_model(keras.Model(tokens, keras.layers.Dense(2, name="head")(x)))) == {
+        "words",
+        "head",
+    }
 
     features, allowed = keras.Input((5, 4)), keras.Input((5, 5), dtype="bool")
     x = keras.layers.Dense(4, name="stem")(features)
     x = keras.layers.MultiHeadAttention(1, 4, name="attention")(x, x, attention_mask=allowed)
-    assert pinned(quantize_model(keras.Model([features, allowed], keras.layers.Dense(2, name="head")(x)))) == {"stem", "head"}
+    assert pinned(
+        quantize_model(keras.Model([features, allowed], keras.layers.Dense(2, name="head")(x)))
+    ) == {"stem", "head"}
 
 
 def test_a_nested_model_that_is_called_by_name_reads_its_own_inputs():
     first, second = keras.Input((3,), name="z"), keras.Input((3,), name="a")
-    outputs = keras.layers.Add()([keras.layers.Dense(3, name="of_z")(first), keras.layers.Dense(3, name="of_a")(second)])
+    outputs = keras.layers.Add()(
+        [keras.layers.Dense(3, name="of_z")(first), keras.layers.Dense(3, name="of_a")(second)]
+    )
     tower = keras.Model([first, second], outputs)
     inputs = keras.Input((3,))
     hidden = keras.layers.Dense(3, name="hidden", activation="relu")(inputs)
-    model = keras.Model(inputs, keras.layers.Dense(2, name="head")(tower({"z": hidden, "a": inputs})))
+    model = keras.Model(
+        inputs, keras.layers.Dense(2, name="head")(tower({"z": hidden, "a": inputs}))
+    )
     quantized = quantize_model(model, activation_bits=4)
     assert pinned(quantized) == {"hidden", "of_a", "head"}
-    reads = {layer.name: layer.input_quantizer and layer.input_quantizer.bits for layer in quantized_layers(quantized)}
+    reads = {
+        layer.name: layer.input_quantizer and layer.input_quantizer.bits
+        for layer in quantized_layers(quantized)
+    }
     assert (reads["of_z"], reads["of_a"]) == (None, 8)
 
 

@@ -24,7 +24,11 @@ pytestmark = pytest.mark.quick
 def test_layers_are_chosen_by_name_class_and_predicate(arguments, expected):
     quantized = quantize_model(small_model(), **arguments)
     assert {layer.name for layer in quantized_layers(quantized)} == expected
-    others = {state.layer.name: state.bits for state in model_kernels(quantized) if state.quantizer is None}
+    others = {
+        state.layer.name: state.bits
+        for state in model_kernels(quantized)
+        if state.quantizer is None
+    }
     assert set(others.values()) <= {32}
     assert set(others) == {"stem", "depthwise", "hidden", "head"} - expected
 
@@ -33,7 +37,10 @@ def test_layers_are_chosen_by_name_class_and_predicate(arguments, expected):
     ("arguments", "expected"),
     [
         ({"layers": "attention"}, {"query", "key", "value", "attention_output"}),
-        ({"layers": ["attention", "wide"], "exclude": "key"}, {"query", "value", "attention_output", "wide"}),
+        (
+            {"layers": ["attention", "wide"], "exclude": "key"},
+            {"query", "value", "attention_output", "wide"},
+        ),
         ({"layers": keras.layers.LSTM, "exclude": "forward_lstm"}, {"lstm_cell"}),
         ({"layers": keras.layers.TimeDistributed}, {"wide", "narrow"}),
         ({"exclude": ["attention", "steps", "both"]}, {"head"}),
@@ -49,14 +56,26 @@ def test_layers_inside_layers_are_chosen_like_others(arguments, expected, tmp_pa
 
 def test_a_nested_model_selects_the_layers_inside():
     inputs = keras.Input((3,))
-    inner = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3, name="inside")], name="inner")
+    inner = keras.Sequential(
+        [keras.Input((3,)), keras.layers.Dense(3, name="inside")], name="inner"
+    )
     model = keras.Model(inputs, keras.layers.Dense(2, name="head")(inner(inputs)))
     for selector in (inner, "inner", keras.Sequential):
-        assert {layer.name for layer in quantized_layers(quantize_model(model, exclude=selector))} == {"head"}
+        assert {
+            layer.name for layer in quantized_layers(quantize_model(model, exclude=selector))
+        } == {"head"}
     # Predicates are asked of layers.
-    assert {layer.name for layer in quantized_layers(quantize_model(model, exclude=lambda layer: "inner" in layer.name))} == {"inside", "head"}
+    assert {
+        layer.name
+        for layer in quantized_layers(
+            quantize_model(model, exclude=lambda layer: "inner" in layer.name)
+        )
+    } == {"inside", "head"}
     with pytest.raises(ValueError, match="Layer 'stranger' is not in the model"):
-        quantize_model(model, exclude=keras.Sequential([keras.Input((3,)), keras.layers.Dense(3)], name="stranger"))
+        quantize_model(
+            model,
+            exclude=keras.Sequential([keras.Input((3,)), keras.layers.Dense(3)], name="stranger"),
+        )
 
 
 def test_overrides_give_layers_candidates_of_their_own():

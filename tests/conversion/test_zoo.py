@@ -1,4 +1,7 @@
-"""What a user does, on the architectures that users bring: quantize, train, save, load, allocate anew."""
+"""What a user does, on the architectures that users bring.
+
+Quantize, train, save, load, allocate anew.
+"""
 
 import warnings
 
@@ -14,7 +17,9 @@ BATCH, STEPS = 4, 3
 BUDGETS = (5.0, 9.0)
 
 
-@pytest.mark.parametrize("name", [*SMALL, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)])
+@pytest.mark.parametrize(
+    "name", [*SMALL, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)]
+)
 def test_every_kernel_is_quantized_trained_saved_loaded_and_allocated_anew(name, tmp_path):
     float_model = ZOO[name]()
     with warnings.catch_warnings():
@@ -22,20 +27,27 @@ def test_every_kernel_is_quantized_trained_saved_loaded_and_allocated_anew(name,
         model = bmpq_tf.quantize_model(float_model, pin=None)
     assert all(state.quantizer for state in model_kernels(model)), "a kernel stayed float"
     assert sum(state.kernel.weights for state in model_kernels(model)) == sum(
-        int(np.prod(variable.shape)) for variable in float_model.trainable_variables if len(variable.shape) >= 2 and variable.name != "bias"
+        int(np.prod(variable.shape))
+        for variable in float_model.trainable_variables
+        if len(variable.shape) >= 2 and variable.name != "bias"
     )
     _train(model, BUDGETS[0])
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     inputs, _ = example_batch(model, BATCH)
-    for mine, theirs in zip(_flat(model(inputs, training=False)), _flat(loaded(inputs, training=False)), strict=True):
+    for mine, theirs in zip(
+        _flat(model(inputs, training=False)), _flat(loaded(inputs, training=False)), strict=True
+    ):
         np.testing.assert_array_equal(mine, theirs)
     _train(loaded, BUDGETS[1])
     assert _widths(loaded) != _widths(model)
 
 
 def _train(model: keras.Model, budget: float) -> None:
-    """Two epochs with an allocation between them; every kernel must move and be measured, and the budget hold."""
+    """Two epochs with an allocation between them.
+
+    Every kernel must move and be measured, and the budget hold.
+    """
     x, y = example_batch(model, BATCH * STEPS)
     before = {state.kernel.path: state.variable.numpy() for state in model_kernels(model)}
     model.compile(keras.optimizers.SGD(1e-3), ["mse"] * len(model.outputs), jit_compile=False)
@@ -45,8 +57,12 @@ def _train(model: keras.Model, budget: float) -> None:
     assert logs["bmpq_within_budget"][-1] == 1
     assert compression(model_kernels(model)) >= budget
     for state in model_kernels(model):
-        assert not np.array_equal(before[state.kernel.path], state.variable.numpy()), f"{state.kernel.path} did not move"
-        assert callback.history[-1]["sensitivity"][state.kernel.path] > 0, f"{state.kernel.path} was not measured"
+        assert not np.array_equal(before[state.kernel.path], state.variable.numpy()), (
+            f"{state.kernel.path} did not move"
+        )
+        assert callback.history[-1]["sensitivity"][state.kernel.path] > 0, (
+            f"{state.kernel.path} was not measured"
+        )
 
 
 def _widths(model: keras.Model) -> list[int]:

@@ -1,4 +1,4 @@
-"""Each registered layer, exported at each container's width, is packed and answers as Keras does."""
+"""Each registered layer, at each width of a type, is packed and answers as Keras does."""
 
 import keras
 import numpy as np
@@ -35,7 +35,10 @@ def test_the_layers_kernels_are_packed(name, bits, tmp_path):
     assert [layer.stored_bits for layer in report.layers] == [bits] * len(model_kernels(model))
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in COMPOSITES])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in COMPOSITES],
+)
 def test_the_kernels_inside_a_layer_are_packed_each_at_its_own_width(name, tmp_path):
     data = example_inputs(name, 9)
     model = quantize_model(example_model(name, data.dtype.name), (2, 4, 8), pin=None)
@@ -51,10 +54,14 @@ def test_channels_in_the_middle_of_a_constant_have_their_scales_there(tmp_path):
     model = quantize_model(example_model("Conv3DTranspose", "float32"), (4,), pin=None)
     export_tflite(model, tmp_path / "model.tflite")
     file = flatbuffer.parse((tmp_path / "model.tflite").read_bytes())
-    (tensor,) = [tensor for tensor in file.subgraphs[0].tensors if tensor.type in flatbuffer.PACKED_BITS]
+    (tensor,) = [
+        tensor for tensor in file.subgraphs[0].tensors if tensor.type in flatbuffer.PACKED_BITS
+    ]
     assert tensor.quantization.quantizedDimension == 3
     (state,) = model_kernels(model)
-    np.testing.assert_array_equal(flatbuffer.constant(file, tensor), state.quantizer.integers(state.variable.value))
+    np.testing.assert_array_equal(
+        flatbuffer.constant(file, tensor), state.quantizer.integers(state.variable.value)
+    )
 
 
 @pytest.mark.slow
@@ -80,7 +87,9 @@ def test_conversion_leaves_recurrent_layers_as_they_were():
 
 def test_more_than_ten_inputs_and_outputs_stay_in_order():
     inputs = [keras.Input((size,)) for size in range(1, 13)]
-    content = to_float_tflite(keras.Model(inputs, [keras.layers.Dense(20 - tensor.shape[1])(tensor) for tensor in inputs]))
+    content = to_float_tflite(
+        keras.Model(inputs, [keras.layers.Dense(20 - tensor.shape[1])(tensor) for tensor in inputs])
+    )
     answers = TFLiteModel(content)([np.ones((1, size), np.float32) for size in range(1, 13)])
     assert [answer.shape[1] for answer in answers] == list(range(19, 7, -1))
 
@@ -88,8 +97,15 @@ def test_more_than_ten_inputs_and_outputs_stay_in_order():
 @pytest.mark.parametrize("kind", ["LSTM", "TimeDistributed"])
 def test_a_loop_over_an_unknown_number_of_steps_is_named(kind, tmp_path):
     inputs = keras.Input((None, 3))
-    loop = keras.layers.LSTM(2, name="loop") if kind == "LSTM" else keras.layers.TimeDistributed(keras.layers.Dense(2), name="loop")
+    loop = (
+        keras.layers.LSTM(2, name="loop")
+        if kind == "LSTM"
+        else keras.layers.TimeDistributed(keras.layers.Dense(2), name="loop")
+    )
     model = quantize_model(keras.Model(inputs, loop(inputs)), (4,), pin=None)
-    with pytest.raises(ConversionError, match=rf"need a fixed number of steps in Input to be converted: 'loop' \({kind}\)"):
+    with pytest.raises(
+        ConversionError,
+        match=rf"need a fixed number of steps in Input to be converted: 'loop' \({kind}\)",
+    ):
         export_tflite(model, tmp_path / "model.tflite")
     assert not list(tmp_path.iterdir())

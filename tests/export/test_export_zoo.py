@@ -1,4 +1,6 @@
-"""Real architectures at mixed widths, trained for a moment, in every kind of file that their operators allow."""
+"""Real architectures at mixed widths, trained for a moment, in every kind of file that their
+operators allow.
+"""
 
 import warnings
 
@@ -19,13 +21,22 @@ layers = keras.layers
 
 def application(name, size, **more):
     def build():
-        return getattr(keras.applications, name)(input_shape=(size, size, 3), weights=None, classes=10, classifier_activation=None, **more)
+        return getattr(keras.applications, name)(
+            input_shape=(size, size, 3),
+            weights=None,
+            classes=10,
+            classifier_activation=None,
+            **more,
+        )
 
     return build
 
 
 def resnet50():
-    """Blocks that start near the identity, as they are trained: with a gamma of 1 the float network itself makes 8 % of 0.1 % of noise."""
+    """Blocks that start near the identity, as they are trained.
+
+    With a gamma of 1 the float network itself makes 8 % of 0.1 % of noise.
+    """
     model = application("ResNet50", 64)()
     for layer in model.layers:
         if layer.name.endswith("_3_bn"):
@@ -36,9 +47,13 @@ def resnet50():
 def text_classifier():
     tokens = keras.Input((24,), dtype="int32", name="tokens")
     x = layers.Embedding(200, 32)(tokens)
-    x = layers.LayerNormalization()(layers.Add()([x, layers.MultiHeadAttention(2, 16, name="attention")(x, x)]))
+    x = layers.LayerNormalization()(
+        layers.Add()([x, layers.MultiHeadAttention(2, 16, name="attention")(x, x)])
+    )
     x = layers.Dense(64, activation="gelu")(x)
-    return keras.Model(tokens, layers.Dense(4)(layers.GlobalAveragePooling1D()(x)), name="text_classifier")
+    return keras.Model(
+        tokens, layers.Dense(4)(layers.GlobalAveragePooling1D()(x)), name="text_classifier"
+    )
 
 
 def time_series():
@@ -46,11 +61,19 @@ def time_series():
     x = layers.Conv1D(16, 5, padding="causal", dilation_rate=2)(series)
     x = layers.ReLU()(layers.BatchNormalization()(x))
     x = layers.SeparableConv1D(24, 3, strides=2, activation="relu")(x)
-    return keras.Model(series, layers.Dense(3)(layers.GlobalAveragePooling1D()(layers.Conv1D(32, 3, activation="relu")(x))), name="time_series")
+    return keras.Model(
+        series,
+        layers.Dense(3)(
+            layers.GlobalAveragePooling1D()(layers.Conv1D(32, 3, activation="relu")(x))
+        ),
+        name="time_series",
+    )
 
 
 def block(x, filters):
-    return layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(filters, 3, padding="same", use_bias=False)(x)))
+    return layers.ReLU()(
+        layers.BatchNormalization()(layers.Conv2D(filters, 3, padding="same", use_bias=False)(x))
+    )
 
 
 def u_net():
@@ -59,7 +82,9 @@ def u_net():
     two = block(layers.MaxPooling2D()(one), 32)
     x = block(layers.MaxPooling2D()(two), 48)
     x = block(layers.Concatenate()([layers.Conv2DTranspose(32, 2, strides=2)(x), two]), 32)
-    x = block(layers.Concatenate()([layers.Conv2DTranspose(16, 3, strides=2, padding="same")(x), one]), 16)
+    x = block(
+        layers.Concatenate()([layers.Conv2DTranspose(16, 3, strides=2, padding="same")(x), one]), 16
+    )
     return keras.Model(image, layers.Conv2D(5, 1)(x), name="u_net")
 
 
@@ -67,7 +92,11 @@ def two_in_two_out():
     image, features = keras.Input((16, 16, 3), name="image"), keras.Input((8,), name="features")
     x = layers.GlobalAveragePooling2D()(block(image, 24))
     x = layers.Concatenate()([x, layers.Dense(16, activation="relu")(features)])
-    return keras.Model([image, features], {"label": layers.Dense(5)(x), "value": layers.Dense(2, name="value")(x)}, name="two_in_two_out")
+    return keras.Model(
+        [image, features],
+        {"label": layers.Dense(5)(x), "value": layers.Dense(2, name="value")(x)},
+        name="two_in_two_out",
+    )
 
 
 def nested():
@@ -75,7 +104,9 @@ def nested():
     inner = keras.Model(inner_image, block(block(inner_image, 16), 8), name="inner")
     image = keras.Input((16, 16, 3), name="image")
     x = inner(inner(block(image, 8)))
-    return keras.Model(image, layers.Dense(5)(layers.Flatten()(layers.AveragePooling2D(4)(x))), name="nested")
+    return keras.Model(
+        image, layers.Dense(5)(layers.Flatten()(layers.AveragePooling2D(4)(x))), name="nested"
+    )
 
 
 ZOO = {
@@ -97,16 +128,22 @@ ZOO = {
 def examples(model, count):
     """Random inputs of a model, flat."""
     generator = np.random.default_rng(0)
-    whole = [keras.backend.standardize_dtype(tensor.dtype).startswith("int") for tensor in model.inputs]
+    whole = [
+        keras.backend.standardize_dtype(tensor.dtype).startswith("int") for tensor in model.inputs
+    ]
     shapes = [(count, *tensor.shape[1:]) for tensor in model.inputs]
     return [
-        generator.integers(0, 200, shape).astype("int32") if integers else generator.standard_normal(shape).astype("float32")
+        generator.integers(0, 200, shape).astype("int32")
+        if integers
+        else generator.standard_normal(shape).astype("float32")
         for shape, integers in zip(shapes, whole, strict=True)
     ]
 
 
 def trained(build, **more):
-    """A quantized model at widths 2, 4, 8 in turn, after a few steps whose statistics its BatchNorms keep."""
+    """A quantized model at widths 2, 4, 8 in turn, after a few steps whose statistics its
+    BatchNorms keep.
+    """
     keras.utils.set_random_seed(3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", bmpq_tf.SkippedLayersWarning)
@@ -117,9 +154,13 @@ def trained(build, **more):
         if isinstance(layer, layers.BatchNormalization):
             layer.momentum = 0.5
     inputs = examples(model, 16)
-    # Targets of the outputs' size: towards zero the outputs would cancel, and differences be relative to nothing.
+    # Targets of the outputs' size: towards zero the outputs would cancel, and differences be
+    # relative to nothing.
     generator = np.random.default_rng(1)
-    targets = keras.tree.map_structure(lambda tensor: generator.standard_normal((16, *tensor.shape[1:])).astype("float32"), model.output)
+    targets = keras.tree.map_structure(
+        lambda tensor: generator.standard_normal((16, *tensor.shape[1:])).astype("float32"),
+        model.output,
+    )
     model.compile(keras.optimizers.SGD(1e-5), "mse", jit_compile=False)
     structured = inputs[0] if len(inputs) == 1 else inputs
     model.fit(structured, targets, batch_size=8, epochs=4, verbose=0)
@@ -130,21 +171,36 @@ def trained(build, **more):
 @pytest.mark.parametrize("name", ZOO)
 def test_a_real_architecture_in_every_kind_of_file(name, tmp_path):
     model, inputs = trained(ZOO[name])
-    # A deep network that has learned nothing amplifies the rounding of its activations, so other quantizers' files of the same weights,
-    # dynamic and static, say how much of a difference is rounding.
+    # A deep network that has learned nothing amplifies the rounding of its activations, so other
+    # quantizers' files of the same weights, dynamic and static, say how much of a difference is
+    # rounding.
     plain = bmpq_tf.dequantize_model(model)
-    dynamic = peer_files.litert_quantizer_file(peer_files.to_float_tflite(plain), recipe.dynamic_wi8_afp32())
-    static = peer_files.converter_file(plain, inputs if isinstance(inputs, list) else [inputs], batch=None)
-    noise = {mode: comparison.compare(model, file, None, mode).rms for mode, file in (("latency", dynamic), ("integer", static))}
+    dynamic = peer_files.litert_quantizer_file(
+        peer_files.to_float_tflite(plain), recipe.dynamic_wi8_afp32()
+    )
+    static = peer_files.converter_file(
+        plain, inputs if isinstance(inputs, list) else [inputs], batch=None
+    )
+    noise = {
+        mode: comparison.compare(model, file, None, mode).rms
+        for mode, file in (("latency", dynamic), ("integer", static))
+    }
     for mode in ("size", "latency", "integer"):
         path = tmp_path / f"{mode}.tflite"
-        # Generated inputs are held to the mean only: the top-1 of a deep network that has learned nothing is no decision. Generated tokens
-        # would be unlike those that the ranges come from.
+        # Generated inputs are held to the mean only: the top-1 of a deep network that has learned
+        # nothing is no decision. Generated tokens would be unlike those that the ranges come from.
         alike = inputs if name == "text_classifier" else None
         more = {
             "size": {"verify_with": inputs},
-            "latency": {"tolerance": min(max(0.1, 1.5 * noise["latency"]), 0.9), "verify_with": alike},
-            "integer": {"tolerance": min(max(0.2, 1.5 * noise["integer"]), 0.9), "verify_with": alike, "calibrate_with": inputs},
+            "latency": {
+                "tolerance": min(max(0.1, 1.5 * noise["latency"]), 0.9),
+                "verify_with": alike,
+            },
+            "integer": {
+                "tolerance": min(max(0.2, 1.5 * noise["integer"]), 0.9),
+                "verify_with": alike,
+                "calibrate_with": inputs,
+            },
         }[mode]
         report = bmpq_tf.export_tflite(model, path, optimize_for=mode, **more)
         found = inspect_tflite(path)
@@ -167,7 +223,16 @@ def test_mobilenet_with_rounded_activations_in_integers(tmp_path):
     report = bmpq_tf.export_tflite(model, path, optimize_for="integer", calibrate_with=inputs)
     assert report.parity.rounded == 8
     found = inspect_tflite(path)
-    assert set(found.operators) <= {"ADD", "CONV_2D", "DEPTHWISE_CONV_2D", "DEQUANTIZE", "FULLY_CONNECTED", "MEAN", "PAD", "QUANTIZE"}
+    assert set(found.operators) <= {
+        "ADD",
+        "CONV_2D",
+        "DEPTHWISE_CONV_2D",
+        "DEQUANTIZE",
+        "FULLY_CONNECTED",
+        "MEAN",
+        "PAD",
+        "QUANTIZE",
+    }
     # The border's: what computes a tensor rounds it as its quantizer does.
     assert found.operators["DEQUANTIZE"] == 1
     assert found.bytes <= size_bound(model, report)

@@ -12,7 +12,11 @@ from bmpq_tf.export.tflite import flatbuffer
 pytestmark = pytest.mark.quick
 
 
-@pytest.mark.parametrize("as_parsed", [bytes, lambda data: np.frombuffer(data, np.uint8)], ids=["large file", "small file"])
+@pytest.mark.parametrize(
+    "as_parsed",
+    [bytes, lambda data: np.frombuffer(data, np.uint8)],
+    ids=["large file", "small file"],
+)
 def test_packed_integers_are_read_from_bytes_and_from_arrays(as_parsed):
     model = SimpleNamespace(buffers=[SimpleNamespace(data=as_parsed(b"\x21\xf8"))])
     tensor = SimpleNamespace(buffer=0, type=fb.TensorType.INT4, shape=[2, 2])

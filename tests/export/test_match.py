@@ -1,4 +1,7 @@
-"""What the converter multiplies into a kernel is found again: channel factors, feature factors, both, and dead channels."""
+"""What the converter multiplies into a kernel is found again.
+
+Channel factors, feature factors, both, and dead channels.
+"""
 
 import numpy as np
 import pytest
@@ -16,7 +19,13 @@ pytestmark = pytest.mark.quick
 def kernel(seed, bits=4, shape=(5, 7)):
     generator = np.random.default_rng(seed)
     integers = generator.integers(-(2 ** (bits - 1)), 2 ** (bits - 1), shape).astype(np.int8)
-    return KernelIntegers("layer/kernel", "layer", bits, integers, generator.uniform(0.01, 1, shape[0]).astype(np.float32))
+    return KernelIntegers(
+        "layer/kernel",
+        "layer",
+        bits,
+        integers,
+        generator.uniform(0.01, 1, shape[0]).astype(np.float32),
+    )
 
 
 @given(seed=st.integers(0, 10_000), bits=st.sampled_from([2, 3, 4]), columns=st.booleans())
@@ -25,7 +34,11 @@ def test_factors_of_channels_and_features_are_recovered(seed, bits, columns):
     ours = kernel(seed, bits)
     row = generator.uniform(0.1, 2, 5) * generator.choice([-1, 1], 5)
     column = generator.uniform(0.1, 2, 7) * generator.choice([-1, 1], 7) if columns else np.ones(7)
-    matrix = (row[:, None] * column * ours.scales[:, None] * ours.integers).astype(np.float32).astype(np.float64)
+    matrix = (
+        (row[:, None] * column * ours.scales[:, None] * ours.integers)
+        .astype(np.float32)
+        .astype(np.float64)
+    )
     found_row, found_column = _factors(matrix, ours.integers, ours.scales)
     found_column = np.ones(7) if found_column is None else found_column
     grid = ours.scales[:, None] * ours.integers
@@ -34,8 +47,17 @@ def test_factors_of_channels_and_features_are_recovered(seed, bits, columns):
 
 def test_another_kernels_values_do_not_match():
     ours, other = kernel(0), kernel(1)
-    assert _factors((other.scales[:, None] * other.integers).astype(np.float64), ours.integers, ours.scales) is None
-    noisy = ours.scales[:, None] * ours.integers * np.random.default_rng(0).uniform(0.99, 1.01, ours.integers.shape)
+    assert (
+        _factors(
+            (other.scales[:, None] * other.integers).astype(np.float64), ours.integers, ours.scales
+        )
+        is None
+    )
+    noisy = (
+        ours.scales[:, None]
+        * ours.integers
+        * np.random.default_rng(0).uniform(0.99, 1.01, ours.integers.shape)
+    )
     assert _factors(noisy, ours.integers, ours.scales) is None
 
 
@@ -60,7 +82,12 @@ def test_a_negative_factor_flips_signs_exactly_even_at_the_lowest_level(bits):
     low = -(2 ** (bits - 1))
     integers = np.int8([[low, 1, 0], [low, 1, 0], [low + 1, 1, 0]])
     ours = KernelIntegers("k", "k", bits, integers, np.float32([0.5, 0.5, 0.5]))
-    stored = stored_kernel(Match(ours, 0, 0, 0, np.array([1.0, -2.0, -2.0]), None), "k", (3, 3), Container(bits, "float"))
+    stored = stored_kernel(
+        Match(ours, 0, 0, 0, np.array([1.0, -2.0, -2.0]), None),
+        "k",
+        (3, 3),
+        Container(bits, "float"),
+    )
     assert stored.integers.min() >= low
     assert stored.integers.max() <= -low - 1
     assert list(stored.zero_points) == [0, -1, 0]
@@ -71,7 +98,10 @@ def test_a_negative_factor_flips_signs_exactly_even_at_the_lowest_level(bits):
 def test_a_numbered_scope_is_of_the_layer_without_the_number_where_there_is_one():
     layers = {"dense", "dense_1", "query"}
     assert scopes("model_1/dense_1/MatMul", layers) == {"dense"}
-    assert scopes("model_1/dense_1_2/MatMul;model_1/attention/query_3/einsum", layers) == {"dense_1", "query"}
+    assert scopes("model_1/dense_1_2/MatMul;model_1/attention/query_3/einsum", layers) == {
+        "dense_1",
+        "query",
+    }
     assert scopes("model_1/hidden_dense/MatMul", layers) == set()
 
 

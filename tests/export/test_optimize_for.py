@@ -1,4 +1,6 @@
-"""The three kinds of files: what the weights lie in, which operators read them, and that they answer as Keras does."""
+"""The three kinds of files: what the weights lie in, which operators read them, and that they
+answer as Keras does.
+"""
 
 import re
 
@@ -23,20 +25,36 @@ BUILTIN = schema.BuiltinOperator
 def export(model, path, mode, data, **more):
     """Exports with what the mode needs; returns the report and the parsed file."""
     calibration_data = {"calibrate_with": data} if mode == "integer" else {}
-    report = export_tflite(model, path, optimize_for=mode, verify_with=data, **calibration_data, **more)
+    report = export_tflite(
+        model, path, optimize_for=mode, verify_with=data, **calibration_data, **more
+    )
     return report, flatbuffer.parse(path.read_bytes())
 
 
 def readers(file):
-    """For each operator that reads a packed constant: its name, the constant's width and zero points."""
+    """For each operator that reads a packed constant.
+
+    Its name, the constant's width and zero points.
+    """
     subgraph = file.subgraphs[0]
     found = []
     for operator in subgraph.operators:
         for index in operator.inputs:
             tensor = subgraph.tensors[index]
-            if index >= 0 and tensor.type in flatbuffer.PACKED_BITS and flatbuffer.constant(file, tensor) is not None and len(tensor.shape) > 1:
+            if (
+                index >= 0
+                and tensor.type in flatbuffer.PACKED_BITS
+                and flatbuffer.constant(file, tensor) is not None
+                and len(tensor.shape) > 1
+            ):
                 name = flatbuffer.schema_name(flatbuffer.builtin_of(file, operator))
-                found.append((name, flatbuffer.PACKED_BITS[tensor.type], sorted({int(zero) for zero in tensor.quantization.zeroPoint})))
+                found.append(
+                    (
+                        name,
+                        flatbuffer.PACKED_BITS[tensor.type],
+                        sorted({int(zero) for zero in tensor.quantization.zeroPoint}),
+                    )
+                )
     return found
 
 
@@ -80,10 +98,23 @@ def test_the_integers_are_the_trained_ones_and_the_operators_read_them(mode, mod
     found = {name: bits for name, bits, _ in reversed(readers(file))}
     assert found == expected[mode]
     assert all(zero == [0] for _, _, zero in readers(file))
-    constants = [flatbuffer.constant(file, tensor) for tensor in file.subgraphs[0].tensors if tensor.type in flatbuffer.PACKED_BITS]
-    stored = [sorted(np.abs(values.astype(int)).reshape(-1)) for values in constants if values is not None]
+    constants = [
+        flatbuffer.constant(file, tensor)
+        for tensor in file.subgraphs[0].tensors
+        if tensor.type in flatbuffer.PACKED_BITS
+    ]
+    stored = [
+        sorted(np.abs(values.astype(int)).reshape(-1)) for values in constants if values is not None
+    ]
     for state in model_kernels(model):
-        assert sorted(np.abs(np.asarray(state.quantizer.integers(state.variable.value)).astype(int)).reshape(-1)) in stored
+        assert (
+            sorted(
+                np.abs(
+                    np.asarray(state.quantizer.integers(state.variable.value)).astype(int)
+                ).reshape(-1)
+            )
+            in stored
+        )
     assert report.parity.rms < 0.05
     assert report.parity.agreement >= 0.9
     assert report.widened == {"latency": 2, "integer": 3}[mode]
@@ -101,35 +132,50 @@ def test_an_int4_dense_kernel_with_the_lowest_level_is_widened(lowest, bits, tmp
 
 
 def test_a_kernel_that_answers_nan_is_not_emitted(model, tmp_path, monkeypatch):
-    """A convolution with int2 weights beside float inputs: with the guard removed the parity check still finds it."""
+    """A convolution with int2 weights beside float inputs.
+
+    With the guard removed the parity check still finds it.
+    """
     honest = storage.choose
 
     def unguarded(mode, builtin, *given):
-        return storage.Container(2, "dynamic") if builtin == BUILTIN.CONV_2D else honest(mode, builtin, *given)
+        return (
+            storage.Container(2, "dynamic")
+            if builtin == BUILTIN.CONV_2D
+            else honest(mode, builtin, *given)
+        )
 
     monkeypatch.setattr(storage, "choose", unguarded)
     two_bit = with_widths(small_model(), [2])
-    with pytest.raises(ExportError, match=r"answers NaN or infinity.*the first tensor that departs is '.*relu"):
+    with pytest.raises(
+        ExportError, match=r"answers NaN or infinity.*the first tensor that departs is '.*relu"
+    ):
         export(two_bit, tmp_path / "model.tflite", "latency", IMAGES)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("mode", ["latency", "integer"])
 def test_a_negative_gamma_widens_what_its_sign_does_not_fit(mode, tmp_path):
-    """A -8 becomes 8 where gamma is negative; kernels that compute with the integers insist on zero point 0."""
+    """A -8 becomes 8 where gamma is negative.
+
+    Kernels that compute with the integers insist on zero point 0.
+    """
     inputs = keras.Input((6, 6, 2))
     x = keras.layers.Conv2D(4, 6, use_bias=False, name="stem")(inputs)
     x = keras.layers.ReLU()(keras.layers.BatchNormalization(name="bn")(x))
     x = keras.layers.Conv2D(5, 1, use_bias=False, name="pointwise")(x)
     outputs = keras.layers.Flatten()(keras.layers.BatchNormalization(name="second")(x))
-    model = with_widths(keras.Model(inputs, keras.layers.Dense(3, name="head")(outputs)), [4], granularity="channel")
+    model = with_widths(
+        keras.Model(inputs, keras.layers.Dense(3, name="head")(outputs)), [4], granularity="channel"
+    )
     for name, signs in (("bn", [-1.0, 0.7, -0.3, 1.2]), ("second", [-1.0, -1.0, -0.7, -1.0, -0.5])):
         model.get_layer(name).gamma.assign(np.float32(signs))
     for name in ("stem", "pointwise"):
         set_lowest(model, name, True)
     report, file = export(model, tmp_path / "model.tflite", mode, IMAGES)
     assert all(zero == [0] for _, _, zero in readers(file))
-    # One position: the pointwise convolution is lowered, and would lie in int4 if 8 fitted there; it holds no -8 that would be unsafe.
+    # One position: the pointwise convolution is lowered, and would lie in int4 if 8 fitted there;
+    # it holds no -8 that would be unsafe.
     assert report.layers[1].stored_bits == 8
     if mode == "latency":
         model.get_layer("second").gamma.assign(np.ones(5, "float32"))
@@ -142,7 +188,14 @@ def test_integers_that_a_container_cannot_hold_are_refused():
     integers = generator.integers(-2, 2, (3, 4)).astype(np.int8)
     integers[:, 0] = -2
 
-    match = Match(KernelIntegers("k", "k", 2, integers, np.ones(3, np.float32)), 0, 0, False, np.float32([-1, 1, 1]), None)
+    match = Match(
+        KernelIntegers("k", "k", 2, integers, np.ones(3, np.float32)),
+        0,
+        0,
+        False,
+        np.float32([-1, 1, 1]),
+        None,
+    )
     with pytest.raises(ValueError, match="holds 2, which int2 does not"):
         packing.stored_kernel(match, "k", (3, 4), storage.Container(2, "dynamic"))
 
@@ -173,7 +226,11 @@ def test_a_file_that_litert_refuses_is_not_written(model, tmp_path, monkeypatch)
     honest = storage.choose
 
     def unguarded(mode, builtin, *given):
-        return storage.Container(4, "dynamic") if builtin == BUILTIN.DEPTHWISE_CONV_2D else honest(mode, builtin, *given)
+        return (
+            storage.Container(4, "dynamic")
+            if builtin == BUILTIN.DEPTHWISE_CONV_2D
+            else honest(mode, builtin, *given)
+        )
 
     monkeypatch.setattr(storage, "choose", unguarded)
     with pytest.raises(ExportError, match=r"LiteRT does not run the file: .*DEPTHWISE_CONV_2D"):
@@ -184,15 +241,33 @@ def test_a_file_that_litert_refuses_is_not_written(model, tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"optimize_for": "speed"}, "Received: optimize_for='speed'. Known: size, latency, integer"),
+        (
+            {"optimize_for": "speed"},
+            "Received: optimize_for='speed'. Known: size, latency, integer",
+        ),
         ({"optimize_for": "integer"}, "Received: calibrate_with=None. Give a few hundred inputs"),
         ({"calibrate_with": IMAGES}, "calibrate_with serves"),
-        ({"tolerance": 0.5}, r"tolerance= is a positive number.*Received: tolerance=0.5, optimize_for='size'"),
-        ({"optimize_for": "latency", "tolerance": -1}, "Received: tolerance=-1, optimize_for='latency'"),
-        ({"optimize_for": "integer", "calibrate_with": IMAGES[:, :5]}, r"in calibrate_with do not fit model 'small'.*Received: \[\(32, 5, 6, 2\)\]"),
-        ({"optimize_for": "integer", "calibrate_with": IMAGES * np.nan}, "in calibrate_with for model 'small' hold NaN"),
+        (
+            {"tolerance": 0.5},
+            r"tolerance= is a positive number.*Received: tolerance=0.5, optimize_for='size'",
+        ),
+        (
+            {"optimize_for": "latency", "tolerance": -1},
+            "Received: tolerance=-1, optimize_for='latency'",
+        ),
+        (
+            {"optimize_for": "integer", "calibrate_with": IMAGES[:, :5]},
+            r"in calibrate_with do not fit model 'small'.*Received: \[\(32, 5, 6, 2\)\]",
+        ),
+        (
+            {"optimize_for": "integer", "calibrate_with": IMAGES * np.nan},
+            "in calibrate_with for model 'small' hold NaN",
+        ),
         ({"optimize_for": "integer", "calibrate_with": iter([])}, "calibrate_with has no examples"),
-        ({"optimize_for": "integer", "calibrate_with": IMAGES, "io_dtype": "int4"}, "Received: io_dtype='int4'. Known: float32, int8"),
+        (
+            {"optimize_for": "integer", "calibrate_with": IMAGES, "io_dtype": "int4"},
+            "Received: io_dtype='int4'. Known: float32, int8",
+        ),
     ],
 )
 def test_options_and_data_that_do_not_fit_are_named(options, message, model, tmp_path):
@@ -206,11 +281,26 @@ def test_images_of_any_size_stay_dynamic(mode, tmp_path):
     inputs = keras.Input((None, None, 2))
     x = keras.layers.Conv2D(4, 3, activation="relu")(inputs)
     x = keras.layers.Conv2DTranspose(4, 2, strides=2)(keras.layers.Conv2D(8, 1)(x))
-    model = with_widths(keras.Model(inputs, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(x))), [2, 4])
+    model = with_widths(
+        keras.Model(inputs, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(x))), [2, 4]
+    )
     generator = np.random.default_rng(0)
-    data = [generator.standard_normal((count, *size, 2)).astype("float32") for count, size in ((3, (8, 8)), (2, (12, 9)), (1, (8, 8)))]
-    calibration = {"calibrate_with": ((batch,) for batch in data), "io_dtype": "int8"} if mode == "integer" else {}
-    report = export_tflite(model, tmp_path / "model.tflite", optimize_for=mode, verify_with=((batch,) for batch in data), **calibration)
+    data = [
+        generator.standard_normal((count, *size, 2)).astype("float32")
+        for count, size in ((3, (8, 8)), (2, (12, 9)), (1, (8, 8)))
+    ]
+    calibration = (
+        {"calibrate_with": ((batch,) for batch in data), "io_dtype": "int8"}
+        if mode == "integer"
+        else {}
+    )
+    report = export_tflite(
+        model,
+        tmp_path / "model.tflite",
+        optimize_for=mode,
+        verify_with=((batch,) for batch in data),
+        **calibration,
+    )
     assert report.parity.examples == 6
 
 
@@ -239,14 +329,21 @@ def test_a_wrong_scale_names_the_first_tensor_and_the_worst(model, tmp_path, mon
     monkeypatch.setattr(packing, "stored_kernel", wrong)
     with pytest.raises(ExportError, match="root mean square") as error:
         export(model, tmp_path / "model.tflite", "latency", IMAGES)
-    assert re.search(r"the first tensor that departs is '[^']*hidden[^']*' .*; the worst are '", str(error.value))
+    assert re.search(
+        r"the first tensor that departs is '[^']*hidden[^']*' .*; the worst are '", str(error.value)
+    )
     assert not list(tmp_path.iterdir())
 
 
 def test_a_tolerance_of_ones_own_is_kept_to(model, tmp_path):
     with pytest.raises(ExportError, match=r"more than the 1e-05 that .*say so with tolerance="):
         export(model, tmp_path / "model.tflite", "latency", IMAGES, tolerance=1e-5)
-    assert export(model, tmp_path / "model.tflite", "latency", IMAGES, tolerance=0.5)[0].parity.rms_limit == 0.5
+    assert (
+        export(model, tmp_path / "model.tflite", "latency", IMAGES, tolerance=0.5)[
+            0
+        ].parity.rms_limit
+        == 0.5
+    )
 
 
 def test_a_full_disk_leaves_nothing(model, tmp_path, monkeypatch):
@@ -271,7 +368,9 @@ def test_pointwise_convolutions_of_open_size_or_several_groups_stay_convolutions
         inputs = keras.Input((*size, 2))
         x = keras.layers.Conv2D(4, 3, strides=2, padding="same", activation="relu")(inputs)
         x = keras.layers.Conv2D(8, 1, groups=groups, name="pointwise")(x)
-        model = trained_for_a_moment(keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x)), data)
+        model = trained_for_a_moment(
+            keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x)), data
+        )
         # Else the lowest level alone would keep it in int8.
         set_lowest(model, "pointwise", False)
         _, file = export(model, tmp_path / f"{number}.tflite", "latency", data)
@@ -281,7 +380,9 @@ def test_pointwise_convolutions_of_open_size_or_several_groups_stay_convolutions
 def test_rows_of_half_a_byte_are_widened(tmp_path):
     data = np.random.default_rng(0).standard_normal((16, 33)).astype("float32")
     inputs = keras.Input((33,))
-    model = trained_for_a_moment(keras.Model(inputs, keras.layers.Dense(8, name="odd")(inputs)), data)
+    model = trained_for_a_moment(
+        keras.Model(inputs, keras.layers.Dense(8, name="odd")(inputs)), data
+    )
     set_lowest(model, "odd", False)
     _, file = export(model, tmp_path / "model.tflite", "latency", data)
     assert readers(file) == [("FULLY_CONNECTED", 8, [0])]

@@ -1,4 +1,7 @@
-"""Files of models that round activations: the same roundings, and nothing but ties between the runtimes."""
+"""Files of models that round activations.
+
+The same roundings, and nothing but ties between the runtimes.
+"""
 
 import keras
 import numpy as np
@@ -30,7 +33,10 @@ def test_the_file_rounds_as_keras_does(bits, tmp_path):
     assert report.parity.agreement == 1
     assert [layer.stored_bits for layer in report.layers] == [8, 4, 4, 8]
     file = flatbuffer.parse((tmp_path / "model.tflite").read_bytes())
-    codes = [file.operatorCodes[operator.opcodeIndex].builtinCode for operator in file.subgraphs[0].operators]
+    codes = [
+        file.operatorCodes[operator.opcodeIndex].builtinCode
+        for operator in file.subgraphs[0].operators
+    ]
     # The image, the ReLU, the depthwise convolution's output, the hidden layer's ReLU.
     assert codes.count(ROUND) == 4
     # The BatchNorm went into the convolution, the steps into the kernels behind them.
@@ -39,13 +45,17 @@ def test_the_file_rounds_as_keras_does(bits, tmp_path):
 
 
 def at_the_edges(twice=False):
-    """A model most of whose values lie on edges between two steps, as exactly as float32 can have it."""
+    """A model most of whose values lie on edges between two steps, as exactly as float32 can have
+    it.
+    """
     inputs = keras.Input((64,))
     x = keras.layers.Dense(64, use_bias=False, name="spread")(inputs)
     x = keras.layers.BatchNormalization(name="bn")(x)
     one, other = keras.layers.ReLU(name="relu")(x), keras.layers.ReLU(name="other")(x)
     x = keras.layers.Concatenate()([one, other]) if twice else one
-    model = quantize_model(keras.Model(inputs, keras.layers.Dense(4, name="head")(x)), (8,), activation_bits=8)
+    model = quantize_model(
+        keras.Model(inputs, keras.layers.Dense(4, name="head")(x)), (8,), activation_bits=8
+    )
     generator = np.random.default_rng(0)
     data = generator.standard_normal((64, 64)).astype("float32")
     model(data, training=True)
@@ -58,7 +68,13 @@ def at_the_edges(twice=False):
     step_in = float(spread.input_quantizer.clip()) / 255
     for name in ("relu", "other") if twice else ("relu",):
         model.get_layer(name).activation_quantizer.clip_base.assign(1.0)
-    norm.gamma.assign(np.sqrt(norm.moving_variance.numpy() + norm.epsilon) / 255 / 2 / step_in / np.diag(spread.kernel))
+    norm.gamma.assign(
+        np.sqrt(norm.moving_variance.numpy() + norm.epsilon)
+        / 255
+        / 2
+        / step_in
+        / np.diag(spread.kernel)
+    )
     norm.moving_mean.assign(np.zeros(64, "float32"))
     return model, data
 
@@ -68,9 +84,15 @@ def test_ties_are_told_and_followed_and_nothing_else_passes(tmp_path, monkeypatc
     report = export_tflite(model, tmp_path / "model.tflite", verify_with=data)
     assert report.parity.ties > 0
     assert report.parity.max_abs_diff > report.parity.tolerance >= report.parity.unexplained_diff
-    assert all(quantizer.rounding is comparison.tf.round for quantizer in comparison.activation_quantizers(model))
-    # Without following, or with a kernel before the rounding that is a little off, there is no file.
-    monkeypatch.setattr(comparison.Following, "_rounding", lambda self, *arguments: comparison.tf.round)
+    assert all(
+        quantizer.rounding is comparison.tf.round
+        for quantizer in comparison.activation_quantizers(model)
+    )
+    # Without following, or with a kernel before the rounding that is a little off, there is no
+    # file.
+    monkeypatch.setattr(
+        comparison.Following, "_rounding", lambda self, *arguments: comparison.tf.round
+    )
     with pytest.raises(ExportError, match="answers differ from Keras's by up to"):
         export_tflite(model, tmp_path / "other.tflite", verify_with=data)
     monkeypatch.undo()
@@ -93,16 +115,27 @@ def test_equal_roundings_that_the_converter_makes_one_are_followed_both(tmp_path
     report = export_tflite(model, tmp_path / "model.tflite", verify_with=data)
     assert report.parity.max_abs_diff > report.parity.tolerance >= report.parity.unexplained_diff
     _, tensors = Exposed((tmp_path / "model.tflite").read_bytes())([data])
-    assert sum(rounding_ties.use_of(name) is not None for name in tensors) == len(comparison.activation_quantizers(model)) - 1
+    assert (
+        sum(rounding_ties.use_of(name) is not None for name in tensors)
+        == len(comparison.activation_quantizers(model)) - 1
+    )
 
 
 def test_a_shared_relu_and_a_nested_model_round_at_every_use(tmp_path):
     relu = keras.layers.ReLU(name="shared_relu")
     inner_input = keras.Input((6,))
-    inner = keras.Model(inner_input, relu(keras.layers.Dense(6, name="inner_dense")(inner_input)), name="inner")
+    inner = keras.Model(
+        inner_input, relu(keras.layers.Dense(6, name="inner_dense")(inner_input)), name="inner"
+    )
     inputs = keras.Input((6,))
     x = relu(keras.layers.Dense(6, name="first")(inputs))
-    model = quantize_model(keras.Model(inputs, keras.layers.Dense(3, name="head")(keras.layers.Add()([inner(x), inner(inputs)]))), activation_bits=8)
+    model = quantize_model(
+        keras.Model(
+            inputs,
+            keras.layers.Dense(3, name="head")(keras.layers.Add()([inner(x), inner(inputs)])),
+        ),
+        activation_bits=8,
+    )
     data = np.random.default_rng(0).standard_normal((99, 6)).astype("float32")
     model(data, training=True)
     report = export_tflite(model, tmp_path / "model.tflite", verify_with=data)
@@ -113,7 +146,9 @@ def test_a_shared_relu_and_a_nested_model_round_at_every_use(tmp_path):
 
 
 def test_a_range_that_no_batch_has_set_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"'.*input_quantizer' has no range yet.*Train the model first"):
+    with pytest.raises(
+        ValueError, match=r"'.*input_quantizer' has no range yet.*Train the model first"
+    ):
         export_tflite(quantize_model(small_model(), activation_bits=8), tmp_path / "model.tflite")
     assert not list(tmp_path.iterdir())
 
@@ -122,9 +157,14 @@ def test_layers_inside_layers_round_alike_from_training_to_the_file(tmp_path):
     data = np.random.default_rng(0).standard_normal((16, 4, 5)).astype("float32")
     model = compiled(quantize_model(sequence_model(), (4,), activation_bits=4))
     model.fit(data, LABELS[:16], epochs=2, verbose=0)
-    quantizers = [layer for layer in model._flatten_layers() if isinstance(layer, ActivationQuantizer)]
+    quantizers = [
+        layer for layer in model._flatten_layers() if isinstance(layer, ActivationQuantizer)
+    ]
     assert len(quantizers) == 7
-    assert all(quantizer.observed.numpy() == 1 and quantizer.log_clip.numpy() != 0 for quantizer in quantizers)
+    assert all(
+        quantizer.observed.numpy() == 1 and quantizer.log_clip.numpy() != 0
+        for quantizer in quantizers
+    )
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     for mine, theirs in zip(model.weights, loaded.weights, strict=True):

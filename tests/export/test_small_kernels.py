@@ -1,4 +1,7 @@
-"""Kernels that other constants resemble: one channel, one weight a channel, equal values; and what else reads a kernel."""
+"""Kernels that other constants resemble: one channel, one weight a channel, equal values.
+
+And what else reads a kernel.
+"""
 
 import json
 
@@ -24,15 +27,30 @@ def normal(*shape):
 def exported(model, folder, mode, inputs):
     """Exports, and checks that the tensors that are said to hold a kernel hold its integers."""
     calibration = {"calibrate_with": inputs} if mode == "integer" else {}
-    report = export_tflite(model, folder / "model.tflite", optimize_for=mode, verify_with=inputs, overwrite=True, **calibration)
+    report = export_tflite(
+        model,
+        folder / "model.tflite",
+        optimize_for=mode,
+        verify_with=inputs,
+        overwrite=True,
+        **calibration,
+    )
     file = flatbuffer.parse((folder / "model.tflite").read_bytes())
-    constants = {flatbuffer.tensor_name(tensor): flatbuffer.constant(file, tensor) for tensor in file.subgraphs[0].tensors}
-    told = {kernel["name"]: kernel["tensors"] for kernel in json.loads(flatbuffer.metadata(file)["bmpq_tf"])["kernels"]}
+    constants = {
+        flatbuffer.tensor_name(tensor): flatbuffer.constant(file, tensor)
+        for tensor in file.subgraphs[0].tensors
+    }
+    told = {
+        kernel["name"]: kernel["tensors"]
+        for kernel in json.loads(flatbuffer.metadata(file)["bmpq_tf"])["kernels"]
+    }
     for state in model_kernels(model):
         if state.quantizer:
             assert told[state.kernel.path], state.kernel.path
         for name in told[state.kernel.path] if isinstance(state.layer, QuantDense) else ():
-            np.testing.assert_array_equal(constants[name], np.transpose(state.quantizer.integers(state.variable.value)))
+            np.testing.assert_array_equal(
+                constants[name], np.transpose(state.quantizer.integers(state.variable.value))
+            )
     return report
 
 
@@ -57,23 +75,42 @@ def adapted():
 def slopes():
     inputs = keras.Input((8, 8, 3))
     x = layers.Conv2D(16, 3, padding="same")(inputs)
-    x = layers.PReLU(shared_axes=[1, 2], alpha_initializer=keras.initializers.RandomUniform(0.1, 0.3, seed=1), name="slopes")(x)
-    return keras.Model(inputs, layers.Dense(1)(layers.GlobalAveragePooling2D()(x))), normal(32, 8, 8, 3)
+    x = layers.PReLU(
+        shared_axes=[1, 2],
+        alpha_initializer=keras.initializers.RandomUniform(0.1, 0.3, seed=1),
+        name="slopes",
+    )(x)
+    return keras.Model(inputs, layers.Dense(1)(layers.GlobalAveragePooling2D()(x))), normal(
+        32, 8, 8, 3
+    )
 
 
 @pytest.mark.parametrize(
     ("make", "mode"),
-    [(make, mode) for make in (sine, heads, adapted, slopes) for mode in MODES if mode != "integer" or make in (sine, heads)],
+    [
+        (make, mode)
+        for make in (sine, heads, adapted, slopes)
+        for mode in MODES
+        if mode != "integer" or make in (sine, heads)
+    ],
 )
 def test_vectors_are_found_among_constants_of_their_size(make, mode, tmp_path):
     model, inputs = make()
-    report = exported(quantize_model(model, exclude="slopes" if make is slopes else None), tmp_path, mode, inputs)
-    assert [layer.stored_bits for layer in report.layers if not layer.name.startswith("slopes")] == [8] * (len(report.layers) - (make is slopes))
+    report = exported(
+        quantize_model(model, exclude="slopes" if make is slopes else None), tmp_path, mode, inputs
+    )
+    assert [
+        layer.stored_bits for layer in report.layers if not layer.name.startswith("slopes")
+    ] == [8] * (len(report.layers) - (make is slopes))
 
 
 def one_channel(layer):
     inputs = keras.Input((8, 8, 1))
-    x = layers.ReLU()(layers.BatchNormalization(moving_variance_initializer=keras.initializers.Constant(0.5))(layer(inputs)))
+    x = layers.ReLU()(
+        layers.BatchNormalization(moving_variance_initializer=keras.initializers.Constant(0.5))(
+            layer(inputs)
+        )
+    )
     return keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
 
 
@@ -88,14 +125,19 @@ def one_channel(layer):
     ids=["depthwise", "multiplied", "separable"],
 )
 def test_a_depthwise_kernel_of_one_channel_is_read_as_weights(layer, mode, tmp_path):
-    report = exported(quantize_model(one_channel(layer()), (4,), pin=None), tmp_path, mode, normal(16, 8, 8, 1))
+    report = exported(
+        quantize_model(one_channel(layer()), (4,), pin=None), tmp_path, mode, normal(16, 8, 8, 1)
+    )
     first = report.layers[0]
     assert first.stored_bits == (4 if mode == "size" else 8)
     assert (
         first.note
         == {
             "size": "",
-            "latency": "DEPTHWISE_CONV_2D has no faster kernel for integer weights beside float inputs, so they are dequantized when loaded",
+            "latency": (
+                "DEPTHWISE_CONV_2D has no faster kernel for integer weights beside float "
+                "inputs, so they are dequantized when loaded"
+            ),
             "integer": "stored in int8, which every integer kernel reads",
         }[mode]
     )
@@ -105,8 +147,15 @@ def test_a_depthwise_kernel_of_one_channel_is_read_as_weights(layer, mode, tmp_p
 def test_equal_kernels_are_one_constant_and_both_are_told_of(mode, tmp_path):
     inputs = keras.Input((6,))
     same = keras.initializers.RandomNormal(seed=3)
-    x = layers.Concatenate()([layers.Dense(4, kernel_initializer=same)(of) for of in (inputs, layers.ReLU()(inputs))])
-    report = exported(quantize_model(keras.Model(inputs, layers.Dense(3)(x)), (4,), pin=None), tmp_path, mode, normal(40, 6))
+    x = layers.Concatenate()(
+        [layers.Dense(4, kernel_initializer=same)(of) for of in (inputs, layers.ReLU()(inputs))]
+    )
+    report = exported(
+        quantize_model(keras.Model(inputs, layers.Dense(3)(x)), (4,), pin=None),
+        tmp_path,
+        mode,
+        normal(40, 6),
+    )
     one, other, _ = report.layers
     assert one.stored_bits == other.stored_bits <= 8
     assert (one.note, one.compute) == (other.note, other.compute)
@@ -116,12 +165,25 @@ def test_equal_kernels_are_one_constant_and_both_are_told_of(mode, tmp_path):
 @pytest.mark.parametrize("mode", MODES)
 def test_an_einsum_may_sum_in_the_order_of_its_input(mode, tmp_path):
     inputs = keras.Input((4, 5))
-    model = quantize_model(keras.Model(inputs, layers.EinsumDense("abc,cbd->ad", output_shape=(6,), name="turned")(inputs)), (4,), pin=None)
+    model = quantize_model(
+        keras.Model(
+            inputs, layers.EinsumDense("abc,cbd->ad", output_shape=(6,), name="turned")(inputs)
+        ),
+        (4,),
+        pin=None,
+    )
     exported(model, tmp_path, mode, normal(16, 4, 5))
     file = flatbuffer.parse((tmp_path / "model.tflite").read_bytes())
     ((state,), kinds) = model_kernels(model), flatbuffer.PACKED_BITS
-    (stored,) = [values for t in file.subgraphs[0].tensors if t.type in kinds and (values := flatbuffer.constant(file, t)) is not None]
-    np.testing.assert_array_equal(stored.reshape(6, 4, 5), np.transpose(state.quantizer.integers(state.variable.value), (2, 1, 0)))
+    (stored,) = [
+        values
+        for t in file.subgraphs[0].tensors
+        if t.type in kinds and (values := flatbuffer.constant(file, t)) is not None
+    ]
+    np.testing.assert_array_equal(
+        stored.reshape(6, 4, 5),
+        np.transpose(state.quantizer.integers(state.variable.value), (2, 1, 0)),
+    )
 
 
 def zero(units, name, **more):
@@ -130,14 +192,19 @@ def zero(units, name, **more):
 
 def zero_head():
     inputs = keras.Input((8,))
-    return keras.Model(inputs, zero(8, "dense_1")(layers.Dense(8, name="dense")(inputs))), normal(16, 8)
+    return keras.Model(inputs, zero(8, "dense_1")(layers.Dense(8, name="dense")(inputs))), normal(
+        16, 8
+    )
 
 
 def zeros_of_two_shapes():
     """Two buffers' worth of the same bytes."""
     inputs = keras.Input((8,))
     x = layers.Dense(16, activation="relu")(inputs)
-    return keras.Model(inputs, layers.Concatenate()([zero(8, "one")(x), zero(16, "other")(layers.ReLU()(inputs)), x])), normal(16, 8)
+    return keras.Model(
+        inputs,
+        layers.Concatenate()([zero(8, "one")(x), zero(16, "other")(layers.ReLU()(inputs)), x]),
+    ), normal(16, 8)
 
 
 def zero_head_and_bias():
@@ -152,27 +219,48 @@ def silenced_branches():
     branches = [inputs]
     for _ in range(2):
         x = layers.ReLU()(inputs) if len(branches) > 1 else inputs
-        x = layers.Conv2D(4, 3, padding="same", use_bias=False, kernel_initializer=keras.initializers.RandomUniform(0.1, 1))(x)
-        branches.append(layers.BatchNormalization(gamma_initializer="zeros", beta_initializer="ones")(x))
-    return keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(layers.Add()(branches)))), normal(16, 6, 6, 4)
+        x = layers.Conv2D(
+            4,
+            3,
+            padding="same",
+            use_bias=False,
+            kernel_initializer=keras.initializers.RandomUniform(0.1, 1),
+        )(x)
+        branches.append(
+            layers.BatchNormalization(gamma_initializer="zeros", beta_initializer="ones")(x)
+        )
+    return keras.Model(
+        inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(layers.Add()(branches)))
+    ), normal(16, 6, 6, 4)
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("make", [zero_head, zeros_of_two_shapes, zero_head_and_bias, silenced_branches])
+@pytest.mark.parametrize(
+    "make", [zero_head, zeros_of_two_shapes, zero_head_and_bias, silenced_branches]
+)
 def test_zeros_are_packed_and_taken_for_no_other_kernel(make, mode, tmp_path):
     model, inputs = make()
     report = exported(quantize_model(model, (4,), pin=None), tmp_path, mode, inputs)
-    assert all(layer.stored_bits == 4 if mode == "size" else layer.stored_bits <= 8 for layer in report.layers)
+    assert all(
+        layer.stored_bits == 4 if mode == "size" else layer.stored_bits <= 8
+        for layer in report.layers
+    )
     assert "not found" not in "".join(layer.note for layer in report.layers)
 
 
 def test_zeros_of_several_kernels_lie_in_the_width_of_the_widest(tmp_path):
     inputs = keras.Input((8,))
     x = layers.Concatenate()([zero(4, "one")(inputs), zero(4, "other")(layers.ReLU()(inputs))])
-    model = quantize_model(keras.Model(inputs, layers.Dense(3)(x)), (4,), pin=None, overrides={"one": 2})
+    model = quantize_model(
+        keras.Model(inputs, layers.Dense(3)(x)), (4,), pin=None, overrides={"one": 2}
+    )
     report = exported(model, tmp_path, "size", normal(16, 8))
     assert [layer.stored_bits for layer in report.layers] == [4, 4, 4]
-    assert [layer.note for layer in report.layers] == ["one constant with a wider kernel of the same values", "", ""]
+    assert [layer.note for layer in report.layers] == [
+        "one constant with a wider kernel of the same values",
+        "",
+        "",
+    ]
 
 
 def test_a_file_that_litert_cannot_read_is_not_written(tmp_path, monkeypatch):
@@ -190,7 +278,9 @@ def test_features_that_folding_silenced_do_not_hide_a_kernel(mode, tmp_path):
     model = quantize_model(keras.Model(inputs, layers.Dense(4)(norm(layers.ReLU()(inputs)))))
     gamma = np.linspace(-1.0, 2.0, 12, dtype="float32")
     gamma[3] = 0.0
-    next(layer for layer in model.layers if isinstance(layer, layers.BatchNormalization)).gamma.assign(gamma)
+    next(
+        layer for layer in model.layers if isinstance(layer, layers.BatchNormalization)
+    ).gamma.assign(gamma)
     (told,) = exported(model, tmp_path, mode, normal(40, 12)).layers
     assert (told.stored_bits, told.note) == (8, "")
 
@@ -199,7 +289,9 @@ def test_features_that_folding_silenced_do_not_hide_a_kernel(mode, tmp_path):
 class TokenAndPlace(layers.Layer):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self.tokens, self.places = (QuantEmbedding(size, 16, quantizer={"candidate_bits": (4, 8)}) for size in (50, 10))
+        self.tokens, self.places = (
+            QuantEmbedding(size, 16, quantizer={"candidate_bits": (4, 8)}) for size in (50, 10)
+        )
 
     def call(self, inputs):
         return self.tokens(inputs) + self.places(keras.ops.arange(10))
@@ -210,7 +302,9 @@ def test_a_table_that_is_added_lies_on_one_grid_in_integer_files(mode, tmp_path)
     words = keras.Input((10,), dtype="int32")
     x = layers.GlobalAveragePooling1D()(TokenAndPlace()(words))
     model = keras.Model(words, QuantDense(4, quantizer={"candidate_bits": (8,)})(x))
-    report = exported(model, tmp_path, mode, np.random.default_rng(0).integers(0, 50, (64, 10)).astype("int32"))
+    report = exported(
+        model, tmp_path, mode, np.random.default_rng(0).integers(0, 50, (64, 10)).astype("int32")
+    )
     if mode == "integer":
         assert "on one grid, as ADD reads it" in report.layers[1].note
 
@@ -219,7 +313,9 @@ def test_the_largest_of_integers_is_one_of_them(tmp_path):
     images, _ = small_data()
     inputs = keras.Input((6, 6, 2))
     x = layers.GlobalMaxPooling2D()(layers.Conv2D(4, 3, activation="relu")(inputs))
-    report = exported(quantize_model(keras.Model(inputs, layers.Dense(3)(x))), tmp_path, "integer", images)
+    report = exported(
+        quantize_model(keras.Model(inputs, layers.Dense(3)(x))), tmp_path, "integer", images
+    )
     assert report.parity.rms < 0.02
 
 
@@ -228,6 +324,11 @@ def test_rows_that_were_joined_count_as_rows(tmp_path):
     x = layers.Dense(32, activation="relu", name="many")(inputs)
     x = layers.Dense(4, name="few")(layers.Flatten()(layers.AveragePooling1D(197)(x)))
     model = quantize_model(keras.Model(inputs, x), (4,), pin=None)
-    assert min(np.min(state.quantizer.integers(state.variable)) for state in model_kernels(model)) > -8, "-8 alone rules int4 out"
+    assert (
+        min(np.min(state.quantizer.integers(state.variable)) for state in model_kernels(model)) > -8
+    ), "-8 alone rules int4 out"
     report = exported(model, tmp_path, "latency", normal(4, 197, 16))
-    assert {layer.name: layer.stored_bits for layer in report.layers} == {"many/kernel": 8, "few/kernel": 4}
+    assert {layer.name: layer.stored_bits for layer in report.layers} == {
+        "many/kernel": 8,
+        "few/kernel": 4,
+    }

@@ -1,4 +1,7 @@
-"""Integer files of models that round activations: the trained ranges are the file's grids, and what is computed are Keras's integers."""
+"""Integer files of models that round activations.
+
+The trained ranges are the file's grids, and what is computed are Keras's integers.
+"""
 
 import dataclasses
 
@@ -31,7 +34,9 @@ def residual():
         shortcut = x if block == 0 else conv_bn(x, filters, 1, relu=False, name="shortcut")
         x = conv_bn(conv_bn(x, filters, name=f"a{block}"), filters, relu=False, name=f"b{block}")
         x = keras.layers.ReLU(name=f"relu{block}")(keras.layers.Add()([x, shortcut]))
-    return keras.Model(inputs, keras.layers.Dense(10, name="head")(keras.layers.GlobalAveragePooling2D()(x)))
+    return keras.Model(
+        inputs, keras.layers.Dense(10, name="head")(keras.layers.GlobalAveragePooling2D()(x))
+    )
 
 
 def small_digits_cnn():
@@ -64,7 +69,9 @@ def normal(*shape):
 
 
 def integer_file(model, path, data, **more):
-    report = export_tflite(model, path, optimize_for="integer", calibrate_with=data, verify_with=data, **more)
+    report = export_tflite(
+        model, path, optimize_for="integer", calibrate_with=data, verify_with=data, **more
+    )
     return report, flatbuffer.parse(path.read_bytes())
 
 
@@ -92,16 +99,27 @@ def grids_in(file):
         pytest.param(residual, 4, "float32", 40, marks=pytest.mark.slow),
     ],
 )
-def test_trained_ranges_are_the_files_and_nothing_in_it_is_float(build, bits, io_dtype, steps, tmp_path):
+def test_trained_ranges_are_the_files_and_nothing_in_it_is_float(
+    build, bits, io_dtype, steps, tmp_path
+):
     model = trained(build(), bits, steps)
     report, file = integer_file(model, tmp_path / "model.tflite", digits()[0], io_dtype=io_dtype)
     subgraph = file.subgraphs[0]
-    floats = {index for index, tensor in enumerate(subgraph.tensors) if tensor.type == flatbuffer.FLOAT32}
-    assert floats == ({int(index) for index in [*subgraph.inputs, *subgraph.outputs]} if io_dtype == "float32" else set())
+    floats = {
+        index for index, tensor in enumerate(subgraph.tensors) if tensor.type == flatbuffer.FLOAT32
+    }
+    assert floats == (
+        {int(index) for index in [*subgraph.inputs, *subgraph.outputs]}
+        if io_dtype == "float32"
+        else set()
+    )
     found = grids_in(file)
     for quantizer in comparison.activation_quantizers(model):
         zero_point = int(quantizer.zero_point.numpy()) * 255 // (2**quantizer.bits - 1) - 128
-        assert any(abs(scale / (float(quantizer.clip()) / 255) - 1) < 1e-5 and zero == zero_point for scale, zero in found), quantizer.path
+        assert any(
+            abs(scale / (float(quantizer.clip()) / 255) - 1) < 1e-5 and zero == zero_point
+            for scale, zero in found
+        ), quantizer.path
     assert report.parity.rms <= {8: 0.03, 4: 0.12}[bits]
     assert report.parity.agreement >= 0.95
     assert inspect_tflite(tmp_path / "model.tflite").orphaned_bytes == 0
@@ -125,7 +143,9 @@ def test_the_integers_are_the_quantizers_beyond_both_ends_too(bits, io_dtype, tm
     }
     for xnnpack in (True, False):
         inner = Exposed((tmp_path / "model.tflite").read_bytes(), xnnpack)([data])[1]
-        apart = [np.abs(found - values) / step for found in inner.values() if found.shape == values.shape]
+        apart = [
+            np.abs(found - values) / step for found in inner.values() if found.shape == values.shape
+        ]
         # All but values that lie at an edge between two steps.
         assert min(float((one > 0.1).mean()) for one in apart) <= 0.01
         assert min(float(one.max()) for one in apart) <= 1.1
@@ -137,14 +157,21 @@ def test_without_data_everything_needs_a_quantizer(tmp_path):
     x = keras.layers.Dense(8, activation="relu", name="wide")(inputs)
     x = keras.layers.Dense(3, name="head")(x)
     open_end = with_ranges(keras.Model(inputs, x, name="open"), data)
-    with pytest.raises(ValueError, match=r"of model 'open' .*: output 0 need data\. Received: calibrate_with=None"):
+    with pytest.raises(
+        ValueError, match=r"of model 'open' .*: output 0 need data\. Received: calibrate_with=None"
+    ):
         export_tflite(open_end, tmp_path / "model.tflite", optimize_for="integer")
     assert not list(tmp_path.iterdir())
     closed = with_ranges(keras.Model(inputs, QuantIdentity(name="last")(x)), data)
-    report = export_tflite(closed, tmp_path / "model.tflite", optimize_for="integer", verify_with=data, io_dtype="int8")
+    report = export_tflite(
+        closed, tmp_path / "model.tflite", optimize_for="integer", verify_with=data, io_dtype="int8"
+    )
     assert report.parity.agreement >= 0.9
     assert report.parity.rms < 0.02
-    assert operators(flatbuffer.parse((tmp_path / "model.tflite").read_bytes())) == {BUILTIN.FULLY_CONNECTED: 2, BUILTIN.QUANTIZE: 1}
+    assert operators(flatbuffer.parse((tmp_path / "model.tflite").read_bytes())) == {
+        BUILTIN.FULLY_CONNECTED: 2,
+        BUILTIN.QUANTIZE: 1,
+    }
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -172,19 +199,32 @@ def test_an_output_that_a_quantizer_reads_too_is_int8(tmp_path):
     data = normal(48, 6)
     inputs = keras.Input((6,))
     hidden = keras.layers.Dense(5, activation="relu", name="hidden")(inputs)
-    model = with_ranges(keras.Model(inputs, [keras.layers.Dense(3, name="head")(hidden), hidden]), data)
+    model = with_ranges(
+        keras.Model(inputs, [keras.layers.Dense(3, name="head")(hidden), hidden]), data
+    )
     _, file = integer_file(model, tmp_path / "model.tflite", data, io_dtype="int8")
-    assert {tensor.type for tensor in file.subgraphs[0].tensors} <= {flatbuffer.INT8, schema.TensorType.INT32}
+    assert {tensor.type for tensor in file.subgraphs[0].tensors} <= {
+        flatbuffer.INT8,
+        schema.TensorType.INT32,
+    }
 
 
 def test_tensors_that_are_moved_joined_averaged_and_read_twice(tmp_path):
-    """Pools and a concatenation of two grids between quantizers; one tensor that two quantizers of unlike ranges and an addition read."""
+    """Pools and a concatenation of two grids between quantizers.
+
+    One tensor that two quantizers of unlike ranges and an addition read.
+    """
     data = normal(48, 8, 8, 3)
     inputs = keras.Input((8, 8, 3))
     x = keras.layers.ReLU()(keras.layers.Conv2D(6, 3, padding="same", name="stem")(inputs))
-    x = keras.layers.Concatenate()([keras.layers.MaxPooling2D()(x), keras.layers.AveragePooling2D(2)(x)])
+    x = keras.layers.Concatenate()(
+        [keras.layers.MaxPooling2D()(x), keras.layers.AveragePooling2D(2)(x)]
+    )
     x = keras.layers.Conv2D(6, 3, padding="same", name="twice")(x)
-    one, two = (keras.layers.Conv2D(6, 1, name=name)(QuantIdentity(name=f"of_{name}")(x)) for name in ("one", "two"))
+    one, two = (
+        keras.layers.Conv2D(6, 1, name=name)(QuantIdentity(name=f"of_{name}")(x))
+        for name in ("one", "two")
+    )
     x = keras.layers.Flatten()(keras.layers.Add()([x, one, two]))
     model = with_ranges(keras.Model(inputs, keras.layers.Dense(3, name="head")(x)), data)
     # Averages and quantizers of quantizers on equal or doubled steps would all lie at edges.
@@ -192,7 +232,12 @@ def test_tensors_that_are_moved_joined_averaged_and_read_twice(tmp_path):
         quantizer.clip_base.assign((0.83 + 0.031 * number) * quantizer.clip_base)
     report, file = integer_file(model, tmp_path / "model.tflite", data)
     assert report.parity.rms <= report.parity.rms_limit == 0.05
-    assert {BUILTIN.MAX_POOL_2D, BUILTIN.AVERAGE_POOL_2D, BUILTIN.CONCATENATION, BUILTIN.QUANTIZE} <= set(operators(file))
+    assert {
+        BUILTIN.MAX_POOL_2D,
+        BUILTIN.AVERAGE_POOL_2D,
+        BUILTIN.CONCATENATION,
+        BUILTIN.QUANTIZE,
+    } <= set(operators(file))
     assert BUILTIN.FAKE_QUANT not in operators(file)
 
 
@@ -205,8 +250,14 @@ def test_limits_are_tighter_where_keras_rounds_too(tmp_path, monkeypatch):
     honest = grids.place
 
     def wider(file, model):
-        return {index: dataclasses.replace(grid, step=16 * grid.step) for index, grid in honest(file, model).items()}
+        return {
+            index: dataclasses.replace(grid, step=16 * grid.step)
+            for index, grid in honest(file, model).items()
+        }
 
     monkeypatch.setattr(grids, "place", wider)
-    with pytest.raises(ExportError, match=r'root mean square.*more than the 0\.05 that optimize_for="integer" allows'):
+    with pytest.raises(
+        ExportError,
+        match=r'root mean square.*more than the 0\.05 that optimize_for="integer" allows',
+    ):
         integer_file(model, tmp_path / "other.tflite", data)

@@ -1,4 +1,7 @@
-"""Layers that round activations: their config, their files, what training does to their clips, and what nothing does."""
+"""Layers that round activations.
+
+Their config, their files, what training does to their clips, and what nothing does.
+"""
 
 import keras
 import numpy as np
@@ -13,8 +16,12 @@ MAKERS = {
     "relu": lambda **k: layers.QuantReLU(bits=4, **k),
     "relu6": lambda **k: layers.QuantReLU(6.0, bits=2, **k),
     "identity": lambda **k: layers.QuantIdentity(bits=4, **k),
-    "dense": lambda **k: layers.QuantDense(3, activation="relu", quantizer={"activation_bits": 4, "input_bits": 8}, **k),
-    "conv": lambda **k: layers.QuantConv1D(3, 2, activation="relu6", quantizer={"activation_bits": 2, "input_bits": 4}, **k),
+    "dense": lambda **k: layers.QuantDense(
+        3, activation="relu", quantizer={"activation_bits": 4, "input_bits": 8}, **k
+    ),
+    "conv": lambda **k: layers.QuantConv1D(
+        3, 2, activation="relu6", quantizer={"activation_bits": 2, "input_bits": 4}, **k
+    ),
 }
 X = np.random.default_rng(0).standard_normal((8, 4, 5)).astype("float32")
 
@@ -24,10 +31,21 @@ def quantizers(model) -> list[ActivationQuantizer]:
 
 
 def built(name, **compile_arguments):
-    """A model whose first layer is trained too, so that a clip is all but certain to cut something off in the second step."""
+    """A model whose first layer is trained too, so that a clip is all but certain to cut something
+    off in the second step.
+    """
     inputs = keras.Input(X.shape[1:])
-    model = keras.Model(inputs, MAKERS[name](name="layer")(keras.layers.Dense(5, name="before")(inputs)))
-    model.compile(**{"optimizer": keras.optimizers.SGD(0.1), "loss": "mse", "jit_compile": False, **compile_arguments})
+    model = keras.Model(
+        inputs, MAKERS[name](name="layer")(keras.layers.Dense(5, name="before")(inputs))
+    )
+    model.compile(
+        **{
+            "optimizer": keras.optimizers.SGD(0.1),
+            "loss": "mse",
+            "jit_compile": False,
+            **compile_arguments,
+        }
+    )
     return model
 
 
@@ -40,7 +58,14 @@ def test_config_round_trip(name):
     layer = MAKERS[name](name="layer")
     again = type(layer).from_config(layer.get_config())
     assert again.get_config() == layer.get_config()
-    ranges = [[(q.bits, q.signed, q.limit) for q in one._flatten_layers() if isinstance(q, ActivationQuantizer)] for one in (layer, again)]
+    ranges = [
+        [
+            (q.bits, q.signed, q.limit)
+            for q in one._flatten_layers()
+            if isinstance(q, ActivationQuantizer)
+        ]
+        for one in (layer, again)
+    ]
     assert ranges[0] == ranges[1] != []
 
 
@@ -69,7 +94,9 @@ def test_training_moves_every_clip_and_files_give_back_every_bit_of_state(name, 
 def test_before_a_training_batch_each_batch_has_its_own_range_and_nothing_is_kept():
     layer = layers.QuantReLU(bits=8)
     for scale in (1.0, 100.0):
-        np.testing.assert_allclose(layer(scale * X), np.maximum(scale * X, 0), atol=scale * X.max() / 255)
+        np.testing.assert_allclose(
+            layer(scale * X), np.maximum(scale * X, 0), atol=scale * X.max() / 255
+        )
     assert float(layer.activation_quantizer.observed.value) == 0
     layer(X, training=True)
     assert np.max(layer(100 * X)) <= X.max() * (1 + 1e-6)
@@ -94,10 +121,19 @@ def test_relu6_never_passes_6_and_a_clip_stays_positive_whatever_the_optimizer_d
 
 
 def test_under_float16_the_range_is_float32_and_the_answer_float16():
-    layer = layers.QuantDense(3, activation="relu", quantizer={"activation_bits": 8, "input_bits": 8}, dtype="mixed_float16")
+    layer = layers.QuantDense(
+        3,
+        activation="relu",
+        quantizer={"activation_bits": 8, "input_bits": 8},
+        dtype="mixed_float16",
+    )
     answer = layer(X, training=True)
     assert keras.backend.standardize_dtype(answer.dtype) == "float16"
-    assert {variable.dtype for quantizer in layer.activation_quantizers() for variable in quantizer.variables} == {"float32"}
+    assert {
+        variable.dtype
+        for quantizer in layer.activation_quantizers()
+        for variable in quantizer.variables
+    } == {"float32"}
     plain = keras.layers.Dense(3, activation="relu")
     plain.build(X.shape)
     plain.set_weights([layer._kernel.numpy(), layer.bias.numpy()])
@@ -116,7 +152,11 @@ def test_a_frozen_layer_keeps_its_clip_but_finds_its_range():
 
 @pytest.mark.parametrize("bits", [3, 1, 16, "8", True, 4.0])
 def test_widths_of_activations_are_checked(bits):
-    for make in (lambda: layers.QuantReLU(bits=bits), lambda: QuantizerConfig(activation_bits=bits), lambda: QuantizerConfig(input_bits=bits)):
+    for make in (
+        lambda: layers.QuantReLU(bits=bits),
+        lambda: QuantizerConfig(activation_bits=bits),
+        lambda: QuantizerConfig(input_bits=bits),
+    ):
         with pytest.raises(ValueError, match=r"must be None \(float\), 8, 4 or 2. Received: "):
             make()
 
@@ -129,7 +169,11 @@ def test_a_layer_without_a_width_and_a_leaky_relu_are_refused():
 
 
 def test_a_config_from_before_activations_were_quantized_still_loads():
-    old = {key: value for key, value in QuantizerConfig().to_dict().items() if key not in ("activation_bits", "input_bits")}
+    old = {
+        key: value
+        for key, value in QuantizerConfig().to_dict().items()
+        if key not in ("activation_bits", "input_bits")
+    }
     assert QuantizerConfig.of({**old, "version": 1}) == QuantizerConfig()
 
 
@@ -148,11 +192,21 @@ def test_the_clip_gets_a_damped_gradient_so_that_it_does_not_outrun_the_weights(
 def test_steps_of_unknown_number_with_rounded_activations_are_refused():
     inputs = keras.Input((None, 6))
     steps = keras.layers.TimeDistributed(keras.layers.Dense(4, activation="relu"))(inputs)
-    model = quantize_model(keras.Model(inputs, keras.layers.GlobalAveragePooling1D()(steps)), activation_bits=8)
+    model = quantize_model(
+        keras.Model(inputs, keras.layers.GlobalAveragePooling1D()(steps)), activation_bits=8
+    )
     model.compile("sgd", "mse", jit_compile=False)
     values = np.random.default_rng(0).standard_normal((8, 5, 6)).astype("float32")
     model.fit(values, np.zeros((8, 4)), verbose=0)
     unknown = (tf.TensorSpec((None, None, 6)), tf.TensorSpec((None, 4)))
-    data = tf.data.Dataset.from_generator(lambda: [(values, np.zeros((8, 4), "float32"))], output_signature=unknown)
-    with pytest.raises(ValueError, match=r"rounds activations at every step.*Received: inputs of shape \(None, None, 6\). Give data of a fixed"):
+    data = tf.data.Dataset.from_generator(
+        lambda: [(values, np.zeros((8, 4), "float32"))], output_signature=unknown
+    )
+    with pytest.raises(
+        ValueError,
+        match=(
+            r"rounds activations at every step.*Received: inputs of shape \(None, None, 6\). "
+            r"Give data of a fixed"
+        ),
+    ):
         model.fit(data, shuffle=False, verbose=0)

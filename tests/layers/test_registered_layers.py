@@ -6,7 +6,14 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from layer_examples import EXAMPLES, INSIDE, call_arguments, class_name, example_arguments, example_inputs
+from layer_examples import (
+    EXAMPLES,
+    INSIDE,
+    call_arguments,
+    class_name,
+    example_arguments,
+    example_inputs,
+)
 
 from bmpq_tf.arithmetic import bit_planes
 from bmpq_tf.layers import QuantizerConfig
@@ -18,10 +25,23 @@ from bmpq_tf.model.kernels import model_kernels, read
 
 ENTRIES = {entry.float_class.__name__: entry for entry in registered()}
 # One composite of each kind stands for the rest in the fast tests: what they share is one mixin.
-SLOW = {"MultiHeadAttention/plain", "GroupedQueryAttention", "GRU", "SimpleRNN", "RNN", "Bidirectional"}
+SLOW = {
+    "MultiHeadAttention/plain",
+    "GroupedQueryAttention",
+    "GRU",
+    "SimpleRNN",
+    "RNN",
+    "Bidirectional",
+}
 SLOWER = {name for name in EXAMPLES if ENTRIES[class_name(name)].is_composite}
-ALL = pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in EXAMPLES])
-LEAVES = pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name in SLOWER else ()) for name in EXAMPLES])
+ALL = pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in EXAMPLES],
+)
+LEAVES = pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name in SLOWER else ()) for name in EXAMPLES],
+)
 
 
 def test_every_registered_layer_is_tested_here():
@@ -29,23 +49,34 @@ def test_every_registered_layer_is_tested_here():
 
 
 def with_layers(marks, parameter, *values):
-    """Every layer with every value, those of `marks` slow, and composites with all values but the first."""
+    """Every layer with every value, those of `marks` slow, and composites with all values but the
+    first.
+    """
     pairs = []
     for name in EXAMPLES:
         slow = [name in marks or (name in SLOWER and value != values[0]) for value in values]
-        pairs += [pytest.param(name, value, marks=pytest.mark.slow if is_slow else ()) for value, is_slow in zip(values, slow, strict=True)]
+        pairs += [
+            pytest.param(name, value, marks=pytest.mark.slow if is_slow else ())
+            for value, is_slow in zip(values, slow, strict=True)
+        ]
     return pytest.mark.parametrize(("name", parameter), pairs)
 
 
 def kernels_of(layer) -> list[tuple[QuantizedLayer, keras.Variable, KernelQuantizer]]:
     """Every kernel in a layer, its own or of the layers inside, with who holds it."""
-    return [(part, kernel, quantizer) for part in keras_graph.quantized_layers(layer) for kernel, quantizer in part.kernels()]
+    return [
+        (part, kernel, quantizer)
+        for part in keras_graph.quantized_layers(layer)
+        for kernel, quantizer in part.kernels()
+    ]
 
 
 class TestRegisteredLayer:
     def layer(self, name, **quantizer):
         config = {"candidate_bits": (2, 4), "scale": "learned", **quantizer}
-        return ENTRIES[class_name(name)].quantized_class(**example_arguments(name), quantizer=config, name="layer"), EXAMPLES[name][1]
+        return ENTRIES[class_name(name)].quantized_class(
+            **example_arguments(name), quantizer=config, name="layer"
+        ), EXAMPLES[name][1]
 
     def model(self, name, **quantizer):
         layer, shape = self.layer(name, **quantizer)
@@ -53,7 +84,12 @@ class TestRegisteredLayer:
         model = keras.Model(inputs, layer(*call_arguments(name, inputs)))
         model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
         x = example_inputs(name, 8)
-        return model, layer, x, np.random.default_rng(1).standard_normal(model(x).shape).astype("float32")
+        return (
+            model,
+            layer,
+            x,
+            np.random.default_rng(1).standard_normal(model(x).shape).astype("float32"),
+        )
 
     @pytest.mark.parametrize("name", ENTRIES)
     def test_signature_is_the_parents_and_quantizer(self, name):
@@ -73,8 +109,12 @@ class TestRegisteredLayer:
         for _, _, quantizer in kernels_of(again):
             assert quantizer.config == QuantizerConfig((4,), pinned=True, granularity="channel")
         # Each kernel once, under a path of its own.
-        assert len({kernel.path for _, kernel, _ in kernels_of(again)}) == len(kernels_of(again)) >= 1
-        assert not [part for part in keras_graph.sublayers(again) if keras_graph.kernel_variables(part)]
+        assert (
+            len({kernel.path for _, kernel, _ in kernels_of(again)}) == len(kernels_of(again)) >= 1
+        )
+        assert not [
+            part for part in keras_graph.sublayers(again) if keras_graph.kernel_variables(part)
+        ]
 
     @with_layers(SLOW, "scale", "learned", "statistical", "max_abs")
     def test_save_and_load_give_back_every_bit_of_state(self, name, scale, tmp_path):
@@ -82,19 +122,32 @@ class TestRegisteredLayer:
         model.fit(x, y, epochs=2, verbose=0)
         for _, kernel, quantizer in kernels_of(layer):
             quantizer.set_width(2, kernel)
-            quantizer.history = ({"epoch": 1, "bits": 2, "status": "optimal", "sensitivity": 0.5, "enbg": 0.1, "budget": {"compression": 8}},)
+            quantizer.history = (
+                {
+                    "epoch": 1,
+                    "bits": 2,
+                    "status": "optimal",
+                    "sensitivity": 0.5,
+                    "enbg": 0.1,
+                    "budget": {"compression": 8},
+                },
+            )
         model.fit(x, y, verbose=0)
         model.save(tmp_path / "model.keras")
         model.save_weights(tmp_path / "model.weights.h5")
         loaded = keras.models.load_model(tmp_path / "model.keras")
-        assert [kernel.path for _, kernel, _ in kernels_of(loaded)] == [kernel.path for _, kernel, _ in kernels_of(layer)]
+        assert [kernel.path for _, kernel, _ in kernels_of(loaded)] == [
+            kernel.path for _, kernel, _ in kernels_of(layer)
+        ]
         fresh, fresh_layer, _, _ = self.model(name, scale=scale)
         fresh.load_weights(tmp_path / "model.weights.h5")
         for other, other_layer in ((loaded, loaded.layers[-1]), (fresh, fresh_layer)):
             assert len(other.weights) == len(model.weights)
             for mine, theirs in zip(model.weights, other.weights, strict=True):
                 np.testing.assert_array_equal(mine.numpy(), theirs.numpy(), err_msg=mine.path)
-            for (_, _, mine), (_, _, theirs) in zip(kernels_of(layer), kernels_of(other_layer), strict=True):
+            for (_, _, mine), (_, _, theirs) in zip(
+                kernels_of(layer), kernels_of(other_layer), strict=True
+            ):
                 assert theirs.history == mine.history
                 assert theirs.width == 2
             np.testing.assert_array_equal(model.predict(x, verbose=0), other.predict(x, verbose=0))
@@ -126,14 +179,25 @@ class TestRegisteredLayer:
         batches = [(x[:4], y[:4]), (x[4:], y[4:])]
         expected = {kernel.path: [] for _, kernel, _ in kernels_of(layer)}
         for inputs, targets in batches:
-            quantized = {kernel.path: tf.identity(getattr(part, kernel.name)) for part, kernel, _ in kernels_of(layer)}
+            quantized = {
+                kernel.path: tf.identity(getattr(part, kernel.name))
+                for part, kernel, _ in kernels_of(layer)
+            }
             with tf.GradientTape() as tape:
                 tape.watch(list(quantized.values()))
                 loss = tf.reduce_mean((plain_call(name, layer, quantized, inputs) - targets) ** 2)
-            gradients = {path: tf.convert_to_tensor(gradient) for path, gradient in tape.gradient(loss, quantized).items()}
+            gradients = {
+                path: tf.convert_to_tensor(gradient)
+                for path, gradient in tape.gradient(loss, quantized).items()
+            }
             for _, kernel, quantizer in kernels_of(layer):
                 scale = quantizer.scale(kernel.value)
-                expected[kernel.path].append((gradients[kernel.path], bit_planes.normalised_bit_gradient(gradients[kernel.path], scale, bits)))
+                expected[kernel.path].append(
+                    (
+                        gradients[kernel.path],
+                        bit_planes.normalised_bit_gradient(gradients[kernel.path], scale, bits),
+                    )
+                )
             with tf.GradientTape() as tape:
                 loss = tf.reduce_mean((model(inputs) - targets) ** 2)
             tape.gradient(loss, model.trainable_variables)
@@ -146,7 +210,9 @@ class TestRegisteredLayer:
             square_sum = sum(np.square(g).mean(axis=axes, keepdims=True) for g in gradients)
             np.testing.assert_allclose(sums.gradient_abs, abs_sum, rtol=1e-4)
             np.testing.assert_allclose(sums.gradient_square, square_sum, rtol=1e-4)
-            np.testing.assert_allclose(sums.bit_gradient, sum(float(nbg) for _, nbg in expected[kernel.path]), rtol=1e-4)
+            np.testing.assert_allclose(
+                sums.bit_gradient, sum(float(nbg) for _, nbg in expected[kernel.path]), rtol=1e-4
+            )
 
     @LEAVES
     def test_gradients_that_are_not_finite_add_nothing(self, name):
@@ -183,7 +249,9 @@ def plain_call(name, layer, kernels, inputs):
     for variable in plain.trainable_variables:
         mine = ours[variable.path.split("layer/", 1)[1]]
         values.append(kernels.get(mine.path, mine.value))
-    output, _ = plain.stateless_call(values, [variable.value for variable in plain.non_trainable_variables], *arguments)
+    output, _ = plain.stateless_call(
+        values, [variable.value for variable in plain.non_trainable_variables], *arguments
+    )
     return output
 
 
@@ -193,7 +261,14 @@ def test_kernels_of_a_model_are_found_with_their_paths(granularity):
     layer = ENTRIES["Dense"].quantized_class(2, quantizer=config, name="only")
     model = keras.Sequential([keras.Input((4,)), layer], name="model")
     (state,) = model_kernels(model)
-    assert (state.kernel.path, state.kernel.weights, state.kernel.candidates, state.kernel.pinned, state.kernel.channels, state.kernel.macs) == (
+    assert (
+        state.kernel.path,
+        state.kernel.weights,
+        state.kernel.candidates,
+        state.kernel.pinned,
+        state.kernel.channels,
+        state.kernel.macs,
+    ) == (
         "model/only/kernel",
         8,
         (3,),
@@ -210,13 +285,21 @@ def test_candidate_widths_are_checked(widths):
 
 
 def test_a_pinned_layer_has_one_width():
-    with pytest.raises(ValueError, match=r"one width.*Received: candidate_bits=\(2, 4, 8\), pinned=True"):
+    with pytest.raises(
+        ValueError, match=r"one width.*Received: candidate_bits=\(2, 4, 8\), pinned=True"
+    ):
         QuantizerConfig(pinned=True)
 
 
 def test_a_config_that_meant_something_else_is_refused():
     of_the_whole = {**QuantizerConfig(normalise_kernels=True).to_dict(), "version": 5}
-    with pytest.raises(ValueError, match=r"would answer otherwise. Received: version=5, normalise_kernels=True, granularity='tensor'. Train it"):
+    with pytest.raises(
+        ValueError,
+        match=(
+            r"would answer otherwise. Received: version=5, normalise_kernels=True, "
+            r"granularity='tensor'. Train it"
+        ),
+    ):
         QuantizerConfig.of(of_the_whole)
     QuantizerConfig.of({**of_the_whole, "granularity": "channel"})
     QuantizerConfig.of({**of_the_whole, "version": 6})
@@ -230,8 +313,14 @@ def test_a_config_of_a_newer_version_is_refused():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"kernel_constraint": "non_neg"}, r"Layer 'odd' cannot keep its quantized kernel to a constraint.*Received: .*NonNeg"),
-        ({"dtype": "float64"}, r"Layer 'odd' cannot be quantized: its weights are float64.*Received: dtype='float64'"),
+        (
+            {"kernel_constraint": "non_neg"},
+            r"Layer 'odd' cannot keep its quantized kernel to a constraint.*Received: .*NonNeg",
+        ),
+        (
+            {"dtype": "float64"},
+            r"Layer 'odd' cannot be quantized: its weights are float64.*Received: dtype='float64'",
+        ),
         ({"dtype": "int8_from_float32"}, "has Keras quantize the weights already"),
     ],
 )
@@ -243,17 +332,30 @@ def test_what_a_quantized_layer_cannot_keep_is_refused(arguments, message):
 def test_lora_on_a_quantized_layer_is_refused():
     layer = ENTRIES["Dense"].quantized_class(3, name="odd")
     layer.build((None, 4))
-    with pytest.raises(NotImplementedError, match="Layer 'odd' is quantized and takes no LoRA weights"):
+    with pytest.raises(
+        NotImplementedError, match="Layer 'odd' is quantized and takes no LoRA weights"
+    ):
         layer.enable_lora(2)
 
 
 def test_exceptions_inside_a_composite_are_kept_and_names_are_checked():
     attention = ENTRIES["MultiHeadAttention"].quantized_class
-    layer = attention(1, 2, quantizer={"candidate_bits": [4], "sublayers": {"key": None, "value": {"candidate_bits": [2]}}})
+    layer = attention(
+        1,
+        2,
+        quantizer={
+            "candidate_bits": [4],
+            "sublayers": {"key": None, "value": {"candidate_bits": [2]}},
+        },
+    )
     layer = attention.from_config(layer.get_config())
     inputs = keras.Input((3, 4))
     layer(inputs, inputs)
-    assert {part.name: quantizer.width for part, _, quantizer in kernels_of(layer)} == {"query": 4, "value": 2, "attention_output": 4}
+    assert {part.name: quantizer.width for part, _, quantizer in kernels_of(layer)} == {
+        "query": 4,
+        "value": 2,
+        "attention_output": 4,
+    }
     with pytest.raises(ValueError, match=r"holds no layers called \['quer'\].*Inside are .*query"):
         attention(1, 2, quantizer={"sublayers": {"quer": None}})(inputs, inputs)
 
@@ -267,7 +369,9 @@ def test_a_built_layer_is_not_silently_started_anew():
 
 @pytest.mark.parametrize("scale", ["learned", "statistical", "max_abs"])
 def test_channels_and_kernels_of_zeros_learn(scale):
-    layer = ENTRIES["Dense"].quantized_class(3, kernel_initializer="zeros", quantizer={"candidate_bits": (2,), "scale": scale})
+    layer = ENTRIES["Dense"].quantized_class(
+        3, kernel_initializer="zeros", quantizer={"candidate_bits": (2,), "scale": scale}
+    )
     model = keras.Sequential([keras.Input((4,)), layer])
     kernel = np.zeros((4, 3), "float32")
     kernel[:, 0] = 1
@@ -281,13 +385,17 @@ def test_channels_and_kernels_of_zeros_learn(scale):
 
 @pytest.mark.parametrize("scale", ["learned", "statistical", "max_abs"])
 def test_a_kernel_without_elements_adds_no_nan(scale):
-    # Eagerly: fit aborts on such a layer, Keras's own too (oneDNN has no inner product over nothing).
+    # Eagerly: fit aborts on such a layer, Keras's own too (oneDNN has no inner product over
+    # nothing).
     layer = ENTRIES["Dense"].quantized_class(3, quantizer={"scale": scale})
     model = keras.Sequential([keras.Input((0,)), layer])
     with tf.GradientTape() as tape:
         loss = tf.reduce_mean((model(np.zeros((4, 0), "float32")) - 1) ** 2)
     gradients = tape.gradient(loss, model.trainable_variables)
-    assert all(np.isfinite(value).all() for value in [*gradients, *(variable.numpy() for variable in model.weights)])
+    assert all(
+        np.isfinite(value).all()
+        for value in [*gradients, *(variable.numpy() for variable in model.weights)]
+    )
     assert np.all(np.asarray(layer.kernel_quantizer.scale(layer._kernel)) > 0)
     # What was seen and not finite would stop the allocation of all the others.
     assert read(layer.kernel_quantizer.uses_seen) == 0

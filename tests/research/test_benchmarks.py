@@ -8,7 +8,13 @@ import sys
 
 import pytest
 
-from bmpq_research.benchmarks.measure import alternate, exponent, in_fresh_process, last_exponent, paired_ratio
+from bmpq_research.benchmarks.measure import (
+    alternate,
+    exponent,
+    in_fresh_process,
+    last_exponent,
+    paired_ratio,
+)
 from bmpq_research.benchmarks.peers import environment, networks
 from bmpq_research.benchmarks.peers.environment import PEERS, PeerUnavailableError, python_of
 from bmpq_research.benchmarks.report import Result, markdown, measured
@@ -36,7 +42,11 @@ def test_peers_alternate_as_ours_do(monkeypatch):
         orders, counts = [], []
         for times in (alternate, script.alternate):
             order = []
-            found = times({name: lambda name=name, order=order: order.append(name) for name in "ab"}, rounds, limit)
+            found = times(
+                {name: lambda name=name, order=order: order.append(name) for name in "ab"},
+                rounds,
+                limit,
+            )
             # The untimed round may go either way.
             orders.append("".join(order[2:]))
             counts.append([len(values) for values in found.values()])
@@ -45,7 +55,9 @@ def test_peers_alternate_as_ours_do(monkeypatch):
 
 
 def test_time_ends_the_rounds_but_never_before_three():
-    assert [len(values) for values in alternate({"a": lambda: None}, rounds=9, seconds=0.0).values()] == [3]
+    assert [
+        len(values) for values in alternate({"a": lambda: None}, rounds=9, seconds=0.0).values()
+    ] == [3]
 
 
 def test_ratios_are_of_pairs_so_that_a_slow_moment_counts_once():
@@ -70,16 +82,31 @@ def test_the_peak_of_a_fresh_process_is_its_own():
 
 
 def test_the_tables_are_markdown():
-    page = markdown([Result("Title", [{"a": 1.23456, "b": 1000}, {"a": 2.0, "c": "x"}], ("A note.",))], {"cores": 2})
+    page = markdown(
+        [Result("Title", [{"a": 1.23456, "b": 1000}, {"a": 2.0, "c": "x"}], ("A note.",))],
+        {"cores": 2},
+    )
     assert "cores 2" in page
-    assert page.splitlines()[2:] == ["### Title", "", "| a | b | c |", "| --- | --- | --- |", "| 1.235 | 1,000 |  |", "| 2 |  | x |", "", "A note."]
+    assert page.splitlines()[2:] == [
+        "### Title",
+        "",
+        "| a | b | c |",
+        "| --- | --- | --- |",
+        "| 1.235 | 1,000 |  |",
+        "| 2 |  | x |",
+        "",
+        "A note.",
+    ]
 
 
 def test_a_peer_that_cannot_be_installed_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "bmpq_research.benchmarks.peers.environment._run", lambda command, seconds: (_ for _ in ()).throw(PeerUnavailableError("no index"))
+        "bmpq_research.benchmarks.peers.environment._run",
+        lambda command, seconds: (_ for _ in ()).throw(PeerUnavailableError("no index")),
     )
-    monkeypatch.setattr("bmpq_research.benchmarks.peers.environment.venv.create", lambda *args, **kwargs: None)
+    monkeypatch.setattr(
+        "bmpq_research.benchmarks.peers.environment.venv.create", lambda *args, **kwargs: None
+    )
     for peer in PEERS:
         with pytest.raises(PeerUnavailableError, match="no "):
             python_of(peer, tmp_path)
@@ -91,9 +118,16 @@ def test_a_run_that_is_stopped_leaves_what_it_has(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        measured([("first", lambda: [Result("Done", [{"a": 1}])]), ("second", stopped)], {"cores": 2}, tmp_path / "out")
+        measured(
+            [("first", lambda: [Result("Done", [{"a": 1}])]), ("second", stopped)],
+            {"cores": 2},
+            tmp_path / "out",
+        )
     assert "### Done" in (tmp_path / "out" / "benchmark.md").read_text()
-    assert [result["title"] for result in json.loads((tmp_path / "out" / "benchmark.json").read_text())["results"]] == ["Done"]
+    assert [
+        result["title"]
+        for result in json.loads((tmp_path / "out" / "benchmark.json").read_text())["results"]
+    ] == ["Done"]
 
 
 def test_a_peer_that_does_not_end_is_told(monkeypatch, tmp_path):
@@ -109,5 +143,14 @@ def test_no_ratio_of_the_quick_benchmark_is_under_four_fifths():
     command = [sys.executable, str(ROOT / "tools/benchmark.py"), "--quick", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
-    ratios = {name: ratio for result in json.loads(done.stdout)["results"] for name, ratio in result["ratios"].items()}
-    assert sorted(ratios) == ["allocation, 1,000 kernels", "training mobilenet_v2", "training resnet20", "training vgg16"]
+    ratios = {
+        name: ratio
+        for result in json.loads(done.stdout)["results"]
+        for name, ratio in result["ratios"].items()
+    }
+    assert sorted(ratios) == [
+        "allocation, 1,000 kernels",
+        "training mobilenet_v2",
+        "training resnet20",
+        "training vgg16",
+    ]

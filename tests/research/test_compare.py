@@ -19,7 +19,14 @@ from bmpq_research.experiments.results import append_result, locked, read_result
 
 pytest.importorskip("sklearn")
 ROOT = pathlib.Path(__file__).parents[2]
-BASE = {"model": "digits_cnn", "width": 0.25, "dataset": "digits", "validation": 200, "epochs": 2, "batch_size": 256}
+BASE = {
+    "model": "digits_cnn",
+    "width": 0.25,
+    "dataset": "digits",
+    "validation": 200,
+    "epochs": 2,
+    "batch_size": 256,
+}
 PARTS = ("uniform3", "bmpq/size of uniform3", "bmpq/40x", "uniform2[learning_rate=1000000000.0]")
 
 
@@ -56,11 +63,20 @@ def test_a_grid_goes_on_past_what_fails_and_looks_sizes_up(here, tmp_path):
     out = tmp_path / "results.jsonl"
     said = []
     (lost,) = comparing.compare(grid, out, verbose=0, say=said.append)
-    assert f"{lost}: not run, because it needs digits_cnn@0.25/digits/bmpq/40x/seed0, which came to nothing." in said
+    assert (
+        f"{lost}: not run, because it needs digits_cnn@0.25/digits/bmpq/40x/seed0, which came to "
+        "nothing." in said
+    )
     results = read_results(out)
     by_part = {cell.part: results[cell.key] for cell in grid if cell.key != lost}
     done, sized, infeasible, diverged = (
-        by_part[part] for part in ("uniform3", "bmpq/size of uniform3", "bmpq/40x", "uniform2[learning_rate=1000000000.0]")
+        by_part[part]
+        for part in (
+            "uniform3",
+            "bmpq/size of uniform3",
+            "bmpq/40x",
+            "uniform2[learning_rate=1000000000.0]",
+        )
     )
     assert done["status"] == sized["status"] == "done"
     assert set(done["accuracy"]) == {"validation", "test"}
@@ -73,9 +89,14 @@ def test_a_grid_goes_on_past_what_fails_and_looks_sizes_up(here, tmp_path):
     assert sized["budget"] == f"{done['parameter_bits'] / 8:.3f} B"
     assert sized["parameter_bits"] <= done["parameter_bits"]
     assert [allocation["epoch"] for allocation in sized["allocations"]] == [1]
-    assert (infeasible["status"], diverged["status"], diverged["epoch"]) == ("infeasible", "diverged", 1)
+    assert (infeasible["status"], diverged["status"], diverged["epoch"]) == (
+        "infeasible",
+        "diverged",
+        1,
+    )
     assert "The smallest this model reaches" in infeasible["reason"]
-    # Again: nothing is left to do, and no backup is left behind; nor a float model, which others take for one of the plain recipe.
+    # Again: nothing is left to do, and no backup is left behind; nor a float model, which others
+    # take for one of the plain recipe.
     lines = out.read_text()
     assert comparing.compare(grid, out, say=said.append) == [lost]
     assert out.read_text() == lines
@@ -83,14 +104,30 @@ def test_a_grid_goes_on_past_what_fails_and_looks_sizes_up(here, tmp_path):
 
 
 def test_a_method_from_float_starts_where_the_float_model_ended(here, tmp_path):
-    blocks = [{"methods": ["float32"]}, {"methods": ["bmpq_from_float", "bmpq"], "budgets": ["10x"], "learning_rate": 1e-6}]
-    assert comparing.compare(cells({**BASE, "grid": blocks}), tmp_path / "results.jsonl", verbose=0) == []
+    blocks = [
+        {"methods": ["float32"]},
+        {"methods": ["bmpq_from_float", "bmpq"], "budgets": ["10x"], "learning_rate": 1e-6},
+    ]
+    assert (
+        comparing.compare(cells({**BASE, "grid": blocks}), tmp_path / "results.jsonl", verbose=0)
+        == []
+    )
     results = read_results(tmp_path / "results.jsonl").values()
-    losses = {result["config"]["method"]: [epoch["loss"] for epoch in result["epochs"]] for result in results}
-    assert losses["bmpq_from_float"][0] < losses["float32"][1] < losses["float32"][0] < losses["bmpq"][0]
+    losses = {
+        result["config"]["method"]: [epoch["loss"] for epoch in result["epochs"]]
+        for result in results
+    }
+    assert (
+        losses["bmpq_from_float"][0]
+        < losses["float32"][1]
+        < losses["float32"][0]
+        < losses["bmpq"][0]
+    )
 
 
-def test_cells_on_other_images_than_the_results_are_of_are_refused(here, tmp_path, monkeypatch, capsys):
+def test_cells_on_other_images_than_the_results_are_of_are_refused(
+    here, tmp_path, monkeypatch, capsys
+):
     first, *others = cells({**BASE, "grid": [{"methods": ["uniform3", "uniform2", "uniform4"]}]})
     out = tmp_path / "results.jsonl"
     comparing.compare([first], out, grid=[first, *others], verbose=0, say=str)
@@ -98,25 +135,42 @@ def test_cells_on_other_images_than_the_results_are_of_are_refused(here, tmp_pat
     assert result["data"].startswith("1437 and 360 images, 10 classes, ")
     whole = running.load_dataset("digits")
     lost = (whole.train[0][1:], whole.train[1][1:])
-    monkeypatch.setattr(running, "load_dataset", lambda *given, **named: dataclasses.replace(whole, train=lost))
+    monkeypatch.setattr(
+        running, "load_dataset", lambda *given, **named: dataclasses.replace(whole, train=lost)
+    )
     with pytest.raises(SystemExit):
         comparing.compare([first, *others], out, verbose=0, say=str)
     said = capsys.readouterr().err
-    assert "The other results are of other images. Received: digits with 1436 and 360 images" in said
-    assert f"they were run on {result['data']}. Give the --data_dir of then, or another --out." in said
+    assert (
+        "The other results are of other images. Received: digits with 1436 and 360 images" in said
+    )
+    assert (
+        f"they were run on {result['data']}. Give the --data_dir of then, or another --out." in said
+    )
 
 
 @pytest.mark.parametrize(("code", "ending"), [(-6, "SIGABRT"), (1, "exit status 1")])
-def test_a_process_that_dies_costs_its_cell_and_how_it_ended_is_said(tmp_path, monkeypatch, code, ending):
+def test_a_process_that_dies_costs_its_cell_and_how_it_ended_is_said(
+    tmp_path, monkeypatch, code, ending
+):
     monkeypatch.setattr(comparing, "_in_a_process", lambda *_: code)
     said = []
     (cell,) = cells({**BASE, "grid": [{"methods": ["uniform3"]}]})
-    assert comparing.compare([cell], tmp_path / "results.jsonl", verbose=0, say=said.append) == [cell.key]
+    assert comparing.compare([cell], tmp_path / "results.jsonl", verbose=0, say=said.append) == [
+        cell.key
+    ]
     assert said[-1].startswith(f"{cell.key}: its process ended with {ending};")
 
 
 def test_cells_without_their_data_set_are_told_of_once(tmp_path, monkeypatch, capsys):
-    grid = cells({**BASE, "grid": [{"methods": ["uniform3", "uniform2"], "datasets": ["tiny_imagenet", "digits"]}]})
+    grid = cells(
+        {
+            **BASE,
+            "grid": [
+                {"methods": ["uniform3", "uniform2"], "datasets": ["tiny_imagenet", "digits"]}
+            ],
+        }
+    )
 
     def process(cell, *arguments):
         if cell.config.dataset == "digits":
@@ -130,25 +184,45 @@ def test_cells_without_their_data_set_are_told_of_once(tmp_path, monkeypatch, ca
     assert len(comparing.compare(grid, tmp_path / "results.jsonl", verbose=0, say=said.append)) == 4
     assert capsys.readouterr().err.count("Tiny-ImageNet was not found. Looked for") == 1
     assert "tiny_imagenet is not there or not the same, see above: its 2 cells are not run." in said
-    assert len([line for line in said if line.endswith("its process ended with exit status 1; see above.")]) == 2
+    assert (
+        len(
+            [
+                line
+                for line in said
+                if line.endswith("its process ended with exit status 1; see above.")
+            ]
+        )
+        == 2
+    )
 
 
 def test_methods_that_are_not_installed_are_told_before_any_cell_runs(tmp_path, monkeypatch):
     grid = cells(
-        {**BASE, "seeds": [0, 1], "grid": [{"methods": ["uniform3", "tfmot_int8"]}, {"methods": ["bmpq"], "budgets": ["size of tfmot_int8"]}]}
+        {
+            **BASE,
+            "seeds": [0, 1],
+            "grid": [
+                {"methods": ["uniform3", "tfmot_int8"]},
+                {"methods": ["bmpq"], "budgets": ["size of tfmot_int8"]},
+            ],
+        }
     )
     said, ran = [], []
     monkeypatch.setattr(tfmot_peer.importlib.util, "find_spec", lambda name: None)
 
     def process(cell, *arguments):
         ran.append(cell.key)
-        append_result(tmp_path / "results.jsonl", {"cell": cell.key, "status": "done", "config": cell.settings})
+        append_result(
+            tmp_path / "results.jsonl",
+            {"cell": cell.key, "status": "done", "config": cell.settings},
+        )
         return 0
 
     monkeypatch.setattr(comparing, "_in_a_process", process)
     lost = comparing.compare(grid, tmp_path / "results.jsonl", verbose=0, say=said.append)
     assert said[0] == (
-        "tfmot_int8: tfmot is not installed. Install what the comparison with it needs: pip install '.[peers]'. Until then its 2 cells are not run."
+        "tfmot_int8: tfmot is not installed. Install what the comparison with it needs: pip "
+        "install '.[peers]'. Until then its 2 cells are not run."
     )
     assert sum("not installed" in line for line in said) == 1
     assert ran == [cell.key for cell in grid if cell.method == "uniform3"]
@@ -168,28 +242,49 @@ def test_a_cell_whose_outcome_is_a_file_does_not_go_on_with_other_settings(tmp_p
 
     monkeypatch.setattr(tfmot_peer.importlib.util, "find_spec", lambda name: name)
     monkeypatch.setattr(tfmot_peer.subprocess, "run", killed)
-    (first,), (other,) = (cells({**BASE, "epochs": epochs, "grid": [{"methods": ["tfmot_int8"]}]}) for epochs in (2, 3))
+    (first,), (other,) = (
+        cells({**BASE, "epochs": epochs, "grid": [{"methods": ["tfmot_int8"]}]})
+        for epochs in (2, 3)
+    )
     with pytest.raises(KeyboardInterrupt):
         run_cell(first, "", tmp_path, verbose=0)
-    with pytest.raises(ValueError, match=r"is of another run. Received: epochs=3; the backup has epochs=2. .* remove that folder"):
+    with pytest.raises(
+        ValueError,
+        match=(
+            r"is of another run. Received: epochs=3; the backup has epochs=2. .* remove that "
+            r"folder"
+        ),
+    ):
         run_cell(other, "", tmp_path, verbose=0)
 
 
 def test_tfmots_process_ends_with_the_one_that_started_it():
-    code = "import time; from bmpq_research.experiments.tfmot_peer import _end_with_parent; _end_with_parent(); print(1, flush=True); time.sleep(60)"
-    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as process:
+    code = (
+        "import time; from bmpq_research.experiments.tfmot_peer import _end_with_parent; "
+        "_end_with_parent(); print(1, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
+    ) as process:
         assert process.stdout.readline() == b"1\n"
         assert process.poll() is None
         process.stdin.close()
         assert process.wait(30) == 1
     # While the other lives, it ends as it will.
-    with subprocess.Popen([sys.executable, "-c", code.replace("60", "1")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", code.replace("60", "1")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+    ) as process:
         assert process.wait(60) == 0
 
 
 def test_a_cell_that_another_process_has_is_left_to_it(here, tmp_path, monkeypatch):
     grid = cells({**BASE, "grid": [{"methods": ["uniform2"]}]})
-    monkeypatch.setattr(comparing, "run_cell", lambda *arguments, **kwargs: pytest.fail("the cell is locked"))
+    monkeypatch.setattr(
+        comparing, "run_cell", lambda *arguments, **kwargs: pytest.fail("the cell is locked")
+    )
 
     class WaitedError(Exception):
         pass
@@ -205,14 +300,27 @@ def test_a_cell_that_another_process_has_is_left_to_it(here, tmp_path, monkeypat
 
 
 def test_a_cell_whose_need_nobody_runs_is_given_up_with_the_reason(here, tmp_path, monkeypatch):
-    grid = cells({**BASE, "grid": [{"methods": ["uniform3"]}, {"methods": ["bmpq"], "budgets": ["size of uniform3"]}]})
+    grid = cells(
+        {
+            **BASE,
+            "grid": [
+                {"methods": ["uniform3"]},
+                {"methods": ["bmpq"], "budgets": ["size of uniform3"]},
+            ],
+        }
+    )
     waited = []
     monkeypatch.setattr(comparing.time, "sleep", waited.append)
     said = []
     needed, sized = grid
-    assert comparing.compare([sized], tmp_path / "results.jsonl", grid=grid, say=said.append) == [sized.key]
+    assert comparing.compare([sized], tmp_path / "results.jsonl", grid=grid, say=said.append) == [
+        sized.key
+    ]
     assert len(waited) == comparing._PATIENCE
-    assert said == [f"{sized.key}: not run, because it needs {needed.key}, which has no result, was not chosen, and nobody is running."]
+    assert said == [
+        f"{sized.key}: not run, because it needs {needed.key}, which has no result, was not "
+        "chosen, and nobody is running."
+    ]
 
 
 @pytest.mark.slow
@@ -230,7 +338,11 @@ def test_a_killed_cell_goes_on_at_its_last_epoch(tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             run_cell(cell, "", tmp_path, verbose=0)
     trained = []
-    monkeypatch.setattr(training.EpochCounter, "on_epoch_begin", lambda self, epoch, logs=None: (trained.append(epoch), self.epoch.assign(epoch)))
+    monkeypatch.setattr(
+        training.EpochCounter,
+        "on_epoch_begin",
+        lambda self, epoch, logs=None: (trained.append(epoch), self.epoch.assign(epoch)),
+    )
     told = run_cell(cell, "", tmp_path, verbose=0)
     assert trained == [2, 3]
     assert [epoch["epoch"] for epoch in told["epochs"]] == [0, 1, 2, 3]
@@ -245,7 +357,9 @@ def test_the_tool_answers_bad_input_in_a_line(tmp_path):
     assert "error: Unknown method" in said
     assert "Traceback" not in said
     config.write_text("model: digits_cnn\ngrid: [{methods: [uniform2]}]")
-    assert "There are no results to report. Received: --out=runs/grid.jsonl" in tool(f"--config={config}", f"--report={tmp_path}", ok=False)
+    assert "There are no results to report. Received: --out=runs/grid.jsonl" in tool(
+        f"--config={config}", f"--report={tmp_path}", ok=False
+    )
 
 
 @pytest.mark.slow
@@ -256,10 +370,14 @@ def test_smoke_runs_every_method_and_reports(tmp_path):
     out = tmp_path / "smoke.jsonl"
     tool(f"--config={config}", f"--out={out}", "--verbose=0", *([chosen] if chosen else []))
     results = [json.loads(line) for line in out.read_text().splitlines()]
-    assert {result["cell"] for result in results} == {cell.key for cell in read_grid(config) if has_tfmot or cell.method != "tfmot_int8"}
+    assert {result["cell"] for result in results} == {
+        cell.key for cell in read_grid(config) if has_tfmot or cell.method != "tfmot_int8"
+    }
     assert all(result["status"] == "done" for result in results)
     # One seed of 200 images tells nothing of the methods; that all of them learned, it does.
     assert min(result["tflite_accuracy"]["test"] for result in results) > 0.85
-    told = tool(f"--config={config}", f"--out={out}", f"--report={tmp_path / 'report'}", "--judge=test")
+    told = tool(
+        f"--config={config}", f"--out={out}", f"--report={tmp_path / 'report'}", "--judge=test"
+    )
     assert "| bmpq, 10x | 1 |" in told
     assert len(list((tmp_path / "report").glob("*.png"))) == 3

@@ -18,7 +18,15 @@ def measured(seed=0, path="kernel", gain=1.0, shape=(5, 4)) -> Measurement:
     weights = generator.standard_normal(shape).astype("float32")
     gradient = gain * np.abs(generator.standard_normal((1, shape[-1]))) + 1e-3
     joint = np.broadcast_to(gradient, shape)
-    return Measurement(path, weights, gradient, gradient**2, enbg=0.1, channel_axes=(-1,), weight_gradient_abs=joint)
+    return Measurement(
+        path,
+        weights,
+        gradient,
+        gradient**2,
+        enbg=0.1,
+        channel_axes=(-1,),
+        weight_gradient_abs=joint,
+    )
 
 
 def test_controls_replace_the_gradients_and_nothing_else():
@@ -47,10 +55,20 @@ def test_random_is_redrawn_for_each_seed_and_only_then():
 
 def test_error_is_the_same_in_every_linear_objective():
     (control,) = substituted([measured()], "error")
-    assert estimate_costs(control, [2, 3], "joint") == estimate_costs(control, [2, 3], "first_order")
+    assert estimate_costs(control, [2, 3], "joint") == estimate_costs(
+        control, [2, 3], "first_order"
+    )
 
 
-@pytest.mark.parametrize(("method", "objective"), [("bmpq", "squared"), ("error", "first_order"), ("random", "squared"), ("reverse", "first_order")])
+@pytest.mark.parametrize(
+    ("method", "objective"),
+    [
+        ("bmpq", "squared"),
+        ("error", "first_order"),
+        ("random", "squared"),
+        ("reverse", "first_order"),
+    ],
+)
 def test_every_method_meets_the_budget(method, objective):
     model = compiled(quantize_model(small_model(), (2, 4)))
     callback = BMPQCallback("10x", sensitivity=Control(method, objective), verbose=0)

@@ -6,15 +6,34 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bmpq_research.datasets import DatasetNotFoundError, EpochCounter, ImageDataset, evaluation_batches, load_dataset, training_batches
+from bmpq_research.datasets import (
+    DatasetNotFoundError,
+    EpochCounter,
+    ImageDataset,
+    evaluation_batches,
+    load_dataset,
+    training_batches,
+)
 
 REAL = pathlib.Path(__file__).parents[3] / "shared" / "datasets" / "tensorflow_datasets"
 
 
 def batches(epoch, seed=0, augment=True, images=None):
-    images = np.arange(40 * 8 * 8 * 1, dtype=np.uint8).reshape(40, 8, 8, 1) if images is None else images
+    images = (
+        np.arange(40 * 8 * 8 * 1, dtype=np.uint8).reshape(40, 8, 8, 1) if images is None else images
+    )
     counter = EpochCounter()
-    data = training_batches(images, np.arange(40), batch_size=8, seed=seed, counter=counter, mean=0.0, std=1.0, augment=augment, crop_padding=2)
+    data = training_batches(
+        images,
+        np.arange(40),
+        batch_size=8,
+        seed=seed,
+        counter=counter,
+        mean=0.0,
+        std=1.0,
+        augment=augment,
+        crop_padding=2,
+    )
     counter.on_epoch_begin(epoch)
     assert len(data) == 5
     parts = [(x.numpy(), y.numpy()) for x, y in data]
@@ -48,14 +67,21 @@ def test_augmented_images_are_shifts_and_flips():
     x, _ = batches(0, images=image)
     positions = {tuple(int(i) for i in np.argwhere(one[..., 0])[0]) for one in x if one.any()}
     assert len(positions) > 5
-    assert all(2 <= row <= 6 and (0 <= column <= 4 or 3 <= column <= 7) for row, column in positions)
+    assert all(
+        2 <= row <= 6 and (0 <= column <= 4 or 3 <= column <= 7) for row, column in positions
+    )
 
 
 def test_digits_are_embedded_and_their_split_is_fixed():
     pytest.importorskip("sklearn")
     one, two = load_dataset("digits"), load_dataset("digits")
     np.testing.assert_array_equal(one.test[0], two.test[0])
-    assert (len(one.train[1]), len(one.test[1]), one.image_shape, one.num_classes) == (1437, 360, (8, 8, 1), 10)
+    assert (len(one.train[1]), len(one.test[1]), one.image_shape, one.num_classes) == (
+        1437,
+        360,
+        (8, 8, 1),
+        10,
+    )
     mean, std = one.moments()
     pixels = one.train[0].astype(np.float64)
     np.testing.assert_allclose([mean[0], std[0]], [pixels.mean(), pixels.std()], rtol=1e-4)
@@ -64,7 +90,13 @@ def test_digits_are_embedded_and_their_split_is_fixed():
 
 
 def test_a_validation_split_leaves_the_test_set_alone():
-    dataset = ImageDataset("x", (np.zeros((10, 2, 2, 1), np.uint8), np.arange(10)), (np.ones((4, 2, 2, 1), np.uint8), np.arange(4)), 10, False)
+    dataset = ImageDataset(
+        "x",
+        (np.zeros((10, 2, 2, 1), np.uint8), np.arange(10)),
+        (np.ones((4, 2, 2, 1), np.uint8), np.arange(4)),
+        10,
+        False,
+    )
     held = dataset.with_validation(3)
     np.testing.assert_array_equal(held.test[1], [7, 8, 9])
     np.testing.assert_array_equal(held.train[1], range(7))
@@ -76,11 +108,19 @@ def test_missing_and_unknown_data_say_what_to_do(tmp_path):
     pytest.importorskip("tensorflow_datasets")
     with pytest.raises(DatasetNotFoundError, match=r"Looked for .*cifar10.*--data_dir.*--download"):
         load_dataset("cifar10", str(tmp_path))
-    with pytest.raises(ValueError, match=r"Unknown dataset. Received: dataset='mnist'. Known: digits, cifar10, cifar100, tiny_imagenet"):
+    with pytest.raises(
+        ValueError,
+        match=(
+            r"Unknown dataset. Received: dataset='mnist'. Known: digits, cifar10, cifar100, "
+            r"tiny_imagenet"
+        ),
+    ):
         load_dataset("mnist")
 
 
-@pytest.mark.skipif(not REAL.exists(), reason="CIFAR-10 as tfds prepares it is not beside the checkout")
+@pytest.mark.skipif(
+    not REAL.exists(), reason="CIFAR-10 as tfds prepares it is not beside the checkout"
+)
 def test_cifar10_is_what_tfds_prepared():
     dataset = load_dataset("cifar10", str(REAL))
     assert dataset.train[0].shape == (50_000, 32, 32, 3)
@@ -103,13 +143,18 @@ def test_cifar100_comes_through_tfds():
 def test_tfds_files_that_are_missing_are_named(tmp_path):
     pytest.importorskip("tensorflow_datasets")
     (tmp_path / "cifar10" / "3.0.2").mkdir(parents=True)
-    with pytest.raises(DatasetNotFoundError, match=r"not whole. Looked in .*cifar10.*lacks dataset_info.json"):
+    with pytest.raises(
+        DatasetNotFoundError, match=r"not whole. Looked in .*cifar10.*lacks dataset_info.json"
+    ):
         load_dataset("cifar10", str(tmp_path))
 
 
 @pytest.fixture
 def tiny(tmp_path):
-    """Three classes of four grey images in Tiny-ImageNet's folders; the pixels tell class and number."""
+    """Three classes of four grey images in Tiny-ImageNet's folders.
+
+    The pixels tell class and number.
+    """
     root = tmp_path / "tiny-imagenet-200"
     wnids = ["n03", "n01", "n02"]
     annotations = []
@@ -121,7 +166,9 @@ def tiny(tmp_path):
                 folder.mkdir(parents=True, exist_ok=True)
                 (folder / name).write_bytes(tf.io.encode_jpeg(pixels).numpy())
             annotations.append(f"{name}\t{wnid}\t0\t0\t63\t63\n")
-        (root / "train" / wnid / f"{wnid}_boxes.txt").write_text("".join(f"{name}\t0\t0\t63\t63\n" for name in names))
+        (root / "train" / wnid / f"{wnid}_boxes.txt").write_text(
+            "".join(f"{name}\t0\t0\t63\t63\n" for name in names)
+        )
     (root / "val" / "val_annotations.txt").write_text("".join(annotations))
     (root / "wnids.txt").write_text("\n".join(wnids))
     return root
@@ -135,18 +182,25 @@ def test_tiny_imagenet_is_read_from_its_folders(tiny):
         np.testing.assert_array_equal(images[:, 0, 0, 0] // 60, labels)
     # A validation split takes the last ones, so they must not be all of one class.
     assert len(set(dataset.train[1][-4:])) > 1
-    np.testing.assert_array_equal(load_dataset("tiny_imagenet", str(tiny)).train[0], dataset.train[0])
+    np.testing.assert_array_equal(
+        load_dataset("tiny_imagenet", str(tiny)).train[0], dataset.train[0]
+    )
 
 
 def test_tiny_imagenet_with_fewer_classes(tiny):
     (tiny / "wnids.txt").write_text("n01\nn03\n")
     dataset = load_dataset("tiny_imagenet", str(tiny))
     assert (len(dataset.train[1]), len(dataset.test[1]), dataset.num_classes) == (8, 8, 2)
-    np.testing.assert_array_equal(dataset.test[0][:, 0, 0, 0] // 60, np.where(dataset.test[1] == 0, 1, 0))
+    np.testing.assert_array_equal(
+        dataset.test[0][:, 0, 0, 0] // 60, np.where(dataset.test[1] == 0, 1, 0)
+    )
 
 
 def test_tiny_imagenet_that_is_not_whole_says_what_is_missing(tiny, tmp_path):
-    with pytest.raises(DatasetNotFoundError, match=r"Looked for .*nowhere.wnids.txt' and .*nowhere.tiny-imagenet-200.wnids.txt'"):
+    with pytest.raises(
+        DatasetNotFoundError,
+        match=r"Looked for .*nowhere.wnids.txt' and .*nowhere.tiny-imagenet-200.wnids.txt'",
+    ):
         load_dataset("tiny_imagenet", str(tmp_path / "nowhere"))
     broken = tiny / "train" / "n02" / "images" / "n02_1.JPEG"
     content = broken.read_bytes()
@@ -154,7 +208,9 @@ def test_tiny_imagenet_that_is_not_whole_says_what_is_missing(tiny, tmp_path):
     with pytest.raises(ValueError, match=r"no JPEG of 64x64 pixels. Received: '.*n02_1.JPEG'"):
         load_dataset("tiny_imagenet", str(tiny))
     broken.unlink()
-    with pytest.raises(DatasetNotFoundError, match=r"lacks 1 of 24 images, such as 'train/n02/images/n02_1.JPEG'"):
+    with pytest.raises(
+        DatasetNotFoundError, match=r"lacks 1 of 24 images, such as 'train/n02/images/n02_1.JPEG'"
+    ):
         load_dataset("tiny_imagenet", str(tiny))
     (tiny / "val" / "val_annotations.txt").unlink()
     with pytest.raises(DatasetNotFoundError, match=r"Looked for '.*val_annotations.txt'"):

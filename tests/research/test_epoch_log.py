@@ -17,4 +17,8 @@ def test_an_epoch_whose_line_was_cut_short_is_logged_again(tmp_path):
     assert [told["epoch"] for told in read_epochs(tmp_path)] == [0]
     log(1, 1.4)
     log(2, 1.0)
-    assert [(told["epoch"], told["loss"]) for told in read_epochs(tmp_path)] == [(0, 2.0), (1, 1.4), (2, 1.0)]
+    assert [(told["epoch"], told["loss"]) for told in read_epochs(tmp_path)] == [
+        (0, 2.0),
+        (1, 1.4),
+        (2, 1.0),
+    ]

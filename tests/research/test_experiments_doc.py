@@ -1,4 +1,7 @@
-"""The tables of docs/experiments.md are what its results files say; `python tests/test_experiments_doc.py` writes them anew."""
+"""The tables of docs/experiments.md are what its results files say.
+
+`python tests/test_experiments_doc.py` writes them anew.
+"""
 
 import json
 import pathlib
@@ -11,11 +14,15 @@ from bmpq_research.experiments.results import check_results, read_results
 
 ROOT = pathlib.Path(__file__).parents[2]
 DOC = ROOT / "docs/experiments.md"
-TABLES = re.compile(r"(<!-- tables of (\w+), (\w+) -->\n\n).*?(?=\n<!-- end of tables -->)", re.DOTALL)
+TABLES = re.compile(
+    r"(<!-- tables of (\w+), (\w+) -->\n\n).*?(?=\n<!-- end of tables -->)", re.DOTALL
+)
 
 
 def tables(name: str, kind: str) -> str:
-    """What `tools/compare.py --report` prints of a grid judged on a split, or, for the kind "foretold", `tools/foretell.py`."""
+    """What `tools/compare.py --report` prints of a grid judged on a split, or, for the kind
+    "foretold", `tools/foretell.py`.
+    """
     path = ROOT / f"docs/results/{name}.jsonl"
     grid, results = read_grid(ROOT / f"examples/configs/{name}.yaml"), read_results(path)
     check_results(results, grid, path)
@@ -37,9 +44,17 @@ def test_the_tables_are_those_of_the_results():
 
 
 def test_every_grid_with_results_has_both_its_tables():
-    grids = {path.stem for path in (ROOT / "docs/results").glob("*.jsonl") if (ROOT / f"examples/configs/{path.stem}.yaml").exists()}
-    found = [(match[2], match[3]) for match in TABLES.finditer(DOC.read_text()) if match[3] != "foretold"]
-    assert sorted(found) == sorted((name, judge) for name in grids for judge in ("test", "validation"))
+    grids = {
+        path.stem
+        for path in (ROOT / "docs/results").glob("*.jsonl")
+        if (ROOT / f"examples/configs/{path.stem}.yaml").exists()
+    }
+    found = [
+        (match[2], match[3]) for match in TABLES.finditer(DOC.read_text()) if match[3] != "foretold"
+    ]
+    assert sorted(found) == sorted(
+        (name, judge) for name in grids for judge in ("test", "validation")
+    )
 
 
 if __name__ == "__main__":

@@ -20,7 +20,9 @@ def test_a_kernel_that_does_not_matter_is_measured_as_such_and_narrowed():
     idle = keras.layers.Rescaling(0.0)(keras.layers.Dense(8, name="idle")(x))
     slight = keras.layers.Rescaling(0.05)(keras.layers.Dense(8, name="slight")(x))
     x = keras.layers.Add()([keras.layers.Dense(8, name="busy")(x), slight, idle])
-    model = compiled(quantize_model(keras.Model(inputs, keras.layers.Dense(2, name="last")(x)), (2, 8)))
+    model = compiled(
+        quantize_model(keras.Model(inputs, keras.layers.Dense(2, name="last")(x)), (2, 8))
+    )
     model.fit(images, labels, epochs=20, batch_size=16, verbose=0)
     before = [weight.numpy() for weight in model.weights]
 
@@ -34,7 +36,9 @@ def test_a_kernel_that_does_not_matter_is_measured_as_such_and_narrowed():
     assert narrow > widest == 0.0
     told = {estimate.name: estimate for estimate in estimates}
     assert set(told) == {"measured", "random, first_order", "reverse, first_order"} | {
-        f"{method}, {objective}" for method in ("bmpq", "error") for objective in ("first_order", "squared")
+        f"{method}, {objective}"
+        for method in ("bmpq", "error")
+        for objective in ("first_order", "squared")
     }
     for name in ("measured", "bmpq, first_order", "bmpq, squared"):
         assert told[name].correlation == pytest.approx(1.0)

@@ -1,4 +1,7 @@
-"""From a config file to cells: what is combined with what, and what is refused before anything trains."""
+"""From a config file to cells.
+
+What is combined with what, and what is refused before anything trains.
+"""
 
 import pathlib
 
@@ -15,7 +18,10 @@ def grid(*blocks, **shared):
 
 
 def test_methods_budgets_and_seeds_are_combined():
-    made = grid({"methods": ["float32", "uniform3"]}, {"methods": ["bmpq", "random"], "budgets": ["8x", "size of uniform3"], "seeds": [1]})
+    made = grid(
+        {"methods": ["float32", "uniform3"]},
+        {"methods": ["bmpq", "random"], "budgets": ["8x", "size of uniform3"], "seeds": [1]},
+    )
     assert [cell.key for cell in made] == [
         "digits_cnn@1/digits/float32/seed0",
         "digits_cnn@1/digits/uniform3/seed0",
@@ -32,7 +38,13 @@ def test_methods_budgets_and_seeds_are_combined():
 
 def test_a_block_has_models_and_settings_of_its_own():
     made = grid(
-        {"methods": ["bmpq"], "models": ["resnet20@0.5", "digits_cnn"], "budgets": ["8x"], "candidate_bits": [2, 4], "weight_decay": "5e-4"},
+        {
+            "methods": ["bmpq"],
+            "models": ["resnet20@0.5", "digits_cnn"],
+            "budgets": ["8x"],
+            "candidate_bits": [2, 4],
+            "weight_decay": "5e-4",
+        },
         seeds=[3],
     )
     assert [cell.key for cell in made] == [
@@ -40,50 +52,110 @@ def test_a_block_has_models_and_settings_of_its_own():
         "digits_cnn@1/digits/bmpq/8x[candidate_bits=2+4,weight_decay=0.0005]/seed3",
     ]
     config = made[0].config
-    assert (config.model, config.width, config.candidate_bits, config.seed, config.weight_decay) == ("resnet20", 0.5, (2, 4), 3, 5e-4)
+    assert (
+        config.model,
+        config.width,
+        config.candidate_bits,
+        config.seed,
+        config.weight_decay,
+    ) == ("resnet20", 0.5, (2, 4), 3, 5e-4)
     assert made[0].settings["candidate_bits"] == [2, 4]
     assert "/" not in file_name(made[0].key)
 
 
 def test_activations_have_a_width_of_their_own_or_none():
-    made = [grid({"methods": ["uniform2"], "activation_bits": bits}, seeds=[0])[0] for bits in (8, 4, 2, "none", None)]
+    made = [
+        grid({"methods": ["uniform2"], "activation_bits": bits}, seeds=[0])[0]
+        for bits in (8, 4, 2, "none", None)
+    ]
     assert [cell.config.activation_bits for cell in made] == [8, 4, 2, 0, 0]
     assert made[0].part == "uniform2[activation_bits=8]"
     assert grid({"methods": ["uniform2"]}, activation_bits=4)[0].settings["activation_bits"] == 4
 
 
 CASES = [
-    ({"grid": [{"methods": ["hawq"]}]}, r"Unknown method. Received: methods=\['hawq'\]. Known: float32, uniform8.*bmpq"),
+    (
+        {"grid": [{"methods": ["hawq"]}]},
+        r"Unknown method. Received: methods=\['hawq'\]. Known: float32, uniform8.*bmpq",
+    ),
     ({"model": "alexnet"}, r"Unknown model. Received: model='alexnet'. Known: digits_cnn"),
     ({"dataset": "mnist"}, r"Unknown dataset. Received: dataset='mnist'. Known: digits"),
     ({"epoch": 3}, r"Unknown settings in the config. Received: epoch. Known: .*epochs"),
-    ({"grid": [{"methods": ["float32"], "depth": 3}]}, r"Unknown settings in a block of the grid. Received: depth. Known: methods, budgets, seeds"),
-    ({"candidate_bits": "all"}, r"candidate_bits must be a sequence of integers. Received: candidate_bits='all'"),
+    (
+        {"grid": [{"methods": ["float32"], "depth": 3}]},
+        r"Unknown settings in a block of the grid. Received: depth. Known: methods, budgets, seeds",
+    ),
+    (
+        {"candidate_bits": "all"},
+        r"candidate_bits must be a sequence of integers. Received: candidate_bits='all'",
+    ),
     ({"lr_warmup_epochs": "long"}, r"Expected a number. Received: lr_warmup_epochs='long'"),
     ({"grid": [{"methods": ["bmpq"]}]}, r"Method 'bmpq' needs a budget"),
-    ({"grid": [{"methods": ["bmpq"], "budgets": ["lots"]}]}, r"Cannot read the budget. Received: budget='lots'"),
-    ({"grid": [{"methods": ["bmpq"], "budgets": ["size of uniform3"]}]}, r"needs digits_cnn@1/digits/uniform3/seed0"),
+    (
+        {"grid": [{"methods": ["bmpq"], "budgets": ["lots"]}]},
+        r"Cannot read the budget. Received: budget='lots'",
+    ),
+    (
+        {"grid": [{"methods": ["bmpq"], "budgets": ["size of uniform3"]}]},
+        r"needs digits_cnn@1/digits/uniform3/seed0",
+    ),
     ({"grid": [{"methods": ["after_training_int8"]}]}, r"needs digits_cnn@1/digits/float32/seed0"),
-    ({"grid": [{"methods": ["bmpq"], "budgets": ["8x"], "distillation": 0.5}]}, r"needs digits_cnn@1/digits/float32/seed0"),
-    ({"grid": [{"methods": ["tfmot_int8"]}], "distillation": 0.5}, r"tfmot_int8 trains by the plain recipe only. Received: distillation=0.5"),
+    (
+        {"grid": [{"methods": ["bmpq"], "budgets": ["8x"], "distillation": 0.5}]},
+        r"needs digits_cnn@1/digits/float32/seed0",
+    ),
+    (
+        {"grid": [{"methods": ["tfmot_int8"]}], "distillation": 0.5},
+        r"tfmot_int8 trains by the plain recipe only. Received: distillation=0.5",
+    ),
     ({"grid": []}, r"A config needs a `grid`"),
     ({"learning_rate": "fast"}, r"Expected a number. Received: learning_rate='fast'"),
-    ({"activation_bits": 5}, r"activation_bits must be None \(float\), 8, 4 or 2. Received: activation_bits=5"),
-    ({"initial_widths": "narrow"}, r"Unknown initial_widths. Received: initial_widths='narrow'. Known: widest, allocated"),
-    ({"initial_scale": "best"}, r"Unknown initial_scale. Received: initial_scale='best'. Known: statistical, mse"),
-    ({"initial_scale": "mse", "scale": "max_abs"}, r"Only learned scales have a start. Received: initial_scale='mse' with scale='max_abs'"),
-    ({"normalise_kernels": "yes"}, r"Unknown normalise_kernels. Received: normalise_kernels='yes'. Known: True, False"),
+    (
+        {"activation_bits": 5},
+        r"activation_bits must be None \(float\), 8, 4 or 2. Received: activation_bits=5",
+    ),
+    (
+        {"initial_widths": "narrow"},
+        r"Unknown initial_widths. Received: initial_widths='narrow'. Known: widest, allocated",
+    ),
+    (
+        {"initial_scale": "best"},
+        r"Unknown initial_scale. Received: initial_scale='best'. Known: statistical, mse",
+    ),
+    (
+        {"initial_scale": "mse", "scale": "max_abs"},
+        r"Only learned scales have a start. Received: initial_scale='mse' with scale='max_abs'",
+    ),
+    (
+        {"normalise_kernels": "yes"},
+        r"Unknown normalise_kernels. Received: normalise_kernels='yes'. Known: True, False",
+    ),
     ({"objective": "cubic"}, r"Unknown objective. .*Known: first_order, squared, joint"),
-    ({"lr_restart": 2}, r"restart is a share of the peak learning rate, from 0 to 1. Received: restart=2"),
-    ({"freeze_oscillations": 2}, r"threshold is a share of the steps, between 0 and 1. Received: threshold=2"),
+    (
+        {"lr_restart": 2},
+        r"restart is a share of the peak learning rate, from 0 to 1. Received: restart=2",
+    ),
+    (
+        {"freeze_oscillations": 2},
+        r"threshold is a share of the steps, between 0 and 1. Received: threshold=2",
+    ),
     ({"seeds": ["one"]}, r"Seeds are whole numbers"),
     ({"epochs": "ten"}, r"epochs must be a whole number, 1 or more. Received: epochs='ten'"),
     ({"batch_size": 0}, r"batch_size must be a whole number, 1 or more. Received: batch_size=0"),
     ({"validation": -5}, r"validation must be a whole number, 0 or more. Received: validation=-5"),
     ({"width": -1}, r"width must be a positive number. Received: width=-1"),
-    ({"learning_rate": None}, r"learning_rate must be a positive number. Received: learning_rate=None"),
-    ({"grid": [{"methods": ["bmpq"], "budgets": ["8x"]}], "warmup_epochs": 4}, r"fit is too short .* at least 5 epochs. Received: epochs=4"),
-    ({"grid": [{"methods": ["bmpq"], "budgets": [{"compression": 8}]}]}, r"Cannot read the budget. Received: budget=\"{'compression': 8}\""),
+    (
+        {"learning_rate": None},
+        r"learning_rate must be a positive number. Received: learning_rate=None",
+    ),
+    (
+        {"grid": [{"methods": ["bmpq"], "budgets": ["8x"]}], "warmup_epochs": 4},
+        r"fit is too short .* at least 5 epochs. Received: epochs=4",
+    ),
+    (
+        {"grid": [{"methods": ["bmpq"], "budgets": [{"compression": 8}]}]},
+        r"Cannot read the budget. Received: budget=\"{'compression': 8}\"",
+    ),
 ]
 
 
@@ -110,5 +182,14 @@ def test_the_configs_in_the_repository_are_grids_and_tell_their_command():
 
 
 def test_every_cell_of_the_papers_table_has_a_config():
-    found = {cell.setting for path in CONFIGS for cell in read_grid(path) if cell.method == "bmpq" and cell.config.width == 1}
-    assert {f"{model}@1/{dataset}" for model in ("vgg16", "resnet18") for dataset in ("cifar10", "cifar100", "tiny_imagenet")} <= found
+    found = {
+        cell.setting
+        for path in CONFIGS
+        for cell in read_grid(path)
+        if cell.method == "bmpq" and cell.config.width == 1
+    }
+    assert {
+        f"{model}@1/{dataset}"
+        for model in ("vgg16", "resnet18")
+        for dataset in ("cifar10", "cifar100", "tiny_imagenet")
+    } <= found

@@ -14,7 +14,9 @@ from bmpq_tf.model.kernels import model_kernels
 
 
 def test_hutchinson_finds_the_trace_of_a_hessian_known_in_closed_form():
-    """For softmax regression, `H = x x^T (diag(p) - p p^T)`, whose trace is `|x|^2 (1 - |p|^2)`, averaged over the batch."""
+    """For softmax regression, `H = x x^T (diag(p) - p p^T)`, whose trace is `|x|^2 (1 - |p|^2)`,
+    averaged over the batch.
+    """
     inputs = keras.Input((3,))
     model = keras.Model(inputs, keras.layers.Dense(4, name="head")(inputs))
     generator = np.random.default_rng(0)
@@ -22,22 +24,32 @@ def test_hutchinson_finds_the_trace_of_a_hessian_known_in_closed_form():
     logits = np.asarray(model(images))
     shares = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     exact = np.mean((images**2).sum(-1) * (1 - (shares**2).sum(-1)))
-    (kernel,) = [variable for variable in model.trainable_variables if variable.path == "head/kernel"]
+    (kernel,) = [
+        variable for variable in model.trainable_variables if variable.path == "head/kernel"
+    ]
     traces = hutchinson_traces(model, [kernel], images, np.arange(6) % 4, draws=400, seed=(0, 0))
     assert traces["head/kernel"] == pytest.approx(exact, rel=0.1)
-    assert traces == hutchinson_traces(model, [kernel], images, np.arange(6) % 4, draws=400, seed=(0, 0))
+    assert traces == hutchinson_traces(
+        model, [kernel], images, np.arange(6) % 4, draws=400, seed=(0, 0)
+    )
 
 
 @pytest.mark.slow
 def test_hessian_allocates_by_traces_at_the_float_weights(monkeypatch):
     float_model = build_model("digits_cnn", (8, 8, 1), 10, 0.25)
     model = compiled(quantize_model(float_model, (2, 4, 8)))
-    images, labels = np.random.default_rng(0).standard_normal((16, 8, 8, 1)).astype("float32"), np.arange(16) % 10
+    images, labels = (
+        np.random.default_rng(0).standard_normal((16, 8, 8, 1)).astype("float32"),
+        np.arange(16) % 10,
+    )
     traces = {"hidden/kernel": 1e6}
     monkeypatch.setattr(
-        "bmpq_research.experiments.hessian.hutchinson_traces", lambda m, kernels, *args, **kwargs: {k.path: traces.get(k.path, -1.0) for k in kernels}
+        "bmpq_research.experiments.hessian.hutchinson_traces",
+        lambda m, kernels, *args, **kwargs: {k.path: traces.get(k.path, -1.0) for k in kernels},
     )
-    callback = BMPQCallback("7x", sensitivity=HessianTraces(model, float_model, images, labels), verbose=0)
+    callback = BMPQCallback(
+        "7x", sensitivity=HessianTraces(model, float_model, images, labels), verbose=0
+    )
     model.fit(images, labels, epochs=2, verbose=0, callbacks=[callback])
     bits = callback.history[-1]["bits"]
     assert bits["hidden/kernel"] == max(bits.values())
@@ -51,7 +63,11 @@ def test_hessian_allocates_by_traces_at_the_float_weights(monkeypatch):
 def test_relus_are_found_behind_their_layers():
     found = followed_by_relu(quantize_model(build_model("resnet20", (32, 32, 3), 10, 0.25)))
     assert found["stem_conv"].name == "stem_relu"
-    assert found["stage2_block1_b_conv"].name == found["stage2_block1_shortcut_conv"].name == "stage2_block1_relu"
+    assert (
+        found["stage2_block1_b_conv"].name
+        == found["stage2_block1_shortcut_conv"].name
+        == "stage2_block1_relu"
+    )
     assert "head" not in found
 
 
@@ -59,7 +75,9 @@ def test_activation_density_multiplies_widths_by_densities_twice():
     inputs = keras.Input((4,))
     x = keras.layers.Dense(6, name="first", activation="relu")(inputs)
     # Biases fix the densities: all alive, a third alive, and the last layer's are not asked for.
-    x = keras.layers.Dense(6, name="dense", activation="relu", kernel_initializer="zeros", bias_initializer="ones")(x)
+    x = keras.layers.Dense(
+        6, name="dense", activation="relu", kernel_initializer="zeros", bias_initializer="ones"
+    )(x)
     x = keras.layers.Dense(6, name="sparse", activation="relu", kernel_initializer="zeros")(x)
     float_model = keras.Model(inputs, keras.layers.Dense(3, name="head")(x))
     float_model.get_layer("sparse").bias.assign([1.0, 1.0, -1.0, -1.0, -1.0, -1.0])
@@ -68,22 +86,37 @@ def test_activation_density_multiplies_widths_by_densities_twice():
     images = np.random.default_rng(0).standard_normal((8, 4)).astype("float32")
     callback = ActivationDensityCallback(images, settle_epochs=2, verbose=0)
     model.fit(images, np.zeros((8, 3)), epochs=8, verbose=0, callbacks=[callback])
-    told = [(allocation["epoch"], allocation["status"], allocation["bits"]["sparse/kernel"]) for allocation in callback.history]
+    told = [
+        (allocation["epoch"], allocation["status"], allocation["bits"]["sparse/kernel"])
+        for allocation in callback.history
+    ]
     assert [bits for _, _, bits in told] == [8, 5, 5, 2, 2, 2, 2]
     assert [epoch for epoch, status, _ in told if status == "densities at rest"] == [2, 4]
     assert callback.history[-1]["sensitivity"]["sparse/kernel"] == pytest.approx(1 / 3)
     assert {state.kernel.path: state.bits for state in model_kernels(model)} == {
-        "first/kernel": 8, "dense/kernel": 8, "sparse/kernel": 2, "head/kernel": 8,
-    }  # fmt: skip
+        "first/kernel": 8,
+        "dense/kernel": 8,
+        "sparse/kernel": 2,
+        "head/kernel": 8,
+    }
 
 
 def test_weights_are_quantized_after_training(tmp_path):
     model = build_model("digits_cnn", (8, 8, 1), 10, 0.5)
-    weights = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables if len(variable.shape) > 1)
+    weights = sum(
+        int(np.prod(variable.shape))
+        for variable in model.trainable_variables
+        if len(variable.shape) > 1
+    )
     eight = file_sizes(quantized_after_training(model, 8, tmp_path))
     assert (eight["parameter_bits"], eight["float_bits"]) == (8 * weights, 32 * weights)
     four = file_sizes(quantized_after_training(model, 4, tmp_path))
     # First and last are pinned; there is no depthwise convolution in 4 bits.
     assert {name.split("/")[1]: width for name, width in four["widths"].items()} == {
-        "stem_conv_1": 8, "block1_conv_1": 4, "block2_depthwise_bn_1": 32, "block2_conv_1": 4, "hidden_1": 4, "head_1": 8,
-    }  # fmt: skip
+        "stem_conv_1": 8,
+        "block1_conv_1": 4,
+        "block2_depthwise_bn_1": 32,
+        "block2_conv_1": 4,
+        "hidden_1": 4,
+        "head_1": 8,
+    }

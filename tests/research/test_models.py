@@ -9,23 +9,37 @@ from bmpq_research.models import build_model
 from bmpq_tf.layers import FusedBatchNormalization
 
 
-@pytest.mark.parametrize(("name", "size"), [("vgg16", 14.7e6), ("resnet18", 11.2e6), ("resnet20", 0.27e6), ("mobilenet", 3.2e6)])
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("vgg16", 14.7e6), ("resnet18", 11.2e6), ("resnet20", 0.27e6), ("mobilenet", 3.2e6)],
+)
 def test_models_have_the_published_size(name, size):
     assert build_model(name, (32, 32, 3), 10).count_params() == pytest.approx(size, rel=0.02)
 
 
-@pytest.mark.parametrize(("name", "stem"), [("vgg16", 16), ("resnet18", 16), ("resnet20", 4), ("mobilenet", 8)])
+@pytest.mark.parametrize(
+    ("name", "stem"), [("vgg16", 16), ("resnet18", 16), ("resnet20", 4), ("mobilenet", 8)]
+)
 def test_width_and_images_of_tiny_imagenet(name, stem):
     model = build_model(name, (64, 64, 3), 200, width=0.25)
     assert model.output_shape == (None, 200)
     assert model.layers[1].filters == stem
-    convolutions = [layer for layer in model.layers if isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D))]
+    convolutions = [
+        layer
+        for layer in model.layers
+        if isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D))
+    ]
     assert not any(layer.use_bias for layer in convolutions)
-    assert len(convolutions) == sum(isinstance(layer, keras.layers.BatchNormalization) for layer in model.layers)
+    assert len(convolutions) == sum(
+        isinstance(layer, keras.layers.BatchNormalization) for layer in model.layers
+    )
 
 
 def test_unknown_models_and_widths_are_named():
-    with pytest.raises(ValueError, match=r"Received: model='alexnet'. Known: digits_cnn, mobilenet, resnet18, resnet20, vgg16"):
+    with pytest.raises(
+        ValueError,
+        match=r"Received: model='alexnet'. Known: digits_cnn, mobilenet, resnet18, resnet20, vgg16",
+    ):
         build_model("alexnet", (8, 8, 1), 10)
     with pytest.raises(ValueError, match="width=0"):
         build_model("resnet20", (8, 8, 1), 10, width=0)
@@ -43,14 +57,25 @@ def test_fused_batch_norm_is_that_of_keras(dtype, tmp_path):
     for kind in (keras.layers.BatchNormalization, FusedBatchNormalization):
         layer = kind(momentum=0.7, epsilon=1e-3, dtype=dtype)
         layer.build(images.shape)
-        layer.set_weights([np.float32([1, 2, -3]), np.float32([0, 1, 2]), np.float32([1, 1, 1]), np.float32([2, 2, 2])])
+        layer.set_weights(
+            [
+                np.float32([1, 2, -3]),
+                np.float32([0, 1, 2]),
+                np.float32([1, 1, 1]),
+                np.float32([2, 2, 2]),
+            ]
+        )
         with tf.GradientTape() as tape:
             tape.watch(images)
             outputs = layer(images, training=True)
             loss = tf.reduce_sum(tf.sin(tf.cast(outputs, tf.float32)))
         gradients = tape.gradient(loss, [images, layer.gamma.value, layer.beta.value])
         assert outputs.dtype == layer.compute_dtype
-        told[kind] = [*map(np.asarray, (tf.cast(outputs, tf.float32), *gradients)), *layer.get_weights(), np.asarray(layer(images), "float32")]
+        told[kind] = [
+            *map(np.asarray, (tf.cast(outputs, tf.float32), *gradients)),
+            *layer.get_weights(),
+            np.asarray(layer(images), "float32"),
+        ]
     tolerance = {"float32": 1e-4, "mixed_bfloat16": 0.1}[dtype]
     for theirs, ours in zip(*told.values(), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance)
@@ -64,4 +89,7 @@ def test_a_model_with_fused_batch_norm_trains_saves_and_loads(tmp_path):
     layer = next(layer for layer in model.layers if isinstance(layer, FusedBatchNormalization))
     assert np.all(np.asarray(layer.moving_mean) != 0), "statistics move"
     model.save(tmp_path / "model.keras")
-    np.testing.assert_array_equal(keras.models.load_model(tmp_path / "model.keras").predict(images, verbose=0), model.predict(images, verbose=0))
+    np.testing.assert_array_equal(
+        keras.models.load_model(tmp_path / "model.keras").predict(images, verbose=0),
+        model.predict(images, verbose=0),
+    )

@@ -29,5 +29,9 @@ def test_a_refused_export_does_not_cost_the_training(tmp_path, monkeypatch):
     # What another run left would be taken for this one's.
     (tmp_path / "new" / "out" / "model.tflite").write_bytes(b"earlier")
     with pytest.raises(ExportError):
-        outcome.write_outcome(Run(TrainConfig(), dataset, model, None, [], {}), tmp_path / "new" / "out", overwrite=True)
+        outcome.write_outcome(
+            Run(TrainConfig(), dataset, model, None, [], {}),
+            tmp_path / "new" / "out",
+            overwrite=True,
+        )
     assert [path.name for path in (tmp_path / "new" / "out").iterdir()] == ["model.keras"]

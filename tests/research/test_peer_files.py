@@ -29,7 +29,10 @@ def test_the_rivals_are_what_they_are_called():
         found = inspect_content(content)
         stored[name] = {(one.operator, one.stored, one.dequantized) for one in found.weights}
         received = np.concatenate([TFLiteModel(content)([image[None]])[0] for image in images])
-        assert np.abs(expected - received).max() < (0.5 if "int4" in name else 0.1) * np.abs(expected).max()
+        assert (
+            np.abs(expected - received).max()
+            < (0.5 if "int4" in name else 0.1) * np.abs(expected).max()
+        )
     kinds = dict(zip(stored, ("float32", "int8", "int4", "int8"), strict=True))
     for name, kind in kinds.items():
         assert stored[name] == {("CONV_2D", kind, False), ("FULLY_CONNECTED", kind, False)}
@@ -44,9 +47,17 @@ def test_everybody_is_judged_beside_the_float_model_and_the_file_beside_what_it_
     labels = expected.argmax(-1)
     apart = np.mean(quantized.argmax(-1) == labels)
     assert 0 < apart < 1
-    files = {peer_files.BASE: peer_files.to_float_tflite(plain), 'bmpq_tf, "size"': peer_files.to_float_tflite(dequantize_model(model))}
+    files = {
+        peer_files.BASE: peer_files.to_float_tflite(plain),
+        'bmpq_tf, "size"': peer_files.to_float_tflite(dequantize_model(model)),
+    }
     told = peer_files.figures(files, plain, model, images, labels)
-    assert [(row["agreement"], row["accuracy"]) for row in told.values()] == [(1, 1), (apart, apart), (1, 1), (apart, apart)]
+    assert [(row["agreement"], row["accuracy"]) for row in told.values()] == [
+        (1, 1),
+        (apart, apart),
+        (1, 1),
+        (apart, apart),
+    ]
     assert all(told[name]["rms"] < 1e-5 for name in files)
     assert "accuracy" not in peer_files.judged(quantized, expected, None)
 
@@ -54,7 +65,10 @@ def test_everybody_is_judged_beside_the_float_model_and_the_file_beside_what_it_
 def test_a_float_model_that_is_no_twin_is_refused(tmp_path):
     plain = small_model()
     model = quantize_model(plain, (2,))
-    for other, message in ((model, "is quantized"), (keras.Sequential([keras.Input((6, 6, 2)), keras.layers.Flatten()]), "other shapes")):
+    for other, message in (
+        (model, "is quantized"),
+        (keras.Sequential([keras.Input((6, 6, 2)), keras.layers.Flatten()]), "other shapes"),
+    ):
         other.save(tmp_path / "float.keras")
         with pytest.raises(ValueError, match=rf"{message}.*Received: .*float.keras"):
             peer_files.float_twin(tmp_path / "float.keras", model)
@@ -63,10 +77,29 @@ def test_a_float_model_that_is_no_twin_is_refused(tmp_path):
 @pytest.mark.slow
 def test_the_tool_compares_a_trained_model_with_its_float_twin(tmp_path):
     for tool, *arguments in (
-        ("train.py", "--width=0.25", "--epochs=4", "--with_float", "--verbose=0", f"--out_dir={tmp_path}"),
-        ("compare_export.py", f"--keras={tmp_path}/model.keras", f"--float_keras={tmp_path}/float.keras", "--dataset=digits", "--rounds=3", "--json"),
+        (
+            "train.py",
+            "--width=0.25",
+            "--epochs=4",
+            "--with_float",
+            "--verbose=0",
+            f"--out_dir={tmp_path}",
+        ),
+        (
+            "compare_export.py",
+            f"--keras={tmp_path}/model.keras",
+            f"--float_keras={tmp_path}/float.keras",
+            "--dataset=digits",
+            "--rounds=3",
+            "--json",
+        ),
     ):
-        done = subprocess.run([sys.executable, str(TOOL.parent / tool), *arguments], capture_output=True, text=True, timeout=600)
+        done = subprocess.run(
+            [sys.executable, str(TOOL.parent / tool), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
         assert done.returncode == 0, done.stderr[-2000:]
     told = json.loads(done.stdout[done.stdout.index("{\n") :])
     kinds = [f'bmpq_tf, "{mode}"' for mode in ("size", "latency", "integer")]
@@ -95,7 +128,15 @@ def test_memory_grows_with_the_weights():
 def test_resnet20_at_10x_is_as_fast_and_as_small_as_dynamic_int8():
     """The bound for speed is 0.97 on an idle machine; other work makes single runs vary by more."""
     done = subprocess.run(
-        [sys.executable, str(TOOL), "--model=resnet20", "--budget=10x", "--examples=50", "--rounds=60", "--json"],
+        [
+            sys.executable,
+            str(TOOL),
+            "--model=resnet20",
+            "--budget=10x",
+            "--examples=50",
+            "--rounds=60",
+            "--json",
+        ],
         capture_output=True,
         text=True,
         timeout=1200,

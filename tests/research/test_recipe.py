@@ -28,13 +28,17 @@ def test_step_decay_rises_and_falls_twice():
     optimizer = sgd(None, learning_rate=0.5, steps=100, warmup_steps=10, schedule="step")
     again = keras.optimizers.SGD.from_config(optimizer.get_config())
     assert float(again.learning_rate) == pytest.approx(0.05)
-    with pytest.raises(ValueError, match=r"Unknown schedule. Received: schedule='linear'. Known: cosine, step"):
+    with pytest.raises(
+        ValueError, match=r"Unknown schedule. Received: schedule='linear'. Known: cosine, step"
+    ):
         sgd(None, learning_rate=0.5, steps=100, schedule="linear")
 
 
 def test_cosine_rises_and_ends_at_zero():
     rate = sgd(None, learning_rate=0.5, steps=100, warmup_steps=10)._learning_rate
-    np.testing.assert_allclose([float(rate(step)) for step in (0, 10, 55, 100)], [0.05, 0.5, 0.25, 0.0], atol=1e-6)
+    np.testing.assert_allclose(
+        [float(rate(step)) for step in (0, 10, 55, 100)], [0.05, 0.5, 0.25, 0.0], atol=1e-6
+    )
 
 
 def test_the_rate_rises_again_after_an_allocation_that_changed_widths():
@@ -46,7 +50,14 @@ def test_the_rate_rises_again_after_an_allocation_that_changed_widths():
     told = {}
     for epoch in range(10):
         if epoch in (2, 4, 6):
-            record = {"epoch": epoch, "status": "optimal", "budget": {}, "bits": 2 if epoch == 2 else 4, "sensitivity": None, "enbg": None}
+            record = {
+                "epoch": epoch,
+                "status": "optimal",
+                "budget": {},
+                "bits": 2 if epoch == 2 else 4,
+                "sensitivity": None,
+                "enbg": None,
+            }
             for state in model_kernels(model):
                 state.quantizer.history = (*state.quantizer.history, record)
         callback.on_epoch_begin(epoch)
@@ -61,7 +72,9 @@ def test_the_rate_rises_again_after_an_allocation_that_changed_widths():
 def test_label_smoothing_spreads_its_share():
     told = ClassificationLoss(label_smoothing=0.3)(np.array([0, 2]), LOGITS)
     target = np.array([[0.8, 0.1, 0.1], [0.1, 0.1, 0.8]])
-    np.testing.assert_allclose(float(told), -(target * np.log(softmax(LOGITS))).sum(-1).mean(), rtol=1e-5)
+    np.testing.assert_allclose(
+        float(told), -(target * np.log(softmax(LOGITS))).sum(-1).mean(), rtol=1e-5
+    )
 
 
 def test_distillation_is_hintons():

@@ -10,12 +10,16 @@ from bmpq_research.experiments.results import append_result, check_results, lock
 
 
 def grid(**shared):
-    return cells({"epochs": 4, "seeds": [0, 1], **shared, "grid": [{"methods": ["uniform2", "uniform3"]}]})
+    return cells(
+        {"epochs": 4, "seeds": [0, 1], **shared, "grid": [{"methods": ["uniform2", "uniform3"]}]}
+    )
 
 
 def results_of(made):
     """As they come back from a file."""
-    return json.loads(json.dumps({cell.key: {"cell": cell.key, "config": cell.settings} for cell in made}))
+    return json.loads(
+        json.dumps({cell.key: {"cell": cell.key, "config": cell.settings} for cell in made})
+    )
 
 
 def test_lines_come_back_and_one_that_was_cut_short_is_written_over(tmp_path):
@@ -57,9 +61,14 @@ def test_cells_may_be_added_but_not_changed_or_taken_away(tmp_path):
     known = results_of(made[:2])
     check_results(known, made, "results.jsonl")
     check_results(known, grid(seeds=[0, 1, 2]), "results.jsonl")
-    with pytest.raises(ValueError, match=r"Received: epochs=9; .*uniform2/seed0 was run with epochs=4.*another --out"):
+    with pytest.raises(
+        ValueError,
+        match=r"Received: epochs=9; .*uniform2/seed0 was run with epochs=4.*another --out",
+    ):
         check_results(known, grid(epochs=9), "results.jsonl")
-    with pytest.raises(ValueError, match=r"Received: results of .*uniform2/seed0.*which the config does not have"):
+    with pytest.raises(
+        ValueError, match=r"Received: results of .*uniform2/seed0.*which the config does not have"
+    ):
         check_results(known, grid(model="resnet20"), "results.jsonl")
 
 
@@ -69,7 +78,9 @@ def test_a_setting_that_was_added_since_was_at_its_default():
     for result in known.values():
         del result["config"]["label_smoothing"]
     check_results(known, made, "results.jsonl")
-    with pytest.raises(ValueError, match=r"Received: label_smoothing=0.1; .* was run with label_smoothing=0.0"):
+    with pytest.raises(
+        ValueError, match=r"Received: label_smoothing=0.1; .* was run with label_smoothing=0.0"
+    ):
         check_results(known, grid(label_smoothing=0.1), "results.jsonl")
 
 

@@ -1,4 +1,6 @@
-"""What the installed runtimes do equals the copy in the docs, and the exporter takes only what was seen to work."""
+"""What the installed runtimes do equals the copy in the docs, and the exporter takes only what was
+seen to work.
+"""
 
 import itertools
 import pathlib
@@ -27,12 +29,19 @@ def outcomes(cell: str) -> str:
 def test_the_docs_hold_what_the_runtimes_do(seen):
     lines = [line for line in DOCS.read_text().splitlines() if line.startswith("|")]
     start = lines.index(f"| {' | '.join(COLUMNS)} |") + 2
-    documented = [tuple(outcomes(cell.strip()) for cell in line.strip("|").split("|")) for line in lines[start : start + len(rows(seen))]]
+    documented = [
+        tuple(outcomes(cell.strip()) for cell in line.strip("|").split("|"))
+        for line in lines[start : start + len(rows(seen))]
+    ]
     for told, found in zip(documented, rows(seen), strict=True):
         for said, cell in zip(told, found, strict=True):
-            # What a kernel that is wrong leaves depends on memory, and may be right by chance; never the other way round.
+            # What a kernel that is wrong leaves depends on memory, and may be right by chance;
+            # never the other way round.
             parts = zip(said.split("; "), cell.split("; "), strict=True)
-            assert all(now == then or ("wrong" in then and now == then.replace("wrong", "right")) for then, now in parts), (told, found)
+            assert all(
+                now == then or ("wrong" in then and now == then.replace("wrong", "right"))
+                for then, now in parts
+            ), (told, found)
 
 
 def test_the_exporter_emits_only_what_is_right_in_every_runtime(seen):
@@ -40,17 +49,35 @@ def test_the_exporter_emits_only_what_is_right_in_every_runtime(seen):
     for bits, lowest in itertools.product((2, 3, 4, 5, 8), (True, False)):
         low = -(2 ** (bits - 1)) + (bits == 8 or not lowest)
         integers = np.resize(np.arange(low, 2 ** (bits - 1)), (4, 2**18)).astype(np.int16)
-        for operator, mode, count in itertools.product(one_operator.OPERATORS, storage.MODES, (1, 16, 17, None)):
+        for operator, mode, count in itertools.product(
+            one_operator.OPERATORS, storage.MODES, (1, 16, 17, None)
+        ):
             container = storage.choose(mode, operator.builtin, integers, bits, count)
             how = {"float": "weight_only"}.get(container.compute, container.compute)
             # Operators without an integer kernel cannot be in an integer file; the export says so.
             if how in operator.modes and (how != "static" or operator.builtin in storage.STATIC):
-                emitted.add((operator.name, how, container.bits, bool(integers.min() > -(2 ** (container.bits - 1)))))
-    assert {(how, bits) for _, how, bits, _ in emitted} >= {("dynamic", 4), ("dynamic", 8), ("static", 8), ("weight_only", 2)}
+                emitted.add(
+                    (
+                        operator.name,
+                        how,
+                        container.bits,
+                        bool(integers.min() > -(2 ** (container.bits - 1))),
+                    )
+                )
+    assert {(how, bits) for _, how, bits, _ in emitted} >= {
+        ("dynamic", 4),
+        ("dynamic", 8),
+        ("static", 8),
+        ("weight_only", 2),
+    }
     for name, how, bits, narrow in sorted(emitted):
         # BATCH_MATMUL takes one scale a tensor in static files; everything else has one a channel.
         granularity = "tensor" if (how, name) == ("static", "BATCH_MATMUL") else "channel"
-        found = [one for one in seen if (one.operator, one.mode, one.bits, one.granularity) == (name, how, bits, granularity)]
+        found = [
+            one
+            for one in seen
+            if (one.operator, one.mode, one.bits, one.granularity) == (name, how, bits, granularity)
+        ]
         assert [one.runtime for one in found] == list(probe.RUNTIMES)
         for one in found:
             assert one.outcome == "right" or (one.outcome == "narrow" and narrow), one
@@ -58,12 +85,17 @@ def test_the_exporter_emits_only_what_is_right_in_every_runtime(seen):
 
 def test_the_traps_are_there_to_be_avoided(seen):
     """If this fails a release mended a kernel: look at storage.py again."""
-    outcome = {(one.operator, one.bits, one.granularity, one.mode, one.runtime): one for one in seen}
+    outcome = {
+        (one.operator, one.bits, one.granularity, one.mode, one.runtime): one for one in seen
+    }
     for runtime in probe.RUNTIMES:
         trap = outcome["CONV_2D 3x3", 2, "channel", "dynamic", runtime]
         assert trap.outcome == "wrong"
         assert trap.error == float("inf")
-    assert outcome["FULLY_CONNECTED", 4, "channel", "dynamic", "LiteRT without XNNPACK"].outcome == "narrow"
+    assert (
+        outcome["FULLY_CONNECTED", 4, "channel", "dynamic", "LiteRT without XNNPACK"].outcome
+        == "narrow"
+    )
     assert outcome["DEPTHWISE_CONV_2D", 8, "tensor", "dynamic", "LiteRT"].outcome == "wrong"
 
 
@@ -71,14 +103,21 @@ def test_a_wrong_kernel_would_be_seen(monkeypatch):
     operator = next(one for one in one_operator.OPERATORS if one.name == "FULLY_CONNECTED")
     assert probe.judge(operator, 8, "channel", "dynamic", "LiteRT").outcome == "right"
     honest = probe._interpreter
-    monkeypatch.setattr(probe, "_interpreter", lambda *given: lambda inputs: honest(*given)(inputs) * 1.05)
+    monkeypatch.setattr(
+        probe, "_interpreter", lambda *given: lambda inputs: honest(*given)(inputs) * 1.05
+    )
     assert probe.judge(operator, 8, "channel", "dynamic", "LiteRT").outcome == "wrong"
 
 
 @pytest.mark.slow
 @pytest.mark.timed
 def test_the_chosen_containers_are_no_slower_than_int8():
-    found = probe.probe(runtimes=("LiteRT",), modes=("dynamic",), operators=("FULLY_CONNECTED", "CONV_2D 3x3"), timed=True)
+    found = probe.probe(
+        runtimes=("LiteRT",),
+        modes=("dynamic",),
+        operators=("FULLY_CONNECTED", "CONV_2D 3x3"),
+        timed=True,
+    )
     speed = {(one.operator, one.bits, one.granularity): one.speed for one in found}
     assert speed["FULLY_CONNECTED", 4, "channel"] > 0.9 * speed["FULLY_CONNECTED", 8, "channel"]
     assert speed["FULLY_CONNECTED", 2, "channel"] < speed["FULLY_CONNECTED", 4, "channel"]

@@ -7,27 +7,52 @@ import numpy as np
 import pytest
 
 from bmpq_research.datasets import ImageDataset
-from bmpq_research.experiments.training import TrainConfig, allocation_callback, check_backup, fit, note_backup, quantized_model, train
+from bmpq_research.experiments.training import (
+    TrainConfig,
+    allocation_callback,
+    check_backup,
+    fit,
+    note_backup,
+    quantized_model,
+    train,
+)
 from bmpq_tf import InfeasibleBudgetError
 from bmpq_tf.model.kernels import model_kernels
 
 
 def test_the_quantizers_and_the_callback_are_as_configured():
     config = TrainConfig(
-        initial_scale="mse", normalise_kernels=True, objective="joint", initial_widths="allocated", min_improvement=0.1, activation_bits=4,
+        initial_scale="mse",
+        normalise_kernels=True,
+        objective="joint",
+        initial_widths="allocated",
+        min_improvement=0.1,
+        activation_bits=4,
         freeze_oscillations=0.1,
-    )  # fmt: skip
+    )
     inputs = keras.Input((4,))
-    model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Dense(4, activation="relu", name="hidden")(inputs)))
+    model = keras.Model(
+        inputs,
+        keras.layers.Dense(3)(keras.layers.Dense(4, activation="relu", name="hidden")(inputs)),
+    )
     told = quantized_model(model, config, (2, 4)).get_layer("hidden").quantizer
-    assert (told.initial_scale, told.normalise_kernels, told.track_sensitivity, told.activation_bits) == ("mse", True, "joint", 4)
+    assert (
+        told.initial_scale,
+        told.normalise_kernels,
+        told.track_sensitivity,
+        told.activation_bits,
+    ) == ("mse", True, "joint", 4)
     assert told.track_oscillations
     plain = dataclasses.replace(config, objective="squared", freeze_oscillations=0.0)
     told = quantized_model(model, plain, (2, 4)).get_layer("hidden").quantizer
     assert told.track_sensitivity is True
     assert not told.track_oscillations
     callback = allocation_callback(config)
-    assert (callback.sensitivity.method, callback.sensitivity.objective, callback.min_improvement) == ("bmpq", "joint", 0.1)
+    assert (
+        callback.sensitivity.method,
+        callback.sensitivity.objective,
+        callback.min_improvement,
+    ) == ("bmpq", "joint", 0.1)
 
 
 class Narrows(keras.callbacks.Callback):
@@ -36,19 +61,35 @@ class Narrows(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         if epoch == 2:
             for state in model_kernels(self.model):
-                state.quantizer.history = ({"epoch": epoch, "status": "optimal", "budget": {}, "bits": 2, "sensitivity": None, "enbg": None},)
+                state.quantizer.history = (
+                    {
+                        "epoch": epoch,
+                        "status": "optimal",
+                        "budget": {},
+                        "bits": 2,
+                        "sensitivity": None,
+                        "enbg": None,
+                    },
+                )
 
 
 def test_the_learning_rate_restarts_during_fit():
     images = np.random.default_rng(0).integers(0, 255, (8, 2, 2, 1), dtype=np.uint8)
-    dataset = ImageDataset("noise", (images, np.arange(8) % 2), (images, np.arange(8) % 2), 2, augment=False)
-    config = TrainConfig(epochs=6, batch_size=8, schedule="step", lr_restart=0.5, lr_warmup_epochs=0)
+    dataset = ImageDataset(
+        "noise", (images, np.arange(8) % 2), (images, np.arange(8) % 2), 2, augment=False
+    )
+    config = TrainConfig(
+        epochs=6, batch_size=8, schedule="step", lr_restart=0.5, lr_warmup_epochs=0
+    )
     flat = keras.Sequential([keras.Input((2, 2, 1)), keras.layers.Flatten(), keras.layers.Dense(2)])
     model = quantized_model(flat, config, (2, 4))
     seen = []
-    watch = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(float(model.optimizer.learning_rate)))
+    watch = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: seen.append(float(model.optimizer.learning_rate))
+    )
     fit(model, dataset, config, [Narrows(), watch], "model", verbose=0)
-    # One step an epoch, and the rate of the next one is told: three of four steps after the restart. Without one it would be 0.001.
+    # One step an epoch, and the rate of the next one is told: three of four steps after the
+    # restart. Without one it would be 0.001.
     assert seen[4] == pytest.approx(0.05 * (1 + np.cos(np.pi * 3 / 4)) / 2, rel=1e-4)
 
 
@@ -60,17 +101,28 @@ def test_a_refused_run_does_not_own_the_backups_folder(tmp_path):
     possible = dataclasses.replace(config, budget="9x")
     check_backup(possible)
     note_backup(possible, "1437 images")
-    with pytest.raises(ValueError, match=r"is of another run\. Received: budget='40x'; the backup has budget='9x'"):
+    with pytest.raises(
+        ValueError, match=r"is of another run\. Received: budget='40x'; the backup has budget='9x'"
+    ):
         check_backup(config)
     check_backup(possible, "1437 images")
-    with pytest.raises(ValueError, match=r"Received: data='1436 images'; the backup has data='1437 images'"):
+    with pytest.raises(
+        ValueError, match=r"Received: data='1436 images'; the backup has data='1437 images'"
+    ):
         check_backup(possible, "1436 images")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("granularity", ["channel", "tensor"])
 def test_depthwise_kernels_train_at_narrow_widths_where_float_ones_do(granularity):
-    config = TrainConfig(model="mobilenet", width=0.25, budget="12x", candidate_bits=(2, 3, 4, 8), granularity=granularity, epochs=3)
+    config = TrainConfig(
+        model="mobilenet",
+        width=0.25,
+        budget="12x",
+        candidate_bits=(2, 3, 4, 8),
+        granularity=granularity,
+        epochs=3,
+    )
     run = train(config, verbose=0)
     assert all(np.all(np.isfinite(variable)) for variable in run.model.get_weights())
     assert [solved["status"] for solved in run.callback.history] == ["optimal"] * 2

@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import bmpq_tf
-from bmpq_tf import BMPQCallback, InfeasibleBudgetError, QuantizationConfig, allocate_bits, assign_bits, kernel_table, quantize_model
+from bmpq_tf import (
+    BMPQCallback,
+    InfeasibleBudgetError,
+    QuantizationConfig,
+    allocate_bits,
+    assign_bits,
+    kernel_table,
+    quantize_model,
+)
 from bmpq_tf.model.kernels import model_kernels, total_bits
 
 IMAGES, LABELS = small_data()
@@ -21,7 +29,9 @@ def model():
 
 @given(st.lists(st.floats(0, 10), min_size=2, max_size=2), st.floats(4.2, 12))
 def test_widths_are_the_cheapest_that_the_budget_allows(model, weights, compression):
-    costs = {path: [4 * weight, 2 * weight, 0.0] for path, weight in zip(OPEN, weights, strict=True)}
+    costs = {
+        path: [4 * weight, 2 * weight, 0.0] for path, weight in zip(OPEN, weights, strict=True)
+    }
     sizes = {row.path: row.weights for row in kernel_table(model)}
     bound = 32 * sum(sizes.values()) / compression
     pinned = 8 * sum(size for path, size in sizes.items() if path not in OPEN)
@@ -65,10 +75,19 @@ def test_a_sensitivity_of_ones_own_gets_measurements_and_decides():
 
     def favours_hidden(measured):
         asked.extend(measured)
-        return {one.path: [float(one.path == "hidden/kernel") * (8 - bits) for bits in one.candidates] for one in measured}
+        return {
+            one.path: [float(one.path == "hidden/kernel") * (8 - bits) for bits in one.candidates]
+            for one in measured
+        }
 
     model = compiled(quantize_model(small_model(), (2, 4, 8)))
-    model.fit(IMAGES, LABELS, epochs=2, verbose=0, callbacks=[BMPQCallback("5.6x", sensitivity=favours_hidden, verbose=0)])
+    model.fit(
+        IMAGES,
+        LABELS,
+        epochs=2,
+        verbose=0,
+        callbacks=[BMPQCallback("5.6x", sensitivity=favours_hidden, verbose=0)],
+    )
     assert {one.path for one in asked} == set(OPEN)
     assert all(one.candidates == (2, 4, 8) and one.gradient_abs.max() > 0 for one in asked)
     widths = {row.path: row.bits for row in kernel_table(model)}
@@ -80,12 +99,22 @@ def test_bad_input_is_named(model):
         allocate_bits(model, "40x", {})
     with pytest.raises(ValueError, match=r"a cost for each candidate"):
         allocate_bits(model, "10x", {"hidden/kernel": (1.0,)})
-    with pytest.raises(ValueError, match=r"no quantized kernels of these paths. Received: \['nope'\]"):
+    with pytest.raises(
+        ValueError, match=r"no quantized kernels of these paths. Received: \['nope'\]"
+    ):
         assign_bits(model, {"nope": 4})
-    with pytest.raises(ValueError, match=r"cannot be 3 bits wide. Received: width=3, candidates \(2, 4, 8\)"):
+    with pytest.raises(
+        ValueError, match=r"cannot be 3 bits wide. Received: width=3, candidates \(2, 4, 8\)"
+    ):
         assign_bits(model, {"hidden/kernel": 3})
     for sensitivity in ("magic", 3):
-        with pytest.raises(ValueError, match=r"Unknown sensitivity. Received: sensitivity=.*Known: first_order, squared, joint, or a callable"):
+        with pytest.raises(
+            ValueError,
+            match=(
+                r"Unknown sensitivity. Received: sensitivity=.*Known: first_order, squared, "
+                r"joint, or a callable"
+            ),
+        ):
             BMPQCallback("10x", sensitivity=sensitivity)
     with pytest.raises(TypeError, match=r"config is a bmpq_tf\.QuantizationConfig"):
         quantize_model(small_model(), config={"scale": "learned"})
@@ -93,8 +122,16 @@ def test_bad_input_is_named(model):
 
 def test_what_is_said_directly_wins_over_the_config():
     config = QuantizationConfig(candidate_bits=(4,), pinned_bits=6, granularity="channel")
-    rows = {row.path: row.candidates for row in kernel_table(quantize_model(small_model(), (2, 3), config=config))}
-    assert rows == {"stem/kernel": (6,), "depthwise/kernel": (2, 3), "hidden/kernel": (2, 3), "head/kernel": (6,)}
+    rows = {
+        row.path: row.candidates
+        for row in kernel_table(quantize_model(small_model(), (2, 3), config=config))
+    }
+    assert rows == {
+        "stem/kernel": (6,),
+        "depthwise/kernel": (2, 3),
+        "hidden/kernel": (2, 3),
+        "head/kernel": (6,),
+    }
     state = model_kernels(quantize_model(small_model(), config=config))[1]
     assert (state.kernel.candidates, state.quantizer.config.granularity) == ((4,), "channel")
 
@@ -112,7 +149,9 @@ def test_a_file_is_run_and_compared_by_path_or_content(tmp_path):
     bmpq_tf.export_tflite(model, path, verify_with=IMAGES)
     (answers,) = bmpq_tf.run_tflite(path, IMAGES)
     np.testing.assert_allclose(answers, model.predict(IMAGES, verbose=0), atol=1e-4)
-    np.testing.assert_array_equal(bmpq_tf.run_tflite(path.read_bytes(), IMAGES, batch_size=5)[0], answers)
+    np.testing.assert_array_equal(
+        bmpq_tf.run_tflite(path.read_bytes(), IMAGES, batch_size=5)[0], answers
+    )
     assert bmpq_tf.compare_tflite(model, path, IMAGES).holds
     other = compiled(quantize_model(small_model(), (2, 4, 8)))
     assert "differ from Keras's" in bmpq_tf.compare_tflite(other, path.read_bytes(), IMAGES).problem

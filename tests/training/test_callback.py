@@ -10,7 +10,13 @@ import tensorflow as tf
 from conftest import compiled, small_data, small_model
 
 import bmpq_tf
-from bmpq_tf import AllocationError, BMPQCallback, InfeasibleBudgetError, QuantizationConfig, quantize_model
+from bmpq_tf import (
+    AllocationError,
+    BMPQCallback,
+    InfeasibleBudgetError,
+    QuantizationConfig,
+    quantize_model,
+)
 from bmpq_tf.allocation.sensitivity import estimate_costs
 from bmpq_tf.allocation.solver import solve_allocation
 from bmpq_tf.model import kernels
@@ -22,7 +28,9 @@ IMAGES, LABELS = small_data()
 
 def fitted(callback, epochs=6, model=None, **fit):
     model = model or compiled(quantize_model(small_model(), (2, 4)))
-    history = model.fit(IMAGES, LABELS, epochs=epochs, batch_size=8, verbose=0, callbacks=[callback], **fit)
+    history = model.fit(
+        IMAGES, LABELS, epochs=epochs, batch_size=8, verbose=0, callbacks=[callback], **fit
+    )
     return model, history
 
 
@@ -43,7 +51,9 @@ def test_the_schedule_warms_up_decides_and_settles():
     budget = bmpq_tf.Budget.parse("10x").bits([state.kernel for state in model_kernels(model)])
     assert total_bits(model_kernels(model)) <= budget
     assert history.history["bmpq_within_budget"] == [0, 0, 1, 1, 1, 1, 1, 1]
-    assert history.history["bmpq_compression"][0] == pytest.approx(32 / history.history["bmpq_bits"][0])
+    assert history.history["bmpq_compression"][0] == pytest.approx(
+        32 / history.history["bmpq_bits"][0]
+    )
     assert stored_budget(model) == bmpq_tf.Budget(compression=10)
 
 
@@ -61,7 +71,9 @@ def test_one_trace_serves_a_whole_fit_with_several_allocations():
     x = keras.layers.Conv2D(4, 3, name="stem")(Counting()(inputs))
     x = keras.layers.Conv2D(4, 3, name="mid")(x)
     x = keras.layers.Dense(8, name="hidden")(keras.layers.Flatten()(x))
-    model = compiled(quantize_model(keras.Model(inputs, keras.layers.Dense(3, name="head")(x)), (2, 4, 8)))
+    model = compiled(
+        quantize_model(keras.Model(inputs, keras.layers.Dense(3, name="head")(x)), (2, 4, 8))
+    )
     callback = BMPQCallback("8x", verbose=0)
     steps = []
 
@@ -88,7 +100,9 @@ def test_history_and_widths_come_back_from_a_saved_model(tmp_path):
     assert again.history == callback.history
     assert all(value > 0 for value in callback.history[-1]["enbg"].values())
     assert len(callback.history) == 4
-    assert [state.bits for state in model_kernels(loaded)] == [state.bits for state in model_kernels(model)]
+    assert [state.bits for state in model_kernels(loaded)] == [
+        state.bits for state in model_kernels(model)
+    ]
     for ours, theirs in zip(model.optimizer.variables, loaded.optimizer.variables, strict=True):
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
 
@@ -117,25 +131,40 @@ def test_the_present_width_does_not_colour_the_sensitivity():
     shares = {}
     for bits in (2, 4, 8):
         keras.utils.set_random_seed(3)
-        model = compiled(quantize_model(small_model(), (2, 4, 8), pin=None), optimizer=keras.optimizers.SGD(0.0))
+        model = compiled(
+            quantize_model(small_model(), (2, 4, 8), pin=None), optimizer=keras.optimizers.SGD(0.0)
+        )
         for state in model_kernels(model):
             state.quantizer.set_width(bits if state.layer.name == "hidden" else 4, state.variable)
         model.fit(IMAGES, LABELS, batch_size=len(IMAGES), verbose=0)
-        told = {state.layer.name: estimate_costs(measurement(state), [2])[0] for state in model_kernels(model)}
+        told = {
+            state.layer.name: estimate_costs(measurement(state), [2])[0]
+            for state in model_kernels(model)
+        }
         shares[bits] = told["hidden"] / sum(told.values())
     assert max(shares.values()) / min(shares.values()) <= 1.5
 
 
 def test_a_second_fit_decides_anew_on_data_of_unknown_length():
     data = tf.data.Dataset.from_generator(
-        lambda: iter([(IMAGES[:8], LABELS[:8])] * 2), output_signature=(tf.TensorSpec((8, 6, 6, 2)), tf.TensorSpec((8,), tf.int64))
+        lambda: iter([(IMAGES[:8], LABELS[:8])] * 2),
+        output_signature=(tf.TensorSpec((8, 6, 6, 2)), tf.TensorSpec((8,), tf.int64)),
     )
     model = compiled(quantize_model(small_model(), (2, 4)))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Your input ran out of data")
         for budget in ("8x", "12x"):
-            model.fit(data, epochs=2, shuffle=False, verbose=0, callbacks=[BMPQCallback(budget, verbose=0)])
-    assert [allocation["budget"] for allocation in kernels.allocation_history(model)] == [{"compression": 8.0}, {"compression": 12.0}]
+            model.fit(
+                data,
+                epochs=2,
+                shuffle=False,
+                verbose=0,
+                callbacks=[BMPQCallback(budget, verbose=0)],
+            )
+    assert [allocation["budget"] for allocation in kernels.allocation_history(model)] == [
+        {"compression": 8.0},
+        {"compression": 12.0},
+    ]
 
 
 def test_a_fit_that_begins_in_the_middle_decides_after_its_first_epoch_or_is_refused():
@@ -143,7 +172,13 @@ def test_a_fit_that_begins_in_the_middle_decides_after_its_first_epoch_or_is_ref
     _, history = fitted(callback, epochs=9, initial_epoch=5)
     assert [allocation["epoch"] for allocation in callback.history] == [6]
     assert history.history["bmpq_within_budget"] == [0, 1, 1, 1]
-    with pytest.raises(ValueError, match=r"begins at epoch 7 of 9 and settles after epoch 6: .* Received: initial_epoch=6, epochs=9"):
+    with pytest.raises(
+        ValueError,
+        match=(
+            r"begins at epoch 7 of 9 and settles after epoch 6: .* Received: initial_epoch=6, "
+            r"epochs=9"
+        ),
+    ):
         fitted(BMPQCallback("10x"), epochs=9, initial_epoch=6)
     # A model that goes on has what it saw before.
     model, _ = fitted(BMPQCallback("10x", verbose=0), epochs=6)
@@ -162,7 +197,9 @@ def test_an_interval_without_finite_gradients_decides_nothing(capsys):
     def poisoned(y_true, y_pred):
         return tf.reduce_mean(y_pred) * np.nan
 
-    model = compiled(quantize_model(small_model(), (2, 4)), loss=poisoned, optimizer=keras.optimizers.SGD(0.0))
+    model = compiled(
+        quantize_model(small_model(), (2, 4)), loss=poisoned, optimizer=keras.optimizers.SGD(0.0)
+    )
     with pytest.warns(UserWarning, match="Training ended over the budget"):
         fitted(BMPQCallback("10x"), epochs=3, model=model)
     assert [state.bits for state in model_kernels(model)] == [8, 4, 4, 8]
@@ -175,7 +212,9 @@ def test_a_frozen_kernel_keeps_its_width_and_is_named(capsys):
     fitted(BMPQCallback("8x"), epochs=3, model=compiled(model))
     assert {state.layer.name: state.bits for state in model_kernels(model)}["depthwise"] == 4
     assert "without gradients, so kept: depthwise/kernel" in capsys.readouterr().out
-    with pytest.raises(InfeasibleBudgetError, match=r"'depthwise/kernel' keeps 4 bits, as no gradients reach it"):
+    with pytest.raises(
+        InfeasibleBudgetError, match=r"'depthwise/kernel' keeps 4 bits, as no gradients reach it"
+    ):
         BMPQCallback("30x").check(model, 3)
 
 
@@ -185,10 +224,18 @@ def test_a_kernel_that_no_gradient_reaches_keeps_its_width_and_is_named(capsys):
     unused = keras.layers.Dense(2, name="unused")(x)
     used = keras.layers.Dense(3, name="used")(keras.layers.Dense(6, name="hidden")(x))
     model = quantize_model(keras.Model(inputs, [used, unused]), (2, 4), pin=None)
-    model.compile("sgd", loss=[keras.losses.SparseCategoricalCrossentropy(from_logits=True), None], jit_compile=False)
+    model.compile(
+        "sgd",
+        loss=[keras.losses.SparseCategoricalCrossentropy(from_logits=True), None],
+        jit_compile=False,
+    )
     with pytest.warns(UserWarning, match="Gradients do not exist for variables"):
         model.fit(IMAGES, LABELS, epochs=3, verbose=0, callbacks=[BMPQCallback("10x")])
-    assert {state.layer.name: state.bits for state in model_kernels(model)} == {"unused": 4, "hidden": 2, "used": 4}
+    assert {state.layer.name: state.bits for state in model_kernels(model)} == {
+        "unused": 4,
+        "hidden": 2,
+        "used": 4,
+    }
     assert "without gradients, so kept: unused/kernel" in capsys.readouterr().out
 
 
@@ -196,7 +243,11 @@ def test_a_layer_that_no_call_reaches_has_no_kernels():
     class Model(keras.Model):
         def __init__(self):
             super().__init__()
-            self.flatten, self.used, self.unused = keras.layers.Flatten(), bmpq_tf.layers.QuantDense(3), bmpq_tf.layers.QuantDense(4)
+            self.flatten, self.used, self.unused = (
+                keras.layers.Flatten(),
+                bmpq_tf.layers.QuantDense(3),
+                bmpq_tf.layers.QuantDense(4),
+            )
 
         def build(self, input_shape):
             self.used.build((None, 72))
@@ -217,9 +268,15 @@ def test_a_head_that_joined_later_was_in_the_last_allocations():
     model = compiled(keras.Model(backbone.inputs, head(backbone.outputs[0])))
     callback = BMPQCallback("8x", verbose=0)
     model.fit(IMAGES, LABELS, epochs=3, verbose=0, callbacks=[callback])
-    assert [("new/kernel" in allocation["bits"], allocation["budget"]["compression"]) for allocation in callback.history] == [
-        (False, 10.0), (False, 10.0), (True, 8.0), (True, 8.0),
-    ]  # fmt: skip
+    assert [
+        ("new/kernel" in allocation["bits"], allocation["budget"]["compression"])
+        for allocation in callback.history
+    ] == [
+        (False, 10.0),
+        (False, 10.0),
+        (True, 8.0),
+        (True, 8.0),
+    ]
 
 
 def test_a_solver_that_fails_does_not_end_the_training(monkeypatch):
@@ -227,16 +284,24 @@ def test_a_solver_that_fails_does_not_end_the_training(monkeypatch):
         raise AllocationError("no answer in time")
 
     monkeypatch.setattr(allocator, "solve_allocation", failing)
-    with pytest.warns(UserWarning, match=r"the widths stay. no answer in time|over the budget") as caught:
+    with pytest.warns(
+        UserWarning, match=r"the widths stay. no answer in time|over the budget"
+    ) as caught:
         _, history = fitted(BMPQCallback("10x", verbose=0), epochs=3)
     assert len(history.history["loss"]) == 3
-    assert sum("the widths stay. no answer in time" in str(warning.message) for warning in caught) == 2
+    assert (
+        sum("the widths stay. no answer in time" in str(warning.message) for warning in caught) == 2
+    )
 
 
 def test_the_best_epochs_weights_come_back_with_their_widths():
-    stopping = keras.callbacks.EarlyStopping(monitor="loss", patience=99, restore_best_weights=True, start_from_epoch=1)
+    stopping = keras.callbacks.EarlyStopping(
+        monitor="loss", patience=99, restore_best_weights=True, start_from_epoch=1
+    )
     model = compiled(quantize_model(small_model(), (2, 4)))
-    model.fit(IMAGES, LABELS, epochs=4, verbose=0, callbacks=[BMPQCallback("10x", verbose=0), stopping])
+    model.fit(
+        IMAGES, LABELS, epochs=4, verbose=0, callbacks=[BMPQCallback("10x", verbose=0), stopping]
+    )
     assert stopping.best_epoch >= 1
     assert kernels.within(bmpq_tf.Budget(compression=10), model_kernels(model))
 
@@ -245,27 +310,46 @@ def test_one_line_an_allocation(capsys):
     fitted(BMPQCallback("10x"), epochs=3)
     lines = capsys.readouterr().out.strip().splitlines()
     assert len(lines) == 2
-    assert all(line.startswith("BMPQ epoch ") and "optimal" in line and "changed" in line for line in lines)
+    assert all(
+        line.startswith("BMPQ epoch ") and "optimal" in line and "changed" in line for line in lines
+    )
 
 
-@pytest.mark.parametrize(("min_improvement", "status"), [(0.0, "optimal"), (0.3, "optimal"), (0.9, "kept")])
+@pytest.mark.parametrize(
+    ("min_improvement", "status"), [(0.0, "optimal"), (0.3, "optimal"), (0.9, "kept")]
+)
 def test_widths_change_only_where_it_is_worth_it(min_improvement, status):
     asked = []
 
     def favourite(measured):
-        """Finds one kernel ten times as sensitive as the other, first one way round, then the other."""
+        """Finds one kernel ten times as sensitive as the other, first one way round, then the
+        other.
+        """
         asked.append(len(measured))
         ranked = measured if len(asked) > 1 else measured[::-1]
-        changed = [dataclasses.replace(m, gradient_abs=np.full_like(m.gradient_abs, f)) for m, f in zip(ranked, (10.0, 1.0), strict=True)]
+        changed = [
+            dataclasses.replace(m, gradient_abs=np.full_like(m.gradient_abs, f))
+            for m, f in zip(ranked, (10.0, 1.0), strict=True)
+        ]
         return {one.path: estimate_costs(one, one.candidates) for one in changed}
 
     inputs = keras.Input((4,))
     x = keras.layers.Dense(8, name="first")(inputs)
     for name in ("left", "right"):
         x = keras.layers.Dense(8, name=name)(x)
-    model = compiled(quantize_model(keras.Model(inputs, keras.layers.Dense(3, name="last")(x)), (2, 8)))
-    callback = BMPQCallback("5.4x", sensitivity=favourite, min_improvement=min_improvement, settle_epochs=1, verbose=0)
-    model.fit(np.random.default_rng(0).normal(size=(16, 4)), np.arange(16) % 3, epochs=4, verbose=0, callbacks=[callback])
+    model = compiled(
+        quantize_model(keras.Model(inputs, keras.layers.Dense(3, name="last")(x)), (2, 8))
+    )
+    callback = BMPQCallback(
+        "5.4x", sensitivity=favourite, min_improvement=min_improvement, settle_epochs=1, verbose=0
+    )
+    model.fit(
+        np.random.default_rng(0).normal(size=(16, 4)),
+        np.arange(16) % 3,
+        epochs=4,
+        verbose=0,
+        callbacks=[callback],
+    )
     first, second, third = callback.history
     # The third finds what the second found: the optimum once more where widths changed.
     assert (first["status"], second["status"], third["status"]) == ("optimal", status, status)
@@ -294,9 +378,15 @@ def test_accumulators_start_anew_after_a_decision():
         ({"budget": "10x", "warmup_epochs": 0}, r"warmup_epochs must be .*1 or more"),
         ({"budget": "10x", "interval_epochs": 1.5}, "interval_epochs must be"),
         ({"budget": "10x", "min_improvement": 1}, r"min_improvement is a share.*min_improvement=1"),
-        ({"budget": "10x", "min_improvement": "0.1"}, r"min_improvement is a share.*min_improvement='0.1'"),
+        (
+            {"budget": "10x", "min_improvement": "0.1"},
+            r"min_improvement is a share.*min_improvement='0.1'",
+        ),
         ({"budget": "10x", "sensitivity": "cubic"}, r"Unknown sensitivity.*squared"),
-        ({"budget": "10x", "time_limit": None}, r"time_limit is a number of seconds. Received: time_limit=None"),
+        (
+            {"budget": "10x", "time_limit": None},
+            r"time_limit is a number of seconds. Received: time_limit=None",
+        ),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):
@@ -307,9 +397,13 @@ def test_bad_arguments_are_named(arguments, message):
 def test_what_cannot_be_is_refused_before_training():
     before = quantize_model(small_model(), (2, 4))
     start = [weight.numpy() for weight in before.weights]
-    with pytest.raises(InfeasibleBudgetError, match=r"Received: budget='40x'.*'stem/kernel'.* are pinned"):
+    with pytest.raises(
+        InfeasibleBudgetError, match=r"Received: budget='40x'.*'stem/kernel'.* are pinned"
+    ):
         fitted(BMPQCallback("40x"), model=compiled(before))
-    with pytest.raises(ValueError, match=r"fit is too short.*at least 3 epochs. Received: epochs=2"):
+    with pytest.raises(
+        ValueError, match=r"fit is too short.*at least 3 epochs. Received: epochs=2"
+    ):
         fitted(BMPQCallback("10x", settle_epochs=2), epochs=2, model=compiled(before))
     # A third of ten epochs settles, and no more of nine.
     with pytest.raises(ValueError, match=r"at least 10 epochs. Received: epochs=8"):
@@ -317,12 +411,24 @@ def test_what_cannot_be_is_refused_before_training():
     with pytest.raises(ValueError, match="has no quantized layers"):
         fitted(BMPQCallback("10x"), model=compiled(small_model()))
     with pytest.raises(ValueError, match="do not track sensitivities"):
-        fitted(BMPQCallback("10x"), model=compiled(quantize_model(small_model(), (2, 4), config=QuantizationConfig(track_sensitivity=False))))
-    with pytest.raises(ValueError, match=r"do not track single weights: .*hidden/kernel.*track_sensitivity=\"joint\""):
+        fitted(
+            BMPQCallback("10x"),
+            model=compiled(
+                quantize_model(
+                    small_model(), (2, 4), config=QuantizationConfig(track_sensitivity=False)
+                )
+            ),
+        )
+    with pytest.raises(
+        ValueError,
+        match=r"do not track single weights: .*hidden/kernel.*track_sensitivity=\"joint\"",
+    ):
         fitted(BMPQCallback("10x", sensitivity="joint"), model=compiled(before))
     with pytest.raises(ValueError, match="is not built"):
         BMPQCallback("10x").check(keras.Sequential([bmpq_tf.layers.QuantDense(3)]), epochs=9)
     with pytest.raises(ValueError, match="compile"):
-        quantize_model(small_model()).fit(IMAGES, LABELS, verbose=0, callbacks=[BMPQCallback("10x")])
+        quantize_model(small_model()).fit(
+            IMAGES, LABELS, verbose=0, callbacks=[BMPQCallback("10x")]
+        )
     for weight, value in zip(before.weights, start, strict=True):
         np.testing.assert_array_equal(weight.numpy(), value)

@@ -1,4 +1,6 @@
-"""What files hold: the best epoch's widths, models that serve, files of older and newer versions, and none of it unsafe."""
+"""What files hold: the best epoch's widths, models that serve, files of older and newer versions,
+and none of it unsafe.
+"""
 
 import json
 import pathlib
@@ -22,12 +24,17 @@ pytestmark = pytest.mark.apart
 IMAGES, LABELS = small_data()
 VERSION_1 = pathlib.Path(__file__).parent / "files" / "version_1.keras"
 # What files/make_version_1.py printed.
-VERSION_1_ANSWERS = [[-0.4386276304721832, 0.17811115086078644], [-0.32808491587638855, 0.1190980076789856]]
+VERSION_1_ANSWERS = [
+    [-0.4386276304721832, 0.17811115086078644],
+    [-0.32808491587638855, 0.1190980076789856],
+]
 BEST = 2
 
 
 class Swing(keras.callbacks.Callback):
-    """Gives one kernel other widths than the allocation, so that the best epoch's are not the last one's, and scores the epochs."""
+    """Gives one kernel other widths than the allocation, so that the best epoch's are not the last
+    one's, and scores the epochs.
+    """
 
     def on_epoch_begin(self, epoch, logs=None):
         (hidden,) = (state for state in model_kernels(self.model) if state.layer.name == "hidden")
@@ -41,22 +48,34 @@ class Swing(keras.callbacks.Callback):
 
 def state_of(model) -> tuple[dict, list, np.ndarray]:
     widths = {state.kernel.path: state.bits for state in model_kernels(model)}
-    scales = [np.asarray(state.quantizer.scale(state.variable.value)) for state in model_kernels(model)]
+    scales = [
+        np.asarray(state.quantizer.scale(state.variable.value)) for state in model_kernels(model)
+    ]
     return widths, scales, model.predict(IMAGES, verbose=0)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A model after five epochs of which the third was best, that epoch's state, and a folder of what was saved."""
+    """A model after five epochs of which the third was best, that epoch's state, and a folder of
+    what was saved.
+    """
     folder = tmp_path_factory.mktemp("checkpoints")
     swing, best = Swing(), {"monitor": "score", "mode": "max"}
     model = compiled(quantize_model(small_model(), (2, 3, 4)))
     saving = [
         keras.callbacks.ModelCheckpoint(folder / "best.keras", save_best_only=True, **best),
-        keras.callbacks.ModelCheckpoint(folder / "best.weights.h5", save_best_only=True, save_weights_only=True, **best),
+        keras.callbacks.ModelCheckpoint(
+            folder / "best.weights.h5", save_best_only=True, save_weights_only=True, **best
+        ),
         keras.callbacks.EarlyStopping(patience=9, restore_best_weights=True, **best),
     ]
-    model.fit(IMAGES, LABELS, epochs=5, verbose=0, callbacks=[BMPQCallback("10x", settle_epochs=1, verbose=0), swing, *saving])
+    model.fit(
+        IMAGES,
+        LABELS,
+        epochs=5,
+        verbose=0,
+        callbacks=[BMPQCallback("10x", settle_epochs=1, verbose=0), swing, *saving],
+    )
     model.export(folder / "served", verbose=False)
     return model, swing.best, folder
 
@@ -97,30 +116,45 @@ keras.models.load_model(folder + "/best.keras")
 """
 
 
-def test_a_process_without_bmpq_tf_serves_the_exported_model_and_is_told_why_it_cannot_load_the_other(trained):
+def test_a_process_without_bmpq_tf_serves_the_exported_model_and_cannot_load_the_other(
+    trained,
+):
     model, _, folder = trained
     np.save(folder / "images.npy", IMAGES)
-    done = subprocess.run([sys.executable, "-c", FRESH, str(folder)], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", FRESH, str(folder)], capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 1
     assert "Could not locate class 'QuantConv2D'. Make sure custom classes" in done.stderr
-    np.testing.assert_allclose(np.load(folder / "answers.npy"), model.predict(IMAGES, verbose=0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        np.load(folder / "answers.npy"), model.predict(IMAGES, verbose=0), rtol=1e-5, atol=1e-6
+    )
 
 
 ELSEWHERE = """
 import sys, keras, numpy as np
 folder = sys.argv[1]
 images = np.load(folder + "/images.npy")
-np.save(folder + "/plain.npy", keras.models.load_model(folder + "/plain.keras", compile=False).predict(images, verbose=0))
+plain = keras.models.load_model(folder + "/plain.keras", compile=False)
+np.save(folder + "/plain.npy", plain.predict(images, verbose=0))
 assert "bmpq_tf" not in sys.modules
 import bmpq_tf
-np.save(folder + "/quantized.npy", keras.models.load_model(folder + "/quantized.keras").predict(images, verbose=0))
+quantized = keras.models.load_model(folder + "/quantized.keras")
+np.save(folder + "/quantized.npy", quantized.predict(images, verbose=0))
 """
 
 
-def test_another_process_loads_models_of_the_experiments_and_their_plain_copies_without_bmpq_tf(tmp_path):
+def test_another_process_loads_models_of_the_experiments_and_their_plain_copies_without_bmpq_tf(
+    tmp_path,
+):
     model = quantize_model(build_model("resnet20", (8, 8, 3), 4, width=0.25), (2, 4))
     optimizer = recipe.sgd(model, learning_rate=0.1, steps=10, schedule="step", restart=0.5)
-    model.compile(optimizer, losses.ClassificationLoss(label_smoothing=0.1), metrics=["accuracy"], jit_compile=False)
+    model.compile(
+        optimizer,
+        losses.ClassificationLoss(label_smoothing=0.1),
+        metrics=["accuracy"],
+        jit_compile=False,
+    )
     images = np.random.default_rng(0).normal(size=(8, 8, 8, 3)).astype("float32")
     model.fit(images, np.arange(8) % 4, verbose=0)
     np.save(tmp_path / "images.npy", images)
@@ -128,16 +162,28 @@ def test_another_process_loads_models_of_the_experiments_and_their_plain_copies_
     dequantize_model(model).save(tmp_path / "plain.keras")
     subprocess.run([sys.executable, "-c", ELSEWHERE, str(tmp_path)], check=True, timeout=300)
     for name in ("plain", "quantized"):
-        np.testing.assert_allclose(np.load(tmp_path / f"{name}.npy"), model.predict(images, verbose=0), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            np.load(tmp_path / f"{name}.npy"),
+            model.predict(images, verbose=0),
+            rtol=1e-4,
+            atol=1e-5,
+        )
 
 
 def test_a_file_of_format_1_loads_and_trains_on():
     model = keras.models.load_model(VERSION_1, safe_mode=True)
-    assert {state.layer.name: state.bits for state in model_kernels(model)} == {"wide": 2, "head": 8}
+    assert {state.layer.name: state.bits for state in model_kernels(model)} == {
+        "wide": 2,
+        "head": 8,
+    }
     assert [decision["epoch"] for decision in allocation_history(model)] == [1, 2]
     # As the file has them, each in a variable of its own.
     sums = model_kernels(model)[1].quantizer.accumulated()
-    assert (sums.bit_gradient, sums.uses_seen, sums.uses_finite) == (pytest.approx(0.040838532), 1, 1)
+    assert (sums.bit_gradient, sums.uses_seen, sums.uses_finite) == (
+        pytest.approx(0.040838532),
+        1,
+        1,
+    )
     np.testing.assert_allclose(sums.gradient_abs, [[0.12200608, 0.39908698]], rtol=1e-6)
     np.testing.assert_allclose(sums.gradient_square, [[0.01925041, 0.20838512]], rtol=1e-6)
     x = np.linspace(-1, 1, 32).reshape(8, 4).astype("float32")
@@ -155,6 +201,11 @@ def test_a_file_of_a_newer_version_says_what_to_do(tmp_path):
     with zipfile.ZipFile(VERSION_1) as old, zipfile.ZipFile(tmp_path / "newer.keras", "w") as file:
         for name in old.namelist():
             data = old.read(name)
-            file.writestr(name, json.dumps(newer(json.loads(data))) if name == "config.json" else data)
-    with pytest.raises((TypeError, ValueError), match=r"Received: version=99.*Install the newer bmpq_tf that saved it"):
+            file.writestr(
+                name, json.dumps(newer(json.loads(data))) if name == "config.json" else data
+            )
+    with pytest.raises(
+        (TypeError, ValueError),
+        match=r"Received: version=99.*Install the newer bmpq_tf that saved it",
+    ):
         keras.models.load_model(tmp_path / "newer.keras")

@@ -1,4 +1,6 @@
-"""Several replicas and several processes measure and decide as one device that gets the same mini-batches."""
+"""Several replicas and several processes measure and decide as one device that gets the same
+mini-batches.
+"""
 
 import json
 import pathlib
@@ -13,7 +15,7 @@ import tensorflow as tf
 from conftest import compiled, small_model
 
 from bmpq_tf import AllocationError, quantize_model
-from bmpq_tf.allocation.budget import Kernel
+from bmpq_tf.allocation.kernel import Kernel
 from bmpq_tf.allocation.solver import Solution
 from bmpq_tf.model.kernels import model_kernels
 from bmpq_tf.training import distribution
@@ -25,7 +27,14 @@ SCRIPT = pathlib.Path(__file__).parent / "replicas.py"
 
 def run_together(*commands) -> None:
     """Runs `replicas.py` once for each command, all at the same time."""
-    running = [subprocess.Popen([sys.executable, str(SCRIPT), *map(str, c)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for c in commands]
+    running = [
+        subprocess.Popen(
+            [sys.executable, str(SCRIPT), *map(str, c)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        for c in commands
+    ]
     try:
         for process in running:
             printed, _ = process.communicate(timeout=400)
@@ -51,7 +60,9 @@ def replicas(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("policy", "rtol"), [("float32", 1e-4), ("mixed_float16", 5e-2)])
-def test_two_replicas_measure_and_decide_as_one_device_with_their_shards_as_mini_batches(replicas, policy, rtol):
+def test_two_replicas_measure_and_decide_as_one_device_with_their_shards_as_mini_batches(
+    replicas, policy, rtol
+):
     two, one = replicas[f"{policy} two"], replicas["float32 one"]
     for name, expected in one["sums"].items():
         np.testing.assert_allclose(two["sums"][name], expected, rtol=rtol, err_msg=name)
@@ -79,26 +90,40 @@ def test_replicas_round_activations_in_one_range(replicas):
 @pytest.mark.slow
 def test_two_processes_end_as_one_with_both_shards(tmp_path):
     ports = free_ports(2)
-    run_together(("one_process", tmp_path / "one"), *(("worker", tmp_path / f"worker{index}", index, *ports) for index in (0, 1)))
-    one, *workers = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("one", "worker0", "worker1"))
+    run_together(
+        ("one_process", tmp_path / "one"),
+        *(("worker", tmp_path / f"worker{index}", index, *ports) for index in (0, 1)),
+    )
+    one, *workers = (
+        json.loads((tmp_path / f"{name}.json").read_text())
+        for name in ("one", "worker0", "worker1")
+    )
     weights, *theirs = (np.load(tmp_path / f"{name}.npz") for name in ("one", "worker0", "worker1"))
     assert [worker["solved"] for worker in workers] == [2, 0]
     for worker, values in zip(workers, theirs, strict=True):
-        assert [decided["bits"] for decided in worker["history"]] == [decided["bits"] for decided in one["history"]]
+        assert [decided["bits"] for decided in worker["history"]] == [
+            decided["bits"] for decided in one["history"]
+        ]
         for name, expected in one["sums"].items():
             np.testing.assert_allclose(worker["sums"][name], expected, rtol=1e-4, err_msg=name)
         for name, log in one["logs"].items():
             np.testing.assert_allclose(worker["logs"][name], log, rtol=1e-4, err_msg=name)
         for name in weights:
-            np.testing.assert_allclose(values[name], weights[name], rtol=1e-4, atol=1e-6, err_msg=name)
+            np.testing.assert_allclose(
+                values[name], weights[name], rtol=1e-4, atol=1e-6, err_msg=name
+            )
             np.testing.assert_array_equal(values[name], theirs[0][name], err_msg=name)
     for index in (0, 1):
         loaded = keras.models.load_model(tmp_path / f"worker{index}.keras")
-        assert {state.kernel.path: state.bits for state in model_kernels(loaded)} == one["history"][-1]["bits"]
+        assert {state.kernel.path: state.bits for state in model_kernels(loaded)} == one["history"][
+            -1
+        ]["bits"]
 
 
 class TestOneWorkerOfTwo:
-    """The parts of `bmpq_tf.training.distribution`, in one process that takes itself for one of two."""
+    """The parts of `bmpq_tf.training.distribution`, in one process that takes itself for one of
+    two.
+    """
 
     kernels = (Kernel("a", 9, (2, 4)), Kernel("b", 9, (2, 8)))
     solution = Solution({"a": 4, "b": 2}, "kept", 1 / 3, 0.25, 0.5)
@@ -114,7 +139,9 @@ class TestOneWorkerOfTwo:
         def become(chief: bool, told=None):
             monkeypatch.setattr(distribution, "has_workers", lambda strategy: True)
             monkeypatch.setattr(distribution, "is_chief", lambda strategy: chief)
-            monkeypatch.setattr(distribution, "_broadcast", lambda strategy, values: broadcast(values, told))
+            monkeypatch.setattr(
+                distribution, "_broadcast", lambda strategy, values: broadcast(values, told)
+            )
             return sent
 
         sent = []

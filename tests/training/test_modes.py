@@ -1,4 +1,6 @@
-"""Every way of training measures the same sensitivities, and ends in the same widths, as plain float32 `fit`."""
+"""Every way of training measures the same sensitivities, and ends in the same widths, as plain
+float32 `fit`.
+"""
 
 import functools
 import importlib.util
@@ -19,7 +21,8 @@ pytestmark = pytest.mark.apart
 
 IMAGES, LABELS = small_data()
 BATCH, EPOCHS = 8, 3
-# One rounding of a 16-bit gradient: 2^-8 in bfloat16, 2^-11 in float16; they add up over the layers.
+# One rounding of a 16-bit gradient: 2^-8 in bfloat16, 2^-11 in float16; they add up over the
+# layers.
 SIXTEEN_BIT = 5e-2
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
@@ -36,7 +39,9 @@ class OwnStep(keras.Model):
         with tf.GradientTape() as tape:
             loss = self.compute_loss(y=y, y_pred=self(x, training=True))
             scaled = self.optimizer.scale_loss(loss)
-        self.optimizer.apply(tape.gradient(scaled, self.trainable_variables), self.trainable_variables)
+        self.optimizer.apply(
+            tape.gradient(scaled, self.trainable_variables), self.trainable_variables
+        )
         return {"loss": loss}
 
 
@@ -46,7 +51,10 @@ def still(kind=keras.optimizers.SGD, **arguments) -> keras.optimizers.Optimizer:
 
 
 def allocations(model: keras.Model, train) -> list[dict]:
-    """What the callback decided in a training of three epochs: widths, sensitivities and ENBG by kernel, twice."""
+    """What the callback decided in a training of three epochs.
+
+    Widths, sensitivities and ENBG by kernel, twice.
+    """
     callback = BMPQCallback("10x", verbose=0)
     train(model, callback)
     assert [decision["epoch"] for decision in callback.history] == [1, 2]
@@ -54,18 +62,31 @@ def allocations(model: keras.Model, train) -> list[dict]:
 
 
 def by_fit(model, callback, **arguments):
-    model.fit(IMAGES, LABELS, batch_size=BATCH, shuffle=False, epochs=EPOCHS, verbose=0, callbacks=[callback], **arguments)
+    model.fit(
+        IMAGES,
+        LABELS,
+        batch_size=BATCH,
+        shuffle=False,
+        epochs=EPOCHS,
+        verbose=0,
+        callbacks=[callback],
+        **arguments,
+    )
 
 
 def by_own_loop(model, callback):
     """Keras's own `CallbackList` drives the allocation; as in examples/own_loop.py."""
-    callbacks = keras.callbacks.CallbackList([callback], model=model, epochs=EPOCHS, steps=len(IMAGES) // BATCH)
+    callbacks = keras.callbacks.CallbackList(
+        [callback], model=model, epochs=EPOCHS, steps=len(IMAGES) // BATCH
+    )
 
     @tf.function
     def step(x, y):
         with tf.GradientTape() as tape:
             loss = model.optimizer.scale_loss(LOSS(y, model(x, training=True)))
-        model.optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
+        model.optimizer.apply(
+            tape.gradient(loss, model.trainable_variables), model.trainable_variables
+        )
 
     callbacks.on_train_begin()
     for epoch in range(EPOCHS):
@@ -106,7 +127,10 @@ MODES = {
     "run_eagerly": ({"compile": {"run_eagerly": True}}, 1e-5),
     "steps_per_execution": ({"compile": {"steps_per_execution": 2}}, 1e-5),
     "mixed_float16": ({"policy": "mixed_float16"}, SIXTEEN_BIT),
-    "mixed_float16_jit_compile": ({"policy": "mixed_float16", "compile": {"jit_compile": True}}, SIXTEEN_BIT),
+    "mixed_float16_jit_compile": (
+        {"policy": "mixed_float16", "compile": {"jit_compile": True}},
+        SIXTEEN_BIT,
+    ),
     "mixed_bfloat16": ({"policy": "mixed_bfloat16"}, SIXTEEN_BIT),
     "own_train_step": ({"kind": OwnStep}, 1e-5),
     "own_train_step_mixed_float16": ({"kind": OwnStep, "policy": "mixed_float16"}, SIXTEEN_BIT),
@@ -115,10 +139,17 @@ MODES = {
 }
 
 
-SLOW = ("run_eagerly", "steps_per_execution", "mixed_float16_jit_compile", "own_train_step_mixed_float16")
+SLOW = (
+    "run_eagerly",
+    "steps_per_execution",
+    "mixed_float16_jit_compile",
+    "own_train_step_mixed_float16",
+)
 
 
-@pytest.mark.parametrize("mode", [pytest.param(mode, marks=pytest.mark.slow) if mode in SLOW else mode for mode in MODES])
+@pytest.mark.parametrize(
+    "mode", [pytest.param(mode, marks=pytest.mark.slow) if mode in SLOW else mode for mode in MODES]
+)
 def test_a_mode_of_training_measures_and_decides_as_plain_fit(mode, plain):
     how, rtol = MODES[mode]
     model = quantized(how.get("policy", "float32"), how.get("kind"))
@@ -131,7 +162,9 @@ def test_steps_whose_float16_gradients_overflow_add_nothing():
     def decided(policy, optimizer):
         callback = BMPQCallback("10x", warmup_epochs=11, settle_epochs=1, verbose=0)
         model = compiled(quantized(policy), optimizer=optimizer)
-        model.fit(IMAGES, LABELS, batch_size=len(IMAGES), epochs=12, verbose=0, callbacks=[callback])
+        model.fit(
+            IMAGES, LABELS, batch_size=len(IMAGES), epochs=12, verbose=0, callbacks=[callback]
+        )
         return callback.history
 
     dynamic = keras.optimizers.LossScaleOptimizer(still(), initial_scale=2.0**24)
@@ -164,7 +197,9 @@ def test_averaged_weights_keep_the_widths_and_forget_the_scales_of_earlier_ones(
     callback = BMPQCallback("10x", settle_epochs=2, verbose=0)
     model.fit(IMAGES, LABELS, batch_size=BATCH, epochs=3, verbose=0, callbacks=[callback, Watch()])
     assert callback.history[0]["bits"]["hidden/kernel"] == 2
-    assert {state.kernel.path: state.bits for state in model_kernels(model)} == callback.history[-1]["bits"]
+    assert {state.kernel.path: state.bits for state in model_kernels(model)} == callback.history[
+        -1
+    ]["bits"]
     average = np.zeros_like(gains[0])
     for gain in gains[len(IMAGES) // BATCH :]:
         average = momentum * average + (1 - momentum) * gain
@@ -177,11 +212,19 @@ def test_a_frozen_layer_changes_nothing_for_the_others_and_takes_part_when_thawe
     frozen = model.get_layer("depthwise")
     frozen.trainable = False
     compiled(model, optimizer=keras.optimizers.SGD(0.0, weight_decay=0.1))
-    before = [frozen._kernel.numpy(), frozen.kernel_quantizer.log_gain.numpy(), frozen.kernel_quantizer.width]
+    before = [
+        frozen._kernel.numpy(),
+        frozen.kernel_quantizer.log_gain.numpy(),
+        frozen.kernel_quantizer.width,
+    ]
     first = allocations(model, by_fit)[0]
     for path in ("stem/kernel", "hidden/kernel", "head/kernel"):
         assert first["sensitivity"][path] == pytest.approx(plain[0]["sensitivity"][path], rel=1e-5)
-    for value, now in zip(before, [frozen._kernel, frozen.kernel_quantizer.log_gain, frozen.kernel_quantizer.width], strict=True):
+    for value, now in zip(
+        before,
+        [frozen._kernel, frozen.kernel_quantizer.log_gain, frozen.kernel_quantizer.width],
+        strict=True,
+    ):
         np.testing.assert_array_equal(now, value)
     # 12x needs 2 bits of it, and it has 4.
     with pytest.raises(InfeasibleBudgetError):
@@ -195,7 +238,9 @@ def test_a_frozen_layer_changes_nothing_for_the_others_and_takes_part_when_thawe
 def test_epochs_that_a_thawed_layer_was_frozen_in_do_not_make_the_others_more_sensitive(plain):
     model = quantized()
     model.get_layer("depthwise").trainable = False
-    compiled(model, optimizer=still()).fit(IMAGES, LABELS, batch_size=8, epochs=3, shuffle=False, verbose=0)
+    compiled(model, optimizer=still()).fit(
+        IMAGES, LABELS, batch_size=8, epochs=3, shuffle=False, verbose=0
+    )
     model.get_layer("depthwise").trainable = True
     told = allocations(compiled(model, optimizer=still()), by_fit)[0]["sensitivity"]
     assert told == pytest.approx(plain[0]["sensitivity"], rel=1e-4)
@@ -213,11 +258,20 @@ def two_headed(shared: bool) -> keras.Model:
     """Two inputs, through one layer or through two of the same weights, and two outputs."""
     keras.utils.set_random_seed(5)
     one, two = keras.Input((6,), name="one"), keras.Input((6,), name="two")
-    layers = [keras.layers.Dense(5, activation="tanh", name=name) for name in (("shared",) if shared else ("first", "second"))]
+    layers = [
+        keras.layers.Dense(5, activation="tanh", name=name)
+        for name in (("shared",) if shared else ("first", "second"))
+    ]
     both = keras.layers.Concatenate()([layers[0](one), layers[-1](two)])
     layers[-1].set_weights(layers[0].get_weights())
-    outputs = {"label": keras.layers.Dense(3, name="label", kernel_initializer=keras.initializers.GlorotUniform(1))(both)}
-    outputs["value"] = keras.layers.Dense(2, name="value", kernel_initializer=keras.initializers.GlorotUniform(2))(both)
+    outputs = {
+        "label": keras.layers.Dense(
+            3, name="label", kernel_initializer=keras.initializers.GlorotUniform(1)
+        )(both)
+    }
+    outputs["value"] = keras.layers.Dense(
+        2, name="value", kernel_initializer=keras.initializers.GlorotUniform(2)
+    )(both)
     return keras.Model([one, two], outputs)
 
 
@@ -229,7 +283,12 @@ def two_headed_data() -> tuple[list, dict, dict]:
 
 
 def compile_two_headed(model: keras.Model) -> keras.Model:
-    return compiled(model, optimizer=still(), loss={"label": LOSS, "value": "mse"}, loss_weights={"label": 1.0, "value": 0.25})
+    return compiled(
+        model,
+        optimizer=still(),
+        loss={"label": LOSS, "value": "mse"},
+        loss_weights={"label": 1.0, "value": 0.25},
+    )
 
 
 def test_several_outputs_losses_and_sample_weights_measure_the_gradients_of_the_whole_loss():
@@ -240,15 +299,23 @@ def test_several_outputs_losses_and_sample_weights_measure_the_gradients_of_the_
     twin = compile_two_headed(dequantize_model(model))
     gradients = {}
     for part in (slice(0, 16), slice(16, 32)):
-        inputs, targets, weights = keras.tree.map_structure(lambda array, part=part: tf.constant(array[part]), (x, y, weight))
+        inputs, targets, weights = keras.tree.map_structure(
+            lambda array, part=part: tf.constant(array[part]), (x, y, weight)
+        )
         with tf.GradientTape() as tape:
             loss = twin.compute_loss(inputs, targets, twin(inputs), weights)
-        for variable, gradient in zip(twin.trainable_variables, tape.gradient(loss, twin.trainable_variables), strict=True):
+        for variable, gradient in zip(
+            twin.trainable_variables, tape.gradient(loss, twin.trainable_variables), strict=True
+        ):
             gradients.setdefault(variable.path, []).append(gradient.numpy())
     for state in model_kernels(model):
         measured, explicit = measurement(state), np.stack(gradients[state.kernel.path])
-        np.testing.assert_allclose(measured.gradient_abs[0], np.abs(explicit).mean((0, 1)), rtol=1e-4)
-        np.testing.assert_allclose(measured.gradient_square[0], np.square(explicit).mean((0, 1)), rtol=1e-4)
+        np.testing.assert_allclose(
+            measured.gradient_abs[0], np.abs(explicit).mean((0, 1)), rtol=1e-4
+        )
+        np.testing.assert_allclose(
+            measured.gradient_square[0], np.square(explicit).mean((0, 1)), rtol=1e-4
+        )
 
 
 def test_the_uses_of_a_shared_layer_add_up():
@@ -261,14 +328,20 @@ def test_the_uses_of_a_shared_layer_add_up():
         decided[shared] = callback.history[0]
     for key in ("sensitivity", "enbg"):
         once, twice = decided[False][key], decided[True][key]
-        assert twice["shared/kernel"] == pytest.approx(once["first/kernel"] + once["second/kernel"], rel=1e-4)
+        assert twice["shared/kernel"] == pytest.approx(
+            once["first/kernel"] + once["second/kernel"], rel=1e-4
+        )
         assert twice["label/kernel"] == pytest.approx(once["label/kernel"], rel=1e-4)
 
 
 @pytest.mark.parametrize("open_heads", [True, False])
-def test_a_decision_of_this_epoch_is_not_taken_again_after_a_restart_whatever_counts_twice(open_heads):
+def test_a_decision_of_this_epoch_is_not_taken_again_after_a_restart_whatever_counts_twice(
+    open_heads,
+):
     heads = {} if open_heads else {"label": 4, "value": 4}
-    model = compile_two_headed(quantize_model(two_headed(shared=True), (2, 4), pin=None, overrides=heads))
+    model = compile_two_headed(
+        quantize_model(two_headed(shared=True), (2, 4), pin=None, overrides=heads)
+    )
     x, y, _ = two_headed_data()
     callback = BMPQCallback("8x", verbose=0)
     callbacks = keras.callbacks.CallbackList([callback], model=model, epochs=3, steps=2)
@@ -290,7 +363,9 @@ def test_the_example_of_an_own_loop_ends_within_its_budget(capsys, monkeypatch):
     # A registry of its own, since tools define flags of the same names.
     monkeypatch.setattr(flags, "FLAGS", flags.FlagValues())
     for define in ("DEFINE_string", "DEFINE_integer"):
-        monkeypatch.setattr(flags, define, functools.partial(getattr(flags, define), flag_values=flags.FLAGS))
+        monkeypatch.setattr(
+            flags, define, functools.partial(getattr(flags, define), flag_values=flags.FLAGS)
+        )
     path = pathlib.Path(__file__).parents[2] / "examples" / "own_loop.py"
     spec = importlib.util.spec_from_file_location("own_loop", path)
     example = importlib.util.module_from_spec(spec)

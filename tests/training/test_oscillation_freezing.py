@@ -1,4 +1,4 @@
-"""Oscillating weights: noticed, held at the integer they had most, released by a change of width."""
+"""Oscillating weights: noticed, held at their commonest integer, released by a change of width."""
 
 import itertools
 import math
@@ -19,7 +19,10 @@ from bmpq_tf.model.kernels import read
 
 
 def reference(integers: list[int], threshold: float) -> tuple[float, float]:
-    """Follows one weight as the paper says it; returns its frequency and the mean of its integer."""
+    """Follows one weight as the paper says it.
+
+    Returns its frequency and the mean of its integer.
+    """
     frequency, mean, direction, held = 0.0, float(integers[0]), 0, None
     for last, present in itertools.pairwise(integers):
         if held is not None:
@@ -34,12 +37,19 @@ def reference(integers: list[int], threshold: float) -> tuple[float, float]:
 
 
 @settings(max_examples=40, deadline=None)
-@given(steps=hnp.arrays(np.int64, st.tuples(st.integers(2, 30), st.just(5)), elements=st.integers(-2, 1)), threshold=st.floats(0.005, 0.1))
+@given(
+    steps=hnp.arrays(
+        np.int64, st.tuples(st.integers(2, 30), st.just(5)), elements=st.integers(-2, 1)
+    ),
+    threshold=st.floats(0.005, 0.1),
+)
 def test_every_weight_is_followed_as_the_definition_says(steps, threshold):
     known = oscillations.first((5,))
     for integers in steps:
         held = known.frequency == HELD
-        known = oscillations.after_step(known, tf.where(held, known.mean, tf.constant(integers, tf.float32)), threshold)
+        known = oscillations.after_step(
+            known, tf.where(held, known.mean, tf.constant(integers, tf.float32)), threshold
+        )
     for weight in range(5):
         frequency, mean = reference(steps[:, weight].tolist(), threshold)
         # Single precision decides either way where the frequency lies on the threshold.
@@ -49,7 +59,11 @@ def test_every_weight_is_followed_as_the_definition_says(steps, threshold):
 
 
 def dense(**quantizer) -> tuple[keras.Model, QuantDense]:
-    layer = QuantDense(2, use_bias=False, quantizer={"candidate_bits": [2, 4], "track_oscillations": True, **quantizer})
+    layer = QuantDense(
+        2,
+        use_bias=False,
+        quantizer={"candidate_bits": [2, 4], "track_oscillations": True, **quantizer},
+    )
     model = keras.Sequential([keras.Input((3,)), layer])
     layer._kernel.assign([[0.2, -0.4], [0.3, 0.5], [-0.6, 0.1]])
     layer.kernel_quantizer.initialise_scale(layer._kernel)
@@ -62,11 +76,14 @@ def gradients(layer: QuantDense) -> list[np.ndarray]:
         tape.watch([layer._kernel.value, quantizer.log_gain.value])
         # Gentle enough for the scale's gradient to stay below its bound.
         loss = tf.reduce_sum(layer.kernel * [[0.125, 0.25], [0.375, 0.5], [0.625, 0.75]])
-    return [np.asarray(of) for of in tape.gradient(loss, [layer._kernel.value, quantizer.log_gain.value])]
+    return [
+        np.asarray(of)
+        for of in tape.gradient(loss, [layer._kernel.value, quantizer.log_gain.value])
+    ]
 
 
 def jump(layer: QuantDense, steps: int) -> None:
-    """Moves the first weight between two integers at every step, and is there two steps of three."""
+    """Moves the first weight between two integers; it is at one of them two steps of three."""
     scale = float(layer.kernel_quantizer.scale(layer._kernel)[0, 0])
     for step in range(steps):
         kernel = layer._kernel.numpy()
@@ -94,9 +111,12 @@ def test_a_jumping_weight_is_held_where_it_was_most_and_others_go_on():
     assert to_weights[0, 0] == 0.0
     # The second weight is inside the range, the third is clipped.
     assert to_weights[1:, 0].tolist() == [0.375, 0.0]
-    # The scale moves what is held as it moves what is clipped: S dL/dS has g q S of both, and g (q S - w) of what is inside.
+    # The scale moves what is held as it moves what is clipped: S dL/dS has g q S of both, and g (q
+    # S - w) of what is inside.
     _, inside, clipped = np.asarray(quantizer.integers(layer._kernel))[:, 0] * scale
-    assert to_gain[0, 0] == pytest.approx(0.125 * scale + 0.375 * (inside - kernel[1, 0]) + 0.625 * clipped, rel=1e-4)
+    assert to_gain[0, 0] == pytest.approx(
+        0.125 * scale + 0.375 * (inside - kernel[1, 0]) + 0.625 * clipped, rel=1e-4
+    )
 
 
 def test_a_change_of_width_releases_and_an_infinite_threshold_holds_nothing():
@@ -112,7 +132,9 @@ def test_a_change_of_width_releases_and_an_infinite_threshold_holds_nothing():
     assert not np.any(read(quantizer.turn_frequency))
     gradients(layer)
     np.testing.assert_array_equal(read(quantizer.last_integers), quantizer.integers(layer._kernel))
-    assert not np.any(read(quantizer.last_direction)), "from one width's integers to another's is no direction"
+    assert not np.any(read(quantizer.last_direction)), (
+        "from one width's integers to another's is no direction"
+    )
 
 
 def small_model() -> keras.Model:
@@ -123,12 +145,18 @@ def small_model() -> keras.Model:
 
 def test_the_last_epochs_freeze_and_the_file_holds_what_was_frozen(tmp_path):
     keras.utils.set_random_seed(0)
-    model = bmpq_tf.quantize_model(small_model(), (2, 4), config=bmpq_tf.QuantizationConfig(track_oscillations=True))
-    model.compile(keras.optimizers.SGD(0.5), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model = bmpq_tf.quantize_model(
+        small_model(), (2, 4), config=bmpq_tf.QuantizationConfig(track_oscillations=True)
+    )
+    model.compile(
+        keras.optimizers.SGD(0.5), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    )
     generator = np.random.default_rng(0)
     x, y = generator.standard_normal((64, 6)).astype("float32"), generator.integers(0, 3, 64)
     callbacks = [bmpq_tf.BMPQCallback(3.0, verbose=0), bmpq_tf.FreezeOscillations(0.015)]
-    shares = model.fit(x, y, batch_size=4, epochs=9, callbacks=callbacks, verbose=0).history["frozen_weights"]
+    shares = model.fit(x, y, batch_size=4, epochs=9, callbacks=callbacks, verbose=0).history[
+        "frozen_weights"
+    ]
     assert not any(shares[:6])
     assert shares[-1] > 0.0
     path = tmp_path / "model.keras"
@@ -140,17 +168,35 @@ def test_the_last_epochs_freeze_and_the_file_holds_what_was_frozen(tmp_path):
     report = bmpq_tf.export_tflite(model, tmp_path / "model.tflite", verify_with=x)
     assert report.parity.agreement == 1.0
     # Another fit without the callback freezes nothing more; one with it begins anew.
-    assert all(read(layer.kernel_quantizer.freezing_threshold) == math.inf for layer in model.layers[1:])
-    again = model.fit(x, y, batch_size=4, epochs=3, callbacks=bmpq_tf.FreezeOscillations(0.015), verbose=0).history["frozen_weights"]
+    assert all(
+        read(layer.kernel_quantizer.freezing_threshold) == math.inf for layer in model.layers[1:]
+    )
+    again = model.fit(
+        x, y, batch_size=4, epochs=3, callbacks=bmpq_tf.FreezeOscillations(0.015), verbose=0
+    ).history["frozen_weights"]
     assert not any(again[:2])
 
 
 def test_what_cannot_freeze_is_refused():
-    with pytest.raises(ValueError, match=r"threshold is a share of the steps, between 0 and 1. Received: threshold=1.5"):
+    with pytest.raises(
+        ValueError,
+        match=r"threshold is a share of the steps, between 0 and 1. Received: threshold=1.5",
+    ):
         bmpq_tf.FreezeOscillations(1.5)
-    with pytest.raises(ValueError, match=r"last_epochs must be a whole number of epochs, 1 or more. Received: last_epochs=0"):
+    with pytest.raises(
+        ValueError,
+        match=r"last_epochs must be a whole number of epochs, 1 or more. Received: last_epochs=0",
+    ):
         bmpq_tf.FreezeOscillations(last_epochs=0)
     model = bmpq_tf.quantize_model(small_model())
     model.compile("sgd", "mse")
-    with pytest.raises(ValueError, match=r"tracks no oscillations. Quantize it with quantize_model\(..., track_oscillations=True\)"):
-        model.fit(np.ones((4, 6)), np.ones((4, 3)), callbacks=[bmpq_tf.FreezeOscillations()], verbose=0)
+    with pytest.raises(
+        ValueError,
+        match=(
+            r"tracks no oscillations. Quantize it with quantize_model\(..., "
+            r"track_oscillations=True\)"
+        ),
+    ):
+        model.fit(
+            np.ones((4, 6)), np.ones((4, 3)), callbacks=[bmpq_tf.FreezeOscillations()], verbose=0
+        )

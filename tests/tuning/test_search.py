@@ -1,4 +1,6 @@
-"""The search for a front: what counts as one, what is refused, and a whole search in three processes."""
+"""The search for a front: what counts as one, what is refused, and a whole search in three
+processes.
+"""
 
 import json
 import os
@@ -23,20 +25,35 @@ from bmpq_tf.tuning.front import Point, export_front, front
 from bmpq_tf.tuning.search import Problem, Space
 
 ROOT = pathlib.Path(__file__).parents[2]
-WHOLE = {"budgets": ["10x"], "candidates": [(2, 4)], "learning_rates": (0.01, 0.1), "schedules": ["cosine"], "epochs": 4}
+WHOLE = {
+    "budgets": ["10x"],
+    "candidates": [(2, 4)],
+    "learning_rates": (0.01, 0.1),
+    "schedules": ["cosine"],
+    "epochs": 4,
+}
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 5)), max_size=12))
 def test_the_front_is_what_no_other_point_beats(pairs):
-    points = [Point(str(number), accuracy / 5, float(size), {}, pathlib.Path()) for number, (accuracy, size) in enumerate(pairs)]
+    points = [
+        Point(str(number), accuracy / 5, float(size), {}, pathlib.Path())
+        for number, (accuracy, size) in enumerate(pairs)
+    ]
     kept = front(points)
 
     def beaten(point):
-        better = [o for o in points if o.accuracy >= point.accuracy and o.compression >= point.compression]
-        return any((o.accuracy, o.compression) != (point.accuracy, point.compression) for o in better)
+        better = [
+            o for o in points if o.accuracy >= point.accuracy and o.compression >= point.compression
+        ]
+        return any(
+            (o.accuracy, o.compression) != (point.accuracy, point.compression) for o in better
+        )
 
     wanted = {(point.accuracy, point.compression) for point in points if not beaten(point)}
-    assert [(point.accuracy, point.compression) for point in kept] == sorted(wanted, key=lambda pair: -pair[1])
+    assert [(point.accuracy, point.compression) for point in kept] == sorted(
+        wanted, key=lambda pair: -pair[1]
+    )
 
 
 def test_a_space_is_checked_before_any_training():
@@ -57,7 +74,9 @@ def test_a_softmax_at_the_end_is_seen():
     assert Problem(model, None, None).from_logits
     ended = keras.Model(model.input, keras.layers.Dense(3, activation="softmax")(model.output))
     assert not Problem(ended, None, None).from_logits
-    wrapped = keras.Sequential([keras.Input(model.input.shape[1:]), keras.Sequential([model, keras.layers.Softmax()])])
+    wrapped = keras.Sequential(
+        [keras.Input(model.input.shape[1:]), keras.Sequential([model, keras.layers.Softmax()])]
+    )
     assert not Problem(wrapped, None, None).from_logits
 
 
@@ -121,7 +140,10 @@ def test_a_point_whose_export_is_refused_does_not_cost_the_others(tmp_path, monk
     reports = export_front(points, small_data()[0], tmp_path)
     assert [report is None for report in reports] == [True, False]
     told = json.loads((tmp_path / "front.json").read_text())
-    assert [(one["file"], one.get("problem")) for one in told] == [(None, "it departs"), ("front_8.00x_b.tflite", None)]
+    assert [(one["file"], one.get("problem")) for one in told] == [
+        (None, "it departs"),
+        ("front_8.00x_b.tflite", None),
+    ]
 
 
 @pytest.mark.slow
@@ -132,28 +154,49 @@ def test_chief_and_workers_search_export_and_refuse_another_search(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    flags = [f"--model={tmp_path / 'mine.keras'}", f"--data={tmp_path / 'mine.npz'}", "--budgets=6x,10x", "--epochs=3", "--trials=4"]
+    flags = [
+        f"--model={tmp_path / 'mine.keras'}",
+        f"--data={tmp_path / 'mine.npz'}",
+        "--budgets=6x,10x",
+        "--epochs=3",
+        "--trials=4",
+    ]
     flags += [f"--out_dir={tmp_path / 'out'}", "--batch_size=16"]
     shared = {**os.environ, "KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": port}
 
     def start(name):
         environment = {**shared, "KERASTUNER_TUNER_ID": name}
         command = [sys.executable, "-m", "bmpq_tf.cli.tune", *flags]
-        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        return subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
 
     running = [start(name) for name in ("chief", "worker0", "worker1")]
     said = [process.communicate(timeout=600)[0] for process in running]
     assert [process.returncode for process in running] == [0, 0, 0], said
     told = json.loads((tmp_path / "out" / "front.json").read_text())
     assert told
-    assert all((tmp_path / "out" / point["file"]).stat().st_size == point["tflite_bytes"] for point in told)
+    assert all(
+        (tmp_path / "out" / point["file"]).stat().st_size == point["tflite_bytes"] for point in told
+    )
     assert (tmp_path / "out" / "front.png").read_bytes()[:4] == b"\x89PNG"
     assert "The front, smallest first" in said[0]
     assert len(list((tmp_path / "out" / "search").glob("trial_*/model.keras"))) == 4
-    # Alone, again: every trial is there, so there is nothing to train; another search may not go on in this folder.
-    again = subprocess.run([sys.executable, "-m", "bmpq_tf.cli.tune", *flags], capture_output=True, text=True, timeout=600)
+    # Alone, again: every trial is there, so there is nothing to train; another search may not go on
+    # in this folder.
+    again = subprocess.run(
+        [sys.executable, "-m", "bmpq_tf.cli.tune", *flags],
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
     assert again.returncode == 0, again.stdout + again.stderr
     assert "Running Trial" not in again.stdout
-    other = subprocess.run([sys.executable, "-m", "bmpq_tf.cli.tune", *flags, "--epochs=4"], capture_output=True, text=True, timeout=600)
+    other = subprocess.run(
+        [sys.executable, "-m", "bmpq_tf.cli.tune", *flags, "--epochs=4"],
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
     assert other.returncode == 1
     assert "Received: epochs=4; it was started with epochs=3" in other.stderr

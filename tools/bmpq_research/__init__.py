@@ -1,1 +1,4 @@
-"""The research beside the library: data sets, models, experiments, benchmarks, peers and the probe of the runtimes."""
+"""The research beside the library.
+
+Data sets, models, experiments, benchmarks, peers and the probe of the runtimes.
+"""

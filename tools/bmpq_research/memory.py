@@ -6,7 +6,9 @@ import resource
 
 
 def peak_memory() -> int:
-    """Returns the most memory in bytes that this process, or one that it has started and that has ended, has held at once."""
+    """Returns the most memory in bytes that this process, or one that it has started and that has
+    ended, has held at once.
+    """
     unit = 1 if platform.system() == "Darwin" else 1024
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit
     status = pathlib.Path("/proc/self/status")

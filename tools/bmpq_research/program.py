@@ -5,6 +5,9 @@ import functools
 from bmpq_tf.cli import program
 
 _TOOLS = "pip install -e '.[tools]'"
-HINTS = {**program.HINTS, **dict.fromkeys(("scipy", "sklearn", "tensorflow_datasets", "yaml"), _TOOLS)}
+HINTS = {
+    **program.HINTS,
+    **dict.fromkeys(("scipy", "sklearn", "tensorflow_datasets", "yaml"), _TOOLS),
+}
 run = functools.partial(program.run, hints=HINTS)
 check_installed = functools.partial(program.check_installed, hints=HINTS)

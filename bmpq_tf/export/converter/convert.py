@@ -25,24 +25,34 @@ def to_float_model(model: keras.Model):
     Batch and other unknown sizes stay dynamic.
 
     Raises:
-        ConversionError: the converter refuses the model; the message holds its first line and the layers to look at.
+        ConversionError: the converter refuses the model; the message holds its first line and the
+            layers to look at.
     """
-    specs = [tf.TensorSpec(tensor.shape, tensor.dtype, name=_INPUT.format(number)) for number, tensor in enumerate(model.inputs)]
+    specs = [
+        tf.TensorSpec(tensor.shape, tensor.dtype, name=_INPUT.format(number))
+        for number, tensor in enumerate(model.inputs)
+    ]
 
     @tf.function(input_signature=specs)
     def answer(*inputs):
         structured = keras_graph.structured_inputs(model, list(inputs))
-        return {_OUTPUT.format(number): output for number, output in enumerate(keras.tree.flatten(model(structured, training=False)))}
+        return {
+            _OUTPUT.format(number): output
+            for number, output in enumerate(keras.tree.flatten(model(structured, training=False)))
+        }
 
     try:
         with _loops_unrolled(model):
             function = answer.get_concrete_function()
-        # By way of files, where weights lie beside the graph: as constants in it they cost twice the memory and time.
+        # By way of files, where weights lie beside the graph: as constants in it they cost twice
+        # the memory and time.
         module = tf.Module()
         module.weights, module.serve = function.variables, function
         with tempfile.TemporaryDirectory() as folder:
             tf.saved_model.save(module, folder, signatures=function)
-            converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=["serving_default"])
+            converter = tf.lite.TFLiteConverter.from_saved_model(
+                folder, signature_keys=["serving_default"]
+            )
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
             content = converter.convert()
         return _in_order(flatbuffer.parse(content))
@@ -51,7 +61,8 @@ def to_float_model(model: keras.Model):
         raise
     except Exception as error:
         raise ConversionError(
-            f"Model '{model.name}' does not convert to TFLite builtins: {origin.refused(model, error) or first_line(error)}{_suspects(model)} "
+            f"Model '{model.name}' does not convert to TFLite builtins: "
+            f"{origin.refused(model, error) or first_line(error)}{_suspects(model)} "
             "Replace what has no builtin, or build it from Keras layers."
         ) from error
 
@@ -62,7 +73,10 @@ def to_float_tflite(model: keras.Model) -> bytes:
 
 
 def _in_order(file):
-    """The converter orders inputs and outputs by its own lights; its signature has the names that tell theirs."""
+    """The converter orders inputs and outputs by its own lights.
+
+    Its signature has the names that tell theirs.
+    """
     signature, subgraph = file.signatureDefs[0], file.subgraphs[0]
     for name, entries in ((_INPUT, signature.inputs), (_OUTPUT, signature.outputs)):
         named = {flatbuffer.text(entry.name): int(entry.tensorIndex) for entry in entries}
@@ -76,10 +90,21 @@ def _in_order(file):
 
 @contextlib.contextmanager
 def _loops_unrolled(model: keras.Model) -> Iterator[None]:
-    """TFLite's builtins have no loop over a batch of unknown size, so recurrent layers are converted step by step."""
-    before = {layer: (layer.unroll, layer.zero_output_for_mask) for layer in keras_graph.sublayers(model) if isinstance(layer, keras.layers.RNN)}
-    # Step by step, Keras zeroes the masked outputs of a layer that goes backwards in the order of those that go forwards.
-    backwards = [layer for layer in before if layer.go_backwards and layer.return_sequences and layer.zero_output_for_mask]
+    """TFLite's builtins have no loop over a batch of unknown size, so recurrent layers are
+    converted step by step.
+    """
+    before = {
+        layer: (layer.unroll, layer.zero_output_for_mask)
+        for layer in keras_graph.sublayers(model)
+        if isinstance(layer, keras.layers.RNN)
+    }
+    # Step by step, Keras zeroes the masked outputs of a layer that goes backwards in the order of
+    # those that go forwards.
+    backwards = [
+        layer
+        for layer in before
+        if layer.go_backwards and layer.return_sequences and layer.zero_output_for_mask
+    ]
     try:
         for layer in before:
             layer.unroll = True
@@ -112,11 +137,19 @@ def _suspects(model: keras.Model) -> str:
         return ", ".join(sorted({origin.described(layer) for layer in layers}))
 
     layers = keras_graph.sublayers(model)
-    custom = named(layer for layer in layers if not (keras_compat.is_from_keras(type(layer)) or is_ours(type(layer))))
-    loops = named(layer for layer in layers if isinstance(layer, (keras.layers.RNN, keras.layers.TimeDistributed)))
+    custom = named(
+        layer
+        for layer in layers
+        if not (keras_compat.is_from_keras(type(layer)) or is_ours(type(layer)))
+    )
+    loops = named(
+        layer
+        for layer in layers
+        if isinstance(layer, (keras.layers.RNN, keras.layers.TimeDistributed))
+    )
     said = f" Layers that are not Keras's own: {custom}." if custom else ""
     if loops and any(None in tensor.shape[1:] for tensor in model.inputs):
-        said += f" Layers that loop over time need a fixed number of steps in Input to be converted: {loops}."
+        said += f" Loops over time convert for a fixed number of steps in Input only: {loops}."
     elif any(None in tensor.shape[1:] for tensor in model.inputs):
-        said += " Some operators convert for a fixed size of the inputs only: give Input one if there is no other reason."
+        said += " Some operators convert for a fixed size of the inputs only: give Input one."
     return said

@@ -23,33 +23,41 @@ def described(layer) -> str:
 
 
 def layer_of(model: keras.Model, name: str) -> str | None:
-    """Returns the innermost layer on a path such as `model/block_1/conv/BiasAdd`, described, or `None`.
+    """Returns the innermost layer on a path such as `model/block_1/conv/BiasAdd`, described, or
+    `None`.
 
     Args:
         model: the converted model, or one with the same names.
-        name: a tensor's or an operation's; the converter joins those of what it fused with semicolons.
+        name: a tensor's or an operation's; the converter joins those of what it fused with
+            semicolons.
     """
     first = name.split(";")[0]
     if output := _OUTPUT.match(first):
         return described(keras_compat.producer(model.outputs[int(output[1])])[0])
     layers = {layer.name: layer for layer in keras_graph.sublayers(model)}
-    owner = next((owner for part in reversed(first.split("/")) if (owner := _owner(part, layers))), None)
+    owner = next(
+        (owner for part in reversed(first.split("/")) if (owner := _owner(part, layers))), None
+    )
     return described(layers[owner]) if owner else None
 
 
 def scopes(name: str, layers: Container[str]) -> set[str]:
-    """Returns which of these layers' names are on the paths in a name, those of all that was fused."""
+    """Returns which of these layers' names are on the paths in a name of all that was fused."""
     return {owner for part in re.split("[;/]", name) if (owner := _owner(part, layers))}
 
 
 def _owner(part: str, layers: Container[str]) -> str | None:
-    """A scope is numbered even where no other layer has its name, so `dense_1` is of `dense` where there is one."""
+    """A scope is numbered even where no other layer has its name, so `dense_1` is of `dense` where
+    there is one.
+    """
     unnumbered = _SCOPE.fullmatch(part)[1] if part else part
     return next((name for name in (unnumbered, part) if name in layers), None)
 
 
 def refused(model: keras.Model, error: Exception) -> str:
-    """Returns which operations the converter has no builtin for and whose they are, in words; nothing if it does not say.
+    """Returns which operations the converter has no builtin for and whose they are, in words.
+
+    Nothing if it does not say.
 
     Args:
         model: the model that was converted.
@@ -60,7 +68,11 @@ def refused(model: keras.Model, error: Exception) -> str:
         path = next((call.name for call in data.location.call if call.name), "")
         if data.operator.name:
             owner = layer_of(model, path)
-            found[data.operator.name, owner or path] = f"{data.operator.name} of layer {owner}" if owner else f"{data.operator.name} ('{path}')"
+            found[data.operator.name, owner or path] = (
+                f"{data.operator.name} of layer {owner}"
+                if owner
+                else f"{data.operator.name} ('{path}')"
+            )
     return f"TFLite has no builtin for {_joined(found.values())}." if found else ""
 
 

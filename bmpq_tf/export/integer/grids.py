@@ -1,10 +1,12 @@
 """The trained ranges of activations as grids of int8 tensors.
 
-A quantizer of `a` bits gives `step * k` for the integers `k` from `-z` to `2^a - 1 - z`. At 8 bits an int8 tensor of that step and the
-zero point `z - 128` holds them, and cuts off where the quantizer does. Below 8 bits two tensors do it: the first has the quantizer's step
-and its lower end, so that what writes it rounds as the quantizer; the second has its range in 255 steps, which hold every value, since 255
-is a multiple of 15 and of 3, and cuts off at its upper end. That a convolution reads finer steps matters: its bias is rounded to steps of
-input times weight, and with 15 or 3 of them an activation in a hundred would fall on another step.
+A quantizer of `a` bits gives `step * k` for the integers `k` from `-z` to `2^a - 1 - z`. At 8 bits
+an int8 tensor of that step and the zero point `z - 128` holds them, and cuts off where the
+quantizer does. Below 8 bits two tensors do it: the first has the quantizer's step and its lower
+end, so that what writes it rounds as the quantizer; the second has its range in 255 steps, which
+hold every value, since 255 is a multiple of 15 and of 3, and cuts off at its upper end. That a
+convolution reads finer steps matters: its bias is rounded to steps of input times weight, and with
+15 or 3 of them an activation in a hundred would fall on another step.
 """
 
 import dataclasses
@@ -21,7 +23,8 @@ from bmpq_tf.model.activation_widths import activation_quantizers
 
 _BUILTIN = schema.BuiltinOperator
 _INT8_STEPS = steps(8)
-# A slope no model has. The converter neither merges markers of different slopes nor fuses them with what stands around.
+# A slope no model has. The converter neither merges markers of different slopes nor fuses them with
+# what stands around.
 _FIRST_MARK = 4096
 
 
@@ -41,18 +44,24 @@ class Grid:
 
     @property
     def range(self) -> Range:
-        """The smallest and the largest value, which are the ends of the int8 tensor that is read."""
+        """The smallest and the largest value: the ends of the int8 tensor that is read."""
         return -self.zero_point * self.step, (steps(self.bits) - self.zero_point) * self.step
 
     @property
     def entry(self) -> Range:
-        """The range of the int8 tensor that is written first: 255 of the quantizer's steps from its lower end."""
+        """The range of the int8 tensor that is written first.
+
+        255 of the quantizer's steps from its lower end.
+        """
         low, high = self.range
         return low, high if self.bits == 8 else low + _INT8_STEPS * self.step
 
 
 def mark(model: keras.Model) -> None:
-    """Puts a marker in the place of each activation quantizer of a frozen model; a converted file keeps it."""
+    """Puts a marker in the place of each activation quantizer of a frozen model.
+
+    A converted file keeps it.
+    """
     for number, quantizer in enumerate(activation_quantizers(model)):
         quantizer.stand_in = _Marker(number)
 
@@ -66,7 +75,8 @@ class _Marker:
 
 
 def place(file, model: keras.Model) -> dict[int, Grid]:
-    """Turns each marker of a converted file into a `FAKE_QUANT`, so that the float file computes as Keras does.
+    """Turns each marker of a converted file into a `FAKE_QUANT`, so that the float file computes as
+    Keras does.
 
     Args:
         file: the parsed file of a model that `mark` has changed; changed in place.
@@ -78,14 +88,24 @@ def place(file, model: keras.Model) -> dict[int, Grid]:
     quantizers = activation_quantizers(model)
     subgraph, found = file.subgraphs[0], {}
     for operator in subgraph.operators:
-        if flatbuffer.builtin_of(file, operator) == _BUILTIN.LEAKY_RELU and operator.builtinOptions.alpha <= -_FIRST_MARK:
+        if (
+            flatbuffer.builtin_of(file, operator) == _BUILTIN.LEAKY_RELU
+            and operator.builtinOptions.alpha <= -_FIRST_MARK
+        ):
             quantizer = quantizers[int(-operator.builtinOptions.alpha) - _FIRST_MARK]
             step = float(quantizer.clip()) / steps(quantizer.bits)
             grid = Grid(step, int(quantizer.zero_point.numpy()), quantizer.bits)
             source, result = int(operator.inputs[0]), int(operator.outputs[0])
             low, high = (float(np.float32(end)) for end in grid.range)
-            options = ("FakeQuant", {"min": low, "max": high, "numBits": grid.bits, "narrowRange": False})
-            vars(operator).update(vars(flatbuffer.new_operator(file, _BUILTIN.FAKE_QUANT, [source], [result], options)))
+            options = (
+                "FakeQuant",
+                {"min": low, "max": high, "numBits": grid.bits, "narrowRange": False},
+            )
+            vars(operator).update(
+                vars(
+                    flatbuffer.new_operator(file, _BUILTIN.FAKE_QUANT, [source], [result], options)
+                )
+            )
             # As the file has it: float32.
             found[result] = grid_of(operator)
     return found

@@ -1,4 +1,6 @@
-"""Integer-only files: litert-quantizer places the activations' grids, our integers and scales take the weights' places."""
+"""Integer-only files: litert-quantizer places the activations' grids, our integers and scales take
+the weights' places.
+"""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -7,7 +9,14 @@ from typing import Any
 import numpy as np
 
 from bmpq_tf._compat.litert import schema
-from bmpq_tf._compat.litert_quantizer import ParamsGenerator, RecipeManager, modified, qtyping, recipe, symmetric_quantize_bias_tensor
+from bmpq_tf._compat.litert_quantizer import (
+    ParamsGenerator,
+    RecipeManager,
+    modified,
+    qtyping,
+    recipe,
+    symmetric_quantize_bias_tensor,
+)
 from bmpq_tf.export.integer import unlisted_operators
 from bmpq_tf.export.integer.calibration import Range
 from bmpq_tf.export.kernels import packing
@@ -18,15 +27,33 @@ IO_DTYPES = ("float32", "int8")
 _BUILTIN = schema.BuiltinOperator
 _CONVERSIONS = (_BUILTIN.QUANTIZE, _BUILTIN.DEQUANTIZE)
 # Which operand is the bias, where an operator has one.
-_BIAS = {_BUILTIN.CONV_2D: 2, _BUILTIN.DEPTHWISE_CONV_2D: 2, _BUILTIN.FULLY_CONNECTED: 2, _BUILTIN.TRANSPOSE_CONV: 3}
+_BIAS = {
+    _BUILTIN.CONV_2D: 2,
+    _BUILTIN.DEPTHWISE_CONV_2D: 2,
+    _BUILTIN.FULLY_CONNECTED: 2,
+    _BUILTIN.TRANSPOSE_CONV: 3,
+}
 # Which operand may have a scale for each channel.
-_BY_CHANNEL = {_BUILTIN.CONV_2D: 1, _BUILTIN.DEPTHWISE_CONV_2D: 1, _BUILTIN.FULLY_CONNECTED: 1, _BUILTIN.TRANSPOSE_CONV: 1}
-# The largest bias, in steps of input times weight scale, that an int32 accumulator takes with room to spare.
+_BY_CHANNEL = {
+    _BUILTIN.CONV_2D: 1,
+    _BUILTIN.DEPTHWISE_CONV_2D: 1,
+    _BUILTIN.FULLY_CONNECTED: 1,
+    _BUILTIN.TRANSPOSE_CONV: 1,
+}
+# The largest bias, in steps of input times weight scale, that an int32 accumulator takes with room
+# to spare.
 _LARGEST_BIAS = 2.0**30
 
 
-def quantize(model, kernels: Sequence[tuple[Match, packing.StoredKernel]], ranges: Mapping[str, Range], io_dtype: str) -> tuple[Any, list]:
-    """Returns the parsed file, and the kernels as they lie in it: scales of silent channels may have been raised for their bias's sake.
+def quantize(
+    model,
+    kernels: Sequence[tuple[Match, packing.StoredKernel]],
+    ranges: Mapping[str, Range],
+    io_dtype: str,
+) -> tuple[Any, list]:
+    """Returns the parsed file, and the kernels as they lie in it.
+
+    Scales of silent channels may have been raised for their bias's sake.
 
     Args:
         model: the parsed float model, with kernels of container `"static"`.
@@ -38,59 +65,100 @@ def quantize(model, kernels: Sequence[tuple[Match, packing.StoredKernel]], range
     instructions = _generated(model, ranges, io_dtype)
     placed = []
     for match, stored in kernels:
-        stored = _with_room_for_biases(model, instructions, match, _on_one_grid(model, instructions, match, stored))
+        stored = _with_room_for_biases(
+            model, instructions, match, _on_one_grid(model, instructions, match, stored)
+        )
         _place(model, instructions, match, packing.parameters(stored))
         placed.append((match, stored))
-    return unlisted_operators.carry_integers(modified(model, instructions), ranges, io_dtype), placed
+    return unlisted_operators.carry_integers(
+        modified(model, instructions), ranges, io_dtype
+    ), placed
 
 
 def unsupported(model) -> list[tuple[str, str]]:
-    """Returns the names of the operators that are not integer-only and of their results; conversions of the model's inputs and outputs are none.
+    """Returns the names of the operators that are not integer-only and of their results.
 
-    Also those of integers that answer wrongly, or end the process: `BATCH_MATMUL` with more than one scale, and whatever does not take an
-    operand as weights; `GATHER` from one grid to another.
+    Conversions of the model's inputs and outputs are none.
+
+    Also those of integers that answer wrongly, or end the process: `BATCH_MATMUL` with more than
+    one scale, and whatever does not take an operand as weights; `GATHER` from one grid to another.
     """
     found = []
     for subgraph in model.subgraphs:
         ends = {int(index) for index in [*subgraph.inputs, *subgraph.outputs]}
         for operator in subgraph.operators:
             tensors = [int(index) for index in [*operator.inputs, *operator.outputs] if index >= 0]
-            floats = {index for index in tensors if subgraph.tensors[index].type == flatbuffer.FLOAT32}
+            floats = {
+                index for index in tensors if subgraph.tensors[index].type == flatbuffer.FLOAT32
+            }
             builtin = flatbuffer.builtin_of(model, operator)
-            plain = [int(index) for place, index in enumerate(operator.inputs) if index >= 0 and place != _BY_CHANNEL.get(builtin)]
-            by_channel = any(subgraph.tensors[i].type == flatbuffer.INT8 and flatbuffer.scale_count(subgraph.tensors[i]) > 1 for i in plain)
-            by_channel |= builtin == _BUILTIN.GATHER and not _same_grid(subgraph.tensors[tensors[0]], subgraph.tensors[tensors[-1]])
+            plain = [
+                int(index)
+                for place, index in enumerate(operator.inputs)
+                if index >= 0 and place != _BY_CHANNEL.get(builtin)
+            ]
+            by_channel = any(
+                subgraph.tensors[i].type == flatbuffer.INT8
+                and flatbuffer.scale_count(subgraph.tensors[i]) > 1
+                for i in plain
+            )
+            by_channel |= builtin == _BUILTIN.GATHER and not _same_grid(
+                subgraph.tensors[tensors[0]], subgraph.tensors[tensors[-1]]
+            )
             if by_channel or (floats and not (builtin in _CONVERSIONS and floats <= ends)):
-                found.append((flatbuffer.schema_name(builtin), flatbuffer.tensor_name(subgraph.tensors[operator.outputs[0]])))
+                found.append(
+                    (
+                        flatbuffer.schema_name(builtin),
+                        flatbuffer.tensor_name(subgraph.tensors[operator.outputs[0]]),
+                    )
+                )
     return found
 
 
 def _same_grid(one, other) -> bool:
     """Whether two tensors of integers mean the same by them; those of indices have no grid."""
-    grids = [(tensor.quantization.scale, tensor.quantization.zeroPoint) if tensor.type == flatbuffer.INT8 else () for tensor in (one, other)]
+    grids = [
+        (tensor.quantization.scale, tensor.quantization.zeroPoint)
+        if tensor.type == flatbuffer.INT8
+        else ()
+        for tensor in (one, other)
+    ]
     return all(np.array_equal(ours, theirs) for ours, theirs in zip(*grids, strict=True))
 
 
-def _generated(model, ranges: Mapping[str, Range], io_dtype: str) -> dict[str, qtyping.TensorTransformationParams]:
+def _generated(
+    model, ranges: Mapping[str, Range], io_dtype: str
+) -> dict[str, qtyping.TensorTransformationParams]:
     manager = RecipeManager()
     manager.load_quantization_recipe(recipe.static_wi8_ai8())
     if io_dtype == "float32":
         for name in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
             manager.add_quantization_config(".*", name, algorithm_key="no_quantize")
     rank = {
-        flatbuffer.tensor_name(tensor): len(tensor.shape) for subgraph in model.subgraphs for tensor in subgraph.tensors if tensor.shape is not None
+        flatbuffer.tensor_name(tensor): len(tensor.shape)
+        for subgraph in model.subgraphs
+        for tensor in subgraph.tensors
+        if tensor.shape is not None
     }
     statistics = {
-        name: {"min": np.full((1,) * rank.get(name, 0), low, np.float32), "max": np.full((1,) * rank.get(name, 0), high, np.float32)}
+        name: {
+            "min": np.full((1,) * rank.get(name, 0), low, np.float32),
+            "max": np.full((1,) * rank.get(name, 0), high, np.float32),
+        }
         for name, (low, high) in ranges.items()
     }
     # Biases of silent channels overflow on the generated grids, which ours replace.
     with np.errstate(invalid="ignore"):
-        return ParamsGenerator(model).generate_quantization_parameters(manager, statistics, enable_progress_bar=False)
+        return ParamsGenerator(model).generate_quantization_parameters(
+            manager, statistics, enable_progress_bar=False
+        )
 
 
 def _separate_biases(model) -> None:
-    """Gives each operator a bias of its own: equal ones, shared by the converter, get different grids."""
+    """Gives each operator a bias of its own.
+
+    Equal ones, shared by the converter, get different grids.
+    """
     seen: set[int] = set()
     for subgraph in model.subgraphs:
         for number, operator in enumerate(subgraph.operators):
@@ -101,7 +169,9 @@ def _separate_biases(model) -> None:
             if tensor.buffer in seen:
                 values = flatbuffer.constant(model, tensor)
                 name = f"{flatbuffer.tensor_name(tensor)}_{number}"
-                operator.inputs[place] = flatbuffer.add_tensor(model, subgraph, name, values.shape, flatbuffer.FLOAT32, values)
+                operator.inputs[place] = flatbuffer.add_tensor(
+                    model, subgraph, name, values.shape, flatbuffer.FLOAT32, values
+                )
             seen.add(tensor.buffer)
 
 
@@ -111,30 +181,58 @@ def _readers(model, match: Match):
         yield position, subgraph.operators[position]
 
 
-def _on_one_grid(model, instructions, match: Match, stored: packing.StoredKernel) -> packing.StoredKernel:
-    """What a lookup copies, or an operator reads as it reads activations, lies on one grid: rounded there, as any activation is."""
+def _on_one_grid(
+    model, instructions, match: Match, stored: packing.StoredKernel
+) -> packing.StoredKernel:
+    """What a lookup copies, or an operator reads as it reads activations, lies on one grid.
+
+    Rounded there, as any activation is.
+    """
     subgraph = model.subgraphs[match.subgraph]
     readers = [operator for _, operator in _readers(model, match)]
     lookup = any(flatbuffer.builtin_of(model, operator) == _BUILTIN.GATHER for operator in readers)
-    if not lookup and all(reads_as_weights(model, subgraph, operator, match.tensor, match.channel_axis) for operator in readers):
+    if not lookup and all(
+        reads_as_weights(model, subgraph, operator, match.tensor, match.channel_axis)
+        for operator in readers
+    ):
         return stored
-    grid = next((consumer.parameters for consumer in instructions[stored.name].consumers if consumer.parameters is not None), None)
+    grid = next(
+        (
+            consumer.parameters
+            for consumer in instructions[stored.name].consumers
+            if consumer.parameters is not None
+        ),
+        None,
+    )
     if grid is None:
         return stored
-    scale, zero_point = np.float32(grid.scale).reshape(-1)[:1], np.int64(grid.zero_point).reshape(-1)[:1]
+    scale, zero_point = (
+        np.float32(grid.scale).reshape(-1)[:1],
+        np.int64(grid.zero_point).reshape(-1)[:1],
+    )
     along = [-1 if axis == stored.axis else 1 for axis in range(stored.integers.ndim)]
     values = stored.integers * stored.scales.reshape(along)
     integers = np.clip(np.round(values / scale) + zero_point, -128, 127).astype(np.int8)
     return dataclasses.replace(stored, integers=integers, scales=scale, zero_points=zero_point)
 
 
-def _with_room_for_biases(model, instructions, match: Match, stored: packing.StoredKernel) -> packing.StoredKernel:
-    """A bias is stored in steps of input times weight scale; a channel that folding nearly silenced would overflow it."""
+def _with_room_for_biases(
+    model, instructions, match: Match, stored: packing.StoredKernel
+) -> packing.StoredKernel:
+    """A bias is stored in steps of input times weight scale.
+
+    A channel that folding nearly silenced would overflow it.
+    """
     scales = stored.scales
     for position, operator in _readers(model, match):
         content = _bias(model, match, operator)
         if content is not None:
-            smallest = np.abs(content) / (_LARGEST_BIAS * _input_parameters(model, instructions, match, operator, position).scale.reshape(-1)[0])
+            smallest = np.abs(content) / (
+                _LARGEST_BIAS
+                * _input_parameters(model, instructions, match, operator, position).scale.reshape(
+                    -1
+                )[0]
+            )
             scales = np.maximum(scales, smallest).astype(np.float32)
     return dataclasses.replace(stored, scales=scales)
 
@@ -146,14 +244,23 @@ def _place(model, instructions, match: Match, weights: qtyping.UniformQuantParam
     for position, operator in _readers(model, match):
         content = _bias(model, match, operator)
         if content is not None:
-            name = flatbuffer.tensor_name(subgraph.tensors[operator.inputs[_BIAS[flatbuffer.builtin_of(model, operator)]]])
+            name = flatbuffer.tensor_name(
+                subgraph.tensors[operator.inputs[_BIAS[flatbuffer.builtin_of(model, operator)]]]
+            )
             activations = _input_parameters(model, instructions, match, operator, position)
-            _replace(instructions[name], symmetric_quantize_bias_tensor(content, activations, weights))
+            _replace(
+                instructions[name], symmetric_quantize_bias_tensor(content, activations, weights)
+            )
 
 
-def _replace(instruction: qtyping.TensorTransformationParams, parameters: qtyping.UniformQuantParams) -> None:
+def _replace(
+    instruction: qtyping.TensorTransformationParams, parameters: qtyping.UniformQuantParams
+) -> None:
     instruction.consumers = [
-        dataclasses.replace(consumer, parameters=parameters) if consumer.parameters is not None else consumer for consumer in instruction.consumers
+        dataclasses.replace(consumer, parameters=parameters)
+        if consumer.parameters is not None
+        else consumer
+        for consumer in instruction.consumers
     ]
 
 
@@ -161,12 +268,20 @@ def _bias(model, match: Match, operator) -> np.ndarray | None:
     place = _BIAS.get(flatbuffer.builtin_of(model, operator))
     if place is None or place >= len(operator.inputs) or operator.inputs[place] < 0:
         return None
-    return flatbuffer.constant(model, model.subgraphs[match.subgraph].tensors[operator.inputs[place]])
+    return flatbuffer.constant(
+        model, model.subgraphs[match.subgraph].tensors[operator.inputs[place]]
+    )
 
 
-def _input_parameters(model, instructions, match: Match, operator, position: int) -> qtyping.UniformQuantParams:
+def _input_parameters(
+    model, instructions, match: Match, operator, position: int
+) -> qtyping.UniformQuantParams:
     """The grid of the activations that an operator reads."""
     subgraph = model.subgraphs[match.subgraph]
     data = 2 if flatbuffer.builtin_of(model, operator) == _BUILTIN.TRANSPOSE_CONV else 0
     instruction = instructions[flatbuffer.tensor_name(subgraph.tensors[operator.inputs[data]])]
-    return next(consumer.parameters for consumer in instruction.consumers if consumer.subgraph_op_id == position)
+    return next(
+        consumer.parameters
+        for consumer in instruction.consumers
+        if consumer.subgraph_op_id == position
+    )

@@ -1,4 +1,6 @@
-"""Carries integers through operators that have int8 kernels, but that litert-quantizer does not know and leaves float."""
+"""Carries integers through operators that have int8 kernels, but that litert-quantizer does not
+know and leaves float.
+"""
 
 from collections.abc import Mapping
 
@@ -11,7 +13,8 @@ from bmpq_tf.export.integer.calibration import Range
 from bmpq_tf.export.tflite import flatbuffer
 
 _BUILTIN = schema.BuiltinOperator
-# Those that only move or choose values, those that change them, and the one that only looks at their shape.
+# Those that only move or choose values, those that change them, and the one that only looks at
+# their shape.
 _SAME_GRID = (
     _BUILTIN.EXPAND_DIMS,
     _BUILTIN.SQUEEZE,
@@ -27,7 +30,8 @@ _QUANTIZE, _DEQUANTIZE = ("Quantize", {}), ("Dequantize", {})
 
 
 def carry_integers(model, ranges: Mapping[str, Range], io_dtype: str):
-    """Returns the model, changed in place, with every `DEQUANTIZE` moved behind such operators, and those that meet a `QUANTIZE` gone.
+    """Returns the model, changed in place, with every `DEQUANTIZE` moved behind such operators, and
+    those that meet a `QUANTIZE` gone.
 
     Args:
         model: a partly quantized file, parsed.
@@ -41,8 +45,12 @@ def carry_integers(model, ranges: Mapping[str, Range], io_dtype: str):
         moved.add(operator)
     if io_dtype == "int8":
         # A float reader of an output, gone by now, had put its DEQUANTIZE before it.
-        subgraph.outputs = [moved.integers.get(int(index), int(index)) for index in subgraph.outputs]
-        for entry in [entry for signature in model.signatureDefs or () for entry in signature.outputs]:
+        subgraph.outputs = [
+            moved.integers.get(int(index), int(index)) for index in subgraph.outputs
+        ]
+        for entry in [
+            entry for signature in model.signatureDefs or () for entry in signature.outputs
+        ]:
             entry.tensorIndex = moved.integers.get(int(entry.tensorIndex), int(entry.tensorIndex))
     _drop_dead(model, subgraph)
     return model
@@ -64,7 +72,10 @@ class _Moved:
             self.integers[int(operator.outputs[0])] = int(operator.inputs[0])
         elif builtin == _BUILTIN.QUANTIZE and operator.inputs[0] in self.integers:
             source = self.integers[operator.inputs[0]]
-            if self._same_grid(source, operator.outputs[0]) and operator.outputs[0] not in self.subgraph.outputs:
+            if (
+                self._same_grid(source, operator.outputs[0])
+                and operator.outputs[0] not in self.subgraph.outputs
+            ):
                 self.replaced[int(operator.outputs[0])] = source
                 return
             operator.inputs = [source]
@@ -81,7 +92,11 @@ class _Moved:
 
     def _carry(self, operator, builtin: int) -> None:
         data = operator.inputs[0]
-        if data not in self.integers and data in list(self.subgraph.inputs) and self._name(data) in self.ranges:
+        if (
+            data not in self.integers
+            and data in list(self.subgraph.inputs)
+            and self._name(data) in self.ranges
+        ):
             self.integers[data] = self._integer_twin(data, _grid(self.ranges[self._name(data)]))
             self._append(_BUILTIN.QUANTIZE, data, self.integers[data], _QUANTIZE)
         name = self._name(operator.outputs[0])
@@ -91,7 +106,11 @@ class _Moved:
             if builtin == _BUILTIN.SHAPE:
                 return
             result = int(operator.outputs[0])
-            grid = _grid(self.ranges[name]) if builtin in _OWN_GRID else self._grid_of(operator.inputs[0])
+            grid = (
+                _grid(self.ranges[name])
+                if builtin in _OWN_GRID
+                else self._grid_of(operator.inputs[0])
+            )
             self.integers[result] = self._integer_twin(result, grid)
             operator.outputs = [self.integers[result]]
             self._append(_BUILTIN.DEQUANTIZE, self.integers[result], result, _DEQUANTIZE)
@@ -99,9 +118,14 @@ class _Moved:
             self.subgraph.operators.append(operator)
 
     def _round(self, operator) -> None:
-        """A rounding to a trained grid is a change of the grid; none where its operand lies on it already."""
+        """A rounding to a trained grid is a change of the grid.
+
+        None where its operand lies on it already.
+        """
         data, result = int(operator.inputs[0]), int(operator.outputs[0])
-        is_float_input = data in list(self.subgraph.inputs) and self._type(data) == flatbuffer.FLOAT32
+        is_float_input = (
+            data in list(self.subgraph.inputs) and self._type(data) == flatbuffer.FLOAT32
+        )
         if data not in self.integers and not is_float_input:
             self.subgraph.operators.append(operator)
             return
@@ -118,12 +142,22 @@ class _Moved:
         self._append(_BUILTIN.DEQUANTIZE, source, result, _DEQUANTIZE)
 
     def _append(self, builtin: int, source: int, result: int, options) -> None:
-        self.subgraph.operators.append(flatbuffer.new_operator(self.model, builtin, [source], [result], options))
+        self.subgraph.operators.append(
+            flatbuffer.new_operator(self.model, builtin, [source], [result], options)
+        )
 
     def _integer_twin(self, index: int, grid, suffix: str = "") -> int:
         tensor = self.subgraph.tensors[index]
         name = f"{self._name(index)}_integers{suffix}"
-        return flatbuffer.add_tensor(self.model, self.subgraph, name, tensor.shape, flatbuffer.INT8, signature=tensor.shapeSignature, grid=grid)
+        return flatbuffer.add_tensor(
+            self.model,
+            self.subgraph,
+            name,
+            tensor.shape,
+            flatbuffer.INT8,
+            signature=tensor.shapeSignature,
+            grid=grid,
+        )
 
     def _grid_of(self, index: int):
         parameters = self.subgraph.tensors[index].quantization
@@ -141,7 +175,9 @@ class _Moved:
 
 def _grid(limits: Range) -> tuple[np.ndarray, np.ndarray]:
     low, high = (np.float32([limit]) for limit in limits)
-    zero_point, scale = tensor_zp_scale_from_min_max(low, high, 8, False, qtyping.QuantGranularity.TENSORWISE)
+    zero_point, scale = tensor_zp_scale_from_min_max(
+        low, high, 8, False, qtyping.QuantGranularity.TENSORWISE
+    )
     return np.float32(scale).reshape(-1), np.int64(zero_point).reshape(-1)
 
 
@@ -151,9 +187,12 @@ def _equal(one, other) -> bool:
 
 def _drop_dead(model, subgraph) -> None:
     """Removes conversions that nothing reads."""
-    read = {int(index) for operator in subgraph.operators for index in operator.inputs} | {int(index) for index in subgraph.outputs}
+    read = {int(index) for operator in subgraph.operators for index in operator.inputs} | {
+        int(index) for index in subgraph.outputs
+    }
     subgraph.operators = [
         operator
         for operator in subgraph.operators
-        if flatbuffer.builtin_of(model, operator) != _BUILTIN.DEQUANTIZE or int(operator.outputs[0]) in read
+        if flatbuffer.builtin_of(model, operator) != _BUILTIN.DEQUANTIZE
+        or int(operator.outputs[0]) in read
     ]

@@ -1,4 +1,6 @@
-"""Chooses how the file holds each kernel, and rewrites operators where another one reads a narrow kernel faster."""
+"""Chooses how the file holds each kernel, and rewrites operators where another one reads a narrow
+kernel faster.
+"""
 
 import dataclasses
 import math
@@ -14,7 +16,9 @@ _BUILTIN = schema.BuiltinOperator
 
 
 def plan(model, matches: Sequence[Match], mode: str) -> list[tuple[Match, packing.StoredKernel]]:
-    """Decides how each kernel is held and works out what is stored; lowers 1x1 convolutions where that pays.
+    """Decides how each kernel is held and works out what is stored.
+
+    Lowers 1x1 convolutions where that pays.
 
     Args:
         model: the parsed float model; changed in place.
@@ -24,12 +28,22 @@ def plan(model, matches: Sequence[Match], mode: str) -> list[tuple[Match, packin
     by_buffer: dict[int, list[tuple[Match, Container, list]]] = {}
     for match in matches:
         subgraph = model.subgraphs[match.subgraph]
-        readers = [subgraph.operators[position] for position in flatbuffer.consumers(subgraph, match.tensor)]
-        lowered = mode == "latency" and all(_is_pointwise(model, subgraph, reader) for reader in readers)
+        readers = [
+            subgraph.operators[position]
+            for position in flatbuffer.consumers(subgraph, match.tensor)
+        ]
+        lowered = mode == "latency" and all(
+            _is_pointwise(model, subgraph, reader) for reader in readers
+        )
         choices = [_choose(model, subgraph, match, reader, mode, lowered) for reader in readers]
         if lowered and min(choice.bits for choice in choices) == 8:
-            lowered, choices = False, [_choose(model, subgraph, match, reader, mode, False) for reader in readers]
-        by_buffer.setdefault(int(subgraph.tensors[match.tensor].buffer), []).append((match, _common(choices), readers if lowered else []))
+            lowered, choices = (
+                False,
+                [_choose(model, subgraph, match, reader, mode, False) for reader in readers],
+            )
+        by_buffer.setdefault(int(subgraph.tensors[match.tensor].buffer), []).append(
+            (match, _common(choices), readers if lowered else [])
+        )
     pairs = []
     for group in by_buffer.values():
         container = _common([choice for _, choice, _ in group])
@@ -40,18 +54,40 @@ def plan(model, matches: Sequence[Match], mode: str) -> list[tuple[Match, packin
                 tensor.shape = [int(tensor.shape[0]), int(tensor.shape[3])]
                 for reader in pointwise:
                     _to_fully_connected(model, reader)
-            pairs.append((match, packing.stored_kernel(match, flatbuffer.tensor_name(tensor), tuple(tensor.shape), container)))
+            pairs.append(
+                (
+                    match,
+                    packing.stored_kernel(
+                        match, flatbuffer.tensor_name(tensor), tuple(tensor.shape), container
+                    ),
+                )
+            )
     return pairs
 
 
 def _choose(model, subgraph, match: Match, reader, mode: str, lowered: bool) -> Container:
     builtin = flatbuffer.builtin_of(model, reader)
-    if mode != "size" and not reads_as_weights(model, subgraph, reader, match.tensor, match.channel_axis):
+    if mode != "size" and not reads_as_weights(
+        model, subgraph, reader, match.tensor, match.channel_axis
+    ):
         name = flatbuffer.schema_name(builtin)
         if mode == "integer":
-            return Container(8, "static", f"in int8 on one grid, as {name} reads it: rounded once more, not exactly as trained")
-        return Container(8, "float", f"{name} takes no integer weights there, so they are dequantized when loaded")
-    rows = storage.largest_rows(_sizes(subgraph.tensors[_activation(model, subgraph, reader)])) if mode == "latency" else None
+            return Container(
+                8,
+                "static",
+                f"in int8 on one grid, as {name} reads it: rounded once more, not exactly as "
+                "trained",
+            )
+        return Container(
+            8,
+            "float",
+            f"{name} takes no integer weights there, so they are dequantized when loaded",
+        )
+    rows = (
+        storage.largest_rows(_sizes(subgraph.tensors[_activation(model, subgraph, reader)]))
+        if mode == "latency"
+        else None
+    )
     shown = _BUILTIN.FULLY_CONNECTED if lowered else builtin
     return storage.choose(mode, shown, packing.signed_integers(match), match.kernel.bits, rows)
 
@@ -62,20 +98,32 @@ def _sizes(tensor):
 
 
 def _activation(model, subgraph, reader) -> int:
-    """The tensor whose rows meet the kernel: a fully connected layer's input, before its rows were joined; a convolution's output."""
+    """The tensor whose rows meet the kernel.
+
+    A fully connected layer's input, before its rows were joined; a convolution's output.
+    """
     if flatbuffer.builtin_of(model, reader) != _BUILTIN.FULLY_CONNECTED:
         return reader.outputs[0]
     for operator in subgraph.operators:
-        if reader.inputs[0] in operator.outputs and flatbuffer.builtin_of(model, operator) == _BUILTIN.RESHAPE:
+        if (
+            reader.inputs[0] in operator.outputs
+            and flatbuffer.builtin_of(model, operator) == _BUILTIN.RESHAPE
+        ):
             # Where batches are open, so are all sizes of the joined rows; the kernel's are not.
-            before, kernel = _sizes(subgraph.tensors[operator.inputs[0]]), subgraph.tensors[reader.inputs[1]].shape
+            before, kernel = (
+                _sizes(subgraph.tensors[operator.inputs[0]]),
+                subgraph.tensors[reader.inputs[1]].shape,
+            )
             if len(before) and before[-1] == kernel[-1]:
                 return operator.inputs[0]
     return reader.inputs[0]
 
 
 def _common(choices: Sequence[Container]) -> Container:
-    """One type for all that read one buffer: the widest, and through a `DEQUANTIZE` if any of them needs one."""
+    """One type for all that read one buffer.
+
+    The widest, and through a `DEQUANTIZE` if any of them needs one.
+    """
     widest = max(choices, key=lambda choice: choice.bits)
     floats = [choice for choice in choices if choice.compute == "float"]
     return dataclasses.replace(floats[0], bits=widest.bits) if floats else widest
@@ -87,11 +135,18 @@ def _is_pointwise(model, subgraph, reader) -> bool:
         return False
     options, filters = reader.builtinOptions, subgraph.tensors[reader.inputs[1]].shape
     grouped = int(filters[3]) != int(subgraph.tensors[reader.inputs[0]].shape[3])
-    return options.strideW == options.strideH == 1 and math.prod(int(size) for size in filters[1:3]) == 1 and not grouped
+    return (
+        options.strideW == options.strideH == 1
+        and math.prod(int(size) for size in filters[1:3]) == 1
+        and not grouped
+    )
 
 
 def _to_fully_connected(model, reader) -> None:
-    """A 1x1 convolution is a fully connected layer on each pixel; the probe has the operator with `keep_num_dims`."""
+    """A 1x1 convolution is a fully connected layer on each pixel.
+
+    The probe has the operator with `keep_num_dims`.
+    """
     activation = reader.builtinOptions.fusedActivationFunction
     rewritten = flatbuffer.new_operator(
         model,

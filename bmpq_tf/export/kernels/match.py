@@ -1,8 +1,10 @@
-"""Whether a constant of a converted model is a kernel, and what the converter has multiplied into it.
+"""Whether a constant of a converted model is a kernel, and what the converter has multiplied into
+it.
 
-Folding a BatchNorm multiplies each output channel of a convolution by its own factor: the integers stay, the scale changes. A
-multiplication before a fully connected layer may be folded into its columns, which destroys the grid unless it is divided
-out again. Both are products: `constant[c, k] = row[c] * column[k] * S[c] * q[c, k]`, and that is what is solved for here.
+Folding a BatchNorm multiplies each output channel of a convolution by its own factor: the integers
+stay, the scale changes. A multiplication before a fully connected layer may be folded into its
+columns, which destroys the grid unless it is divided out again. Both are products:
+`constant[c, k] = row[c] * column[k] * S[c] * q[c, k]`, and that is what is solved for here.
 """
 
 import dataclasses
@@ -55,14 +57,22 @@ class KernelIntegers:
 
     def has_values_of(self, other: "KernelIntegers") -> bool:
         """Whether both hold the same weights, so that one constant can be either."""
-        return np.array_equal(self.integers, other.integers) and np.array_equal(self.scales, other.scales)
+        return np.array_equal(self.integers, other.integers) and np.array_equal(
+            self.scales, other.scales
+        )
 
     def reordered(self) -> "Iterator[KernelIntegers]":
         """Yields the kernel with its channels' weights in every other order of their axes."""
         channels, *_ = self.integers.shape
         for order in list(itertools.permutations(range(1, len(self.sizes) + 1)))[1:]:
-            integers = self.integers.reshape(channels, *self.sizes).transpose(0, *order).reshape(channels, -1)
-            yield dataclasses.replace(self, integers=integers, sizes=tuple(self.sizes[axis - 1] for axis in order))
+            integers = (
+                self.integers.reshape(channels, *self.sizes)
+                .transpose(0, *order)
+                .reshape(channels, -1)
+            )
+            yield dataclasses.replace(
+                self, integers=integers, sizes=tuple(self.sizes[axis - 1] for axis in order)
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,10 +82,12 @@ class Match:
     Attributes:
         kernel: which one.
         subgraph, tensor: where the constant is.
-        channel_axis: the constant's axis of channels: mostly 0, for depthwise convolutions the last, for `Conv3DTranspose` the last but one.
+        channel_axis: the constant's axis of channels: mostly 0, for depthwise convolutions the
+            last, for `Conv3DTranspose` the last but one.
         row: the factor of each channel; may be negative.
         column: the factor of each input feature, or `None` where all are 1.
-        also: paths of other kernels of the same values, of which the converter keeps one; of zeros, where folding silenced them all.
+        also: paths of other kernels of the same values, of which the converter keeps one; of zeros,
+            where folding silenced them all.
     """
 
     kernel: KernelIntegers
@@ -93,7 +105,10 @@ class Match:
 
     @property
     def is_telling(self) -> bool:
-        """Whether only this kernel's integers fit; factors alone explain any values where a channel or a feature has one weight."""
+        """Whether only this kernel's integers fit.
+
+        Factors alone explain any values where a channel or a feature has one weight.
+        """
         channels, weights = self.kernel.integers.shape
         return weights > 1 and (self.column is None or channels > 1)
 
@@ -115,19 +130,27 @@ def kernel_integers(state: KernelState) -> KernelIntegers:
 
 
 def reads_as_weights(model, subgraph, operator, tensor: int, channel_axis: int) -> bool:
-    """Whether a constant is the weights of an operator that reads it, with its channels on that operator's axis."""
+    """Whether a constant is the weights of an operator that reads it, with its channels on that
+    operator's axis.
+    """
     return channel_axis == _axis_read(model, subgraph, operator, tensor)
 
 
 def _axis_read(model, subgraph, operator, tensor: int) -> int | None:
-    """Which axis of a constant an operator takes for channels; `None` where it does not read it as weights."""
+    """Which axis of a constant an operator takes for channels.
+
+    `None` where it does not read it as weights.
+    """
     operand, axis = _WEIGHTS.get(flatbuffer.builtin_of(model, operator), (None, 0))
     is_weights = operand is not None and operator.inputs[operand] == tensor
     return axis % len(subgraph.tensors[tensor].shape) if is_weights else None
 
 
 def channels_first(values: np.ndarray, channel_axes: Sequence[int]) -> np.ndarray:
-    """Returns a kernel as a matrix `(channels, weights per channel)`; without channel axes the last one is taken."""
+    """Returns a kernel as a matrix `(channels, weights per channel)`.
+
+    Without channel axes the last one is taken.
+    """
     axes = tuple(axis % values.ndim for axis in (channel_axes or (-1,)))
     moved = np.moveaxis(values, axes, range(len(axes)))
     return np.ascontiguousarray(moved.reshape(int(np.prod(moved.shape[: len(axes)])), -1))
@@ -139,17 +162,28 @@ def feature_sizes(shape: Sequence[int], channel_axes: Sequence[int]) -> tuple[in
     return tuple(int(size) for axis, size in enumerate(shape) if axis not in axes)
 
 
-def possible_matches(model, kernels: Iterable[KernelIntegers], number: int, index: int, values: np.ndarray) -> Iterator[Match]:
-    """Yields every way in which a constant, a tensor of one of the subgraphs, can be one of the kernels, in their order."""
+def possible_matches(
+    model, kernels: Iterable[KernelIntegers], number: int, index: int, values: np.ndarray
+) -> Iterator[Match]:
+    """Yields every way in which a constant, a tensor of one of the subgraphs, can be one of the
+    kernels, in their order.
+    """
     subgraph = model.subgraphs[number]
     axes = _axes(model, subgraph, index)
     for kernel in kernels:
         if kernel.integers.size == values.size:
-            yield from (match for match in _matches(values, axes, kernel, number, index) if _is_usable(model, subgraph, match))
+            yield from (
+                match
+                for match in _matches(values, axes, kernel, number, index)
+                if _is_usable(model, subgraph, match)
+            )
 
 
 def _is_usable(model, subgraph, match: Match) -> bool:
-    """Whether all that read the constant can do with a kernel there: with its factors, only where they read it as weights."""
+    """Whether all that read the constant can do with a kernel there.
+
+    With its factors, only where they read it as weights.
+    """
     for position in flatbuffer.consumers(subgraph, match.tensor):
         operator = subgraph.operators[position]
         weights = reads_as_weights(model, subgraph, operator, match.tensor, match.channel_axis)
@@ -160,13 +194,25 @@ def _is_usable(model, subgraph, match: Match) -> bool:
 
 
 def _axes(model, subgraph, tensor: int) -> list[int]:
-    """The axes that may be the channels': with one channel, or equal sizes, several fit, and those that the readers take come first."""
+    """The axes that may be the channels'.
+
+    With one channel, or equal sizes, several fit, and those that the readers take come first.
+    """
     rank = len(subgraph.tensors[tensor].shape)
-    read = [_axis_read(model, subgraph, subgraph.operators[position], tensor) for position in flatbuffer.consumers(subgraph, tensor)]
-    return list(dict.fromkeys([*(axis for axis in read if axis is not None), 0, rank - 1, *range(rank - 2, 0, -1)]))
+    read = [
+        _axis_read(model, subgraph, subgraph.operators[position], tensor)
+        for position in flatbuffer.consumers(subgraph, tensor)
+    ]
+    return list(
+        dict.fromkeys(
+            [*(axis for axis in read if axis is not None), 0, rank - 1, *range(rank - 2, 0, -1)]
+        )
+    )
 
 
-def _matches(values: np.ndarray, axes: Iterable[int], kernel: KernelIntegers, subgraph: int, tensor: int) -> Iterator[Match]:
+def _matches(
+    values: np.ndarray, axes: Iterable[int], kernel: KernelIntegers, subgraph: int, tensor: int
+) -> Iterator[Match]:
     channels = len(kernel.scales)
     for axis in axes:
         if values.shape[axis] != channels:
@@ -177,12 +223,18 @@ def _matches(values: np.ndarray, axes: Iterable[int], kernel: KernelIntegers, su
             yield Match(kernel, subgraph, tensor, axis, *factors)
 
 
-def _factors(matrix: np.ndarray, integers: np.ndarray, scales: np.ndarray) -> tuple[np.ndarray, np.ndarray | None] | None:
-    """Solves `matrix = row * column * scales * integers`; `None` if that is not what the matrix is."""
+def _factors(
+    matrix: np.ndarray, integers: np.ndarray, scales: np.ndarray
+) -> tuple[np.ndarray, np.ndarray | None] | None:
+    """Solves `matrix = row * column * scales * integers`.
+
+    `None` if that is not what the matrix is.
+    """
     grid = integers * scales[:, None].astype(np.float64)
     used = integers != 0
     if not np.array_equal(used, matrix != 0):
-        # A factor of exactly zero (a dead BatchNorm channel) leaves zeros where the integers are not.
+        # A factor of exactly zero (a dead BatchNorm channel) leaves zeros where the integers are
+        # not.
         channels, features = matrix.any(axis=1), matrix.any(axis=0)
         alive = used & channels[:, None] & features
         if not np.array_equal(alive, matrix != 0):
@@ -193,13 +245,17 @@ def _factors(matrix: np.ndarray, integers: np.ndarray, scales: np.ndarray) -> tu
     largest = np.abs(integers).argmax(axis=1)
     channels = np.arange(len(matrix))
     divisor = grid[channels, largest]
-    row = np.divide(matrix[channels, largest], divisor, out=np.ones(len(matrix)), where=divisor != 0)
+    row = np.divide(
+        matrix[channels, largest], divisor, out=np.ones(len(matrix)), where=divisor != 0
+    )
     if _close(row[:, None] * grid, matrix):
         return row, None
     return _rank_one(matrix, grid, used)
 
 
-def _rank_one(matrix: np.ndarray, grid: np.ndarray, used: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+def _rank_one(
+    matrix: np.ndarray, grid: np.ndarray, used: np.ndarray
+) -> tuple[np.ndarray, np.ndarray] | None:
     """Spreads factors from channel to feature to channel along the weights that are not zero."""
     ratio = np.divide(matrix, grid, out=np.zeros_like(matrix), where=used)
     row, column = np.full(len(matrix), np.nan), np.full(matrix.shape[1], np.nan)

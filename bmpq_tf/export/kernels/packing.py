@@ -1,4 +1,6 @@
-"""Replaces float constants by packed integers with our own known scales, through litert-quantizer's graph transformations."""
+"""Replaces float constants by packed integers with our own known scales, through litert-quantizer's
+graph transformations.
+"""
 
 import copy
 import dataclasses
@@ -43,16 +45,23 @@ class StoredKernel:
 
 
 def signed_integers(match: Match) -> np.ndarray:
-    """Returns a kernel's integers, int16, with the signs of channels that folding multiplied by a negative factor changed."""
-    return np.where(match.row[:, None] < 0, -match.kernel.integers.astype(np.int16), match.kernel.integers)
+    """Returns a kernel's integers, int16, with the signs of channels that folding multiplied by a
+    negative factor changed.
+    """
+    return np.where(
+        match.row[:, None] < 0, -match.kernel.integers.astype(np.int16), match.kernel.integers
+    )
 
 
-def stored_kernel(match: Match, name: str, shape: Sequence[int], container: Container) -> StoredKernel:
+def stored_kernel(
+    match: Match, name: str, shape: Sequence[int], container: Container
+) -> StoredKernel:
     """Works out a kernel's integers, scales and zero points as the file will hold them.
 
-    A channel that folding multiplied by a negative factor has its signs flipped. Where `-q` does not fit the container
-    (`-2^(N-1)`), the channel stores the complement `~q` with zero point -1, which is exact: `S * (~q + 1) = -S * q`. Only what is
-    dequantized may do so: kernels that compute with the integers insist on zero point 0.
+    A channel that folding multiplied by a negative factor has its signs flipped. Where `-q` does
+    not fit the container (`-2^(N-1)`), the channel stores the complement `~q` with zero point -1,
+    which is exact: `S * (~q + 1) = -S * q`. Only what is dequantized may do so: kernels that
+    compute with the integers insist on zero point 0.
 
     Raises:
         ValueError: the integers do not fit a container that is computed with.
@@ -61,14 +70,17 @@ def stored_kernel(match: Match, name: str, shape: Sequence[int], container: Cont
     integers = signed_integers(match)
     overflow = (integers > 2 ** (container.bits - 1) - 1).any(axis=1)
     if overflow.any() and container.compute != "float":
-        raise ValueError(f"Kernel '{kernel.path}' holds {integers.max()}, which int{container.bits} does not.")
+        raise ValueError(
+            f"Kernel '{kernel.path}' holds {integers.max()}, which int{container.bits} does not."
+        )
     integers = np.where(overflow[:, None], ~kernel.integers, integers).astype(np.int8)
     others = [size for axis, size in enumerate(shape) if axis != match.channel_axis]
     stored = np.moveaxis(integers.reshape(len(integers), *others), 0, match.channel_axis)
     return StoredKernel(
         name=name,
         integers=np.ascontiguousarray(stored),
-        # A scale that is zero or denormal, of a channel that folding silenced, would keep the operator out of XNNPACK.
+        # A scale that is zero or denormal, of a channel that folding silenced, would keep the
+        # operator out of XNNPACK.
         scales=np.maximum(np.abs(match.row) * kernel.scales, _SMALLEST_SCALE).astype(np.float32),
         zero_points=np.where(overflow, -1, 0).astype(np.int64),
         axis=match.channel_axis,
@@ -89,8 +101,13 @@ def parameters(stored: StoredKernel) -> qtyping.UniformQuantParams:
 
 
 def separate_buffers(model, matches: Sequence[Match]) -> None:
-    """Gives each kernel a buffer of its own: the converter shares one among constants of equal bytes, zeros above all, whatever they are."""
-    kernels = {(match.subgraph, match.tensor): (match.kernel.path, match.channel_axis) for match in matches}
+    """Gives each kernel a buffer of its own.
+
+    The converter shares one among constants of equal bytes, zeros above all, whatever they are.
+    """
+    kernels = {
+        (match.subgraph, match.tensor): (match.kernel.path, match.channel_axis) for match in matches
+    }
     homes: dict[tuple, int] = {}
     taken: set[int] = set()
     for number, subgraph in enumerate(model.subgraphs):
@@ -108,35 +125,67 @@ def separate_buffers(model, matches: Sequence[Match]) -> None:
 
 
 def unfold_columns(model, matches: Sequence[Match]) -> None:
-    """Takes the factors that were multiplied into a kernel's columns out again, as a multiplication of its input."""
+    """Takes the factors that were multiplied into a kernel's columns out again, as a multiplication
+    of its input.
+    """
     for number, match in enumerate(match for match in matches if match.column is not None):
         subgraph = model.subgraphs[match.subgraph]
         for position in sorted(flatbuffer.consumers(subgraph, match.tensor), reverse=True):
             operator = subgraph.operators[position]
             source = subgraph.tensors[operator.inputs[0]]
             column = match.column.astype(np.float32)
-            factors = flatbuffer.add_tensor(model, subgraph, f"column_factors_{number}", column.shape, flatbuffer.FLOAT32, column)
+            factors = flatbuffer.add_tensor(
+                model,
+                subgraph,
+                f"column_factors_{number}",
+                column.shape,
+                flatbuffer.FLOAT32,
+                column,
+            )
             name = f"scaled_input_{number}_{position}"
-            scaled = flatbuffer.add_tensor(model, subgraph, name, source.shape, flatbuffer.FLOAT32, signature=source.shapeSignature)
-            multiply = flatbuffer.new_operator(model, schema.BuiltinOperator.MUL, [operator.inputs[0], factors], [scaled], ("Mul", {}))
+            scaled = flatbuffer.add_tensor(
+                model,
+                subgraph,
+                name,
+                source.shape,
+                flatbuffer.FLOAT32,
+                signature=source.shapeSignature,
+            )
+            multiply = flatbuffer.new_operator(
+                model,
+                schema.BuiltinOperator.MUL,
+                [operator.inputs[0], factors],
+                [scaled],
+                ("Mul", {}),
+            )
             operator.inputs = [scaled, *[int(index) for index in operator.inputs[1:]]]
             subgraph.operators.insert(position, multiply)
 
 
 def pack(model, kernels: Sequence[tuple[Match, StoredKernel]]) -> Any:
-    """Returns a copy of the parsed model with these kernels as integers, dequantized when it is loaded or read by the operators as they are."""
+    """Returns a copy of the parsed model with these kernels as integers, dequantized when it is
+    loaded or read by the operators as they are.
+    """
     instructions = {}
     by_buffer: dict[int, qtyping.UniformQuantParams] = {}
     for match, stored in kernels:
         subgraph = model.subgraphs[match.subgraph]
         # Tensors on one buffer must be packed once, by one and the same object.
-        quantized = by_buffer.setdefault(int(subgraph.tensors[match.tensor].buffer), parameters(stored))
+        quantized = by_buffer.setdefault(
+            int(subgraph.tensors[match.tensor].buffer), parameters(stored)
+        )
         direct = stored.container.compute == "dynamic"
-        transformation = qtyping.QuantTransformation.QUANTIZE_TENSOR if direct else qtyping.QuantTransformation.ADD_DEQUANTIZE
+        transformation = (
+            qtyping.QuantTransformation.QUANTIZE_TENSOR
+            if direct
+            else qtyping.QuantTransformation.ADD_DEQUANTIZE
+        )
         instructions[stored.name] = qtyping.TensorTransformationParams(
             tensor_name=stored.name,
             consumers=[
-                qtyping.OpToTensorParams(subgraph_op_id=position, transformations=[transformation], parameters=quantized)
+                qtyping.OpToTensorParams(
+                    subgraph_op_id=position, transformations=[transformation], parameters=quantized
+                )
                 for position in flatbuffer.consumers(subgraph, match.tensor)
             ],
         )

@@ -11,7 +11,10 @@ from bmpq_tf.export.tflite import flatbuffer
 
 
 def find_kernels(model, kernels: Sequence[KernelIntegers]) -> list[Match]:
-    """Returns every float constant that is one of the kernels; a shared layer's kernel may be found more than once."""
+    """Returns every float constant that is one of the kernels.
+
+    A shared layer's kernel may be found more than once.
+    """
     matches: list[Match] = []
     found: set[str] = set()
     zeros, unknown = [], []
@@ -19,7 +22,8 @@ def find_kernels(model, kernels: Sequence[KernelIntegers]) -> list[Match]:
         if not values.any():
             zeros.append((number, index, values))
             continue
-        # Two kernels with the same integers fit either place; prefer one not found yet, then the one of the right name.
+        # Two kernels with the same integers fit either place; prefer one not found yet, then the
+        # one of the right name.
         near = _nearness(kernels, flatbuffer.tensor_name(model.subgraphs[number].tensors[index]))
         ordered = sorted(kernels, key=lambda kernel: (kernel.path in found, -near[kernel.path]))
         if match := _best(possible_matches(model, ordered, number, index, values)):
@@ -28,7 +32,9 @@ def find_kernels(model, kernels: Sequence[KernelIntegers]) -> list[Match]:
         else:
             unknown.append((number, index, values))
     # An einsum may take the axes that it sums over in the order of its other operand.
-    turned = [turned for kernel in kernels if kernel.path not in found for turned in kernel.reordered()]
+    turned = [
+        turned for kernel in kernels if kernel.path not in found for turned in kernel.reordered()
+    ]
     unexplained = set()
     for number, index, values in unknown:
         if match := _best(possible_matches(model, turned, number, index, values)):
@@ -37,34 +43,58 @@ def find_kernels(model, kernels: Sequence[KernelIntegers]) -> list[Match]:
         else:
             unexplained.add(values.size)
     matches += _of_zeros(model, kernels, zeros, found, unexplained)
-    return [dataclasses.replace(match, also=match.also + _equals(match, kernels, found)) for match in matches]
+    return [
+        dataclasses.replace(match, also=match.also + _equals(match, kernels, found))
+        for match in matches
+    ]
 
 
 def _constants(model) -> Iterator[tuple[int, int, np.ndarray]]:
-    """Yields subgraph, tensor and values of each float constant that is read and has two axes or more."""
+    """Yields subgraph, tensor and values of each float constant that is read and has two axes or
+    more.
+    """
     for number, subgraph in enumerate(model.subgraphs):
         for index, tensor in enumerate(subgraph.tensors):
-            if tensor.type == flatbuffer.FLOAT32 and tensor.shape is not None and len(tensor.shape) >= 2 and flatbuffer.consumers(subgraph, index):
+            if (
+                tensor.type == flatbuffer.FLOAT32
+                and tensor.shape is not None
+                and len(tensor.shape) >= 2
+                and flatbuffer.consumers(subgraph, index)
+            ):
                 values = flatbuffer.constant(model, tensor)
                 if values is not None:
                     yield number, index, values
 
 
 def _nearness(kernels: Sequence[KernelIntegers], name: str) -> dict[str, int]:
-    """Returns by path how many parts of a kernel's path are scopes on a tensor's name; 0 where its layer is none of them."""
+    """Returns by path how many parts of a kernel's path are scopes on a tensor's name.
+
+    0 where its layer is none of them.
+    """
     known = {kernel.path: {kernel.layer, *kernel.path.split("/")[:-1]} for kernel in kernels}
     scopes = origin.scopes(name, set().union(*known.values()))
-    return {kernel.path: len(known[kernel.path] & scopes) * (kernel.layer in scopes) for kernel in kernels}
+    return {
+        kernel.path: len(known[kernel.path] & scopes) * (kernel.layer in scopes)
+        for kernel in kernels
+    }
 
 
 def _equals(match: Match, kernels: Sequence[KernelIntegers], found: set[str]) -> tuple[str, ...]:
-    return tuple(kernel.path for kernel in kernels if kernel.path not in found and match.kernel.has_values_of(kernel))
+    return tuple(
+        kernel.path
+        for kernel in kernels
+        if kernel.path not in found and match.kernel.has_values_of(kernel)
+    )
 
 
-def _of_zeros(model, kernels: Sequence[KernelIntegers], zeros, found: set[str], unexplained: set[int]) -> list[Match]:
-    """Matches constants of nothing but zeros, which any kernel of their size fits that is zero itself or that folding silenced.
+def _of_zeros(
+    model, kernels: Sequence[KernelIntegers], zeros, found: set[str], unexplained: set[int]
+) -> list[Match]:
+    """Matches constants of nothing but zeros, which any kernel of their size fits that is zero
+    itself or that folding silenced.
 
-    Each is of the kernel in whose scope it lies, or of those in whose scopes it is read: equal constants are one. `found` is added to.
+    Each is of the kernel in whose scope it lies, or of those in whose scopes it is read: equal
+    constants are one. `found` is added to.
     """
     placed: list[tuple[dict[str, Match], list[KernelIntegers]]] = []
     for number, index, values in zeros:
@@ -72,16 +102,31 @@ def _of_zeros(model, kernels: Sequence[KernelIntegers], zeros, found: set[str], 
         for match in possible_matches(model, kernels, number, index, values):
             fits.setdefault(match.kernel.path, match)
         fitting = [kernel for kernel in kernels if kernel.path in fits]
-        results = [int(result) for position in flatbuffer.consumers(subgraph, index) for result in subgraph.operators[position].outputs]
+        results = [
+            int(result)
+            for position in flatbuffer.consumers(subgraph, index)
+            for result in subgraph.operators[position].outputs
+        ]
         own = _nearness(kernels, flatbuffer.tensor_name(subgraph.tensors[index]))
-        read = _nearness(kernels, ";".join(flatbuffer.tensor_name(subgraph.tensors[result]) for result in results))
-        here = sorted((kernel for kernel in fitting if own[kernel.path]), key=lambda kernel: (kernel.path in found, -own[kernel.path]))[:1]
-        here = here or [kernel for kernel in fitting if read[kernel.path] and kernel.path not in found]
+        read = _nearness(
+            kernels,
+            ";".join(flatbuffer.tensor_name(subgraph.tensors[result]) for result in results),
+        )
+        here = sorted(
+            (kernel for kernel in fitting if own[kernel.path]),
+            key=lambda kernel: (kernel.path in found, -own[kernel.path]),
+        )[:1]
+        here = here or [
+            kernel for kernel in fitting if read[kernel.path] and kernel.path not in found
+        ]
         found.update(kernel.path for kernel in here)
         placed.append((fits, here))
     for kernel in kernels:
-        # A constant of its size that no kernel explains may be this one, changed in a way that is not known.
-        lost = kernel.path not in found and not (kernel.integers.any() and kernel.integers.size in unexplained)
+        # A constant of its size that no kernel explains may be this one, changed in a way that is
+        # not known.
+        lost = kernel.path not in found and not (
+            kernel.integers.any() and kernel.integers.size in unexplained
+        )
         homes = [here for fits, here in placed if kernel.path in fits] if lost else []
         if homes:
             min(homes, key=bool).append(kernel)

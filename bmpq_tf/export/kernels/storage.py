@@ -1,4 +1,7 @@
-"""Which type holds a kernel's integers, and how the operator reads them: what `probe` found right and no slower than int8."""
+"""Which type holds a kernel's integers, and how the operator reads them.
+
+What `probe` found right and no slower than int8.
+"""
 
 import dataclasses
 import math
@@ -6,23 +9,32 @@ import math
 import numpy as np
 
 from bmpq_tf._compat.litert import schema
-from bmpq_tf.allocation.budget import container_bits
+from bmpq_tf.allocation.kernel import container_bits
 from bmpq_tf.export.tflite import flatbuffer
 
 MODES = ("size", "latency", "integer")
 _BUILTIN = schema.BuiltinOperator
-# Operators that compute with the integers themselves, as the probe found them; the other ways of reading are in its table.
+# Operators that compute with the integers themselves, as the probe found them; the other ways of
+# reading are in its table.
 DYNAMIC = {
     _BUILTIN.CONV_2D: (8,),
     _BUILTIN.FULLY_CONNECTED: (4, 8),
     _BUILTIN.TRANSPOSE_CONV: (8,),
     _BUILTIN.BATCH_MATMUL: (8,),
 }
-STATIC = (_BUILTIN.CONV_2D, _BUILTIN.DEPTHWISE_CONV_2D, _BUILTIN.FULLY_CONNECTED, _BUILTIN.TRANSPOSE_CONV, _BUILTIN.BATCH_MATMUL, _BUILTIN.GATHER)
-# Operators that read a float kernel outside XNNPACK anyway, so that the type behind the DEQUANTIZE costs them no time.
+STATIC = (
+    _BUILTIN.CONV_2D,
+    _BUILTIN.DEPTHWISE_CONV_2D,
+    _BUILTIN.FULLY_CONNECTED,
+    _BUILTIN.TRANSPOSE_CONV,
+    _BUILTIN.BATCH_MATMUL,
+    _BUILTIN.GATHER,
+)
+# Operators that read a float kernel outside XNNPACK anyway, so that the type behind the DEQUANTIZE
+# costs them no time.
 LOOKUPS = (_BUILTIN.GATHER, _BUILTIN.EMBEDDING_LOOKUP)
-# int4 fully connected layers are no slower than int8 for this many rows of an example (1.0 to 1.7 times as fast), int2 never faster
-# than int4: docs/runtime_matrix.md.
+# int4 fully connected layers are no slower than int8 for this many rows of an example (1.0 to 1.7
+# times as fast), int2 never faster than int4: docs/runtime_matrix.md.
 FEW_ROWS = 16
 
 
@@ -32,7 +44,8 @@ class Container:
 
     Attributes:
         bits: of the type: 2, 4 or 8.
-        compute: `"float"`: through a `DEQUANTIZE`; `"dynamic"`: integers beside float inputs; `"static"`: integers only.
+        compute: `"float"`: through a `DEQUANTIZE`; `"dynamic"`: integers beside float inputs;
+            `"static"`: integers only.
         note: why it is wider than its width or not computed with integers, or empty.
     """
 
@@ -49,7 +62,8 @@ def choose(mode: str, builtin: int, integers: np.ndarray, bits: int, rows: int |
         builtin: the operator that reads it.
         integers: as they will be stored with zero point 0: where folding changed signs, changed.
         bits: the width it was trained at.
-        rows: how many rows of an example meet the kernel (positions of a convolution); `None` if not known.
+        rows: how many rows of an example meet the kernel (positions of a convolution); `None` if
+            not known.
     """
     narrowest = container_bits(bits)
     if mode == "size":
@@ -57,16 +71,34 @@ def choose(mode: str, builtin: int, integers: np.ndarray, bits: int, rows: int |
     narrowest = next(size for size in (2, 4, 8) if size >= narrowest and fits(integers, size))
     name = flatbuffer.schema_name(builtin)
     if mode == "integer" and builtin in LOOKUPS:
-        return Container(8, "static", f"in int8 on one grid, since {name} copies integers: rounded as its output is, not exactly as trained")
+        return Container(
+            8,
+            "static",
+            f"in int8 on one grid, since {name} copies integers: rounded as its output is, not "
+            "exactly as trained",
+        )
     if mode == "integer":
         return Container(8, "static", _wider(bits, 8, "in int8, which every integer kernel reads"))
     if builtin in LOOKUPS:
         return Container(narrowest, "float", _wider(bits, narrowest))
     if builtin not in DYNAMIC:
-        return Container(8, "float", f"{name} has no faster kernel for integer weights beside float inputs, so they are dequantized when loaded")
+        return Container(
+            8,
+            "float",
+            f"{name} has no faster kernel for integer weights beside float inputs, so they are "
+            "dequantized when loaded",
+        )
     for size in DYNAMIC[builtin]:
         if size >= narrowest and _fast(size, integers, rows) and _safe(integers, size):
-            return Container(size, "dynamic", _wider(bits, size, f"in int{size}, the narrowest that {name} takes and is no slower with"))
+            return Container(
+                size,
+                "dynamic",
+                _wider(
+                    bits,
+                    size,
+                    f"in int{size}, the narrowest that {name} takes and is no slower with",
+                ),
+            )
     raise AssertionError(f"int8 serves every operator; {name} found nothing.")
 
 
@@ -84,7 +116,9 @@ def _fast(size: int, integers: np.ndarray, rows: int | None) -> bool:
 
 
 def _safe(integers: np.ndarray, size: int) -> bool:
-    """The built-in int4 kernel for fully connected layers is wrong with -8 (the probe's "narrow"); XNNPACK's is right."""
+    """The built-in int4 kernel for fully connected layers is wrong with -8 (the probe's "narrow");
+    XNNPACK's is right.
+    """
     return size != 4 or integers.min(initial=0) > -8
 
 
@@ -95,6 +129,8 @@ def _wider(bits: int, container: int, why: str = "") -> str:
 
 
 def largest_rows(shape) -> int | None:
-    """Returns the product of an activation's sizes but the first and the last, or `None` if one of them is not known."""
+    """Returns the product of an activation's sizes but the first and the last, or `None` if one of
+    them is not known.
+    """
     sizes = [int(size) for size in shape[1:-1]]
     return None if any(size < 1 for size in sizes) else math.prod(sizes)

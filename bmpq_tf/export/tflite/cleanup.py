@@ -25,7 +25,11 @@ def clean_up(model, metadata: dict[str, bytes] | None = None) -> None:
 
 
 def _drop_unused_tensors(model, subgraph) -> None:
-    used = {int(index) for operator in subgraph.operators for index in [*operator.inputs, *operator.outputs, *_temporaries(operator)]}
+    used = {
+        int(index)
+        for operator in subgraph.operators
+        for index in [*operator.inputs, *operator.outputs, *_temporaries(operator)]
+    }
     used |= {int(index) for index in [*subgraph.inputs, *subgraph.outputs]}
     kept = sorted(index for index in used if index >= 0)
     number = {old: new for new, old in enumerate(kept)} | {-1: -1}
@@ -48,7 +52,10 @@ def _temporaries(operator) -> list:
 
 
 def _share_buffers(model) -> None:
-    """One buffer for equal constants; what is computed points at buffer 0, which is empty by convention."""
+    """One buffer for equal constants.
+
+    What is computed points at buffer 0, which is empty by convention.
+    """
     empty = model.buffers[0]
     empty.data = None
     buffers, position = [empty], {}
@@ -67,7 +74,9 @@ def _share_buffers(model) -> None:
 
 
 def _drop_unused_operator_codes(model) -> None:
-    used = sorted({operator.opcodeIndex for subgraph in model.subgraphs for operator in subgraph.operators})
+    used = sorted(
+        {operator.opcodeIndex for subgraph in model.subgraphs for operator in subgraph.operators}
+    )
     number = {old: new for new, old in enumerate(used)}
     model.operatorCodes = [model.operatorCodes[index] for index in used]
     for subgraph in model.subgraphs:

@@ -40,12 +40,16 @@ def parse(content: bytes) -> "fb.ModelT":
 
 
 def constant(model, tensor) -> np.ndarray | None:
-    """Returns a constant tensor's values, integers unpacked to int8; `None` for what is computed."""
+    """Returns a constant tensor's values, integers unpacked to int8.
+
+    `None` for what is computed.
+    """
     data = model.buffers[tensor.buffer].data
     if data is None or not len(data):
         return None
     shape = () if tensor.shape is None else tuple(tensor.shape)
-    # Where a file is large its buffers lie behind the flatbuffer and come as bytes, otherwise as arrays.
+    # Where a file is large its buffers lie behind the flatbuffer and come as bytes, otherwise as
+    # arrays.
     raw = np.frombuffer(data, np.uint8) if isinstance(data, bytes) else np.asarray(data, np.uint8)
     bits = PACKED_BITS.get(tensor.type)
     if bits in (2, 4):
@@ -66,7 +70,9 @@ def packed(integers: np.ndarray, bits: int) -> np.ndarray:
     fields = integers.reshape(-1).astype(np.uint8) & ((1 << bits) - 1)
     each = 8 // bits
     fields = np.pad(fields, (0, -len(fields) % each)).reshape(-1, each)
-    return np.bitwise_or.reduce(fields << np.arange(0, 8, bits, dtype=np.uint8), axis=1).astype(np.uint8)
+    return np.bitwise_or.reduce(fields << np.arange(0, 8, bits, dtype=np.uint8), axis=1).astype(
+        np.uint8
+    )
 
 
 def serialised(model) -> bytes:
@@ -83,12 +89,22 @@ class Builder:
         self.model.operatorCodes, self.model.buffers = [], [schema.BufferT()]
         self.subgraph.tensors, self.subgraph.operators = [], []
 
-    def tensor(self, name: str, shape, kind: int, values: np.ndarray | None = None, grid=None) -> int:
-        """Adds a tensor, constant where it has values; `grid` is scales, zero points and their axis. Returns its index."""
+    def tensor(
+        self, name: str, shape, kind: int, values: np.ndarray | None = None, grid=None
+    ) -> int:
+        """Adds a tensor, constant where it has values.
+
+        `grid` is scales, zero points and their axis. Returns its index.
+        """
         return add_tensor(self.model, self.subgraph, name, shape, kind, values, grid=grid)
 
-    def operator(self, builtin: int, inputs: list[int], outputs: list[int], options: tuple[str, dict]) -> None:
-        """Adds an operator behind the last; `options` is the schema's name for them without `Options`, and their fields."""
+    def operator(
+        self, builtin: int, inputs: list[int], outputs: list[int], options: tuple[str, dict]
+    ) -> None:
+        """Adds an operator behind the last.
+
+        `options` is the schema's name for them without `Options`, and their fields.
+        """
         self.subgraph.operators.append(new_operator(self.model, builtin, inputs, outputs, options))
 
     def content(self, inputs: list[int], outputs: list[int]) -> bytes:
@@ -97,7 +113,16 @@ class Builder:
         return serialised(self.model)
 
 
-def add_tensor(model, subgraph, name: str, shape, kind: int, values: np.ndarray | None = None, signature=None, grid=None) -> int:
+def add_tensor(
+    model,
+    subgraph,
+    name: str,
+    shape,
+    kind: int,
+    values: np.ndarray | None = None,
+    signature=None,
+    grid=None,
+) -> int:
     """Adds a tensor to a subgraph and returns its index; see `Builder.tensor`."""
     tensor = schema.TensorT()
     tensor.name, tensor.shape, tensor.type = name.encode(), [int(size) for size in shape], kind
@@ -116,20 +141,33 @@ def add_tensor(model, subgraph, name: str, shape, kind: int, values: np.ndarray 
 def quantization(scales: np.ndarray, zero_points: np.ndarray, axis: int = 0):
     """Returns a tensor's quantization parameters."""
     parameters = schema.QuantizationParametersT()
-    parameters.scale, parameters.zeroPoint, parameters.quantizedDimension = scales, zero_points, axis
+    parameters.scale, parameters.zeroPoint, parameters.quantizedDimension = (
+        scales,
+        zero_points,
+        axis,
+    )
     return parameters
 
 
 def scale_count(tensor) -> int:
     """Returns how many scales a tensor has; 0 where it is not quantized."""
-    return 0 if tensor.quantization is None or tensor.quantization.scale is None else len(tensor.quantization.scale)
+    return (
+        0
+        if tensor.quantization is None or tensor.quantization.scale is None
+        else len(tensor.quantization.scale)
+    )
 
 
-def new_operator(model, builtin: int, inputs: list[int], outputs: list[int], options: tuple[str, dict]):
+def new_operator(
+    model, builtin: int, inputs: list[int], outputs: list[int], options: tuple[str, dict]
+):
     """Returns an operator that is in no subgraph yet; see `Builder.operator`."""
     operator = schema.OperatorT()
     operator.opcodeIndex = operator_code(model, builtin)
-    operator.inputs, operator.outputs = [int(index) for index in inputs], [int(index) for index in outputs]
+    operator.inputs, operator.outputs = (
+        [int(index) for index in inputs],
+        [int(index) for index in outputs],
+    )
     name, fields = options
     if name:
         operator.builtinOptionsType = getattr(schema.BuiltinOptions, f"{name}Options")
@@ -140,7 +178,7 @@ def new_operator(model, builtin: int, inputs: list[int], outputs: list[int], opt
 
 
 def operator_code(model, builtin: int) -> int:
-    """Returns the position of a builtin among a model's operator codes, added where it is missing."""
+    """Returns the position of a builtin among a model's operator codes; adds a missing one."""
     for index, code in enumerate(model.operatorCodes):
         if code.builtinCode == builtin:
             return index
@@ -153,7 +191,10 @@ def operator_code(model, builtin: int) -> int:
 
 def schema_name(builtin: int) -> str:
     """Returns a builtin operator's name."""
-    return next((name for name, code in vars(schema.BuiltinOperator).items() if code == builtin), f"operator {builtin}")
+    return next(
+        (name for name, code in vars(schema.BuiltinOperator).items() if code == builtin),
+        f"operator {builtin}",
+    )
 
 
 def builtin_of(model, operator) -> int:
@@ -171,7 +212,11 @@ def is_dequantized_constant(model, subgraph, operator) -> bool:
 
 def consumers(subgraph, index: int) -> list[int]:
     """Returns the positions of the operators that read a tensor."""
-    return [position for position, operator in enumerate(subgraph.operators) if index in list(operator.inputs)]
+    return [
+        position
+        for position, operator in enumerate(subgraph.operators)
+        if index in list(operator.inputs)
+    ]
 
 
 def tensor_name(tensor) -> str:

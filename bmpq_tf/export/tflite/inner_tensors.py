@@ -14,25 +14,57 @@ class Exposed:
     Args:
         content: a `.tflite` file's bytes.
         xnnpack: as `TFLiteModel` takes it.
-        wanted: which inner tensors, by name; all by default. What only dequantizes a constant is left out.
+        wanted: which inner tensors, by name; all by default. What only dequantizes a constant is
+            left out.
     """
 
-    def __init__(self, content: bytes, xnnpack: bool = True, wanted: Callable[[str], bool] = lambda name: True):
+    def __init__(
+        self,
+        content: bytes,
+        xnnpack: bool = True,
+        wanted: Callable[[str], bool] = lambda name: True,
+    ):
         model = flatbuffer.parse(content)
         subgraph = model.subgraphs[0]
         tensors = subgraph.tensors
-        constant = {int(op.outputs[0]) for op in subgraph.operators if flatbuffer.is_dequantized_constant(model, subgraph, op)}
-        computed = dict.fromkeys(int(index) for operator in subgraph.operators for index in operator.outputs)
-        shown = [index for index in computed if tensors[index].type in (flatbuffer.FLOAT32, flatbuffer.INT8) and index not in constant]
-        self._names = {index: name for index in shown if wanted(name := flatbuffer.tensor_name(tensors[index]))}
-        self._input_names = [flatbuffer.tensor_name(tensors[int(index)]) for index in subgraph.inputs]
+        constant = {
+            int(op.outputs[0])
+            for op in subgraph.operators
+            if flatbuffer.is_dequantized_constant(model, subgraph, op)
+        }
+        computed = dict.fromkeys(
+            int(index) for operator in subgraph.operators for index in operator.outputs
+        )
+        shown = [
+            index
+            for index in computed
+            if tensors[index].type in (flatbuffer.FLOAT32, flatbuffer.INT8)
+            and index not in constant
+        ]
+        self._names = {
+            index: name for index in shown if wanted(name := flatbuffer.tensor_name(tensors[index]))
+        }
+        self._input_names = [
+            flatbuffer.tensor_name(tensors[int(index)]) for index in subgraph.inputs
+        ]
         self._outputs = [int(index) for index in subgraph.outputs]
         self._given_out = list(dict.fromkeys([*self._outputs, *self._names]))
         subgraph.outputs, model.signatureDefs = self._given_out, None
         self._runtime = TFLiteModel(flatbuffer.serialised(model), xnnpack=xnnpack)
 
-    def __call__(self, batch: Sequence[np.ndarray]) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
-        """Returns the outputs, and the tensors by name: float inputs first, then in the order that they are computed."""
+    def __call__(
+        self, batch: Sequence[np.ndarray]
+    ) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
+        """Returns the outputs, and the tensors by name.
+
+        Float inputs first, then in the order that they are computed.
+        """
         values = dict(zip(self._given_out, self._runtime(batch), strict=True))
-        given = {name: array for name, array in zip(self._input_names, batch, strict=True) if np.asarray(array).dtype.kind == "f"}
-        return [values[index] for index in self._outputs], given | {name: values[index] for index, name in self._names.items()}
+        given = {
+            name: array
+            for name, array in zip(self._input_names, batch, strict=True)
+            if np.asarray(array).dtype.kind == "f"
+        }
+        return [values[index] for index in self._outputs], given | {
+            name: values[index] for index, name in self._names.items()
+        }

@@ -1,11 +1,8 @@
 """What a `.tflite` file holds, read from the file alone: of ours and of others."""
 
-import dataclasses
 import json
-import math
 import os
 import pathlib
-from typing import Any
 
 import numpy as np
 
@@ -13,118 +10,17 @@ from bmpq_tf._compat.litert import flatbuffer_utils as fb
 from bmpq_tf._compat.litert import schema
 from bmpq_tf.export.errors import first_line
 from bmpq_tf.export.tflite import flatbuffer
+from bmpq_tf.export.tflite.contents import Inspection, IOTensor, Signature, Weights
 
-_TYPE_NAMES = {code: name.lower() for name, code in vars(schema.TensorType).items() if not name.startswith("_")}
+_TYPE_NAMES = {
+    code: name.lower() for name, code in vars(schema.TensorType).items() if not name.startswith("_")
+}
 # A constant of fewer axes is a bias, a shape or a table of factors.
 _KERNEL_RANK = 2
 
 
 class UnreadableFileError(ValueError):
     """This is no TFLite model, or a broken one."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Weights:
-    """One constant that an operator reads as weights.
-
-    Attributes:
-        name: the tensor's.
-        operator: that reads it, behind a `DEQUANTIZE` if there is one.
-        shape: of the constant.
-        stored: its type, such as `"int4"`.
-        bits: that its values really use: the narrowest width that holds them; `None` for floats.
-        dequantized: whether the operator reads floats made of it.
-        scales: how many; `smallest_scale`, `largest_scale`: their range, or `None`.
-        bytes: of the packed values, without scales.
-    """
-
-    name: str
-    operator: str
-    shape: tuple[int, ...]
-    stored: str
-    bits: int | None
-    dequantized: bool
-    scales: int
-    smallest_scale: float | None
-    largest_scale: float | None
-    bytes: int
-
-    @property
-    def count(self) -> int:
-        """How many weights."""
-        return math.prod(self.shape)
-
-
-@dataclasses.dataclass(frozen=True)
-class IOTensor:
-    """An input or an output.
-
-    Attributes:
-        name: the signature's key for it; the tensor's own name where the file has no signature.
-        shape: -1 is any size.
-        stored: its type, such as `"float32"`.
-        scale, zero_point: `value = scale * (integer - zero_point)`; `None` where it is not quantized.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    stored: str
-    scale: float | None
-    zero_point: int | None
-
-
-@dataclasses.dataclass(frozen=True)
-class Signature:
-    """What a program gives and gets.
-
-    Attributes:
-        key: such as `"serving_default"`; `None` for the whole of a file without signatures.
-        inputs: in the order of the tensors that the runtime counts them in; `outputs` likewise.
-    """
-
-    key: str | None
-    inputs: tuple[IOTensor, ...]
-    outputs: tuple[IOTensor, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Inspection:
-    """A file.
-
-    Attributes:
-        bytes: its size.
-        signatures: its inputs and outputs; ours have one signature, others may have several or none.
-        weights: its kernels, in the order of the operators.
-        operators: how many of each kind.
-        scales: how many, those of integer biases and activations included.
-        other_constant_bytes: biases, shapes and other constants.
-        orphaned_bytes: in buffers that nothing reads.
-        custom_operators: those that are no builtins, Flex ones included.
-        metadata: what bmpq_tf wrote, or `None`.
-    """
-
-    bytes: int
-    signatures: tuple[Signature, ...]
-    weights: tuple[Weights, ...]
-    operators: dict[str, int]
-    scales: int
-    other_constant_bytes: int
-    orphaned_bytes: int
-    custom_operators: tuple[str, ...]
-    metadata: dict[str, Any] | None
-
-    @property
-    def size_bound(self) -> float:
-        """Returns the bytes that a tight file of this content takes at most.
-
-        `1.03 * (packed weights + 12 a scale + every other constant) + 16 kB + 400 an operator`.
-        """
-        constants = sum(one.bytes for one in self.weights) + 12 * self.scales + self.other_constant_bytes
-        return 1.03 * constants + 16_000 + 400 * sum(self.operators.values())
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns it as plain data."""
-        return {**dataclasses.asdict(self), "size_bound": self.size_bound}
 
 
 def inspect_tflite(path: str | os.PathLike) -> Inspection:
@@ -134,7 +30,8 @@ def inspect_tflite(path: str | os.PathLike) -> Inspection:
         path: of the file.
 
     Returns:
-        An `Inspection`: inputs and outputs, operators, weights with their stored types and the bits that are really used.
+        An `Inspection`: inputs and outputs, operators, weights with their stored types and the bits
+            that are really used.
 
     Raises:
         FileNotFoundError: there is none.
@@ -153,11 +50,16 @@ def inspect_content(content: bytes, name: str = "the bytes given") -> Inspection
     except ValueError as error:
         raise UnreadableFileError(f"{error} Received: '{name}', {len(content):,} bytes.") from error
     except Exception as error:
-        raise UnreadableFileError(f"The file is broken: its tables point outside of it. Received: '{name}', {len(content):,} bytes.") from error
+        raise UnreadableFileError(
+            f"The file is broken: its tables point outside of it. Received: '{name}', "
+            f"{len(content):,} bytes."
+        ) from error
     try:
         return _inspect(model, len(content))
     except (IndexError, TypeError, ValueError, AttributeError) as error:
-        raise UnreadableFileError(f"The file is broken: {first_line(error)} Received: '{name}', {len(content):,} bytes.") from error
+        raise UnreadableFileError(
+            f"The file is broken: {first_line(error)} Received: '{name}', {len(content):,} bytes."
+        ) from error
 
 
 def _inspect(model, size: int) -> Inspection:
@@ -175,16 +77,28 @@ def _inspect(model, size: int) -> Inspection:
                 source = constants.get(index, index)
                 tensor = subgraph.tensors[source]
                 if kind != "DEQUANTIZE" and _is_kernel(model, tensor):
-                    weights.setdefault(int(tensor.buffer), _weights(model, tensor, kind, source != index))
-    sizes = {number: len(buffer.data) for number, buffer in enumerate(model.buffers) if buffer.data is not None and len(buffer.data)}
+                    weights.setdefault(
+                        int(tensor.buffer), _weights(model, tensor, kind, source != index)
+                    )
+    sizes = {
+        number: len(buffer.data)
+        for number, buffer in enumerate(model.buffers)
+        if buffer.data is not None and len(buffer.data)
+    }
     named = flatbuffer.metadata(model)
     return Inspection(
         bytes=size,
         signatures=_signatures(model),
         weights=tuple(weights.values()),
         operators=dict(sorted(operators.items())),
-        scales=sum(flatbuffer.scale_count(tensor) for subgraph in model.subgraphs for tensor in subgraph.tensors),
-        other_constant_bytes=sum(bytes_ for number, bytes_ in sizes.items() if number in used and number not in weights),
+        scales=sum(
+            flatbuffer.scale_count(tensor)
+            for subgraph in model.subgraphs
+            for tensor in subgraph.tensors
+        ),
+        other_constant_bytes=sum(
+            bytes_ for number, bytes_ in sizes.items() if number in used and number not in weights
+        ),
         orphaned_bytes=sum(bytes_ for number, bytes_ in sizes.items() if number not in used),
         custom_operators=tuple(sorted(custom)),
         metadata=json.loads(named[flatbuffer.METADATA]) if flatbuffer.METADATA in named else None,
@@ -194,7 +108,10 @@ def _inspect(model, size: int) -> Inspection:
 def _signatures(model) -> tuple[Signature, ...]:
     if not model.signatureDefs:
         main = model.subgraphs[0]
-        ends = (tuple(_io_tensor(main, index) for index in _listed(indices)) for indices in (main.inputs, main.outputs))
+        ends = (
+            tuple(_io_tensor(main, index) for index in _listed(indices))
+            for indices in (main.inputs, main.outputs)
+        )
         return (Signature(None, *ends),)
     return tuple(_signature(model.subgraphs[one.subgraphIndex], one) for one in model.signatureDefs)
 
@@ -203,11 +120,18 @@ def _signature(subgraph, signature) -> Signature:
     def named(entries, indices):
         # Converters list them by name; `getInputTensor(0)` is the graph's first.
         places = {index: place for place, index in enumerate(_listed(indices))}
-        entries = sorted(_listed(entries), key=lambda entry: places.get(entry.tensorIndex, len(places)))
-        return tuple(_io_tensor(subgraph, entry.tensorIndex, flatbuffer.text(entry.name)) for entry in entries)
+        entries = sorted(
+            _listed(entries), key=lambda entry: places.get(entry.tensorIndex, len(places))
+        )
+        return tuple(
+            _io_tensor(subgraph, entry.tensorIndex, flatbuffer.text(entry.name))
+            for entry in entries
+        )
 
     key = flatbuffer.text(signature.signatureKey)
-    return Signature(key, named(signature.inputs, subgraph.inputs), named(signature.outputs, subgraph.outputs))
+    return Signature(
+        key, named(signature.inputs, subgraph.inputs), named(signature.outputs, subgraph.outputs)
+    )
 
 
 def _io_tensor(subgraph, index: int, name: str | None = None) -> IOTensor:
@@ -241,9 +165,19 @@ def _dequantized_constants(model, subgraph) -> dict[int, int]:
 
 
 def _is_kernel(model, tensor) -> bool:
-    numbers = tensor.type in flatbuffer.PACKED_BITS or tensor.type in (flatbuffer.FLOAT32, schema.TensorType.FLOAT16, schema.TensorType.UINT8)
+    numbers = tensor.type in flatbuffer.PACKED_BITS or tensor.type in (
+        flatbuffer.FLOAT32,
+        schema.TensorType.FLOAT16,
+        schema.TensorType.UINT8,
+    )
     data = model.buffers[tensor.buffer].data
-    return numbers and data is not None and len(data) > 0 and tensor.shape is not None and len(tensor.shape) >= _KERNEL_RANK
+    return (
+        numbers
+        and data is not None
+        and len(data) > 0
+        and tensor.shape is not None
+        and len(tensor.shape) >= _KERNEL_RANK
+    )
 
 
 def _weights(model, tensor, operator: str, dequantized: bool) -> Weights:
@@ -267,13 +201,17 @@ def _weights(model, tensor, operator: str, dequantized: bool) -> Weights:
 def used_bits(integers: np.ndarray) -> int:
     """Returns the narrowest two's complement width, from 1, that holds every value."""
     low, high = int(integers.min(initial=0)), int(integers.max(initial=0))
-    return next(bits for bits in range(1, 65) if -(2 ** (bits - 1)) <= low and high < 2 ** (bits - 1))
+    return next(
+        bits for bits in range(1, 65) if -(2 ** (bits - 1)) <= low and high < 2 ** (bits - 1)
+    )
 
 
 def _kind(model, operator, custom: set[str]) -> str:
     code = model.operatorCodes[operator.opcodeIndex]
     if code.customCode:
-        name = code.customCode.decode() if isinstance(code.customCode, bytes) else str(code.customCode)
+        name = (
+            code.customCode.decode() if isinstance(code.customCode, bytes) else str(code.customCode)
+        )
         custom.add(name)
         return name
     return flatbuffer.schema_name(fb.get_builtin_code_from_operator_code(code))

@@ -15,37 +15,58 @@ class TFLiteModel:
     Args:
         content: the file's bytes.
         num_threads: of the interpreter.
-        xnnpack: whether XNNPACK may take operators, as it does by default; without it the built-in kernels run.
+        xnnpack: whether XNNPACK may take operators, as it does by default; without it the built-in
+            kernels run.
 
     Raises:
         RuntimeError: LiteRT cannot read or run it.
     """
 
     def __init__(self, content: bytes, num_threads: int = 2, xnnpack: bool = True):
-        kernels = OpResolverType.AUTO if xnnpack else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        kernels = (
+            OpResolverType.AUTO if xnnpack else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        )
         try:
-            self._interpreter = Interpreter(model_content=content, num_threads=num_threads, experimental_op_resolver_type=kernels)
+            self._interpreter = Interpreter(
+                model_content=content,
+                num_threads=num_threads,
+                experimental_op_resolver_type=kernels,
+            )
         except ValueError as error:
             # What is wrong with data is a ValueError too; this is about the file.
             raise RuntimeError(str(error)) from error
-        self.inputs, self.outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        self.inputs, self.outputs = (
+            self._interpreter.get_input_details(),
+            self._interpreter.get_output_details(),
+        )
         self._shapes: list[tuple[int, ...]] | None = None
 
     def __call__(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Returns the outputs for one batch of inputs, in the model's order; int8 inputs and outputs are float here.
+        """Returns the outputs for one batch of inputs, in the model's order.
 
-        A file of a fixed batch size takes any number of examples too: in parts, the last one filled up with the first examples again.
+        Int8 inputs and outputs are float here.
+
+        A file of a fixed batch size takes any number of examples too: in parts, the last one filled
+        up with the first examples again.
         """
         signature = self.inputs[0]["shape_signature"]
         size = int(signature[0]) if len(signature) else -1
         if size in (-1, len(inputs[0])):
             return self._run(inputs)
         count = len(inputs[0])
-        parts = [[np.take(value, range(start, start + size), 0, mode="wrap") for value in inputs] for start in range(0, count, size)]
-        return [np.concatenate(output)[:count] for output in zip(*map(self._run, parts), strict=True)]
+        parts = [
+            [np.take(value, range(start, start + size), 0, mode="wrap") for value in inputs]
+            for start in range(0, count, size)
+        ]
+        return [
+            np.concatenate(output)[:count] for output in zip(*map(self._run, parts), strict=True)
+        ]
 
     def _run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        arrays = [_quantized(np.asarray(value), detail) for value, detail in zip(inputs, self.inputs, strict=True)]
+        arrays = [
+            _quantized(np.asarray(value), detail)
+            for value, detail in zip(inputs, self.inputs, strict=True)
+        ]
         shapes = [array.shape for array in arrays]
         if shapes != self._shapes:
             for detail, shape in zip(self.inputs, shapes, strict=True):
@@ -55,7 +76,10 @@ class TFLiteModel:
         for detail, array in zip(self.inputs, arrays, strict=True):
             self._interpreter.set_tensor(detail["index"], array)
         self._interpreter.invoke()
-        return [_dequantized(self._interpreter.get_tensor(detail["index"]), detail) for detail in self.outputs]
+        return [
+            _dequantized(self._interpreter.get_tensor(detail["index"]), detail)
+            for detail in self.outputs
+        ]
 
 
 def _quantized(values: np.ndarray, detail: dict) -> np.ndarray:
@@ -68,11 +92,17 @@ def _quantized(values: np.ndarray, detail: dict) -> np.ndarray:
 
 def _dequantized(values: np.ndarray, detail: dict) -> np.ndarray:
     scale, zero_point = detail["quantization"]
-    return np.float32(scale) * (values.astype(np.float32) - zero_point) if scale and values.dtype != np.float32 else values
+    return (
+        np.float32(scale) * (values.astype(np.float32) - zero_point)
+        if scale and values.dtype != np.float32
+        else values
+    )
 
 
 def in_rank(array: np.ndarray, shape: Sequence[int | None]) -> np.ndarray:
-    """Adds or takes away a last axis of one, such as the channel of grey images, where an input's shape wants it: Keras does, LiteRT does not."""
+    """Adds or takes away a last axis of one, such as the channel of grey images, where an input's
+    shape wants it: Keras does, LiteRT does not.
+    """
     if array.ndim == len(shape) - 1 and shape[-1] == 1:
         return array[..., None]
     return array[..., 0] if array.ndim == len(shape) + 1 and array.shape[-1] == 1 else array
@@ -86,7 +116,9 @@ def predict(content: bytes, batches: Iterable[Sequence[np.ndarray]]) -> list[np.
 
 
 def classification_accuracy(content: bytes, batches: Iterable[tuple]) -> float:
-    """Returns the share of images that a `.tflite` file labels rightly in LiteRT, given batches of images and integer labels."""
+    """Returns the share of images that a `.tflite` file labels rightly in LiteRT, given batches of
+    images and integer labels.
+    """
     labels = []
 
     def inputs():
@@ -113,9 +145,19 @@ def run_tflite(path: "str | os.PathLike | bytes", inputs, batch_size: int = 32) 
         FileNotFoundError: there is no such file.
         RuntimeError: LiteRT cannot read or run it.
     """
-    content = bytes(path) if isinstance(path, (bytes, bytearray)) else pathlib.Path(path).read_bytes()
+    content = (
+        bytes(path) if isinstance(path, (bytes, bytearray)) else pathlib.Path(path).read_bytes()
+    )
     model = TFLiteModel(content)
-    arrays = [np.asarray(array) for array in (inputs if isinstance(inputs, (list, tuple)) else [inputs])]
-    arrays = [in_rank(array, detail["shape_signature"]) for array, detail in zip(arrays, model.inputs, strict=True)]
-    parts = [model([array[start : start + batch_size] for array in arrays]) for start in range(0, len(arrays[0]), batch_size)]
+    arrays = [
+        np.asarray(array) for array in (inputs if isinstance(inputs, (list, tuple)) else [inputs])
+    ]
+    arrays = [
+        in_rank(array, detail["shape_signature"])
+        for array, detail in zip(arrays, model.inputs, strict=True)
+    ]
+    parts = [
+        model([array[start : start + batch_size] for array in arrays])
+        for start in range(0, len(arrays[0]), batch_size)
+    ]
     return [np.concatenate(output) for output in zip(*parts, strict=True)]

@@ -12,14 +12,28 @@ from bmpq_tf.export.tflite.inner_tensors import Exposed
 from bmpq_tf.export.tflite.interpreter import TFLiteModel
 from bmpq_tf.export.verification.constant_columns import ColumnRanges
 from bmpq_tf.export.verification.inputs import first_examples, input_batches
-from bmpq_tf.export.verification.parity import TOLERANCE, Parity, limits_of, mistakes_allowed, tolerance_of
+from bmpq_tf.export.verification.parity import (
+    TOLERANCE,
+    Parity,
+    limits_of,
+    mistakes_allowed,
+    tolerance_of,
+)
 from bmpq_tf.export.verification.rounding_ties import Following, use_of
 from bmpq_tf.model import keras_graph
 from bmpq_tf.model.activation_widths import activation_quantizers
 
 
-def compare_tflite(model: keras.Model, path: "str | os.PathLike | bytes", inputs=None, *, optimize_for: str = "size") -> Parity:
-    """Compares a `.tflite` file's answers with a Keras model's; what `export_tflite` does before it writes.
+def compare_tflite(
+    model: keras.Model,
+    path: "str | os.PathLike | bytes",
+    inputs=None,
+    *,
+    optimize_for: str = "size",
+) -> Parity:
+    """Compares a `.tflite` file's answers with a Keras model's.
+
+    What `export_tflite` does before it writes.
 
     Args:
         model: the Keras model.
@@ -28,27 +42,38 @@ def compare_tflite(model: keras.Model, path: "str | os.PathLike | bytes", inputs
         optimize_for: the kind of file, which sets what counts as close.
 
     Returns:
-        A `Parity`; its `holds` says whether the file answers as the model does, its `problem` what does not.
+        A `Parity`; its `holds` says whether the file answers as the model does, its `problem` what
+        does not.
 
     Raises:
         FileNotFoundError: there is no such file.
         RuntimeError: LiteRT cannot read or run it.
         ValueError: the inputs do not fit the model, or there are none.
     """
-    content = bytes(path) if isinstance(path, (bytes, bytearray)) else pathlib.Path(path).read_bytes()
+    content = (
+        bytes(path) if isinstance(path, (bytes, bytearray)) else pathlib.Path(path).read_bytes()
+    )
     return compare(model, content, inputs, optimize_for)
 
 
 def compare(
-    model: keras.Model, content: bytes, verify_with=None, optimize_for: str = "size", tolerance: float | None = None, *, judge_top1: bool = True
+    model: keras.Model,
+    content: bytes,
+    verify_with=None,
+    optimize_for: str = "size",
+    tolerance: float | None = None,
+    *,
+    judge_top1: bool = True,
 ) -> Parity:
-    """Runs both models on the same inputs: all of them with XNNPACK, and a few with the built-in kernels as well.
+    """Runs both models on the same inputs.
+
+    All of them with XNNPACK, and a few with the built-in kernels as well.
 
     Args:
         model: the Keras model.
         content: the `.tflite` file's bytes.
-        verify_with: arrays as the model takes them, a `tf.data.Dataset` of batches (labels are left out), or `None` for random
-            inputs.
+        verify_with: arrays as the model takes them, a `tf.data.Dataset` of batches (labels are left
+            out), or `None` for random inputs.
         optimize_for: the kind of file.
         tolerance: the largest `rms` to allow, in place of the kind's own.
         judge_top1: whether the agreement must reach its limit; that of random inputs never need.
@@ -67,15 +92,23 @@ def compare(
         tally.add(batch, runtime(batch), xnnpack=True)
         examples += len(batch[0])
     if not examples:
-        raise ValueError("verify_with has no examples, or not a whole batch. Give at least one, or nothing to verify on random inputs.")
+        raise ValueError(
+            "verify_with has no examples, or not a whole batch. Give at least one, or nothing to "
+            "verify on random inputs."
+        )
     return tally.parity(examples, verify_with is None, tolerance, judge_top1)
 
 
 class _Follower:
-    """Compares once more, with Keras on LiteRT's side wherever a value lies at the edge between two steps."""
+    """Compares once more, with Keras on LiteRT's side wherever a value lies at the edge between two
+    steps.
+    """
 
     def __init__(self, model: keras.Model, content: bytes, xnnpack: bool):
-        self._model, self._exposed = model, Exposed(content, xnnpack, wanted=lambda name: use_of(name) is not None)
+        self._model, self._exposed = (
+            model,
+            Exposed(content, xnnpack, wanted=lambda name: use_of(name) is not None),
+        )
         self._following = Following(model, TOLERANCE)
 
     @property
@@ -84,21 +117,38 @@ class _Follower:
 
     def differences(self, batch: Sequence[np.ndarray]) -> np.ndarray:
         received, tensors = self._exposed(batch)
-        with self._following.taking({use: values for name, values in tensors.items() if (use := use_of(name))}):
+        with self._following.taking(
+            {use: values for name, values in tensors.items() if (use := use_of(name))}
+        ):
             expected = keras_answers(self._model, batch)
         return _largest_differences(expected, received)
 
 
-def _largest_differences(expected: Sequence[np.ndarray], received: Sequence[np.ndarray]) -> np.ndarray:
-    """By output; a NaN on either side is infinitely far, so that it cannot pass as a small difference."""
-    apart = np.array([np.abs(ours - theirs).max(initial=0.0) for ours, theirs in zip(expected, received, strict=True)], np.float64)
+def _largest_differences(
+    expected: Sequence[np.ndarray], received: Sequence[np.ndarray]
+) -> np.ndarray:
+    """By output; a NaN on either side is infinitely far, so that it cannot pass as a small
+    difference.
+    """
+    apart = np.array(
+        [
+            np.abs(ours - theirs).max(initial=0.0)
+            for ours, theirs in zip(expected, received, strict=True)
+        ],
+        np.float64,
+    )
     return np.where(np.isfinite(apart), apart, np.inf)
 
 
 def keras_answers(model: keras.Model, batch: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Returns the model's outputs for one batch, flat, float32."""
-    structured = keras_graph.structured_inputs(model, [tf.convert_to_tensor(array) for array in batch])
-    return [np.asarray(output, np.float32) for output in keras.tree.flatten(model(structured, training=False))]
+    structured = keras_graph.structured_inputs(
+        model, [tf.convert_to_tensor(array) for array in batch]
+    )
+    return [
+        np.asarray(output, np.float32)
+        for output in keras.tree.flatten(model(structured, training=False))
+    ]
 
 
 class _Tally:
@@ -106,18 +156,34 @@ class _Tally:
 
     def __init__(self, model: keras.Model, content: bytes, optimize_for: str):
         self._model, self._optimize_for = model, optimize_for
-        self._rounded = min((quantizer.bits for quantizer in activation_quantizers(model)), default=None)
+        self._rounded = min(
+            (quantizer.bits for quantizer in activation_quantizers(model)), default=None
+        )
         # Where activations are 8-bit integers in the file alone, every value may differ by a step.
         follows = optimize_for == "size" and self._rounded
-        self._followers = {xnnpack: _Follower(model, content, xnnpack) for xnnpack in (True, False)} if follows else {}
+        self._followers = (
+            {xnnpack: _Follower(model, content, xnnpack) for xnnpack in (True, False)}
+            if follows
+            else {}
+        )
         outputs = len(model.outputs)
-        self.difference, self.unexplained, self.scale, self.equal, self.compared = np.zeros((5, outputs))
+        self.difference, self.unexplained, self.scale, self.equal, self.compared = np.zeros(
+            (5, outputs)
+        )
         self.squares = np.zeros((2, outputs, 2))
-        self._columns = [ColumnRanges(model, number) for number in range(outputs)] if optimize_for == "integer" else []
+        self._columns = (
+            [ColumnRanges(model, number) for number in range(outputs)]
+            if optimize_for == "integer"
+            else []
+        )
 
-    def add(self, batch: Sequence[np.ndarray], received: Sequence[np.ndarray], xnnpack: bool) -> None:
+    def add(
+        self, batch: Sequence[np.ndarray], received: Sequence[np.ndarray], xnnpack: bool
+    ) -> None:
         expected = keras_answers(self._model, batch)
-        shapes, wanted = ([np.shape(output) for output in outputs] for outputs in (received, expected))
+        shapes, wanted = (
+            [np.shape(output) for output in outputs] for outputs in (received, expected)
+        )
         if shapes != wanted:
             raise RuntimeError(f"its answers have the shapes {shapes}, the model's {wanted}.")
         self.scale = np.maximum(self.scale, [np.abs(ours).max(initial=0.0) for ours in expected])
@@ -130,21 +196,38 @@ class _Tally:
             for columns, ours, theirs in zip(self._columns, expected, received, strict=False):
                 columns.add(ours, theirs)
         for number, (ours, theirs) in enumerate(zip(expected, received, strict=True)):
-            self.squares[int(xnnpack), number] += np.square(ours - theirs, dtype=np.float64).sum(), np.square(ours, dtype=np.float64).sum()
+            self.squares[int(xnnpack), number] += (
+                np.square(ours - theirs, dtype=np.float64).sum(),
+                np.square(ours, dtype=np.float64).sum(),
+            )
             # The examples of the built-in kernels are among those of XNNPACK.
             if xnnpack and ours.ndim >= 2 and ours.shape[-1] > 1:
                 same = ours.argmax(-1) == theirs.argmax(-1)
-                self.equal[number], self.compared[number] = self.equal[number] + same.sum(), self.compared[number] + same.size
+                self.equal[number], self.compared[number] = (
+                    self.equal[number] + same.sum(),
+                    self.compared[number] + same.size,
+                )
 
-    def parity(self, examples: int, generated: bool, allowed: float | None, judge_top1: bool = True) -> Parity:
+    def parity(
+        self, examples: int, generated: bool, allowed: float | None, judge_top1: bool = True
+    ) -> Parity:
         ratios = self.squares[..., 0] / np.maximum(self.squares[..., 1], np.finfo(np.float64).tiny)
         rms = float(np.sqrt(ratios).max()) if np.isfinite(ratios).all() else float("inf")
         with np.errstate(invalid="ignore"):
             beyond = self.unexplained / tolerance_of(self._optimize_for, self.scale)
         worst = int(np.argmax(beyond if beyond.any() else self.difference))
-        agreement = np.divide(self.equal, self.compared, out=np.ones_like(self.equal), where=self.compared > 0)
-        mistakes = self.compared - self.equal - mistakes_allowed(limits_of(self._optimize_for, self._rounded), self.compared)
-        least = min(range(len(agreement)), key=lambda number: (-max(0.0, mistakes[number]), agreement[number]))
+        agreement = np.divide(
+            self.equal, self.compared, out=np.ones_like(self.equal), where=self.compared > 0
+        )
+        mistakes = (
+            self.compared
+            - self.equal
+            - mistakes_allowed(limits_of(self._optimize_for, self._rounded), self.compared)
+        )
+        least = min(
+            range(len(agreement)),
+            key=lambda number: (-max(0.0, mistakes[number]), agreement[number]),
+        )
         ties = sum(follower.ties for follower in self._followers.values())
         return Parity(
             max_abs_diff=float(self.difference[worst]),

@@ -1,4 +1,6 @@
-"""Columns of an int8 output that are one single value in the file, because its scale is that of larger ones beside them."""
+"""Columns of an int8 output that are one single value in the file, because its scale is that of
+larger ones beside them.
+"""
 
 import dataclasses
 from collections.abc import Iterable
@@ -16,7 +18,8 @@ _NAMED = 5
 
 @dataclasses.dataclass(frozen=True)
 class ConstantColumns:
-    """Columns of the last axis of one output in which the file answers a single value, while Keras's answers vary.
+    """Columns of the last axis of one output in which the file answers a single value, while
+    Keras's answers vary.
 
     Attributes:
         output: the output's name in the file, and its layer.
@@ -29,7 +32,10 @@ class ConstantColumns:
     varies: tuple[float, ...]
 
     def __str__(self) -> str:
-        listed = ", ".join(f"{column} ({apart:.3g})" for column, apart in zip(self.columns[:_NAMED], self.varies, strict=False))
+        listed = ", ".join(
+            f"{column} ({apart:.3g})"
+            for column, apart in zip(self.columns[:_NAMED], self.varies, strict=False)
+        )
         more = f" and {len(self.columns) - _NAMED} more" if len(self.columns) > _NAMED else ""
         return f"{self.output}: column {listed}{more}"
 
@@ -47,7 +53,10 @@ class ColumnRanges:
         shape = self._tensor.shape
         self._is_followed = len(shape) >= 2 and shape[-1] is not None and shape[-1] > 1
         self._sums_to_one = True
-        self._low, self._high = (np.full((2, shape[-1]), end, np.float32) if self._is_followed else None for end in (np.inf, -np.inf))
+        self._low, self._high = (
+            np.full((2, shape[-1]), end, np.float32) if self._is_followed else None
+            for end in (np.inf, -np.inf)
+        )
 
     def add(self, expected: np.ndarray, received: np.ndarray) -> None:
         """Takes in the answers of Keras and of the file to one batch."""
@@ -60,14 +69,27 @@ class ColumnRanges:
             self._high[number] = np.maximum(self._high[number], rows.max(0, initial=-np.inf))
 
     def constant(self) -> ConstantColumns | None:
-        """Returns the columns in which only Keras's answers vary; those of a softmax, where small values are no loss, are none."""
-        if not self._is_followed or self._sums_to_one or not np.isfinite([self._low, self._high]).all():
+        """Returns the columns in which only Keras's answers vary.
+
+        Those of a softmax, where small values are no loss, are none.
+        """
+        if (
+            not self._is_followed
+            or self._sums_to_one
+            or not np.isfinite([self._low, self._high]).all()
+        ):
             return None
-        varies, size = self._high[0] - self._low[0], np.maximum(np.abs(self._low[0]), np.abs(self._high[0]))
+        varies, size = (
+            self._high[0] - self._low[0],
+            np.maximum(np.abs(self._low[0]), np.abs(self._high[0])),
+        )
         columns = np.flatnonzero((self._high[1] == self._low[1]) & (varies > _ROUNDING * size))
         if not len(columns):
             return None
-        name = f"output_{self._number} of layer {origin.described(keras_compat.producer(self._tensor)[0])}"
+        name = (
+            f"output_{self._number} of layer "
+            f"{origin.described(keras_compat.producer(self._tensor)[0])}"
+        )
         return ConstantColumns(name, tuple(map(int, columns)), tuple(map(float, varies[columns])))
 
 
@@ -75,7 +97,9 @@ def in_words(found: Iterable[ConstantColumns], examples: int) -> str:
     """Says which columns are constant and what to do about it; nothing where there are none."""
     listed = "; ".join(map(str, found))
     return listed and (
-        f"An int8 output has one scale, too coarse for columns that vary by less than its steps: on {examples} examples the file answers one "
-        f"single value there, where Keras's answers vary by as much as stands beside them. {listed}. Give these columns an output of their own, "
+        "An int8 output has one scale, too coarse for columns that vary by less than its steps: "
+        f"on {examples} examples the file answers one "
+        "single value there, where Keras's answers vary by as much as stands beside them. "
+        f"{listed}. Give these columns an output of their own, "
         "or bring them to one range."
     )

@@ -9,10 +9,14 @@ from bmpq_tf.export.tflite.inner_tensors import Exposed
 _WORST = 3
 
 
-def departures(floats: bytes, content: bytes, batch: Sequence[np.ndarray], xnnpack: bool = True) -> dict[str, float]:
-    """Returns by how much each tensor that both models compute differs, in the order of computation.
+def departures(
+    floats: bytes, content: bytes, batch: Sequence[np.ndarray], xnnpack: bool = True
+) -> dict[str, float]:
+    """Returns by how much each tensor that both models compute differs, in the order of
+    computation.
 
-    The measure is the root mean square of the differences relative to that of the float model's tensor; infinite for NaN.
+    The measure is the root mean square of the differences relative to that of the float model's
+    tensor; infinite for NaN.
     """
     ours, theirs = (Exposed(one, xnnpack)(batch)[1] for one in (floats, content))
     found = {}
@@ -20,14 +24,26 @@ def departures(floats: bytes, content: bytes, batch: Sequence[np.ndarray], xnnpa
         if ours[name].shape == theirs[name].shape and ours[name].dtype.kind == "f":
             apart = np.square(ours[name] - theirs[name], dtype=np.float64).mean()
             size = np.square(ours[name], dtype=np.float64).mean()
-            found[name] = float(np.sqrt(apart / max(size, np.finfo(np.float64).tiny))) if np.isfinite(apart) else float("inf")
+            found[name] = (
+                float(np.sqrt(apart / max(size, np.finfo(np.float64).tiny)))
+                if np.isfinite(apart)
+                else float("inf")
+            )
     return found
 
 
 def describe(floats: bytes, content: bytes, batch: Sequence[np.ndarray], limit: float) -> str:
-    """Returns a sentence about the first tensor that departs by more than `limit` and the worst ones, in the runtime that shows the most."""
+    """Returns a sentence about the first tensor that departs by more than `limit` and the worst
+    ones, in the runtime that shows the most.
+    """
     found, kernels = max(
-        ((departures(floats, content, batch, xnnpack), "XNNPACK" if xnnpack else "the built-in kernels") for xnnpack in (True, False)),
+        (
+            (
+                departures(floats, content, batch, xnnpack),
+                "XNNPACK" if xnnpack else "the built-in kernels",
+            )
+            for xnnpack in (True, False)
+        ),
         key=lambda pair: max(pair[0].values(), default=0.0),
     )
     beyond = [name for name, apart in found.items() if apart > limit]
@@ -35,7 +51,10 @@ def describe(floats: bytes, content: bytes, batch: Sequence[np.ndarray], limit: 
         return "No single tensor departs by more than that."
     worst = sorted(found, key=found.get, reverse=True)[:_WORST]
     listed = ", ".join(f"'{_short(name)}' ({found[name]:.3g})" for name in worst)
-    return f"With {kernels}, the first tensor that departs is '{_short(beyond[0])}' ({found[beyond[0]]:.3g} of its size); the worst are {listed}."
+    return (
+        f"With {kernels}, the first tensor that departs is '{_short(beyond[0])}' "
+        f"({found[beyond[0]]:.3g} of its size); the worst are {listed}."
+    )
 
 
 def _short(name: str) -> str:

@@ -11,7 +11,10 @@ from bmpq_tf.model import keras_graph
 
 
 def few_inputs(model: keras.Model, data) -> list[np.ndarray]:
-    """Returns a few of the inputs for a closer look; random ones where the data were only there once."""
+    """Returns a few of the inputs for a closer look.
+
+    Random ones where the data were only there once.
+    """
     once = isinstance(data, Iterator)
     return first_examples(model, next(input_batches(model, None if once else data)))
 
@@ -20,21 +23,30 @@ def first_examples(model: keras.Model, batch: list[np.ndarray]) -> list[np.ndarr
     return batch if model.inputs[0].shape[0] else [array[:_GENERATED] for array in batch]
 
 
-def input_batches(model: keras.Model, data, batch_size: int = 32, what: str = "verify_with") -> Iterator[list[np.ndarray]]:
-    """Yields batches of the model's inputs, flat, from arrays, a `tf.data.Dataset` or a Keras data set; random ones from `None`.
+def input_batches(
+    model: keras.Model, data, batch_size: int = 32, what: str = "verify_with"
+) -> Iterator[list[np.ndarray]]:
+    """Yields batches of the model's inputs, flat, from arrays, a `tf.data.Dataset` or a Keras data
+    set; random ones from `None`.
 
     Raises:
-        ValueError: a batch does not fit the model's inputs; `what` names the argument that it came from.
+        ValueError: a batch does not fit the model's inputs; `what` names the argument that it came
+            from.
     """
     if _is_endless(data):
-        raise ValueError(f"The data in {what} are endless. Received: {data!r}. Give a part of them, such as data.take(10).")
+        raise ValueError(
+            f"The data in {what} are endless. Received: {data!r}. Give a part of them, such as "
+            "data.take(10)."
+        )
     if data is None:
         yield _checked(model, _random_inputs(model), what)
     elif isinstance(data, (tf.data.Dataset, keras.utils.PyDataset)) or _is_batches(data):
         for batch in data:
             yield from _of_fixed_size(model, _checked(model, _inputs_of(model, batch), what))
     else:
-        arrays = _checked(model, [np.asarray(array) for array in keras_graph.flat_inputs(model, data)], what)
+        arrays = _checked(
+            model, [np.asarray(array) for array in keras_graph.flat_inputs(model, data)], what
+        )
         if model.inputs[0].shape[0]:
             yield from _of_fixed_size(model, arrays)
             return
@@ -49,20 +61,32 @@ def _is_endless(data) -> bool:
 
 
 def _is_batches(data) -> bool:
-    return isinstance(data, Iterable) and not isinstance(data, (np.ndarray, tf.Tensor, Sequence, dict))
+    return isinstance(data, Iterable) and not isinstance(
+        data, (np.ndarray, tf.Tensor, Sequence, dict)
+    )
 
 
 def _of_fixed_size(model: keras.Model, arrays: list[np.ndarray]) -> Iterator[list[np.ndarray]]:
-    """Cuts a batch into those that a model of a fixed batch size takes; what is left over is left out, and so is an empty one."""
+    """Cuts a batch into those that a model of a fixed batch size takes.
+
+    What is left over is left out, and so is an empty one.
+    """
     size = model.inputs[0].shape[0] or max(1, len(arrays[0]))
     for start in range(0, len(arrays[0]) - size + 1, size):
         yield [array[start : start + size] for array in arrays]
 
 
 def _inputs_of(model: keras.Model, batch) -> list[np.ndarray]:
-    """A batch is inputs, (inputs, labels) or (inputs, labels, weights); several inputs may come bare where nothing is nested."""
+    """A batch is inputs, (inputs, labels) or (inputs, labels, weights).
+
+    Several inputs may come bare where nothing is nested.
+    """
     count = len(model.inputs)
-    bare = isinstance(batch, (tuple, list)) and len(batch) == count > 1 and not any(isinstance(part, (tuple, list, dict)) for part in batch)
+    bare = (
+        isinstance(batch, (tuple, list))
+        and len(batch) == count > 1
+        and not any(isinstance(part, (tuple, list, dict)) for part in batch)
+    )
     inputs = batch[0] if isinstance(batch, (tuple, list)) and not bare else batch
     return [np.asarray(array) for array in keras_graph.flat_inputs(model, inputs)]
 
@@ -71,7 +95,10 @@ def _random_inputs(model) -> list[np.ndarray]:
     generator = np.random.default_rng(0)
     arrays = []
     for tensor in model.inputs:
-        shape = [model.inputs[0].shape[0] or _GENERATED, *(size or _OPEN for size in tensor.shape[1:])]
+        shape = [
+            model.inputs[0].shape[0] or _GENERATED,
+            *(size or _OPEN for size in tensor.shape[1:]),
+        ]
         whole = "int" in keras.backend.standardize_dtype(tensor.dtype)
         values = generator.integers(0, 2, shape) if whole else generator.standard_normal(shape)
         arrays.append(values.astype(keras.backend.standardize_dtype(tensor.dtype)))
@@ -79,19 +106,36 @@ def _random_inputs(model) -> list[np.ndarray]:
 
 
 def _checked(model, arrays: list[np.ndarray], what: str) -> list[np.ndarray]:
-    wanted, given = [tuple(tensor.shape) for tensor in model.inputs], [array.shape for array in arrays]
-    arrays = [in_rank(array, shape) for array, shape in zip(arrays, wanted, strict=True)] if len(arrays) == len(wanted) else arrays
+    wanted, given = (
+        [tuple(tensor.shape) for tensor in model.inputs],
+        [array.shape for array in arrays],
+    )
+    arrays = (
+        [in_rank(array, shape) for array, shape in zip(arrays, wanted, strict=True)]
+        if len(arrays) == len(wanted)
+        else arrays
+    )
     fits = len(arrays) == len(wanted) and len({len(array) for array in arrays if array.ndim}) == 1
     fits = fits and all(
-        array.ndim == len(shape) and all(size in (None, have) for size, have in zip(shape[1:], array.shape[1:], strict=True))
+        array.ndim == len(shape)
+        and all(size in (None, have) for size, have in zip(shape[1:], array.shape[1:], strict=True))
         for array, shape in zip(arrays, wanted, strict=True)
     )
     if not fits:
-        raise ValueError(f"The inputs in {what} do not fit model '{model.name}', which takes {wanted}. Received: {given}.")
+        raise ValueError(
+            f"The inputs in {what} do not fit model '{model.name}', which takes {wanted}. "
+            f"Received: {given}."
+        )
     if not all(np.isfinite(array).all() for array in arrays):
-        raise ValueError(f"The inputs in {what} for model '{model.name}' hold NaN or infinite values. Clean them first.")
+        raise ValueError(
+            f"The inputs in {what} for model '{model.name}' hold NaN or infinite values. Clean "
+            "them first."
+        )
     # Pixels are often whole numbers where the model takes floats.
-    return [array.astype(keras.backend.standardize_dtype(tensor.dtype), copy=False) for array, tensor in zip(arrays, model.inputs, strict=True)]
+    return [
+        array.astype(keras.backend.standardize_dtype(tensor.dtype), copy=False)
+        for array, tensor in zip(arrays, model.inputs, strict=True)
+    ]
 
 
 _GENERATED = 16

@@ -7,7 +7,8 @@ import numpy as np
 from bmpq_tf.export.verification.constant_columns import ConstantColumns, in_words
 
 TOLERANCE = 1e-4
-# Sums whose terms cancel are rounded in float32 by more than a share of what is left of them; below this size of outputs that is allowed for.
+# Sums whose terms cancel are rounded in float32 by more than a share of what is left of them; below
+# this size of outputs that is allowed for.
 _FLOOR = 0.01
 
 
@@ -16,10 +17,11 @@ class Limits:
     """What counts as an answer that is still the model's.
 
     Attributes:
-        largest: the largest difference, relative to the largest output, or to 0.01 where that is smaller; `None` where rounding of
-            activations makes single values drift.
+        largest: the largest difference, relative to the largest output, or to 0.01 where that is
+            smaller; `None` where rounding of activations makes single values drift.
         rms: the root mean square of the differences relative to that of an output.
-        agreement: the share of equal top-1 that inputs of the user's must reach; two examples may always differ.
+        agreement: the share of equal top-1 that inputs of the user's must reach; two examples may
+            always differ.
     """
 
     largest: float | None
@@ -27,37 +29,50 @@ class Limits:
     agreement: float
 
 
-# "size" computes as Keras does. Rounding every activation to 8 bits moves an output by a few percent of its spread.
+# "size" computes as Keras does. Rounding every activation to 8 bits moves an output by a few
+# percent of its spread.
 LIMITS = {
     "size": Limits(TOLERANCE, TOLERANCE, 0.0),
     "latency": Limits(None, 0.1, 0.9),
     "integer": Limits(None, 0.2, 0.8),
 }
-# "integer" where Keras rounds activations too, by their narrowest width. The file then rounds to the same steps; what is left are values
-# at an edge that go the other way, each by a step, and the tensors between two quantizers. Small residual networks: 0.012, 0.064, 0.23.
-ROUNDED_LIMITS = {8: Limits(None, 0.05, 0.9), 4: Limits(None, 0.15, 0.9), 2: Limits(None, 0.4, 0.85)}
+# "integer" where Keras rounds activations too, by their narrowest width. The file then rounds to
+# the same steps; what is left are values at an edge that go the other way, each by a step, and the
+# tensors between two quantizers. Small residual networks: 0.012, 0.064, 0.23.
+ROUNDED_LIMITS = {
+    8: Limits(None, 0.05, 0.9),
+    4: Limits(None, 0.15, 0.9),
+    2: Limits(None, 0.4, 0.85),
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Parity:
-    """How close two models' outputs are. Where there are several, each is judged by itself, and each figure is that of the worst.
+    """How close two models' outputs are.
+
+    Where there are several, each is judged by itself, and each figure is that of the worst.
 
     Attributes:
         max_abs_diff: the largest difference of an output value.
         logit_scale: the largest value of that output of the Keras model.
-        agreement: the share of equal positions of the largest value (top-1); 1 where `compared` is 0, as for outputs of one value.
+        agreement: the share of equal positions of the largest value (top-1); 1 where `compared` is
+            0, as for outputs of one value.
         examples: how many were compared.
         generated: whether the inputs were random, for want of better ones.
         rms: the root mean square of the differences, relative to that of the output.
         optimize_for: the kind of file, which sets the limits.
         compared: how many positions the agreement counts.
         allowed: the user's own limit of `rms`, or `None`.
-        unexplained_diff: in `"size"`, the largest difference that is left once Keras has taken LiteRT's side at the edges between
-            two steps of an activation (`bmpq_tf.export.verification.rounding_ties`); `max_abs_diff` where activations are float.
+        unexplained_diff: in `"size"`, the largest difference that is left once Keras has taken
+            LiteRT's side at the edges between two steps of an activation
+            (`bmpq_tf.export.verification.rounding_ties`); `max_abs_diff` where activations are
+            float.
         ties: how many values those were, in the batches where they moved an answer.
         rounded: the narrowest width that the model rounds activations to, or `None`.
-        judges_top1: whether the agreement must reach its limit: on inputs that the user gave to verify with, without a limit of his own.
-        constant: in `"integer"`, columns of outputs in which the file answers one single value and Keras does not.
+        judges_top1: whether the agreement must reach its limit: on inputs that the user gave to
+            verify with, without a limit of his own.
+        constant: in `"integer"`, columns of outputs in which the file answers one single value and
+            Keras does not.
     """
 
     max_abs_diff: float
@@ -108,38 +123,56 @@ class Parity:
         """What is beyond the limits, in words, or nothing. NaN is beyond all of them."""
         limits = self.limits
         if not np.isfinite(self.max_abs_diff):
-            return f"LiteRT answers NaN or infinity, or Keras does, on some of {self.examples} examples."
+            return (
+                f"LiteRT answers NaN or infinity, or Keras does, on some of {self.examples} "
+                "examples."
+            )
         if self.unexplained_diff > self.tolerance:
             return (
-                f"LiteRT's answers differ from Keras's by up to {self.unexplained_diff:.3g} on {self.examples} examples, more than the "
+                f"LiteRT's answers differ from Keras's by up to {self.unexplained_diff:.3g} on "
+                f"{self.examples} examples, more than the "
                 f"{self.tolerance:.3g} that rounding explains{self._in_words}."
             )
         if limits.largest is None and self.rms > self.rms_limit:
             return (
-                f"LiteRT's answers differ from Keras's by {self.rms:.3g} of their size (root mean square, {self.examples} examples), more than "
-                f'the {self.rms_limit:g} that optimize_for="{self.optimize_for}" allows for {self._activation_bits}-bit activations'
+                f"LiteRT's answers differ from Keras's by {self.rms:.3g} of their size (root mean "
+                f"square, {self.examples} examples), more than "
+                f'the {self.rms_limit:g} that optimize_for="{self.optimize_for}" allows for '
+                f"{self._activation_bits}-bit activations"
                 f"{self._in_words}. If that is close enough for you, say so with tolerance=."
-                + " The inputs were random: better give inputs like those that the model will meet, with verify_with=."
+                + (
+                    " The inputs were random: better give inputs like those that the model "
+                    "will meet, with verify_with=."
+                )
                 * self.generated
             )
         mistakes = (1 - self.agreement) * self.compared
         if self.judges_top1 and mistakes > mistakes_allowed(limits, self.compared):
             return (
-                f"LiteRT's top-1 is Keras's for {self.agreement:.4f} of {self.examples} examples, less than the {limits.agreement:g} that "
-                f'optimize_for="{self.optimize_for}" must reach. If top-1 means nothing for these outputs, say with tolerance= how close '
+                f"LiteRT's top-1 is Keras's for {self.agreement:.4f} of {self.examples} examples, "
+                f"less than the {limits.agreement:g} that "
+                f'optimize_for="{self.optimize_for}" must reach. If top-1 means nothing for these '
+                "outputs, say with tolerance= how close "
                 "they must be."
             )
         return ""
 
     @property
     def holds(self) -> bool:
-        """Whether the file answers as the model does, within the limits of its kind; NaN does not."""
+        """Whether the file answers as the model does, within the limits of its kind.
+
+        NaN does not.
+        """
         return not self.problem
 
 
 def limits_of(optimize_for: str, rounded: int | None) -> Limits:
-    """Returns what is allowed for a kind of file, of a model whose narrowest activation quantizer has `rounded` bits."""
-    return ROUNDED_LIMITS[rounded] if rounded and optimize_for == "integer" else LIMITS[optimize_for]
+    """Returns what is allowed for a kind of file, of a model whose narrowest activation quantizer
+    has `rounded` bits.
+    """
+    return (
+        ROUNDED_LIMITS[rounded] if rounded and optimize_for == "integer" else LIMITS[optimize_for]
+    )
 
 
 def mistakes_allowed(limits: Limits, compared):
@@ -148,6 +181,9 @@ def mistakes_allowed(limits: Limits, compared):
 
 
 def tolerance_of(optimize_for: str, scale):
-    """Returns the largest difference that is allowed of outputs of this size; infinite where the mean decides."""
+    """Returns the largest difference that is allowed of outputs of this size.
+
+    Infinite where the mean decides.
+    """
     largest = LIMITS[optimize_for].largest
     return np.full_like(scale, np.inf) if largest is None else largest * np.maximum(_FLOOR, scale)

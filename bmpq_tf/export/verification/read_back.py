@@ -8,9 +8,16 @@ from bmpq_tf.export.tflite import flatbuffer
 
 
 def read_back(content: bytes, stored: dict[str, list[StoredKernel]]) -> int:
-    """Checks type, integers, scales and zero points of every packed buffer in the file; returns the buffers' bytes."""
+    """Checks type, integers, scales and zero points of every packed buffer in the file.
+
+    Returns the buffers' bytes.
+    """
     model = flatbuffer.parse(content)
-    tensors = {flatbuffer.tensor_name(tensor): tensor for subgraph in model.subgraphs for tensor in subgraph.tensors}
+    tensors = {
+        flatbuffer.tensor_name(tensor): tensor
+        for subgraph in model.subgraphs
+        for tensor in subgraph.tensors
+    }
     buffers = {}
     for path, kernels in stored.items():
         for kernel in kernels:
@@ -20,9 +27,14 @@ def read_back(content: bytes, stored: dict[str, list[StoredKernel]]) -> int:
                 flatbuffer.PACKED_BITS.get(tensor.type) == kernel.bits
                 and np.array_equal(found, kernel.integers)
                 and np.array_equal(np.asarray(tensor.quantization.scale, np.float32), kernel.scales)
-                and np.array_equal(np.asarray(tensor.quantization.zeroPoint, np.int64), kernel.zero_points)
+                and np.array_equal(
+                    np.asarray(tensor.quantization.zeroPoint, np.int64), kernel.zero_points
+                )
             )
             if not same:
-                raise ExportError(f"The file does not hold the integers of kernel '{path}' (tensor '{kernel.name}'). Nothing was written.")
+                raise ExportError(
+                    f"The file does not hold the integers of kernel '{path}' (tensor "
+                    f"'{kernel.name}'). Nothing was written."
+                )
             buffers[int(tensor.buffer)] = len(model.buffers[tensor.buffer].data)
     return sum(buffers.values())

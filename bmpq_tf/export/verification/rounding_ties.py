@@ -1,8 +1,10 @@
-"""Keras and LiteRT round the same numbers up to float32 rounding, so a value halfway between two steps may go either way.
+"""Keras and LiteRT round the same numbers up to float32 rounding, so a value halfway between two
+steps may go either way.
 
-One such value moves by a whole step, and the answers by more than float32 explains. So that nothing else hides behind that, the
-roundings carry names into the file: LiteRT can be asked for its integers, and Keras can be made to take LiteRT's side where, and
-only where, its own value lies at the edge. What then still differs is an error.
+One such value moves by a whole step, and the answers by more than float32 explains. So that nothing
+else hides behind that, the roundings carry names into the file: LiteRT can be asked for its
+integers, and Keras can be made to take LiteRT's side where, and only where, its own value lies at
+the edge. What then still differs is an error.
 """
 
 import re
@@ -23,7 +25,10 @@ Use = tuple[int, int]
 
 
 def name_roundings(model: keras.Model) -> None:
-    """Makes each rounding of a frozen model carry its number as the operator's name; a converted file keeps it."""
+    """Makes each rounding of a frozen model carry its number as the operator's name.
+
+    A converted file keeps it.
+    """
     for number, quantizer in enumerate(activation_quantizers(model)):
         quantizer.rounding = _Named(number)
 
@@ -45,7 +50,8 @@ def use_of(name: str) -> Use | None:
 
 
 class Following:
-    """Rounds as LiteRT did where a value lies within `tolerance` of the clip from the edge between two steps.
+    """Rounds as LiteRT did where a value lies within `tolerance` of the clip from the edge between
+    two steps.
 
     Args:
         model: the Keras model that will be called eagerly.
@@ -64,7 +70,9 @@ class Following:
     def taking(self, given: Mapping[Use, np.ndarray]) -> Iterator[None]:
         """While it lasts, the model's calls take these integers, one call of the model's."""
         for number, quantizer in enumerate(self._quantizers):
-            quantizer.rounding = self._rounding(number, given, self._tolerance * steps(quantizer.bits))
+            quantizer.rounding = self._rounding(
+                number, given, self._tolerance * steps(quantizer.bits)
+            )
         try:
             yield
         finally:
@@ -79,7 +87,14 @@ class Following:
             theirs = given.get((number, next(calls, -1)))
             if theirs is None:
                 # The converter makes one rounding of equal ones, under one of their names.
-                theirs = next((other for other in given.values() if _is_rounding_of(values, other, tolerance)), None)
+                theirs = next(
+                    (
+                        other
+                        for other in given.values()
+                        if _is_rounding_of(values, other, tolerance)
+                    ),
+                    None,
+                )
             if theirs is None or theirs.size != np.prod(values.shape):
                 return ours
             theirs = tf.reshape(tf.constant(theirs, tf.float32), values.shape)
@@ -93,4 +108,6 @@ class Following:
 def _is_rounding_of(values, integers: np.ndarray, tolerance: float) -> bool:
     """Whether integers are what values round to, whichever way those at an edge go."""
     same_size = integers.size == np.prod(values.shape)
-    return same_size and bool(np.all(np.abs(np.reshape(values, -1) - np.reshape(integers, -1)) <= 0.5 + tolerance))
+    return same_size and bool(
+        np.all(np.abs(np.reshape(values, -1) - np.reshape(integers, -1)) <= 0.5 + tolerance)
+    )

@@ -1,4 +1,7 @@
-"""Made `version_1.keras`, with the code of bmpq_tf 0.1.0 (commit 291f098): a file of format 1 as its users have it."""
+"""Made `version_1.keras`, with the code of bmpq_tf 0.1.0 (commit 291f098).
+
+A file of format 1 as its users have it.
+"""
 
 import pathlib
 import zipfile
@@ -9,7 +12,10 @@ import numpy as np
 import bmpq_tf
 
 keras.utils.set_random_seed(1)
-model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(6, name="wide"), keras.layers.Dense(2, name="head")], name="old")
+model = keras.Sequential(
+    [keras.Input((4,)), keras.layers.Dense(6, name="wide"), keras.layers.Dense(2, name="head")],
+    name="old",
+)
 model = bmpq_tf.quantize_model(model, (2, 4), pin="last")
 model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
 x = np.linspace(-1, 1, 32).reshape(8, 4).astype("float32")

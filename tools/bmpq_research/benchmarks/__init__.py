@@ -1,1 +1,4 @@
-"""Speed and memory, measured: one module a suite; `tools/benchmark.py` runs them and prints what they return."""
+"""Speed and memory, measured: one module a suite.
+
+`tools/benchmark.py` runs them and prints what they return.
+"""

@@ -17,20 +17,35 @@ _CHANNELS = 512
 
 
 def export(millions=_MILLIONS) -> list[Result]:
-    """Exports convolutional models at 2, 4 and 8 bits, each in a process of its own, so that its peak is its own."""
+    """Exports convolutional models at 2, 4 and 8 bits, each in a process of its own, so that its
+    peak is its own.
+    """
     rows = []
     for million in millions:
         (weights, seconds, added), _, _ = in_fresh_process(_export_once, million)
-        rows.append({"weights": weights, "seconds": seconds, "added peak MB": added, "times the float weights": added * 1e6 / (4 * weights)})
+        rows.append(
+            {
+                "weights": weights,
+                "seconds": seconds,
+                "added peak MB": added,
+                "times the float weights": added * 1e6 / (4 * weights),
+            }
+        )
     notes = ()
     if len(rows) > 1:
         sizes, seconds = [row["weights"] for row in rows], [row["seconds"] for row in rows]
-        notes = (f"Seconds grow as weights to the {exponent(sizes, seconds):.2f}; {last_exponent(sizes, seconds):.2f} where steepest.",)
+        notes = (
+            f"Seconds grow as weights to the {exponent(sizes, seconds):.2f}; "
+            f"{last_exponent(sizes, seconds):.2f} where steepest.",
+        )
     return [Result("Export to a packed file", rows, notes)]
 
 
 def stack(weights: float, layers: int | None = None) -> keras.Model:
-    """Builds 3x3 convolutions with about so many weights, on 8x8 images: wide, or as deep as `layers` says."""
+    """Builds 3x3 convolutions with about so many weights, on 8x8 images.
+
+    Wide, or as deep as `layers` says.
+    """
     layers = layers or max(1, round(weights / (9 * _CHANNELS**2)))
     width = max(4, round((weights / (9 * layers)) ** 0.5))
     inputs = x = keras.Input((8, 8, 3))
@@ -44,8 +59,15 @@ def _export_once(million: float) -> tuple[int, float, float]:
     model = quantize_model(stack(million * 1e6))
     for number, layer in enumerate(layer for layer in model.layers if hasattr(layer, "kernels")):
         ((kernel, quantizer),) = layer.kernels()
-        quantizer.set_width(quantizer.config.candidate_bits[number % len(quantizer.config.candidate_bits)], kernel)
-    weights = sum(kernel.value.shape.num_elements() for layer in model.layers if hasattr(layer, "kernels") for kernel, _ in layer.kernels())
+        quantizer.set_width(
+            quantizer.config.candidate_bits[number % len(quantizer.config.candidate_bits)], kernel
+        )
+    weights = sum(
+        kernel.value.shape.num_elements()
+        for layer in model.layers
+        if hasattr(layer, "kernels")
+        for kernel, _ in layer.kernels()
+    )
     with tempfile.TemporaryDirectory() as folder:
         before, start = peak_memory(), time.perf_counter()
         export_tflite(model, pathlib.Path(folder) / "model.tflite")

@@ -1,4 +1,6 @@
-"""Inference: latency of one image in LiteRT, our three kinds of file beside float and int8 files of the same network."""
+"""Inference: latency of one image in LiteRT, our three kinds of file beside float and int8 files of
+the same network.
+"""
 
 import math
 import pathlib
@@ -22,7 +24,8 @@ _CALLS = 5
 _WIDTHS = (2, 4, 8)
 _EXAMPLES = 20  # to calibrate integer files with
 _NOTE = (
-    'Above 1 is faster than float. "size": packed weights, dequantized when loaded, float arithmetic; "latency": int8 arithmetic, '
+    'Above 1 is faster than float. "size": packed weights, dequantized when loaded, float '
+    'arithmetic; "latency": int8 arithmetic, '
     'ranges of activations as they come; "integer": int8 throughout.'
 )
 
@@ -32,11 +35,19 @@ def infer(networks=("resnet20", "mobilenet_v2"), rounds=10, seconds=30.0) -> lis
     results = []
     for name in networks:
         keras.utils.set_random_seed(0)
-        examples = np.random.default_rng(0).standard_normal((_EXAMPLES, *NETWORKS[name][1])).astype(np.float32)
+        examples = (
+            np.random.default_rng(0)
+            .standard_normal((_EXAMPLES, *NETWORKS[name][1]))
+            .astype(np.float32)
+        )
         files, rows = _files(name, examples), []
         for threads in (1, 2):
             runtimes = {kind: TFLiteModel(content, threads) for kind, content in files.items()}
-            times = alternate({kind: _calls(runtime, examples[:1]) for kind, runtime in runtimes.items()}, rounds, seconds)
+            times = alternate(
+                {kind: _calls(runtime, examples[:1]) for kind, runtime in runtimes.items()},
+                rounds,
+                seconds,
+            )
             rows += [
                 {
                     "file": kind,
@@ -60,10 +71,18 @@ def _files(name: str, examples: np.ndarray) -> dict[str, bytes]:
             for bits in _WIDTHS:
                 path = pathlib.Path(folder) / f"{mode}_{bits}.tflite"
                 calibration = examples if mode == "integer" else None
-                # Untrained weights: the network's answers say nothing, so no bound on how far they may move.
+                # Untrained weights: the network's answers say nothing, so no bound on how far they
+                # may move.
                 tolerance = None if mode == "size" else math.inf
                 model = quantize_model(plain, (bits,))
-                export_tflite(model, path, optimize_for=mode, calibrate_with=calibration, verify_with=examples[:2], tolerance=tolerance)
+                export_tflite(
+                    model,
+                    path,
+                    optimize_for=mode,
+                    calibrate_with=calibration,
+                    verify_with=examples[:2],
+                    tolerance=tolerance,
+                )
                 files[f'ours, "{mode}", {bits} bits'] = path.read_bytes()
     return files
 

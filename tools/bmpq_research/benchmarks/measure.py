@@ -1,4 +1,6 @@
-"""How the suites measure: contestants in turn, ratios pair by pair, peak memory of a fresh process, growth as an exponent."""
+"""How the suites measure: contestants in turn, ratios pair by pair, peak memory of a fresh process,
+growth as an exponent.
+"""
 
 import itertools
 import math
@@ -14,13 +16,16 @@ import numpy as np
 from bmpq_research.memory import peak_memory
 
 
-def alternate(turns: Mapping[str, Callable[[], Any]], rounds: int, seconds: float = math.inf, warm_up: int = 1) -> dict[str, list[float]]:
+def alternate(
+    turns: Mapping[str, Callable[[], Any]], rounds: int, seconds: float = math.inf, warm_up: int = 1
+) -> dict[str, list[float]]:
     """Runs each contestant once a round, forwards and backwards by turns, and times it.
 
     Args:
         turns: what one turn of each contestant does.
         rounds: how many are timed.
-        seconds: no further round starts after these, but at least three are timed (or `rounds`, if fewer).
+        seconds: no further round starts after these, but at least three are timed (or `rounds`, if
+            fewer).
         warm_up: rounds before, untimed.
 
     Returns:
@@ -41,7 +46,10 @@ def alternate(turns: Mapping[str, Callable[[], Any]], rounds: int, seconds: floa
 
 
 def paired_ratio(base: Sequence[float], own: Sequence[float]) -> float:
-    """Returns the median over rounds of the base's seconds over the contestant's: above 1 is faster than the base."""
+    """Returns the median over rounds of the base's seconds over the contestant's.
+
+    Above 1 is faster than the base.
+    """
     return statistics.median(theirs / ours for theirs, ours in zip(base, own, strict=True))
 
 
@@ -49,7 +57,8 @@ def in_fresh_process(function: Callable, *arguments) -> tuple[Any, float, float]
     """Runs an importable function in a process of its own, where nothing else has raised the peak.
 
     Returns:
-        What it returned, the process's peak resident memory in MB, and what the function added to it in MB.
+        What it returned, the process's peak resident memory in MB, and what the function added to
+        it in MB.
     """
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(_with_peak, function, arguments).result()
@@ -61,9 +70,15 @@ def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> float:
 
 
 def last_exponent(sizes: Sequence[float], seconds: Sequence[float]) -> float:
-    """The steepest exponent between neighbouring sizes: what a fit over all of them, fixed costs included, may hide."""
+    """The steepest exponent between neighbouring sizes.
+
+    What a fit over all of them, fixed costs included, may hide.
+    """
     pairs = itertools.pairwise(zip(sizes, seconds, strict=True))
-    return max(math.log(later[1] / earlier[1]) / math.log(later[0] / earlier[0]) for earlier, later in pairs)
+    return max(
+        math.log(later[1] / earlier[1]) / math.log(later[0] / earlier[0])
+        for earlier, later in pairs
+    )
 
 
 def _with_peak(function, arguments):

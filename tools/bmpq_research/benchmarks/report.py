@@ -37,12 +37,21 @@ def machine() -> dict[str, Any]:
     cpu = platform.processor() or platform.machine()
     information = pathlib.Path("/proc/cpuinfo")
     if information.exists():
-        cpu = next((line.split(":")[1].strip() for line in information.read_text().splitlines() if line.startswith("model name")), cpu)
+        cpu = next(
+            (
+                line.split(":")[1].strip()
+                for line in information.read_text().splitlines()
+                if line.startswith("model name")
+            ),
+            cpu,
+        )
     return {
         "date": datetime.date.today().isoformat(),
         "command": " ".join(["python", *sys.argv]),
         "processor": cpu,
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
         # Above the number of cores, something else was running at the start.
         "load": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
@@ -50,13 +59,18 @@ def machine() -> dict[str, Any]:
     }
 
 
-def measured(parts: Iterable[tuple[str, Callable[[], list[Result]]]], about: dict[str, Any], folder: str | os.PathLike) -> list[Result]:
+def measured(
+    parts: Iterable[tuple[str, Callable[[], list[Result]]]],
+    about: dict[str, Any],
+    folder: str | os.PathLike,
+) -> list[Result]:
     """Runs one part of a benchmark after the other and keeps what there is so far in `folder`.
 
     Args:
         parts: names, and what measures.
         about: the machine, as `machine` describes it.
-        folder: where `benchmark.md` and `benchmark.json` are written anew after each part, so that a run that is stopped leaves them.
+        folder: where `benchmark.md` and `benchmark.json` are written anew after each part, so that
+            a run that is stopped leaves them.
     """
     folder, results = pathlib.Path(folder), []
     for name, measure in parts:
@@ -64,13 +78,19 @@ def measured(parts: Iterable[tuple[str, Callable[[], list[Result]]]], about: dic
         results += measure()
         write_text(folder / "benchmark.md", markdown(results, about) + "\n")
         write_text(folder / "benchmark.json", as_json(results, about) + "\n")
-        print(f"{name}: {time.perf_counter() - start:.0f} seconds; kept in {folder}", file=sys.stderr, flush=True)
+        print(
+            f"{name}: {time.perf_counter() - start:.0f} seconds; kept in {folder}",
+            file=sys.stderr,
+            flush=True,
+        )
     return results
 
 
 def as_json(results: Sequence[Result], about: dict[str, Any]) -> str:
     """Returns the results as JSON."""
-    return json.dumps({"machine": about, "results": [dataclasses.asdict(result) for result in results]}, indent=1)
+    return json.dumps(
+        {"machine": about, "results": [dataclasses.asdict(result) for result in results]}, indent=1
+    )
 
 
 def markdown(results: Sequence[Result], about: dict[str, Any]) -> str:
@@ -81,7 +101,9 @@ def markdown(results: Sequence[Result], about: dict[str, Any]) -> str:
         lines += ["", f"### {result.title}", ""]
         if columns:
             lines += [_line(columns), _line(["---"] * len(columns))]
-            lines += [_line([_told(row.get(column, "")) for column in columns]) for row in result.rows]
+            lines += [
+                _line([_told(row.get(column, "")) for column in columns]) for row in result.rows
+            ]
         lines += ["", *result.notes] if result.notes else []
     return "\n".join(lines)
 
@@ -91,4 +113,10 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _told(value: Any) -> str:
-    return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+    return (
+        f"{value:,.4g}"
+        if isinstance(value, float)
+        else f"{value:,}"
+        if isinstance(value, int)
+        else str(value)
+    )

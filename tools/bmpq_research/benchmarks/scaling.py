@@ -19,10 +19,19 @@ def scaling(rounds=5, seconds=20.0) -> list[Result]:
     """Grows one thing at a time and fits an exponent to the medians."""
     exported = export((1, 4, 16))[0].rows
     growths = {
-        "training step, parameters": _training([(weights, 4, 16) for weights in (0.25e6, 1e6, 4e6, 16e6)], 0, rounds, seconds),
-        "training step, layers": _training([(layers * 0.1e6, layers, 16) for layers in (4, 8, 16, 32)], 1, rounds, seconds),
-        "training step, batch": _training([(1e6, 4, size) for size in (8, 16, 32, 64)], 2, rounds, seconds),
-        "export, weights": ([row["weights"] for row in exported], [row["seconds"] for row in exported]),
+        "training step, parameters": _training(
+            [(weights, 4, 16) for weights in (0.25e6, 1e6, 4e6, 16e6)], 0, rounds, seconds
+        ),
+        "training step, layers": _training(
+            [(layers * 0.1e6, layers, 16) for layers in (4, 8, 16, 32)], 1, rounds, seconds
+        ),
+        "training step, batch": _training(
+            [(1e6, 4, size) for size in (8, 16, 32, 64)], 2, rounds, seconds
+        ),
+        "export, weights": (
+            [row["weights"] for row in exported],
+            [row["seconds"] for row in exported],
+        ),
         "allocation, kernels": _allocation((100, 400, 1600, 6400), rounds, seconds),
     }
     rows = [
@@ -45,7 +54,10 @@ def _training(points, grown: int, rounds, seconds):
         model = quantize_model(stack(weights, layers))
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(keras.optimizers.SGD(1e-6, momentum=0.9), loss, jit_compile=False)
-        data = tf.constant(generator.standard_normal((size, 8, 8, 3)), tf.float32), tf.constant(generator.integers(0, 10, size))
+        data = (
+            tf.constant(generator.standard_normal((size, 8, 8, 3)), tf.float32),
+            tf.constant(generator.integers(0, 10, size)),
+        )
         turns[(weights, layers, size)[grown]] = steps_of(model, data, 2)
     times = alternate(turns, rounds, seconds)
     keras.backend.clear_session()
@@ -54,5 +66,9 @@ def _training(points, grown: int, rounds, seconds):
 
 def _allocation(counts, rounds, seconds):
     data = {count: problem(count, 7) for count in counts}
-    times = alternate({count: lambda count=count: solve_allocation(*data[count]) for count in counts}, rounds, seconds)
+    times = alternate(
+        {count: lambda count=count: solve_allocation(*data[count]) for count in counts},
+        rounds,
+        seconds,
+    )
     return list(times), [statistics.median(values) for values in times.values()]

@@ -1,4 +1,6 @@
-"""Training: images a second and peak memory of ours and of the peers, each beside its own float network."""
+"""Training: images a second and peak memory of ours and of the peers, each beside its own float
+network.
+"""
 
 import pathlib
 import statistics
@@ -21,7 +23,8 @@ _OURS = {
     "with sensitivities": {},
     "with sensitivities and 8-bit activations": {"activation_bits": 8},
 }
-# XLA takes up to eight times as long on a processor, and its compilation counts as the warm-up: few rounds of one step tell enough.
+# XLA takes up to eight times as long on a processor, and its compilation counts as the warm-up: few
+# rounds of one step tell enough.
 _SETTINGS: dict[str, dict] = {
     "plain": {},
     "jit_compile": {"jit_compile": True, "rounds": 3, "steps": 1},
@@ -31,8 +34,11 @@ _JUDGED = "with sensitivities"
 _EPOCH_IMAGES = 50_000  # of CIFAR-10: what a decision between two epochs is set against
 
 
-def train(networks=tuple(NETWORKS), rounds=7, seconds=60.0, peers_folder: str | None = "runs/peers") -> list[Result]:
-    """Measures every network: each setting (plain, XLA, bfloat16), the callback, memory, and the peers.
+def train(
+    networks=tuple(NETWORKS), rounds=7, seconds=60.0, peers_folder: str | None = "runs/peers"
+) -> list[Result]:
+    """Measures every network: each setting (plain, XLA, bfloat16), the callback, memory, and the
+    peers.
 
     Args:
         networks: names from `NETWORKS`.
@@ -44,7 +50,9 @@ def train(networks=tuple(NETWORKS), rounds=7, seconds=60.0, peers_folder: str | 
     for name in networks:
         rows, ratios = [], {}
         for setting, arguments in _SETTINGS.items():
-            told, ratio = _setting(name, setting, **{"rounds": rounds, "seconds": seconds, **arguments})
+            told, ratio = _setting(
+                name, setting, **{"rounds": rounds, "seconds": seconds, **arguments}
+            )
             rows += told
             ratios |= {f"{name}, {setting}, {key}": value for key, value in ratio.items()}
         results.append(Result(f"Training {name}, batch {NETWORKS[name][2]}", rows, ratios=ratios))
@@ -59,8 +67,16 @@ def quick(rounds=7, seconds=25.0) -> list[Result]:
     """The ratios alone: every network at its batch size, plain, ours with sensitivities."""
     results = []
     for name in NETWORKS:
-        rows, ratios = _setting(name, "plain", rounds=rounds, seconds=seconds, ours=(_JUDGED,), steps=1)
-        results.append(Result(f"Training {name}, batch {NETWORKS[name][2]}", rows, ratios={f"training {name}": ratios[_JUDGED]}))
+        rows, ratios = _setting(
+            name, "plain", rounds=rounds, seconds=seconds, ours=(_JUDGED,), steps=1
+        )
+        results.append(
+            Result(
+                f"Training {name}, batch {NETWORKS[name][2]}",
+                rows,
+                ratios={f"training {name}": ratios[_JUDGED]},
+            )
+        )
     return results
 
 
@@ -72,13 +88,24 @@ def network(name: str) -> keras.Model:
 
 
 def contestant(name: str, quantized: dict | None = None, jit_compile=False) -> keras.Model:
-    """Builds and compiles a network; `quantized` are the arguments of `quantize_model`, `None` leaves it float."""
-    return _compiled(network(name) if quantized is None else quantize_model(network(name), **quantized), jit_compile)
+    """Builds and compiles a network.
+
+    `quantized` are the arguments of `quantize_model`, `None` leaves it float.
+    """
+    return _compiled(
+        network(name) if quantized is None else quantize_model(network(name), **quantized),
+        jit_compile,
+    )
 
 
 def _compiled(model: keras.Model, jit_compile=False) -> keras.Model:
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.SGD(0.01, momentum=0.9), loss, metrics=["accuracy"], jit_compile=jit_compile)
+    model.compile(
+        keras.optimizers.SGD(0.01, momentum=0.9),
+        loss,
+        metrics=["accuracy"],
+        jit_compile=jit_compile,
+    )
     return model
 
 
@@ -87,7 +114,9 @@ def batch(name: str, size: int | None = None) -> tuple[tf.Tensor, tf.Tensor]:
     _, shape, batch_size = NETWORKS[name]
     generator = np.random.default_rng(0)
     images = generator.standard_normal((size or batch_size, *shape))
-    return tf.constant(images, tf.float32), tf.constant(generator.integers(0, 10, size or batch_size))
+    return tf.constant(images, tf.float32), tf.constant(
+        generator.integers(0, 10, size or batch_size)
+    )
 
 
 def steps_of(model: keras.Model, data: tuple[tf.Tensor, tf.Tensor], steps: int):
@@ -100,7 +129,17 @@ def steps_of(model: keras.Model, data: tuple[tf.Tensor, tf.Tensor], steps: int):
     return turn
 
 
-def _setting(name, setting, *, rounds, seconds, ours=tuple(_OURS), steps=4, jit_compile=False, policy="float32"):
+def _setting(
+    name,
+    setting,
+    *,
+    rounds,
+    seconds,
+    ours=tuple(_OURS),
+    steps=4,
+    jit_compile=False,
+    policy="float32",
+):
     keras.utils.set_random_seed(0)
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
@@ -108,7 +147,9 @@ def _setting(name, setting, *, rounds, seconds, ours=tuple(_OURS), steps=4, jit_
     models |= {key: contestant(name, _OURS[key], jit_compile) for key in ours}
     keras.config.set_dtype_policy(before)
     data = batch(name)
-    times = alternate({key: steps_of(model, data, steps) for key, model in models.items()}, rounds, seconds)
+    times = alternate(
+        {key: steps_of(model, data, steps) for key, model in models.items()}, rounds, seconds
+    )
     ratios = {key: paired_ratio(times["float"], values) for key, values in times.items()}
     rows = [
         {
@@ -125,15 +166,32 @@ def _setting(name, setting, *, rounds, seconds, ours=tuple(_OURS), steps=4, jit_
 
 
 def _memory(name: str, rounds: int = 3) -> list[dict]:
-    """Medians of fresh processes: the order in which a step's operations run moves a peak by a few percent."""
+    """Medians of fresh processes.
+
+    The order in which a step's operations run moves a peak by a few percent.
+    """
     contestants = {"float": None, **_OURS}
     with tempfile.TemporaryDirectory() as folder:
-        files = {key: str(pathlib.Path(folder, f"{number}.keras")) for number, key in enumerate(contestants)}
+        files = {
+            key: str(pathlib.Path(folder, f"{number}.keras"))
+            for number, key in enumerate(contestants)
+        }
         for key, given in contestants.items():
             in_fresh_process(_saved, name, given, files[key])
-        peaks = [{key: in_fresh_process(_three_steps, name, file)[1] for key, file in files.items()} for _ in range(rounds)]
+        peaks = [
+            {key: in_fresh_process(_three_steps, name, file)[1] for key, file in files.items()}
+            for _ in range(rounds)
+        ]
     median = {key: statistics.median(peak[key] for peak in peaks) for key in contestants}
-    return [{"contestant": key, "peak MB": peak, "ratio to float": peak / median["float"], "processes": rounds} for key, peak in median.items()]
+    return [
+        {
+            "contestant": key,
+            "peak MB": peak,
+            "ratio to float": peak / median["float"],
+            "processes": rounds,
+        }
+        for key, peak in median.items()
+    ]
 
 
 def _saved(name: str, quantized: dict | None, path: str) -> None:
@@ -163,7 +221,9 @@ class _Timed(BMPQCallback):
 
 
 def _callback(name: str) -> dict:
-    """Times the callback's hooks with a decision before every epoch but the first, against an epoch of 50,000 images."""
+    """Times the callback's hooks with a decision before every epoch but the first, against an epoch
+    of 50,000 images.
+    """
     model, data = contestant(name, {}), batch(name)
     steps_of(model, data, 1)()
     start = time.perf_counter()
@@ -184,7 +244,9 @@ def _peer(name: str, folder: pathlib.Path, rounds: int, seconds: float) -> Resul
         except PeerUnavailableError as error:
             notes.append(f"{peer} was skipped: {error}.")
             continue
-        speed = {key: 2 * NETWORKS[name][2] / statistics.median(values) for key, values in times.items()}
+        speed = {
+            key: 2 * NETWORKS[name][2] / statistics.median(values) for key, values in times.items()
+        }
         ratio = paired_ratio(times["float"], times["quantized"])
         rows.append(
             {

@@ -1,6 +1,14 @@
-"""Image classification data sets in memory, and batches whose order and augmentation are functions of (seed, epoch)."""
+"""Image classification data sets in memory, and batches whose order and augmentation are functions
+of (seed, epoch).
+"""
 
-from bmpq_research.datasets.batches import EpochCounter, evaluation_batches, normalised_test_images, normalised_training_images, training_batches
+from bmpq_research.datasets.batches import (
+    EpochCounter,
+    evaluation_batches,
+    normalised_test_images,
+    normalised_training_images,
+    training_batches,
+)
 from bmpq_research.datasets.image_dataset import DatasetNotFoundError, ImageDataset
 from bmpq_research.datasets.sources import DATA_DIR_HELP, DATASETS, DOWNLOAD_HELP, load_dataset
 

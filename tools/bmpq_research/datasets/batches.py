@@ -1,7 +1,7 @@
 """Batches for `fit` and for evaluation.
 
-tf.data restarts its own shuffle when a run resumes, so order and augmentation are drawn statelessly from (seed, epoch): a
-resumed epoch sees what the uninterrupted one would have seen.
+tf.data restarts its own shuffle when a run resumes, so order and augmentation are drawn statelessly
+from (seed, epoch): a resumed epoch sees what the uninterrupted one would have seen.
 """
 
 import keras
@@ -14,7 +14,10 @@ _PARALLEL, _PREFETCHED = 2, 4
 
 
 class EpochCounter(keras.callbacks.Callback):
-    """Tells the training batches which epoch it is; give it to `fit` beside the data that was made with it."""
+    """Tells the training batches which epoch it is.
+
+    Give it to `fit` beside the data that was made with it.
+    """
 
     def __init__(self):
         super().__init__()
@@ -36,7 +39,9 @@ def training_batches(
     augment: bool,
     crop_padding: int = 4,
 ) -> tf.data.Dataset:
-    """Returns one epoch of shuffled, normalised, augmented batches; what it yields depends on the seed and `counter.epoch`.
+    """Returns one epoch of shuffled, normalised, augmented batches.
+
+    What it yields depends on the seed and `counter.epoch`.
 
     Args:
         images: uint8 `(n, height, width, channels)`.
@@ -55,23 +60,38 @@ def training_batches(
     pixels, classes = tf.constant(images), tf.constant(labels)
 
     def order(_):
-        shuffled = tf.random.experimental.stateless_shuffle(tf.range(len(labels)), seed=[seed, counter.epoch])
+        shuffled = tf.random.experimental.stateless_shuffle(
+            tf.range(len(labels)), seed=[seed, counter.epoch]
+        )
         return tf.data.Dataset.from_tensor_slices(shuffled).batch(batch_size, drop_remainder=True)
 
     def batch(number, indices):
         chosen = tf.gather(pixels, indices)
         if augment:
-            chosen = _shift_and_flip(chosen, crop_padding, seed=[seed, counter.epoch * steps + tf.cast(number, tf.int32)])
+            chosen = _shift_and_flip(
+                chosen, crop_padding, seed=[seed, counter.epoch * steps + tf.cast(number, tf.int32)]
+            )
         return (tf.cast(chosen, tf.float32) - mean) / std, tf.gather(classes, indices)
 
-    batches = tf.data.Dataset.from_tensors(0).flat_map(order).enumerate().map(batch, _PARALLEL, deterministic=True)
-    return _without_autotuning(batches.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(_PREFETCHED))
+    batches = (
+        tf.data.Dataset.from_tensors(0)
+        .flat_map(order)
+        .enumerate()
+        .map(batch, _PARALLEL, deterministic=True)
+    )
+    return _without_autotuning(
+        batches.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(_PREFETCHED)
+    )
 
 
-def evaluation_batches(images: np.ndarray, labels: np.ndarray, *, batch_size: int, mean: np.ndarray, std: np.ndarray) -> tf.data.Dataset:
+def evaluation_batches(
+    images: np.ndarray, labels: np.ndarray, *, batch_size: int, mean: np.ndarray, std: np.ndarray
+) -> tf.data.Dataset:
     """Returns the images in their order, normalised, all of them."""
     batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(batch_size)
-    normalised = batches.map(lambda pixels, label: ((tf.cast(pixels, tf.float32) - mean) / std, label), _PARALLEL)
+    normalised = batches.map(
+        lambda pixels, label: ((tf.cast(pixels, tf.float32) - mean) / std, label), _PARALLEL
+    )
     return _without_autotuning(normalised.prefetch(_PREFETCHED))
 
 
@@ -81,15 +101,25 @@ def normalised_test_images(dataset: ImageDataset, batch_size: int = 250) -> tf.d
     return evaluation_batches(*dataset.test, batch_size=batch_size, mean=mean, std=std)
 
 
-def normalised_training_images(dataset: ImageDataset, count: int, batch_size: int = 128) -> tf.data.Dataset:
-    """Returns the first of a data set's training images, normalised: what integer files are calibrated on."""
+def normalised_training_images(
+    dataset: ImageDataset, count: int, batch_size: int = 128
+) -> tf.data.Dataset:
+    """Returns the first of a data set's training images, normalised.
+
+    What integer files are calibrated on.
+    """
     mean, std = dataset.moments()
     images, labels = dataset.train
-    return evaluation_batches(images[:count], labels[:count], batch_size=batch_size, mean=mean, std=std)
+    return evaluation_batches(
+        images[:count], labels[:count], batch_size=batch_size, mean=mean, std=std
+    )
 
 
 def _without_autotuning(batches: tf.data.Dataset) -> tf.data.Dataset:
-    """The tuning thread wakes at doubling intervals, and an iterator's end waits for it: up to half an epoch, seen on 2 cores."""
+    """The tuning thread wakes at doubling intervals, and an iterator's end waits for it.
+
+    Up to half an epoch, seen on 2 cores.
+    """
     options = tf.data.Options()
     options.autotune.enabled = False
     return batches.with_options(options)

@@ -1,4 +1,6 @@
-"""Runs one cell of a grid: trains it, exports it, judges it on both splits, and returns its line of results."""
+"""Runs one cell of a grid: trains it, exports it, judges it on both splits, and returns its line of
+results.
+"""
 
 import dataclasses
 import datetime
@@ -19,7 +21,8 @@ from bmpq_research.experiments.grid import Cell, file_name
 from bmpq_research.experiments.methods import METHODS
 from bmpq_research.experiments.training import check_backup, fit, initial_model, note_backup, top1
 from bmpq_research.memory import peak_memory
-from bmpq_tf.allocation.budget import FLOAT_BITS, InfeasibleBudgetError
+from bmpq_tf.allocation.budget import InfeasibleBudgetError
+from bmpq_tf.allocation.kernel import FLOAT_BITS
 from bmpq_tf.export.converter.convert import to_float_tflite
 from bmpq_tf.export.pipeline import export_tflite
 from bmpq_tf.export.tflite.interpreter import classification_accuracy
@@ -41,7 +44,8 @@ class Splits:
     Attributes:
         data: what tells the whole data set from others of its name.
         train: the training images, with the validation split or else the test set as `test`.
-        judged: by name (`validation`, where there is one, and `test`), the same training images with that split as `test`.
+        judged: by name (`validation`, where there is one, and `test`), the same training images
+            with that split as `test`.
     """
 
     data: str
@@ -57,37 +61,54 @@ def load_splits(cell: Cell) -> Splits:
     if not config.validation:
         return Splits(data, whole, {"test": whole})
     held = whole.with_validation(config.validation)
-    return Splits(data, held, {"validation": held, "test": dataclasses.replace(held, test=whole.test)})
+    return Splits(
+        data, held, {"validation": held, "test": dataclasses.replace(held, test=whole.test)}
+    )
 
 
-def run_cell(cell: Cell, budget: str, work: pathlib.Path, *, known_data: Mapping[str, str] | None = None, verbose: int = 2) -> dict[str, Any]:
+def run_cell(
+    cell: Cell,
+    budget: str,
+    work: pathlib.Path,
+    *,
+    known_data: Mapping[str, str] | None = None,
+    verbose: int = 2,
+) -> dict[str, Any]:
     """Trains and judges a cell; one that was killed goes on at its last epoch.
 
     Args:
         cell: what to run.
         budget: its budget, a reference already looked up; `""` for methods that take none.
-        work: the folder of the whole grid's backups, and of the float models that other methods start from.
+        work: the folder of the whole grid's backups, and of the float models that other methods
+            start from.
         known_data: the fingerprints of the images that the other results are of, by data set.
         verbose: as Keras's.
 
     Returns:
-        The figures, with `status` `"done"`; `"diverged"` with its epoch, or `"infeasible"`, with the reason.
+        The figures, with `status` `"done"`; `"diverged"` with its epoch, or `"infeasible"`, with
+        the reason.
 
     Raises:
         OtherDataError: the images are not those of the other results.
     """
     backup = work / file_name(cell.key)
-    config = dataclasses.replace(cell.config, budget=budget or cell.config.budget, backup_dir=str(backup))
+    config = dataclasses.replace(
+        cell.config, budget=budget or cell.config.budget, backup_dir=str(backup)
+    )
     started = time.perf_counter()
     splits = load_splits(cell)
     then = (known_data or {}).get(config.dataset, splits.data)
     if then != splits.data:
         raise OtherDataError(
-            f"The other results are of other images. Received: {config.dataset} with {splits.data}; they were run on {then}. "
+            f"The other results are of other images. Received: {config.dataset} with "
+            f"{splits.data}; they were run on {then}. "
             "Give the --data_dir of then, or another --out."
         )
     try:
-        told = {"status": "done", **_trained(dataclasses.replace(cell, config=config), splits, work, verbose)}
+        told = {
+            "status": "done",
+            **_trained(dataclasses.replace(cell, config=config), splits, work, verbose),
+        }
     except DivergedError as error:
         told = {"status": "diverged", "epoch": error.epoch, "reason": str(error)}
     except InfeasibleBudgetError as error:
@@ -95,7 +116,10 @@ def run_cell(cell: Cell, budget: str, work: pathlib.Path, *, known_data: Mapping
     return {
         "cell": cell.key,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "versions": {**{name: importlib.metadata.version(name) for name in _PACKAGES}, "python": platform.python_version()},
+        "versions": {
+            **{name: importlib.metadata.version(name) for name in _PACKAGES},
+            "python": platform.python_version(),
+        },
         "budget": budget or None,
         "data": splits.data,
         **told,
@@ -111,7 +135,9 @@ def forget_backup(cell: Cell, work: pathlib.Path) -> None:
 
 
 def float_model_path(cell: Cell, work: pathlib.Path) -> pathlib.Path:
-    """Returns where the trained float model of a cell's seed is kept for the methods that start from it."""
+    """Returns where the trained float model of a cell's seed is kept for the methods that start
+    from it.
+    """
     return work / f"{file_name(cell.named('float32'))}.keras"
 
 
@@ -130,7 +156,15 @@ def _trained(cell: Cell, splits: Splits, work: pathlib.Path, verbose: int) -> di
     if hasattr(callback, "check"):
         callback.check(model, cell.config.epochs)
     note_backup(owner, splits.data)
-    epochs = fit(model, splits.train, cell.config, [callback] if callback else [], "model", verbose, teacher=float_model)
+    epochs = fit(
+        model,
+        splits.train,
+        cell.config,
+        [callback] if callback else [],
+        "model",
+        verbose,
+        teacher=float_model,
+    )
     if cell.part == "float32":
         with replacing(float_model_path(cell, work)) as temporary:
             model.save(temporary)
@@ -151,21 +185,31 @@ def _as_file(cell: Cell, splits: Splits, float_model: keras.Model) -> dict[str, 
     folder = pathlib.Path(cell.config.backup_dir)
     content, epochs = METHODS[cell.method].make_file(float_model, splits.train, cell.config, folder)
     judged = _judged_file(content, splits)
-    return {"accuracy": judged["tflite_accuracy"], **judged, **file_sizes(content), "allocations": [], **_spent(epochs)}
+    return {
+        "accuracy": judged["tflite_accuracy"],
+        **judged,
+        **file_sizes(content),
+        "allocations": [],
+        **_spent(epochs),
+    }
 
 
 def _float_model(cell: Cell, work: pathlib.Path) -> keras.Model:
     path = float_model_path(cell, work)
     if not path.exists():
         raise FileNotFoundError(
-            f"The trained float model is not there. Looked for '{path}', which {cell.float_cell} left; {cell.key} starts from it. "
+            f"The trained float model is not there. Looked for '{path}', which {cell.float_cell} "
+            f"left; {cell.key} starts from it. "
             "Take that cell's line out of the results to train it again."
         )
     return keras.models.load_model(path, compile=False)
 
 
 def _judged_file(content: bytes, splits: Splits) -> dict[str, Any]:
-    accuracies = {name: classification_accuracy(content, normalised_test_images(judged)) for name, judged in splits.judged.items()}
+    accuracies = {
+        name: classification_accuracy(content, normalised_test_images(judged))
+        for name, judged in splits.judged.items()
+    }
     return {"tflite_accuracy": accuracies, "file_bytes": len(content)}
 
 
@@ -187,7 +231,9 @@ def sizes(model: keras.Model) -> dict[str, Any]:
     }
 
 
-def exported_file(model: keras.Model, splits: Splits, folder: pathlib.Path) -> tuple[bytes, dict[str, Any]]:
+def exported_file(
+    model: keras.Model, splits: Splits, folder: pathlib.Path
+) -> tuple[bytes, dict[str, Any]]:
     """Exports a model, float or quantized; returns the file's content and what the export found."""
     path = folder / "model.tflite"
     if not keras_graph.quantized_layers(model):

@@ -1,4 +1,7 @@
-"""The controls that bit gradients must beat: the same program, budget and schedule, with other factors (METHOD.md, "Controls")."""
+"""The controls that bit gradients must beat.
+
+The same program, budget and schedule, with other factors (METHOD.md, "Controls").
+"""
 
 import dataclasses
 import hashlib
@@ -26,12 +29,17 @@ class Control:
 
     def __init__(self, method: str, objective: str = "first_order", seed: int = 0):
         if method not in METHODS:
-            raise ValueError(f"Unknown method. Received: method={method!r}. Known: {', '.join(METHODS)}.")
+            raise ValueError(
+                f"Unknown method. Received: method={method!r}. Known: {', '.join(METHODS)}."
+            )
         self.method, self.objective, self.seed = method, objective, seed
         self.needs_gradients = method in ("bmpq", "reverse")
 
     def __call__(self, measured: Sequence[Measurement]) -> dict[str, list[float]]:
-        return {one.path: estimate_costs(one, one.candidates, self.objective) for one in substituted(measured, self.method, self.seed)}
+        return {
+            one.path: estimate_costs(one, one.candidates, self.objective)
+            for one in substituted(measured, self.method, self.seed)
+        }
 
 
 def substituted(measured: Sequence[Measurement], method: str, seed: int = 0) -> list[Measurement]:
@@ -39,9 +47,9 @@ def substituted(measured: Sequence[Measurement], method: str, seed: int = 0) -> 
 
     Args:
         measured: the kernels that are open to the allocation.
-        method: `"bmpq"` leaves the factors; `"error"` sets all to 1, so that the quantization error alone decides;
-            `"random"` draws one per kernel, log-uniform over two decades, fixed by seed and path; `"reverse"` inverts each
-            kernel's mean.
+        method: `"bmpq"` leaves the factors; `"error"` sets all to 1, so that the quantization error
+            alone decides; `"random"` draws one per kernel, log-uniform over two decades, fixed by
+            seed and path; `"reverse"` inverts each kernel's mean.
         seed: of the random draw.
     """
     if method == "bmpq":
@@ -57,7 +65,11 @@ def substituted(measured: Sequence[Measurement], method: str, seed: int = 0) -> 
 
     def replaced(kernel: Measurement) -> Measurement:
         first = np.full_like(kernel.gradient_abs, factor(kernel, float(kernel.gradient_abs.mean())))
-        square = np.full_like(kernel.gradient_square, factor(kernel, float(kernel.gradient_square.mean())))
-        return dataclasses.replace(kernel, gradient_abs=first, gradient_square=square, weight_gradient_abs=first)
+        square = np.full_like(
+            kernel.gradient_square, factor(kernel, float(kernel.gradient_square.mean()))
+        )
+        return dataclasses.replace(
+            kernel, gradient_abs=first, gradient_square=square, weight_gradient_abs=first
+        )
 
     return [replaced(kernel) for kernel in measured]

@@ -1,4 +1,7 @@
-"""What each epoch of a run was, kept over restarts; and the end of a run whose loss is no number any more."""
+"""What each epoch of a run was, kept over restarts.
+
+And the end of a run whose loss is no number any more.
+"""
 
 import json
 import math
@@ -19,15 +22,19 @@ class DivergedError(RuntimeError):
     """
 
     def __init__(self, epoch: int, loss: float):
-        super().__init__(f"Training diverged: the loss of epoch {epoch} is {loss}. Train with a lower learning rate or a longer warm-up.")
+        super().__init__(
+            f"Training diverged: the loss of epoch {epoch} is {loss}. Train with a lower learning "
+            "rate or a longer warm-up."
+        )
         self.epoch = epoch
 
 
 class EpochWatch(keras.callbacks.Callback):
-    """Adds `seconds` and `cpu_seconds` to each epoch's logs, keeps them, and raises `DivergedError` where the loss is not finite.
+    """Adds `seconds` and `cpu_seconds` to each epoch's logs, keeps them, and raises `DivergedError`
+    where the loss is not finite.
 
-    The second are of all threads, and hardly disturbed by other programs. Keras's `CSVLogger` would leave its file open when a run ends
-    by an error.
+    The second are of all threads, and hardly disturbed by other programs. Keras's `CSVLogger` would
+    leave its file open when a run ends by an error.
 
     Args:
         folder: where the logs are kept, appended to by restarts; `None` keeps none.
@@ -46,11 +53,19 @@ class EpochWatch(keras.callbacks.Callback):
         if not math.isfinite(logs["loss"]):
             raise DivergedError(epoch + 1, logs["loss"])
         if self.folder is not None:
-            append_line(_file(self.folder), json.dumps({"epoch": epoch, **{name: float(value) for name, value in logs.items()}}))
+            append_line(
+                _file(self.folder),
+                json.dumps(
+                    {"epoch": epoch, **{name: float(value) for name, value in logs.items()}}
+                ),
+            )
 
 
 def read_epochs(folder: str | os.PathLike) -> list[dict[str, float]]:
-    """Returns the logs of every epoch in a folder, oldest first; one that was trained twice, around a kill, as it was last."""
+    """Returns the logs of every epoch in a folder, oldest first.
+
+    One that was trained twice, around a kill, as it was last.
+    """
     epochs = [json.loads(line) for line in whole_lines(_file(folder))]
     return [told for _, told in sorted({told["epoch"]: told for told in epochs}.items())]
 

@@ -1,6 +1,9 @@
-"""How well sensitivities foretell: kernels of a model in training are made narrow, and the loss increase is set beside the estimates.
+"""How well sensitivities foretell.
 
-Accuracies after training differ by less than the noise of a seed; the loss at the moment of a decision does not.
+Kernels of a model in training are made narrow, and the loss increase is set beside the estimates.
+
+Accuracies after training differ by less than the noise of a seed; the loss at the moment of a
+decision does not.
 """
 
 import contextlib
@@ -35,7 +38,8 @@ class Estimate:
 
     Attributes:
         name: such as `"bmpq, squared"`; `"measured"` for the measured increases themselves.
-        correlation: Spearman's, over kernels, of the estimates with the measured increases at the narrowest width.
+        correlation: Spearman's, over kernels, of the estimates with the measured increases at the
+            narrowest width.
         summed: the measured increases of the widths that it allocates, summed over kernels; nats.
         together: the increase when all kernels have these widths at once; nats.
         bits: those widths by kernel; of the last draw where it is random.
@@ -48,16 +52,21 @@ class Estimate:
     bits: dict[str, int]
 
 
-def fidelity(config: TrainConfig, images: int = 2500, verbose: int = 2) -> tuple[list[Estimate], dict[str, Costs]]:
+def fidelity(
+    config: TrainConfig, images: int = 2500, verbose: int = 2
+) -> tuple[list[Estimate], dict[str, Costs]]:
     """Trains at the widest candidates, then measures what the estimates foretell.
 
     Args:
-        config: model, data, epochs, candidates, and the budget of the allocations. The sensitivities are those of the last epoch.
-        images: of the judged split, that losses are taken over, in equal batches of 250 at most; what is left over is left out.
+        config: model, data, epochs, candidates, and the budget of the allocations. The
+            sensitivities are those of the last epoch.
+        images: of the judged split, that losses are taken over, in equal batches of 250 at most;
+            what is left over is left out.
         verbose: as Keras's.
 
     Returns:
-        An `Estimate` a method and objective, and by name the costs that each gave the kernels' candidates.
+        An `Estimate` a method and objective, and by name the costs that each gave the kernels'
+        candidates.
 
     Raises:
         ValueError, InfeasibleBudgetError, DatasetNotFoundError: as `training.train`.
@@ -75,16 +84,29 @@ def fidelity(config: TrainConfig, images: int = 2500, verbose: int = 2) -> tuple
             if state.quantizer:
                 state.quantizer.reset_accumulators()
 
-    fit(model, dataset, config, [keras.callbacks.LambdaCallback(on_epoch_begin=reset)], "fidelity", verbose)
+    fit(
+        model,
+        dataset,
+        config,
+        [keras.callbacks.LambdaCallback(on_epoch_begin=reset)],
+        "fidelity",
+        verbose,
+    )
     count = min(images, len(dataset.test[1]))
     # Each batch is normalised by itself, so a small one would be another measurement.
     size = math.ceil(count / math.ceil(count / _BATCH))
-    chosen = dataclasses.replace(dataset, test=tuple(part[: count // size * size] for part in dataset.test))
+    chosen = dataclasses.replace(
+        dataset, test=tuple(part[: count // size * size] for part in dataset.test)
+    )
     return judge(model, budget, list(normalised_test_images(chosen, size)), config.seed)
 
 
-def judge(model: keras.Model, budget: Budget, batches: Sequence[Batch], seed: int = 0) -> tuple[list[Estimate], dict[str, Costs]]:
-    """Measures every kernel at every candidate, and how estimates from its accumulators compare; the model is left as it was.
+def judge(
+    model: keras.Model, budget: Budget, batches: Sequence[Batch], seed: int = 0
+) -> tuple[list[Estimate], dict[str, Costs]]:
+    """Measures every kernel at every candidate, and how estimates from its accumulators compare.
+
+    The model is left as it was.
 
     Args:
         model: quantized, trained at the widest candidates; returns logits.
@@ -99,13 +121,26 @@ def judge(model: keras.Model, budget: Budget, batches: Sequence[Batch], seed: in
     costs = {"measured": measured} | _estimates(opened, seed)
 
     def judged(name: str) -> Estimate:
-        parts = [(costs[key], _allocated(model, costs[key], budget)) for key in costs if key.split(" #")[0] == name]
+        parts = [
+            (costs[key], _allocated(model, costs[key], budget))
+            for key in costs
+            if key.split(" #")[0] == name
+        ]
         narrowest = [measured[state.kernel.path][0] for state in opened]
         return Estimate(
             name,
-            statistics.fmean(spearmanr([table[state.kernel.path][0] for state in opened], narrowest).statistic for table, _ in parts),
             statistics.fmean(
-                sum(measured[state.kernel.path][state.kernel.candidates.index(bits[state.kernel.path])] for state in opened) for _, bits in parts
+                spearmanr([table[state.kernel.path][0] for state in opened], narrowest).statistic
+                for table, _ in parts
+            ),
+            statistics.fmean(
+                sum(
+                    measured[state.kernel.path][
+                        state.kernel.candidates.index(bits[state.kernel.path])
+                    ]
+                    for state in opened
+                )
+                for _, bits in parts
             ),
             statistics.fmean(loss.increase(opened, bits) for _, bits in parts),
             parts[-1][1],
@@ -115,7 +150,9 @@ def judge(model: keras.Model, budget: Budget, batches: Sequence[Batch], seed: in
 
 
 class _Loss:
-    """The cross-entropy over fixed batches, normalised by their own statistics as in training, which soon follow new widths."""
+    """The cross-entropy over fixed batches, normalised by their own statistics as in training,
+    which soon follow new widths.
+    """
 
     def __init__(self, model: keras.Model, batches: Sequence[Batch]):
         self._model, self._batches = model, batches
@@ -126,7 +163,9 @@ class _Loss:
     def __call__(self) -> float:
         kept = [variable.numpy() for variable in self._model.non_trainable_variables]
         try:
-            return float(np.mean([float(self._of(images, labels)) for images, labels in self._batches]))
+            return float(
+                np.mean([float(self._of(images, labels)) for images, labels in self._batches])
+            )
         finally:
             for variable, value in zip(self._model.non_trainable_variables, kept, strict=True):
                 variable.assign(value)
@@ -141,7 +180,7 @@ class _Loss:
 
 @contextlib.contextmanager
 def _at_width(state: KernelState, bits: int) -> Iterator[None]:
-    """Gives a kernel another width, and scales that start anew for it as in training, for a while."""
+    """Gives a kernel another width for a while, and scales that start anew for it."""
     variables = state.quantizer.variables
     kept = [variable.numpy() for variable in variables]
     state.quantizer.set_width(bits, state.variable)
@@ -153,8 +192,13 @@ def _at_width(state: KernelState, bits: int) -> Iterator[None]:
 
 
 def _increases(state: KernelState, loss: _Loss) -> list[float]:
-    """The measured increase at each candidate; no wider one may cost more, so that noise does not decide."""
-    found = [loss.increase([state], {state.kernel.path: bits}) for bits in state.kernel.candidates[:-1]]
+    """The measured increase at each candidate.
+
+    No wider one may cost more, so that noise does not decide.
+    """
+    found = [
+        loss.increase([state], {state.kernel.path: bits}) for bits in state.kernel.candidates[:-1]
+    ]
     return np.maximum.accumulate([0.0, *found[::-1]])[::-1].tolist()
 
 
@@ -167,8 +211,15 @@ def _estimates(opened: Sequence[KernelState], seed: int) -> dict[str, Costs]:
     def costs(method: str, objective: str, draw: int = 0) -> Costs:
         return Control(method, objective, seed * DRAWS + draw)(known)
 
-    told = {f"{method}, {objective}": costs(method, objective) for method in ("bmpq", "error") for objective in ("first_order", "squared")}
-    told |= {f"random, first_order #{draw}": costs("random", "first_order", draw) for draw in range(DRAWS)}
+    told = {
+        f"{method}, {objective}": costs(method, objective)
+        for method in ("bmpq", "error")
+        for objective in ("first_order", "squared")
+    }
+    told |= {
+        f"random, first_order #{draw}": costs("random", "first_order", draw)
+        for draw in range(DRAWS)
+    }
     return told | {"reverse, first_order": costs("reverse", "first_order")}
 
 

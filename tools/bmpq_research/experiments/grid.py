@@ -1,7 +1,8 @@
 """One YAML file becomes a grid of cells: model x data set x method x budget x seed.
 
-The file holds settings of `TrainConfig`, which all cells share, a list of `seeds`, and a `grid`: a list of blocks. A block names
-`methods`, and `budgets` for those that take one; it may have `models`, `datasets`, `seeds` and settings of its own:
+The file holds settings of `TrainConfig`, which all cells share, a list of `seeds`, and a `grid`: a
+list of blocks. A block names `methods`, and `budgets` for those that take one; it may have
+`models`, `datasets`, `seeds` and settings of its own:
 
     model: resnet20
     width: 0.5
@@ -38,7 +39,9 @@ from bmpq_tf.layers.config import checked_candidates
 _AXES = {"models": "model", "datasets": "dataset"}
 # What a cell's other parts decide, or what decides nothing.
 NOT_SETTINGS = ("data_dir", "download", "backup_dir", "with_float", "sensitivity", "seed", "budget")
-SETTINGS = tuple(field.name for field in dataclasses.fields(TrainConfig) if field.name not in NOT_SETTINGS)
+SETTINGS = tuple(
+    field.name for field in dataclasses.fields(TrainConfig) if field.name not in NOT_SETTINGS
+)
 _NOT_FOR_TFMOT = ("schedule", "lr_restart", "label_smoothing", "distillation")
 _REFERENCE = "size of "
 _BLOCK = "a block of the grid"
@@ -62,7 +65,10 @@ class Cell:
 
     @property
     def part(self) -> str:
-        """What tells it from others of the same model, data set and seed: `bmpq/12x[objective=squared]`."""
+        """What tells it from others of the same model, data set and seed.
+
+        `bmpq/12x[objective=squared]`.
+        """
         changed = f"[{','.join(self.changes)}]" if self.changes else ""
         return f"{self.method}{f'/{self.budget}' if self.budget else ''}{changed}"
 
@@ -83,11 +89,17 @@ class Cell:
     @property
     def reference(self) -> str | None:
         """The key of the cell whose size is this one's budget, or `None`."""
-        return self.named(self.budget.removeprefix(_REFERENCE)) if self.budget.startswith(_REFERENCE) else None
+        return (
+            self.named(self.budget.removeprefix(_REFERENCE))
+            if self.budget.startswith(_REFERENCE)
+            else None
+        )
 
     @property
     def float_cell(self) -> str | None:
-        """The key of the cell whose trained float model this one starts from or is taught by, or `None`."""
+        """The key of the cell whose trained float model this one starts from or is taught by, or
+        `None`.
+        """
         taught = self.config.distillation and self.method != "float32"
         return self.named("float32") if METHODS[self.method].from_float or taught else None
 
@@ -98,9 +110,18 @@ class Cell:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Everything that decides its outcome, as plain data: a result is of this cell if these are equal."""
+        """Everything that decides its outcome, as plain data.
+
+        A result is of this cell if these are equal.
+        """
         values = {name: getattr(self.config, name) for name in SETTINGS}
-        return {**values, "candidate_bits": list(values["candidate_bits"]), "seed": self.config.seed, "method": self.method, "budget": self.budget}
+        return {
+            **values,
+            "candidate_bits": list(values["candidate_bits"]),
+            "seed": self.config.seed,
+            "method": self.method,
+            "budget": self.budget,
+        }
 
 
 def read_grid(path: str | os.PathLike) -> list[Cell]:
@@ -112,25 +133,41 @@ def read_grid(path: str | os.PathLike) -> list[Cell]:
     """
     path = pathlib.Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"There is no such file. Received: config='{path}'. Examples are in examples/configs/.")
+        raise FileNotFoundError(
+            f"There is no such file. Received: config='{path}'. Examples are in examples/configs/."
+        )
     try:
         content = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
-        raise ValueError(f"The file is not YAML. Received: config='{path}'. It says: {' '.join(str(error).split())}") from error
+        raise ValueError(
+            f"The file is not YAML. Received: config='{path}'. It says: "
+            f"{' '.join(str(error).split())}"
+        ) from error
     return cells(content)
 
 
 def cells(content: Any) -> list[Cell]:
     """Builds the grid from a config file's content."""
-    if not isinstance(content, dict) or not isinstance(content.get("grid"), list) or not content["grid"]:
-        raise ValueError(f"A config needs a `grid`, a list of blocks with `methods`. Received: {content!r}.")
+    if (
+        not isinstance(content, dict)
+        or not isinstance(content.get("grid"), list)
+        or not content["grid"]
+    ):
+        raise ValueError(
+            f"A config needs a `grid`, a list of blocks with `methods`. Received: {content!r}."
+        )
     shared = {name: value for name, value in content.items() if name not in ("grid", "seeds")}
     _check_settings(shared, "the config")
-    found = {cell.key: cell for block in content["grid"] for cell in _block(block, shared, content.get("seeds", [0]))}
+    found = {
+        cell.key: cell
+        for block in content["grid"]
+        for cell in _block(block, shared, content.get("seeds", [0]))
+    }
     for cell in found.values():
         if lacking := [key for key in cell.needs if key not in found]:
             raise ValueError(
-                f"A cell needs another one that is not in the grid. Received: {cell.key}, which needs {' and '.join(lacking)}. "
+                f"A cell needs another one that is not in the grid. Received: {cell.key}, which "
+                f"needs {' and '.join(lacking)}. "
                 "Add its method, with the same seeds."
             )
     return sorted(found.values(), key=lambda cell: (_depth(cell, found), cell.config.seed))
@@ -138,24 +175,54 @@ def cells(content: Any) -> list[Cell]:
 
 def _block(block: Any, shared: dict, seeds: list) -> list[Cell]:
     if not isinstance(block, dict) or not block.get("methods"):
-        raise ValueError(f"A block of the grid needs `methods`. Received: {block!r}. Known: {', '.join(METHODS)}.")
-    own = {name: value for name, value in block.items() if name not in ("methods", "budgets", "seeds", *_AXES)}
+        raise ValueError(
+            f"A block of the grid needs `methods`. Received: {block!r}. Known: "
+            f"{', '.join(METHODS)}."
+        )
+    own = {
+        name: value
+        for name, value in block.items()
+        if name not in ("methods", "budgets", "seeds", *_AXES)
+    }
     _check_settings(own, _BLOCK)
-    axes = [[(one, value) for value in _list(block, many)] if many in block else [()] for many, one in _AXES.items()]
+    axes = [
+        [(one, value) for value in _list(block, many)] if many in block else [()]
+        for many, one in _AXES.items()
+    ]
     made = []
-    for method, seed, *chosen in itertools.product(_list(block, "methods"), _list(block, "seeds", seeds), *axes):
+    for method, seed, *chosen in itertools.product(
+        _list(block, "methods"), _list(block, "seeds", seeds), *axes
+    ):
         if method not in METHODS:
-            raise ValueError(f"Unknown method. Received: methods=[{method!r}]. Known: {', '.join(METHODS)}.")
+            raise ValueError(
+                f"Unknown method. Received: methods=[{method!r}]. Known: {', '.join(METHODS)}."
+            )
         budgets = _list(block, "budgets", []) if METHODS[method].takes_budget else [""]
         if not budgets:
-            raise ValueError(f"Method {method!r} needs a budget. Received: {block!r}. Add `budgets`, such as [12x, size of uniform3].")
+            raise ValueError(
+                f"Method {method!r} needs a budget. Received: {block!r}. Add `budgets`, such as "
+                "[12x, size of uniform3]."
+            )
         config = _config({**shared, **own, **dict(pair for pair in chosen if pair)}, seed)
         if METHODS[method].takes_budget:
             allocation_callback(config).schedule.check(config.epochs)
-        if method == "tfmot_int8" and (beyond := [name for name in _NOT_FOR_TFMOT if getattr(config, name) != getattr(TrainConfig(), name)]):
+        if method == "tfmot_int8" and (
+            beyond := [
+                name
+                for name in _NOT_FOR_TFMOT
+                if getattr(config, name) != getattr(TrainConfig(), name)
+            ]
+        ):
             said = ", ".join(f"{name}={getattr(config, name)!r}" for name in beyond)
-            raise ValueError(f"tfmot_int8 trains by the plain recipe only. Received: {said}. Leave it out of this block or grid.")
-        changes = tuple(f"{name}={_word(value)}" for name, value in sorted(own.items()) if name not in ("model", "width", "dataset"))
+            raise ValueError(
+                f"tfmot_int8 trains by the plain recipe only. Received: {said}. Leave it out of "
+                "this block or grid."
+            )
+        changes = tuple(
+            f"{name}={_word(value)}"
+            for name, value in sorted(own.items())
+            if name not in ("model", "width", "dataset")
+        )
         made += [Cell(method, _checked_budget(budget), config, changes) for budget in budgets]
     return made
 
@@ -167,7 +234,9 @@ def _config(values: dict, seed: Any) -> TrainConfig:
         values["width"] = _number(width, "model")
     for name, known in (("model", MODELS), ("dataset", DATASETS)):
         if name in values and values[name] not in known:
-            raise ValueError(f"Unknown {name}. Received: {name}={values[name]!r}. Known: {', '.join(known)}.")
+            raise ValueError(
+                f"Unknown {name}. Received: {name}={values[name]!r}. Known: {', '.join(known)}."
+            )
     if not isinstance(seed, int):
         raise ValueError(f"Seeds are whole numbers. Received: seeds=[{seed!r}].")
     if "candidate_bits" in values:
@@ -183,8 +252,13 @@ def _config(values: dict, seed: Any) -> TrainConfig:
 def _check_settings(values: dict, where: str) -> None:
     unknown = sorted(set(values) - set(SETTINGS))
     if unknown:
-        parts = ("methods, budgets, seeds, models, datasets" if where == _BLOCK else "seeds, grid") + ", and settings: "
-        raise ValueError(f"Unknown settings in {where}. Received: {', '.join(map(str, unknown))}. Known: {parts}{', '.join(SETTINGS)}.")
+        parts = (
+            "methods, budgets, seeds, models, datasets" if where == _BLOCK else "seeds, grid"
+        ) + ", and settings: "
+        raise ValueError(
+            f"Unknown settings in {where}. Received: {', '.join(map(str, unknown))}. Known: "
+            f"{parts}{', '.join(SETTINGS)}."
+        )
     defaults = TrainConfig()
     for name, value in values.items():
         default = getattr(defaults, name)

@@ -1,4 +1,7 @@
-"""The methods that a comparison knows: how each turns the float model that all start from into what is trained and judged."""
+"""The methods that a comparison knows.
+
+How each turns the float model that all start from into what is trained and judged.
+"""
 
 import dataclasses
 import pathlib
@@ -12,7 +15,12 @@ from bmpq_research.experiments.activation_density import ActivationDensityCallba
 from bmpq_research.experiments.after_training import quantized_after_training
 from bmpq_research.experiments.hessian import HessianTraces
 from bmpq_research.experiments.tfmot_peer import check_tfmot, run_tfmot
-from bmpq_research.experiments.training import TrainConfig, allocation_callback, quantized_model, start_allocated
+from bmpq_research.experiments.training import (
+    TrainConfig,
+    allocation_callback,
+    quantized_model,
+    start_allocated,
+)
 from bmpq_tf import BMPQCallback
 from bmpq_tf.layers.config import LARGEST_BITS, SMALLEST_BITS
 
@@ -26,17 +34,21 @@ class Method:
     """How a method makes its model; it has one of the two ways.
 
     Attributes:
-        build: takes a float model, the configuration and the data; returns the model to train, and its allocating callback (which
-            has a `history`) if any.
-        make_file: takes a float model, the data, the configuration and a folder; returns a `.tflite` file's content and the logs of
-            the epochs that it took.
+        build: takes a float model, the configuration and the data; returns the model to train, and
+            its allocating callback (which has a `history`) if any.
+        make_file: takes a float model, the data, the configuration and a folder; returns a
+            `.tflite` file's content and the logs of the epochs that it took.
         takes_budget: whether it is told what the model may take.
-        from_float: whether that float model is the trained one of the same seed; it has its first weights otherwise.
+        from_float: whether that float model is the trained one of the same seed; it has its first
+            weights otherwise.
         check: raises `MissingPeerError` if what it needs is not installed.
     """
 
     build: Callable | None = None
-    make_file: Callable[[keras.Model, ImageDataset, TrainConfig, pathlib.Path], tuple[bytes, list[dict]]] | None = None
+    make_file: (
+        Callable[[keras.Model, ImageDataset, TrainConfig, pathlib.Path], tuple[bytes, list[dict]]]
+        | None
+    ) = None
     takes_budget: bool = False
     from_float: bool = False
     check: Callable[[], None] = lambda: None
@@ -64,7 +76,9 @@ def _hessian(model: keras.Model, config: TrainConfig, dataset: ImageDataset):
     images, labels = _sample(dataset)
     quantized = quantized_model(model, config, config.candidate_bits)
     start_allocated(quantized, config)
-    traces = HessianTraces(quantized, keras.models.clone_model(model), images, labels, seed=config.seed)
+    traces = HessianTraces(
+        quantized, keras.models.clone_model(model), images, labels, seed=config.seed
+    )
     callback = BMPQCallback(
         config.budget,
         warmup_epochs=config.warmup_epochs,
@@ -79,12 +93,20 @@ def _hessian(model: keras.Model, config: TrainConfig, dataset: ImageDataset):
 def _activation_density(model: keras.Model, config: TrainConfig, dataset: ImageDataset):
     # Its rule names any width, so every width is a candidate.
     widths = tuple(range(SMALLEST_BITS, LARGEST_BITS + 1))
-    callback = ActivationDensityCallback(_sample(dataset)[0], warmup_epochs=config.warmup_epochs, settle_epochs=config.settle_epochs)
+    callback = ActivationDensityCallback(
+        _sample(dataset)[0], warmup_epochs=config.warmup_epochs, settle_epochs=config.settle_epochs
+    )
     return quantized_model(model, config, widths), callback
 
 
 def _after_training(bits: int) -> Method:
-    return Method(make_file=lambda model, dataset, config, folder: (quantized_after_training(model, bits, folder), []), from_float=True)
+    return Method(
+        make_file=lambda model, dataset, config, folder: (
+            quantized_after_training(model, bits, folder),
+            [],
+        ),
+        from_float=True,
+    )
 
 
 def _sample(dataset: ImageDataset) -> tuple[tf.Tensor, tf.Tensor]:

@@ -19,7 +19,9 @@ FILES = ("model.tflite", "model.keras", "float.keras", "report.json", "bits.png"
 
 
 def check_folder(folder: str | os.PathLike, overwrite: bool) -> pathlib.Path:
-    """Returns the folder if the outcome can be written there, and raises before any training if not."""
+    """Returns the folder if the outcome can be written there, and raises before any training if
+    not.
+    """
     folder = pathlib.Path(folder)
     for name in FILES:
         check_writable(folder / name, overwrite)
@@ -40,11 +42,22 @@ def write_outcome(run: Run, folder: str | os.PathLike, overwrite: bool = False) 
         (folder / name).unlink(missing_ok=True)
     if run.float_model is not None:
         run.float_model.save(folder / "float.keras")
-    exported = export_tflite(run.model, folder / "model.tflite", verify_with=run.judged_batches(), overwrite=overwrite)
-    accuracy = {**run.accuracy, "tflite": classification_accuracy((folder / "model.tflite").read_bytes(), run.judged_batches())}
+    exported = export_tflite(
+        run.model, folder / "model.tflite", verify_with=run.judged_batches(), overwrite=overwrite
+    )
+    accuracy = {
+        **run.accuracy,
+        "tflite": classification_accuracy(
+            (folder / "model.tflite").read_bytes(), run.judged_batches()
+        ),
+    }
     told = report(run, exported, accuracy)
     write_text(folder / "report.json", json.dumps(told, indent=1))
-    plot_allocations(run.callback.history, folder / "bits.png", f"{run.config.model} on {run.config.dataset}, {run.config.budget}")
+    plot_allocations(
+        run.callback.history,
+        folder / "bits.png",
+        f"{run.config.model} on {run.config.dataset}, {run.config.budget}",
+    )
     return told
 
 
@@ -83,7 +96,14 @@ def report(run: Run, exported: ExportReport, accuracy: dict[str, float]) -> dict
             }
             for layer in exported.layers
         ],
-        "allocations": [{key: allocation[key] for key in ("epoch", "status", "bits")} for allocation in run.callback.history],
+        "allocations": [
+            {key: allocation[key] for key in ("epoch", "status", "bits")}
+            for allocation in run.callback.history
+        ],
         # Everything that decided the outcome; where data and backups lay did not.
-        "config": {name: value for name, value in dataclasses.asdict(config).items() if name not in ("data_dir", "download", "backup_dir")},
+        "config": {
+            name: value
+            for name, value in dataclasses.asdict(config).items()
+            if name not in ("data_dir", "download", "backup_dir")
+        },
     }

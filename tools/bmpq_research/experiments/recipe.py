@@ -19,14 +19,21 @@ def sgd(
 
     Args:
         model: whose variables it will train.
-        learning_rate, steps, warmup_steps, schedule: as `bmpq_tf.tuning.recipe.learning_rate` takes them.
+        learning_rate, steps, warmup_steps, schedule: as `bmpq_tf.tuning.recipe.learning_rate` takes
+            them.
         weight_decay: of the kernels, decoupled (each step takes off `rate * decay`).
-        restart: share of the peak that the rate rises to at a restart (`Restarted`, whom `RestartRate` tells); 0: there are none.
+        restart: share of the peak that the rate rises to at a restart (`Restarted`, whom
+            `RestartRate` tells); 0: there are none.
 
     Raises:
         ValueError: the schedule is not known, or the share is not from 0 to 1.
     """
     if not 0 <= restart <= 1:
-        raise ValueError(f"restart is a share of the peak learning rate, from 0 to 1. Received: restart={restart}.")
+        raise ValueError(
+            "restart is a share of the peak learning rate, from 0 to 1. Received: "
+            f"restart={restart}."
+        )
     rate = recipe.learning_rate(learning_rate, steps, warmup_steps, schedule)
-    return recipe.sgd(recipe.Restarted(rate, restart * learning_rate, steps) if restart else rate, weight_decay)
+    return recipe.sgd(
+        recipe.Restarted(rate, restart * learning_rate, steps) if restart else rate, weight_decay
+    )

@@ -1,4 +1,7 @@
-"""Results of a grid as a Markdown table: means, spreads, differences paired by seed, sizes, times."""
+"""Results of a grid as a Markdown table.
+
+Means, spreads, differences paired by seed, sizes, times.
+"""
 
 import dataclasses
 import datetime
@@ -58,7 +61,11 @@ def rows(results: Sequence[Result]) -> list[Row]:
 
 def _other(result: Result) -> str:
     seed = result["config"]["seed"]
-    return f"seed {seed}: diverged in epoch {result['epoch']}" if result["status"] == "diverged" else f"seed {seed}: {result['status']}"
+    return (
+        f"seed {seed}: diverged in epoch {result['epoch']}"
+        if result["status"] == "diverged"
+        else f"seed {seed}: {result['status']}"
+    )
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
@@ -73,7 +80,9 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
 
 
 def paired(ours: dict[int, float], theirs: dict[int, float]) -> tuple[float, float, int]:
-    """Returns the mean difference over the seeds that both have, its standard error (NaN for one), and how many they are."""
+    """Returns the mean difference over the seeds that both have, its standard error (NaN for one),
+    and how many they are.
+    """
     differences = [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
     if not differences:
         return math.nan, math.nan, 0
@@ -89,17 +98,28 @@ def accuracies(row: Row, judge: str) -> dict[int, float]:
     for result in row.by_seed.values():
         if judge not in result["accuracy"]:
             raise ValueError(
-                f"There are no accuracies of this split. Received: judge={judge!r}; {result['cell']} has {', '.join(result['accuracy'])}."
+                f"There are no accuracies of this split. Received: judge={judge!r}; "
+                f"{result['cell']} has {', '.join(result['accuracy'])}."
             )
     return {seed: 100 * result["accuracy"][judge] for seed, result in row.by_seed.items()}
 
 
 def opponent(row: Row, all_rows: Sequence[Row]) -> Row | None:
-    """Returns the BMPQ row to hold a row against: at its own budget, or, for a method without one, at the size that it reached."""
+    """Returns the BMPQ row to hold a row against.
+
+    At its own budget, or, for a method without one, at the size that it reached.
+    """
     if row.method == "bmpq" and not row.is_changed:
         return None
     budget = row.budget or f"size of {row.part}"
-    return next((other for other in all_rows if other.setting == row.setting and other.part == f"bmpq/{budget}"), None)
+    return next(
+        (
+            other
+            for other in all_rows
+            if other.setting == row.setting and other.part == f"bmpq/{budget}"
+        ),
+        None,
+    )
 
 
 def markdown(results: Sequence[Result], judge: str = "validation") -> str:
@@ -107,7 +127,8 @@ def markdown(results: Sequence[Result], judge: str = "validation") -> str:
 
     Args:
         results: lines of a results file.
-        judge: the split that accuracies are told for: `"validation"` while anything is chosen, `"test"` once, at the end.
+        judge: the split that accuracies are told for: `"validation"` while anything is chosen,
+            `"test"` once, at the end.
     """
     found = rows(results)
     parts = []
@@ -115,21 +136,37 @@ def markdown(results: Sequence[Result], judge: str = "validation") -> str:
         of_setting = [row for row in found if row.setting == setting]
         one = next((result for result in results if result["cell"].startswith(f"{setting}/")), None)
         parts.append(
-            f"### {setting.replace('/', ' on ')}, {one['config']['epochs']} epochs, judged on the {judge} split\n\n{_table(of_setting, judge)}"
+            f"### {setting.replace('/', ' on ')}, {one['config']['epochs']} epochs, judged on the "
+            f"{judge} split\n\n{_table(of_setting, judge)}"
         )
     return "\n\n".join(parts) + "\n"
 
 
 def _table(of_setting: list[Row], judge: str) -> str:
-    columns = ("method", "seeds", "accuracy", "over float32, paired", "bmpq ahead by, paired", "in LiteRT", "compression", "file, bytes")
-    columns += ("training time, x float", "kernels changed after the first allocation", "kernels at bmpq's width")
+    columns = (
+        "method",
+        "seeds",
+        "accuracy",
+        "over float32, paired",
+        "bmpq ahead by, paired",
+        "in LiteRT",
+        "compression",
+        "file, bytes",
+    )
+    columns += (
+        "training time, x float",
+        "kernels changed after the first allocation",
+        "kernels at bmpq's width",
+    )
     floats = next((row for row in of_setting if row.part == "float32"), None)
     return table([columns, *(_cells(row, of_setting, floats, judge) for row in of_setting)])
 
 
 def table(lines: Sequence[Sequence[str]]) -> str:
     """Returns a Markdown table; its first line names the columns."""
-    return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], ["---"] * len(lines[0]), *lines[1:]))
+    return "\n".join(
+        f"| {' | '.join(line)} |" for line in (lines[0], ["---"] * len(lines[0]), *lines[1:])
+    )
 
 
 def _cells(row: Row, of_setting: list[Row], floats: Row | None, judge: str) -> list[str]:
@@ -140,7 +177,9 @@ def _cells(row: Row, of_setting: list[Row], floats: Row | None, judge: str) -> l
     done = list(row.by_seed.values())
     rival = opponent(row, of_setting)
     own = accuracies(row, judge)
-    over_float = _difference(*paired(own, accuracies(floats, judge))) if floats and floats is not row else ""
+    over_float = (
+        _difference(*paired(own, accuracies(floats, judge))) if floats and floats is not row else ""
+    )
     ahead = _difference(*paired(accuracies(rival, judge), own)) if rival else ""
     in_file = statistics.fmean(100 * result["tflite_accuracy"][judge] for result in done)
     compressions = {f"{result['compression']:.2f}x" for result in done}
@@ -151,7 +190,9 @@ def _cells(row: Row, of_setting: list[Row], floats: Row | None, judge: str) -> l
         over_float,
         ahead,
         f"{in_file:.2f}",
-        " to ".join(sorted({min(compressions, key=_number), max(compressions, key=_number)}, key=_number)),
+        " to ".join(
+            sorted({min(compressions, key=_number), max(compressions, key=_number)}, key=_number)
+        ),
         f"{statistics.fmean(result['file_bytes'] for result in done):,.0f}",
         _times(row, floats),
         _changes(row),
@@ -171,16 +212,31 @@ def _spread(values) -> str:
 def _difference(mean: float, error: float, seeds: int) -> str:
     if not seeds:
         return ""
-    return f"{mean:+.2f} (one seed)" if math.isnan(error) else f"{mean:+.2f} ± {error:.2f} ({seeds})"
+    return (
+        f"{mean:+.2f} (one seed)" if math.isnan(error) else f"{mean:+.2f} ± {error:.2f} ({seeds})"
+    )
 
 
 def _times(row: Row, floats: Row | None) -> str:
-    """Wall time over that of the same seed's float run of the same session, mean over seeds, and CPU time likewise."""
-    trained = {seed: result for seed, result in row.by_seed.items() if floats and seed in floats.by_seed and result["train_seconds"]}
-    pairs = [(result, floats.by_seed[seed]) for seed, result in trained.items() if _in_one_session(result, floats.by_seed[seed])]
+    """Wall time over that of the same seed's float run of the same session, mean over seeds, and
+    CPU time likewise.
+    """
+    trained = {
+        seed: result
+        for seed, result in row.by_seed.items()
+        if floats and seed in floats.by_seed and result["train_seconds"]
+    }
+    pairs = [
+        (result, floats.by_seed[seed])
+        for seed, result in trained.items()
+        if _in_one_session(result, floats.by_seed[seed])
+    ]
     if not pairs:
         return ""
-    wall, cpu = (statistics.fmean(ours[key] / theirs[key] for ours, theirs in pairs) for key in ("train_seconds", "train_cpu_seconds"))
+    wall, cpu = (
+        statistics.fmean(ours[key] / theirs[key] for ours, theirs in pairs)
+        for key in ("train_seconds", "train_cpu_seconds")
+    )
     return f"{wall:.2f} (CPU {cpu:.2f})"
 
 
@@ -190,17 +246,37 @@ def _in_one_session(one: Result, other: Result) -> bool:
 
 
 def _changes(row: Row) -> str:
-    """How many kernels each allocation after the first changed, mean over seeds; runs by activation density differ in how many they have."""
+    """How many kernels each allocation after the first changed, mean over seeds.
+
+    Runs by activation density differ in how many they have.
+    """
     changed = [kernels_changed(result["allocations"]) for result in row.by_seed.values()]
-    by_allocation = [[kernels for kernels in one if kernels is not None] for one in itertools.zip_longest(*changed)]
-    return ", ".join(f"{statistics.fmean(kernels):g}" if len(kernels) == 1 else f"{statistics.fmean(kernels):.1f}" for kernels in by_allocation)
+    by_allocation = [
+        [kernels for kernels in one if kernels is not None]
+        for one in itertools.zip_longest(*changed)
+    ]
+    return ", ".join(
+        f"{statistics.fmean(kernels):g}"
+        if len(kernels) == 1
+        else f"{statistics.fmean(kernels):.1f}"
+        for kernels in by_allocation
+    )
 
 
 def _alike(row: Row, rival: Row) -> str:
-    """How many kernels end at the widths that the rival's run of the same seed gave them: where all do, accuracies can only differ by chance."""
-    pairs = [(result["widths"], rival.by_seed[seed]["widths"]) for seed, result in row.by_seed.items() if seed in rival.by_seed]
+    """How many kernels end at the widths that the rival's run of the same seed gave them.
+
+    Where all do, accuracies can only differ by chance.
+    """
+    pairs = [
+        (result["widths"], rival.by_seed[seed]["widths"])
+        for seed, result in row.by_seed.items()
+        if seed in rival.by_seed
+    ]
     # A method that leaves a file names its tensors, not Keras's kernels.
     if not pairs or any(ours.keys() != theirs.keys() for ours, theirs in pairs):
         return ""
-    alike = statistics.fmean(sum(width == theirs[kernel] for kernel, width in ours.items()) for ours, theirs in pairs)
+    alike = statistics.fmean(
+        sum(width == theirs[kernel] for kernel, width in ours.items()) for ours, theirs in pairs
+    )
     return f"{alike:.1f} of {len(pairs[0][0])}"

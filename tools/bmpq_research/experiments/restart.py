@@ -1,4 +1,6 @@
-"""The learning rate rises again after an allocation that changed widths, so that kernels can leave what suited their old ones."""
+"""The learning rate rises again after an allocation that changed widths, so that kernels can leave
+what suited their old ones.
+"""
 
 import keras
 
@@ -8,7 +10,9 @@ from bmpq_tf.tuning import recipe
 
 
 class RestartRate(keras.callbacks.Callback):
-    """Tells a `Restarted` rate of the last allocation that changed widths; it comes after the callback that allocates.
+    """Tells a `Restarted` rate of the last allocation that changed widths.
+
+    It comes after the callback that allocates.
 
     It reads the model's own history, so a resumed run goes on at the rate that it had.
 

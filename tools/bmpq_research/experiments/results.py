@@ -1,4 +1,4 @@
-"""The results of a grid: one JSON line a cell, appended whole, read by several processes at once."""
+"""The results of a grid: one JSON line a cell, appended whole, read by several processes."""
 
 import fcntl
 import json
@@ -25,7 +25,10 @@ def read_results(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
             result = json.loads(line)
             results[result["cell"]] = result
         except (ValueError, KeyError, TypeError):
-            raise ValueError(f"A line of the results file is no result. Received: line {number} of '{path}'. Take the line away.") from None
+            raise ValueError(
+                f"A line of the results file is no result. Received: line {number} of '{path}'. "
+                "Take the line away."
+            ) from None
     return results
 
 
@@ -34,11 +37,14 @@ def append_result(path: str | os.PathLike, result: dict[str, Any]) -> None:
     append_line(path, json.dumps(result))
 
 
-def check_results(results: dict[str, dict[str, Any]], cells: Sequence[Cell], path: str | os.PathLike) -> None:
+def check_results(
+    results: dict[str, dict[str, Any]], cells: Sequence[Cell], path: str | os.PathLike
+) -> None:
     """Refuses results of another version of the config; cells may have been added since.
 
     Raises:
-        ValueError: a cell is not in the config any more, or its settings changed; the message says which.
+        ValueError: a cell is not in the config any more, or its settings changed; the message says
+            which.
     """
     known = {cell.key: cell.settings for cell in cells}
     defaults = {**Cell("", "", TrainConfig()).settings}
@@ -46,7 +52,10 @@ def check_results(results: dict[str, dict[str, Any]], cells: Sequence[Cell], pat
     gone = sorted(set(results) - set(known))
     if gone:
         named = f"{', '.join(gone[:3])}{f' and {len(gone) - 3} more' if len(gone) > 3 else ''}"
-        raise ValueError(f"The results are of another version of the config. Received: results of {named}, which the config does not have. {advice}")
+        raise ValueError(
+            f"The results are of another version of the config. Received: results of {named}, "
+            f"which the config does not have. {advice}"
+        )
     for key, result in results.items():
         # A setting that a later bmpq_tf has added was at its default then.
         then = {**defaults, **result["config"]}
@@ -54,12 +63,18 @@ def check_results(results: dict[str, dict[str, Any]], cells: Sequence[Cell], pat
         if different:
             was = ", ".join(f"{name}={then[name]!r}" for name in different)
             now = ", ".join(f"{name}={known[key].get(name)!r}" for name in different)
-            raise ValueError(f"The results are of another version of the config. Received: {now}; {key} was run with {was}. {advice}")
+            raise ValueError(
+                f"The results are of another version of the config. Received: {now}; {key} was run "
+                f"with {was}. {advice}"
+            )
 
 
 @contextmanager
 def locked(path: str | os.PathLike) -> Iterator[bool]:
-    """Yields whether this process now holds a lock file; the system frees it when the process ends, however it ends."""
+    """Yields whether this process now holds a lock file.
+
+    The system frees it when the process ends, however it ends.
+    """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w") as file:

@@ -1,7 +1,10 @@
-"""int8 quantization-aware training by tfmot, which knows Keras 2 only: it runs in a process of its own, through tf_keras.
+"""int8 quantization-aware training by tfmot, which knows Keras 2 only.
 
-`python -m bmpq_research.experiments.tfmot_peer request.json`, with TF_USE_LEGACY_KERAS=1; `run_tfmot` starts it. Model, first weights, data,
-augmentation, optimizer and schedule are those of the other methods. Weights and activations are 8 bits wide: tfmot's only scheme.
+It runs in a process of its own, through tf_keras.
+
+`python -m bmpq_research.experiments.tfmot_peer request.json`, with TF_USE_LEGACY_KERAS=1;
+`run_tfmot` starts it. Model, first weights, data, augmentation, optimizer and schedule are those of
+the other methods. Weights and activations are 8 bits wide: tfmot's only scheme.
 """
 
 import dataclasses
@@ -39,8 +42,18 @@ _KNOWN = (
 )
 # What the two versions of Keras call alike and mean alike.
 _ARGUMENTS = (
-    "filters", "kernel_size", "strides", "padding", "use_bias", "units", "activation", "momentum", "epsilon", "pool_size", "depth_multiplier",
-)  # fmt: skip
+    "filters",
+    "kernel_size",
+    "strides",
+    "padding",
+    "use_bias",
+    "units",
+    "activation",
+    "momentum",
+    "epsilon",
+    "pool_size",
+    "depth_multiplier",
+)
 
 
 class MissingPeerError(RuntimeError):
@@ -49,15 +62,23 @@ class MissingPeerError(RuntimeError):
 
 def check_tfmot() -> None:
     """Raises `MissingPeerError` if tfmot or tf_keras is not installed."""
-    if not all(importlib.util.find_spec(name) for name in ("tensorflow_model_optimization", "tf_keras")):
-        raise MissingPeerError("tfmot is not installed. Install what the comparison with it needs: pip install '.[peers]'.")
+    if not all(
+        importlib.util.find_spec(name) for name in ("tensorflow_model_optimization", "tf_keras")
+    ):
+        raise MissingPeerError(
+            "tfmot is not installed. Install what the comparison with it needs: pip install "
+            "'.[peers]'."
+        )
 
 
-def run_tfmot(model: keras.Model, dataset: ImageDataset, config: TrainConfig, folder: pathlib.Path) -> tuple[bytes, list[dict]]:
+def run_tfmot(
+    model: keras.Model, dataset: ImageDataset, config: TrainConfig, folder: pathlib.Path
+) -> tuple[bytes, list[dict]]:
     """Trains a float model's architecture with tfmot in another process.
 
     Args:
-        model: a float Keras 3 model of the layers that the experiments' models have, with its first weights.
+        model: a float Keras 3 model of the layers that the experiments' models have, with its first
+            weights.
         dataset: trains on its `train`; the file's ranges come from training.
         config: the recipe and the seed.
         folder: where the two processes exchange files.
@@ -73,8 +94,13 @@ def run_tfmot(model: keras.Model, dataset: ImageDataset, config: TrainConfig, fo
     check_tfmot()
     folder.mkdir(parents=True, exist_ok=True)
     mean, std = dataset.moments()
-    np.savez(folder / "data.npz", images=dataset.train[0], labels=dataset.train[1], mean=mean, std=std)
-    np.savez(folder / "weights.npz", **{variable.path: np.asarray(variable) for variable in model.weights})
+    np.savez(
+        folder / "data.npz", images=dataset.train[0], labels=dataset.train[1], mean=mean, std=std
+    )
+    np.savez(
+        folder / "weights.npz",
+        **{variable.path: np.asarray(variable) for variable in model.weights},
+    )
     request = {
         "layers": _layers(model),
         "config": {**dataclasses.asdict(config), "backup_dir": None},
@@ -84,8 +110,17 @@ def run_tfmot(model: keras.Model, dataset: ImageDataset, config: TrainConfig, fo
     }
     write_text(folder / "request.json", json.dumps(request))
     # The research is not installed: the process finds it where this one did.
-    environment = {**os.environ, "TF_USE_LEGACY_KERAS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, "-m", "bmpq_research.experiments.tfmot_peer", str(folder / "request.json")]
+    environment = {
+        **os.environ,
+        "TF_USE_LEGACY_KERAS": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "bmpq_research.experiments.tfmot_peer",
+        str(folder / "request.json"),
+    ]
     # The pipe's other end closes when this process ends, however it ends.
     read, write = os.pipe()
     try:
@@ -94,7 +129,9 @@ def run_tfmot(model: keras.Model, dataset: ImageDataset, config: TrainConfig, fo
         os.close(read)
         os.close(write)
     if done.returncode:
-        raise RuntimeError(f"tfmot's process failed (exit code {done.returncode}). It says:\n{done.stderr[-3000:]}")
+        raise RuntimeError(
+            f"tfmot's process failed (exit code {done.returncode}). It says:\n{done.stderr[-3000:]}"
+        )
     epochs = json.loads((folder / "epochs.json").read_text())
     bad = next((epoch for epoch in epochs if not np.isfinite(epoch["loss"])), None)
     if bad:
@@ -103,18 +140,36 @@ def run_tfmot(model: keras.Model, dataset: ImageDataset, config: TrainConfig, fo
 
 
 def _layers(model: keras.Model) -> list[dict]:
-    """A functional model as plain data: class, name, arguments and the names of the layers before."""
+    """A functional model as plain data.
+
+    Class, name, arguments and the names of the layers before.
+    """
     told = []
     for layer in model.layers:
-        kind = next((base.__name__ for base in type(layer).__mro__ if base.__name__ in _KNOWN), None)
+        kind = next(
+            (base.__name__ for base in type(layer).__mro__ if base.__name__ in _KNOWN), None
+        )
         if kind is None:
             raise ValueError(
-                f"tfmot's process does not know this layer. Received: '{layer.name}' ({type(layer).__name__}). Known: {', '.join(_KNOWN)}."
+                f"tfmot's process does not know this layer. Received: '{layer.name}' "
+                f"({type(layer).__name__}). Known: {', '.join(_KNOWN)}."
             )
         config = layer.get_config()
-        parents = [keras_compat.producer(tensor)[0].name for node in keras_compat.calls_of(layer) for tensor in node.input_tensors]
+        parents = [
+            keras_compat.producer(tensor)[0].name
+            for node in keras_compat.calls_of(layer)
+            for tensor in node.input_tensors
+        ]
         arguments = {name: config[name] for name in _ARGUMENTS if name in config}
-        told.append({"class": kind, "name": layer.name, "arguments": arguments, "parents": parents, "shape": list(layer.output.shape[1:])})
+        told.append(
+            {
+                "class": kind,
+                "name": layer.name,
+                "arguments": arguments,
+                "parents": parents,
+                "shape": list(layer.output.shape[1:]),
+            }
+        )
     return told
 
 
@@ -145,19 +200,31 @@ def _optimizer(config: dict, steps: int):
 
     epochs = config["epochs"]
     total = steps * epochs
-    warmup = min(steps, total // 10) if config["lr_warmup_epochs"] is None else round(steps * config["lr_warmup_epochs"])
+    warmup = (
+        min(steps, total // 10)
+        if config["lr_warmup_epochs"] is None
+        else round(steps * config["lr_warmup_epochs"])
+    )
     peak = config["learning_rate"]
     rate = tf_keras.optimizers.schedules.CosineDecay(
-        peak * 0.1 if warmup else peak, max(1, total - warmup), warmup_target=peak if warmup else None, warmup_steps=warmup
+        peak * 0.1 if warmup else peak,
+        max(1, total - warmup),
+        warmup_target=peak if warmup else None,
+        warmup_steps=warmup,
     )
-    optimizer = tf_keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=config["weight_decay"])
+    optimizer = tf_keras.optimizers.SGD(
+        rate, momentum=0.9, nesterov=True, weight_decay=config["weight_decay"]
+    )
     # The ranges of tfmot's fake quantizers are learned by averaging, not by gradients.
     optimizer.exclude_from_weight_decay(var_names=[*NOT_DECAYED, "min", "max"])
     return optimizer
 
 
 def _end_with_parent() -> None:
-    """Ends this process when nobody holds its standard input open any more: another one may train in this folder from then on."""
+    """Ends this process when nobody holds its standard input open any more.
+
+    Another one may train in this folder from then on.
+    """
 
     def wait():
         # A buffered read would hold a lock that Python wants at its end.
@@ -168,7 +235,9 @@ def _end_with_parent() -> None:
 
 
 def main(request_path: str) -> None:
-    """Trains as a request says, from its last epoch if it was killed, and leaves `epochs.json` and `model.tflite` beside it."""
+    """Trains as a request says, from its last epoch if it was killed, and leaves `epochs.json` and
+    `model.tflite` beside it.
+    """
     import tensorflow_model_optimization as tfmot
     import tf_keras
 
@@ -182,21 +251,39 @@ def main(request_path: str) -> None:
     model = tfmot.quantization.keras.quantize_model(_build(request["layers"], weights))
     counter = EpochCounter()
     batches = training_batches(
-        data["images"], data["labels"], batch_size=config["batch_size"], seed=config["seed"], counter=counter, mean=data["mean"],
-        std=data["std"], augment=request["augment"], crop_padding=request["crop_padding"],
-    )  # fmt: skip
+        data["images"],
+        data["labels"],
+        batch_size=config["batch_size"],
+        seed=config["seed"],
+        counter=counter,
+        mean=data["mean"],
+        std=data["std"],
+        augment=request["augment"],
+        crop_padding=request["crop_padding"],
+    )
     optimizer = _optimizer(config, len(batches))
-    model.compile(optimizer, tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"], jit_compile=False)
+    model.compile(
+        optimizer,
+        tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        jit_compile=False,
+    )
     optimizer.build(model.trainable_variables)
-    backup = tf.train.CheckpointManager(tf.train.Checkpoint(model=model, optimizer=optimizer), str(folder / "backup"), max_to_keep=2)
-    trained = int(backup.latest_checkpoint.rsplit("-", 1)[1]) if backup.restore_or_initialize() else 0
+    backup = tf.train.CheckpointManager(
+        tf.train.Checkpoint(model=model, optimizer=optimizer), str(folder / "backup"), max_to_keep=2
+    )
+    trained = (
+        int(backup.latest_checkpoint.rsplit("-", 1)[1]) if backup.restore_or_initialize() else 0
+    )
     epochs = json.loads((folder / "epochs.json").read_text())[:trained] if trained else []
     for epoch in range(trained, config["epochs"]):
         counter.on_epoch_begin(epoch)
         wall, cpu = time.perf_counter(), time.process_time()
         logs = model.fit(batches, epochs=1, shuffle=False, verbose=0).history
         seconds = {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
-        epochs.append({"epoch": epoch, **{name: values[0] for name, values in logs.items()}, **seconds})
+        epochs.append(
+            {"epoch": epoch, **{name: values[0] for name, values in logs.items()}, **seconds}
+        )
         write_text(folder / "epochs.json", json.dumps(epochs))
         if not np.isfinite(epochs[-1]["loss"]):
             return

@@ -1,4 +1,7 @@
-"""One training run from scratch: data, model, recipe, callback; resumable; a function of its configuration and seed."""
+"""One training run from scratch: data, model, recipe, callback; resumable.
+
+A function of its configuration and seed.
+"""
 
 import dataclasses
 import json
@@ -10,7 +13,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from bmpq_research.datasets import EpochCounter, ImageDataset, load_dataset, normalised_test_images, training_batches
+from bmpq_research.datasets import (
+    EpochCounter,
+    ImageDataset,
+    load_dataset,
+    normalised_test_images,
+    training_batches,
+)
 from bmpq_research.experiments.controls import Control
 from bmpq_research.experiments.epoch_log import EpochWatch, read_epochs
 from bmpq_research.experiments.recipe import sgd
@@ -35,19 +44,25 @@ class TrainConfig:
         model, dataset: names that `bmpq_research.models` and `bmpq_research.datasets` know.
         data_dir, download: as `load_dataset` takes them.
         width: multiplies the model's channels.
-        budget, candidate_bits, scale, granularity: as `quantize_model` and `BMPQCallback` take them.
+        budget, candidate_bits, scale, granularity: as `quantize_model` and `BMPQCallback` take
+            them.
         initial_scale, normalise_kernels: likewise.
         activation_bits: likewise: 8, 4 or 2; 0 leaves activations float.
         sensitivity, objective: of the `controls.Control` that the widths go by.
-        initial_widths: what the warm-up runs at: `"widest"`, or `"allocated"`, those of the control `"error"` under the budget.
+        initial_widths: what the warm-up runs at: `"widest"`, or `"allocated"`, those of the control
+            `"error"` under the budget.
         warmup_epochs, interval_epochs, settle_epochs, min_improvement: the callback's schedule.
-        epochs, batch_size, learning_rate, weight_decay, schedule: the recipe, as `recipe.sgd` takes it.
-        lr_restart: share of the peak learning rate that it rises to again whenever an allocation changes widths (`restart.Restarted`); 0: never.
-        lr_warmup_epochs: over which the learning rate rises; a tenth of the epochs, at most one, if `None`.
+        epochs, batch_size, learning_rate, weight_decay, schedule: the recipe, as `recipe.sgd` takes
+            it.
+        lr_restart: share of the peak learning rate that it rises to again whenever an allocation
+            changes widths (`restart.Restarted`); 0: never.
+        lr_warmup_epochs: over which the learning rate rises; a tenth of the epochs, at most one, if
+            `None`.
         freeze_oscillations: threshold of `FreezeOscillations` in the epochs that settle; 0: none.
-        label_smoothing, distillation, temperature: the loss, as `recipe.ClassificationLoss` takes it; distillation is from the trained
-            float model, and is of quantized models only.
-        validation: hold out this many training images and judge on them; 0 trains on all and judges on the test set.
+        label_smoothing, distillation, temperature: the loss, as `recipe.ClassificationLoss` takes
+            it; distillation is from the trained float model, and is of quantized models only.
+        validation: hold out this many training images and judge on them; 0 trains on all and judges
+            on the test set.
         with_float: train the float model alike first.
         seed: of weights, order, augmentation and the random control.
         backup_dir: where a killed run finds its last epoch; `None` keeps none.
@@ -98,8 +113,10 @@ class Run:
         dataset: the images it trained and is judged on.
         model: the quantized model, trained.
         callback: the `BMPQCallback`, with its history.
-        logs: Keras's logs of each epoch, with its `epoch` and `seconds`; with a `backup_dir` those before a restart too.
-        accuracy: `keras` for the quantized model, `float` where one was trained; shares of the judged images.
+        logs: Keras's logs of each epoch, with its `epoch` and `seconds`; with a `backup_dir` those
+            before a restart too.
+        accuracy: `keras` for the quantized model, `float` where one was trained; shares of the
+            judged images.
         float_model: the float model, where one was trained.
     """
 
@@ -120,11 +137,15 @@ def train(config: TrainConfig, *, verbose: int = 2, say: Callable[[str], None] =
     """Trains as configured; a run killed and started again with the same configuration ends alike.
 
     Raises:
-        ValueError, InfeasibleBudgetError, DatasetNotFoundError: before any training, if something asked for cannot be.
+        ValueError, InfeasibleBudgetError, DatasetNotFoundError: before any training, if something
+            asked for cannot be.
     """
     check_config(config)
     if config.distillation and not config.with_float:
-        raise ValueError(f"Distillation needs the float model: give with_float too. Received: distillation={config.distillation}, with_float=False.")
+        raise ValueError(
+            "Distillation needs the float model: give with_float too. Received: "
+            f"distillation={config.distillation}, with_float=False."
+        )
     check_backup(config)
     dataset = load_dataset(config.dataset, config.data_dir, download=config.download)
     if config.validation:
@@ -143,24 +164,43 @@ def train(config: TrainConfig, *, verbose: int = 2, say: Callable[[str], None] =
         fit(float_model, dataset, config, [], "float", verbose)
         shares["float"] = top1(float_model, dataset)
     say(f"Training {config.model} from scratch under a budget of {callback.budget}.")
-    logs = fit(model, dataset, config, [callback], "quantized", verbose, teacher=float_model if config.distillation else None)
+    logs = fit(
+        model,
+        dataset,
+        config,
+        [callback],
+        "quantized",
+        verbose,
+        teacher=float_model if config.distillation else None,
+    )
     shares["keras"] = top1(model, dataset)
-    return Run(config, dataset, model, callback, logs, shares, float_model if config.with_float else None)
+    return Run(
+        config, dataset, model, callback, logs, shares, float_model if config.with_float else None
+    )
 
 
 def initial_model(config: TrainConfig, dataset: ImageDataset) -> keras.Model:
-    """Builds the float model that every method starts from; its weights are a function of the seed."""
+    """Builds the float model that every method starts from.
+
+    Its weights are a function of the seed.
+    """
     keras.utils.set_random_seed(config.seed)
     return build_model(config.model, dataset.image_shape, dataset.num_classes, config.width)
 
 
 def start_allocated(model: keras.Model, config: TrainConfig) -> None:
-    """Gives a model that was never trained the widths that quantization error alone asks for, where the configuration says so."""
+    """Gives a model that was never trained the widths that quantization error alone asks for, where
+    the configuration says so.
+    """
     if config.initial_widths == "allocated":
-        assign_bits(model, allocate_bits(model, config.budget, Control("error", config.objective)).bits)
+        assign_bits(
+            model, allocate_bits(model, config.budget, Control("error", config.objective)).bits
+        )
 
 
-def quantized_model(model: keras.Model, config: TrainConfig, candidate_bits: Iterable[int]) -> keras.Model:
+def quantized_model(
+    model: keras.Model, config: TrainConfig, candidate_bits: Iterable[int]
+) -> keras.Model:
     """Quantizes a float model as configured, with these candidates."""
     return quantize_model(model, config=_quantization(config, candidate_bits))
 
@@ -177,23 +217,40 @@ def _quantization(config: TrainConfig, candidate_bits: Iterable[int]) -> Quantiz
 
 
 def check_config(config: TrainConfig) -> None:
-    """Raises ValueError for a setting that is not known or out of its range, before there is a model or data."""
+    """Raises ValueError for a setting that is not known or out of its range, before there is a
+    model or data.
+    """
     for name, least in (("epochs", 1), ("batch_size", 1), ("validation", 0)):
         value = getattr(config, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ValueError(f"{name} must be a whole number, {least} or more. Received: {name}={value!r}.")
+            raise ValueError(
+                f"{name} must be a whole number, {least} or more. Received: {name}={value!r}."
+            )
     for name in ("width", "learning_rate"):
         value = getattr(config, name)
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < math.inf:
+        if (
+            not isinstance(value, (int, float))
+            or isinstance(value, bool)
+            or not 0 < value < math.inf
+        ):
             raise ValueError(f"{name} must be a positive number. Received: {name}={value!r}.")
     _quantization(config, config.candidate_bits)
     if config.initial_widths not in INITIAL_WIDTHS:
-        raise ValueError(f"Unknown initial_widths. Received: initial_widths={config.initial_widths!r}. Known: {', '.join(INITIAL_WIDTHS)}.")
+        raise ValueError(
+            f"Unknown initial_widths. Received: initial_widths={config.initial_widths!r}. Known: "
+            f"{', '.join(INITIAL_WIDTHS)}."
+        )
     allocation_callback(config)
     ClassificationLoss(config.label_smoothing, config.distillation, config.temperature)
     if config.freeze_oscillations:
         FreezeOscillations(config.freeze_oscillations, last_epochs=config.settle_epochs)
-    sgd(None, learning_rate=config.learning_rate, steps=1, schedule=config.schedule, restart=config.lr_restart)
+    sgd(
+        None,
+        learning_rate=config.learning_rate,
+        steps=1,
+        schedule=config.schedule,
+        restart=config.lr_restart,
+    )
 
 
 def allocation_callback(config: TrainConfig) -> BMPQCallback:
@@ -208,7 +265,15 @@ def allocation_callback(config: TrainConfig) -> BMPQCallback:
     )
 
 
-def fit(model, dataset: ImageDataset, config: TrainConfig, callbacks: list, part: str, verbose: int = 2, teacher=None) -> list[dict[str, float]]:
+def fit(
+    model,
+    dataset: ImageDataset,
+    config: TrainConfig,
+    callbacks: list,
+    part: str,
+    verbose: int = 2,
+    teacher=None,
+) -> list[dict[str, float]]:
     """Trains a model by the recipe.
 
     Args:
@@ -229,11 +294,21 @@ def fit(model, dataset: ImageDataset, config: TrainConfig, callbacks: list, part
     mean, std = dataset.moments()
     counter = EpochCounter()
     batches = training_batches(
-        *dataset.train, batch_size=config.batch_size, seed=config.seed, counter=counter, mean=mean, std=std,
-        augment=dataset.augment, crop_padding=dataset.crop_padding,
-    )  # fmt: skip
+        *dataset.train,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        counter=counter,
+        mean=mean,
+        std=std,
+        augment=dataset.augment,
+        crop_padding=dataset.crop_padding,
+    )
     steps = len(batches)
-    warmup = min(steps, steps * config.epochs // 10) if config.lr_warmup_epochs is None else round(steps * config.lr_warmup_epochs)
+    warmup = (
+        min(steps, steps * config.epochs // 10)
+        if config.lr_warmup_epochs is None
+        else round(steps * config.lr_warmup_epochs)
+    )
     optimizer = sgd(
         model,
         learning_rate=config.learning_rate,
@@ -253,18 +328,34 @@ def fit(model, dataset: ImageDataset, config: TrainConfig, callbacks: list, part
         batches = with_teacher(batches, teacher)
     folder = pathlib.Path(config.backup_dir) / part if config.backup_dir else None
     if config.freeze_oscillations and keras_graph.quantized_layers(model):
-        callbacks = [*callbacks, FreezeOscillations(config.freeze_oscillations, last_epochs=config.settle_epochs)]
+        callbacks = [
+            *callbacks,
+            FreezeOscillations(config.freeze_oscillations, last_epochs=config.settle_epochs),
+        ]
     if config.lr_restart:
         callbacks = [*callbacks, RestartRate(optimizer._learning_rate, steps)]
     callbacks = [*callbacks, EpochWatch(folder)]
     if folder:
         # Kept at the end, so that a run killed in its second part does not train the first again.
-        callbacks.append(keras.callbacks.BackupAndRestore(str(folder), double_checkpoint=True, delete_checkpoint=False))
-    history = model.fit(batches, epochs=config.epochs, shuffle=False, callbacks=[*callbacks, counter], verbose=verbose)
+        callbacks.append(
+            keras.callbacks.BackupAndRestore(
+                str(folder), double_checkpoint=True, delete_checkpoint=False
+            )
+        )
+    history = model.fit(
+        batches,
+        epochs=config.epochs,
+        shuffle=False,
+        callbacks=[*callbacks, counter],
+        verbose=verbose,
+    )
     if folder:
         return read_epochs(folder)
     columns = history.history
-    return [{"epoch": epoch, **{name: float(values[row]) for name, values in columns.items()}} for row, epoch in enumerate(history.epoch)]
+    return [
+        {"epoch": epoch, **{name: float(values[row]) for name, values in columns.items()}}
+        for row, epoch in enumerate(history.epoch)
+    ]
 
 
 def top1(model, dataset: ImageDataset) -> float:
@@ -295,13 +386,17 @@ def check_backup(config: TrainConfig, data: str | None = None) -> None:
             was = ", ".join(f"{key}={known.get(key)!r}" for key in different)
             now = ", ".join(f"{key}={told[key]!r}" for key in different)
             raise ValueError(
-                f"The backup in '{config.backup_dir}' is of another run. Received: {now}; the backup has {was}. "
+                f"The backup in '{config.backup_dir}' is of another run. Received: {now}; the "
+                f"backup has {was}. "
                 "Go on with what it has, or remove that folder to start anew."
             )
 
 
 def note_backup(config: TrainConfig, data: str) -> None:
-    """Says in the backup's folder whose it is; to be called once nothing more can be refused, or what was refused would own the folder."""
+    """Says in the backup's folder whose it is.
+
+    To be called once nothing more can be refused, or what was refused would own the folder.
+    """
     file = _backup_note(config)
     if file and not file.exists():
         write_text(file, json.dumps({**_told(config), "data": data}, indent=1))
@@ -313,4 +408,8 @@ def _backup_note(config: TrainConfig) -> pathlib.Path | None:
 
 def _told(config: TrainConfig) -> dict[str, Any]:
     """What decides the run, as JSON gives it back."""
-    return json.loads(json.dumps({**dataclasses.asdict(config), "backup_dir": None, "data_dir": None, "download": None}))
+    return json.loads(
+        json.dumps(
+            {**dataclasses.asdict(config), "backup_dir": None, "data_dir": None, "download": None}
+        )
+    )

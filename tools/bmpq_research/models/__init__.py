@@ -18,7 +18,9 @@ MODELS: dict[str, Callable[..., keras.Model]] = {
 }
 
 
-def build_model(name: str, input_shape: tuple[int, int, int], num_classes: int, width: float = 1.0) -> keras.Model:
+def build_model(
+    name: str, input_shape: tuple[int, int, int], num_classes: int, width: float = 1.0
+) -> keras.Model:
     """Builds a model by name.
 
     Args:
@@ -33,7 +35,9 @@ def build_model(name: str, input_shape: tuple[int, int, int], num_classes: int, 
     if name not in MODELS:
         raise ValueError(f"Unknown model. Received: model={name!r}. Known: {', '.join(MODELS)}.")
     if width <= 0:
-        raise ValueError(f"The width multiplies the channels, so it must be positive. Received: width={width}.")
+        raise ValueError(
+            f"The width multiplies the channels, so it must be positive. Received: width={width}."
+        )
     return MODELS[name](input_shape, num_classes, width=width)
 
 

@@ -10,8 +10,18 @@ def channels(base: int, width: float) -> int:
     return max(4, round(base * width))
 
 
-def conv_bn(x, filters: int, kernel_size: int = 3, strides: int = 1, *, relu: bool = True, name: str):
+def conv_bn(
+    x, filters: int, kernel_size: int = 3, strides: int = 1, *, relu: bool = True, name: str
+):
     """Convolution without bias, BatchNorm and, where asked, ReLU."""
-    x = keras.layers.Conv2D(filters, kernel_size, strides, padding="same", use_bias=False, kernel_initializer="he_normal", name=f"{name}_conv")(x)
+    x = keras.layers.Conv2D(
+        filters,
+        kernel_size,
+        strides,
+        padding="same",
+        use_bias=False,
+        kernel_initializer="he_normal",
+        name=f"{name}_conv",
+    )(x)
     x = FusedBatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_bn")(x)
     return keras.layers.ReLU(name=f"{name}_relu")(x) if relu else x

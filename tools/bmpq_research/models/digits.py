@@ -5,8 +5,13 @@ import keras
 from bmpq_research.models.blocks import channels, conv_bn
 
 
-def digits_cnn(input_shape: tuple[int, int, int] = (8, 8, 1), num_classes: int = 10, width: float = 1.0) -> keras.Model:
-    """Builds two convolutions, a depthwise-separable block and a classifier: about 25,000 weights at `width=1`."""
+def digits_cnn(
+    input_shape: tuple[int, int, int] = (8, 8, 1), num_classes: int = 10, width: float = 1.0
+) -> keras.Model:
+    """Builds two convolutions, a depthwise-separable block and a classifier.
+
+    About 25,000 weights at `width=1`.
+    """
     inputs = keras.Input(input_shape, name="image")
     x = conv_bn(inputs, channels(32, width), name="stem")
     x = conv_bn(x, channels(48, width), strides=2, name="block1")

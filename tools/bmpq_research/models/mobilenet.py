@@ -6,14 +6,28 @@ from bmpq_research.models.blocks import channels, conv_bn
 from bmpq_tf.layers import FusedBatchNormalization
 
 
-def mobilenet(input_shape: tuple[int, int, int] = (32, 32, 3), num_classes: int = 10, width: float = 1.0) -> keras.Model:
-    """Builds the 13 depthwise-separable blocks of Howard et al. 2017, with BatchNorm and one dense layer: 3.2 M weights.
+def mobilenet(
+    input_shape: tuple[int, int, int] = (32, 32, 3), num_classes: int = 10, width: float = 1.0
+) -> keras.Model:
+    """Builds the 13 depthwise-separable blocks of Howard et al.
+
+    2017, with BatchNorm and one dense layer: 3.2 M weights.
 
     The strides of the stem and of the twelfth block are 1 here and not 2, for small images.
     """
     inputs = keras.Input(input_shape, name="image")
     x = conv_bn(inputs, channels(32, width), name="stem")
-    blocks = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *((512, 1),) * 5, (1024, 1), (1024, 1))
+    blocks = (
+        (64, 1),
+        (128, 2),
+        (128, 1),
+        (256, 2),
+        (256, 1),
+        (512, 2),
+        *((512, 1),) * 5,
+        (1024, 1),
+        (1024, 1),
+    )
     for number, (filters, strides) in enumerate(blocks, start=1):
         x = _depthwise_bn(x, strides, name=f"block{number}_depthwise")
         x = conv_bn(x, channels(filters, width), 1, name=f"block{number}_pointwise")
@@ -22,8 +36,11 @@ def mobilenet(input_shape: tuple[int, int, int] = (32, 32, 3), num_classes: int 
 
 
 def _depthwise_bn(x, strides: int, *, name: str):
-    # Keras's he_normal takes all channels for the fan of a depthwise kernel; it is one channel's nine weights.
+    # Keras's he_normal takes all channels for the fan of a depthwise kernel; it is one channel's
+    # nine weights.
     start = keras.initializers.RandomNormal(stddev=(2 / 9) ** 0.5)
-    x = keras.layers.DepthwiseConv2D(3, strides, padding="same", use_bias=False, depthwise_initializer=start, name=f"{name}_conv")(x)
+    x = keras.layers.DepthwiseConv2D(
+        3, strides, padding="same", use_bias=False, depthwise_initializer=start, name=f"{name}_conv"
+    )(x)
     x = FusedBatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_bn")(x)
     return keras.layers.ReLU(name=f"{name}_relu")(x)

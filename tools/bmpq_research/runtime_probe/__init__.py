@@ -1,1 +1,1 @@
-"""What the installed runtimes really do with narrow weights, found by running one-operator models."""
+"""What the installed runtimes really do with narrow weights, found with one-operator models."""

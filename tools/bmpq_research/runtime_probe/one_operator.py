@@ -11,7 +11,12 @@ from bmpq_tf.export.tflite import flatbuffer
 
 _BUILTIN = schema.BuiltinOperator
 _LOOKUPS = (_BUILTIN.GATHER, _BUILTIN.EMBEDDING_LOOKUP)
-TYPES = {2: schema.TensorType.INT2, 4: schema.TensorType.INT4, 8: schema.TensorType.INT8, 32: schema.TensorType.FLOAT32}
+TYPES = {
+    2: schema.TensorType.INT2,
+    4: schema.TensorType.INT4,
+    8: schema.TensorType.INT8,
+    32: schema.TensorType.FLOAT32,
+}
 # A grid that no symmetric rule finds by itself.
 _INPUT_SCALE, _INPUT_ZERO = np.float32(2 / 127), 3
 
@@ -60,20 +65,41 @@ class Case:
     expected: np.ndarray
 
 
-def build(operator: Operator, bits: int, granularity: str, mode: str, *, narrow: bool = False, timed: bool = False) -> Case:
-    """Builds a model of one operator, with weights on every level of their width; 8 bits are always without -128.
+def build(
+    operator: Operator,
+    bits: int,
+    granularity: str,
+    mode: str,
+    *,
+    narrow: bool = False,
+    timed: bool = False,
+) -> Case:
+    """Builds a model of one operator, with weights on every level of their width.
+
+    8 bits are always without -128.
 
     Args:
         operator: one of `OPERATORS`.
         bits: 2, 4 or 8 as stored; 32 builds the float model.
         granularity: one scale a `"channel"` or a `"tensor"`.
-        mode: `"weight_only"`: integers and a `DEQUANTIZE`; `"dynamic"`: integers beside float inputs; `"static"`: integers only.
+        mode: `"weight_only"`: integers and a `DEQUANTIZE`; `"dynamic"`: integers beside float
+            inputs; `"static"`: integers only.
         narrow: without the lowest level, `-2^(bits - 1)`.
         timed: with the shapes that time is taken on.
     """
     generator = np.random.default_rng(0)
-    input_shape, weight_shape = (operator.timed_input, operator.timed_weight) if timed else (operator.input_shape, operator.weight_shape)
-    integers, scales, weights = _weights(generator, bits, narrow, weight_shape, operator.channel_axis if granularity == "channel" else None)
+    input_shape, weight_shape = (
+        (operator.timed_input, operator.timed_weight)
+        if timed
+        else (operator.input_shape, operator.weight_shape)
+    )
+    integers, scales, weights = _weights(
+        generator,
+        bits,
+        narrow,
+        weight_shape,
+        operator.channel_axis if granularity == "channel" else None,
+    )
     static = mode == "static" and bits != 32
     steps = generator.integers(-128, 128, input_shape)
     inputs = steps * _INPUT_SCALE
@@ -81,7 +107,10 @@ def build(operator: Operator, bits: int, granularity: str, mode: str, *, narrow:
         inputs = generator.integers(0, weight_shape[0], input_shape)
     elif static:
         inputs = (steps - _INPUT_ZERO) * _INPUT_SCALE
-    outputs = operator.answer(inputs.astype(np.int32 if operator.builtin in _LOOKUPS else np.float64), weights.astype(np.float64))
+    outputs = operator.answer(
+        inputs.astype(np.int32 if operator.builtin in _LOOKUPS else np.float64),
+        weights.astype(np.float64),
+    )
     size = np.abs(outputs).max()
     bias = None
     if operator.has_bias:
@@ -92,17 +121,30 @@ def build(operator: Operator, bits: int, granularity: str, mode: str, *, narrow:
         bias = (whole, unit) if static else (whole * unit).astype(np.float32)
     # The largest answers saturate, as they would at the end of a calibrated range.
     step = np.float32(size / 127) if static else None
-    content = _content(operator, (input_shape, outputs.shape), (integers if bits != 32 else weights, scales, bits, granularity), bias, mode, step)
+    content = _content(
+        operator,
+        (input_shape, outputs.shape),
+        (integers if bits != 32 else weights, scales, bits, granularity),
+        bias,
+        mode,
+        step,
+    )
     if static:
         return Case(content, steps.astype(np.int8), np.round(outputs / step).clip(-128, 127))
-    return Case(content, inputs.astype(np.int32 if operator.builtin in _LOOKUPS else np.float32), outputs)
+    return Case(
+        content, inputs.astype(np.int32 if operator.builtin in _LOOKUPS else np.float32), outputs
+    )
 
 
-def _weights(generator, bits: int, narrow: bool, shape, axis: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _weights(
+    generator, bits: int, narrow: bool, shape, axis: int | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     levels = min(bits, 8)
     low = -(2 ** (levels - 1)) + (narrow or levels == 8)
     integers = generator.integers(low, 2 ** (levels - 1), shape).astype(np.int8)
-    scales = (generator.uniform(0.5, 1.5, 1 if axis is None else shape[axis]) / 2 ** (levels - 1)).astype(np.float32)
+    scales = (
+        generator.uniform(0.5, 1.5, 1 if axis is None else shape[axis]) / 2 ** (levels - 1)
+    ).astype(np.float32)
     spread = scales.reshape([-1 if number == axis else 1 for number in range(len(shape))])
     return integers, scales, (spread * integers).astype(np.float32)
 
@@ -114,7 +156,9 @@ def _content(operator: Operator, shapes, weights, bias, mode: str, step) -> byte
     activation = schema.TensorType.INT8 if static else schema.TensorType.FLOAT32
     index = operator.builtin in _LOOKUPS
     grid = (np.float32([_INPUT_SCALE]), np.int64([_INPUT_ZERO]), 0) if static else None
-    fed = file.tensor("input", shapes[0], schema.TensorType.INT32 if index else activation, grid=grid)
+    fed = file.tensor(
+        "input", shapes[0], schema.TensorType.INT32 if index else activation, grid=grid
+    )
     axis = operator.channel_axis if granularity == "channel" else 0
     kernel = file.tensor(
         "weights",
@@ -130,7 +174,11 @@ def _content(operator: Operator, shapes, weights, bias, mode: str, step) -> byte
     operands = {
         _BUILTIN.GATHER: lambda: [kernel, fed],
         _BUILTIN.EMBEDDING_LOOKUP: lambda: [fed, kernel],
-        _BUILTIN.TRANSPOSE_CONV: lambda: [file.tensor("shape", [4], schema.TensorType.INT32, np.int32(shapes[1])), kernel, fed],
+        _BUILTIN.TRANSPOSE_CONV: lambda: [
+            file.tensor("shape", [4], schema.TensorType.INT32, np.int32(shapes[1])),
+            kernel,
+            fed,
+        ],
     }.get(operator.builtin, lambda: [fed, kernel])()
     if static and bias is not None:
         whole, unit = bias
@@ -138,68 +186,165 @@ def _content(operator: Operator, shapes, weights, bias, mode: str, step) -> byte
         operands.append(file.tensor("bias", whole.shape, schema.TensorType.INT32, whole, grid=grid))
     elif bias is not None:
         operands.append(file.tensor("bias", bias.shape, schema.TensorType.FLOAT32, bias))
-    result = file.tensor("output", shapes[1], activation, grid=(np.float32([step]), np.int64([0]), 0) if static else None)
+    result = file.tensor(
+        "output",
+        shapes[1],
+        activation,
+        grid=(np.float32([step]), np.int64([0]), 0) if static else None,
+    )
     file.operator(operator.builtin, operands, [result], operator.options)
     return file.content([fed], [result])
 
 
 def _conv2d(x, w):
-    return np.einsum("nhwckl,oklc->nhwo", sliding_window_view(x, w.shape[1:3], axis=(1, 2)), w, optimize=True)
+    return np.einsum(
+        "nhwckl,oklc->nhwo", sliding_window_view(x, w.shape[1:3], axis=(1, 2)), w, optimize=True
+    )
 
 
 def _depthwise(x, w):
-    return np.einsum("nhwckl,klc->nhwc", sliding_window_view(x, w.shape[1:3], axis=(1, 2)), w[0], optimize=True)
+    return np.einsum(
+        "nhwckl,klc->nhwc", sliding_window_view(x, w.shape[1:3], axis=(1, 2)), w[0], optimize=True
+    )
 
 
 def _conv3d(x, w):
-    return np.einsum("ndhwcijk,ijkco->ndhwo", sliding_window_view(x, w.shape[:3], axis=(1, 2, 3)), w, optimize=True)
+    return np.einsum(
+        "ndhwcijk,ijkco->ndhwo",
+        sliding_window_view(x, w.shape[:3], axis=(1, 2, 3)),
+        w,
+        optimize=True,
+    )
 
 
 def _transposed(x, w):
     """Stride 2, every window added where it falls."""
-    out = np.zeros((len(x), 2 * x.shape[1] - 2 + w.shape[1], 2 * x.shape[2] - 2 + w.shape[2], w.shape[0]))
+    out = np.zeros(
+        (len(x), 2 * x.shape[1] - 2 + w.shape[1], 2 * x.shape[2] - 2 + w.shape[2], w.shape[0])
+    )
     for row in range(w.shape[1]):
         for column in range(w.shape[2]):
-            out[:, row : row + 2 * x.shape[1] - 1 : 2, column : column + 2 * x.shape[2] - 1 : 2] += x @ w[:, row, column].T
+            out[
+                :, row : row + 2 * x.shape[1] - 1 : 2, column : column + 2 * x.shape[2] - 1 : 2
+            ] += x @ w[:, row, column].T
     return out
 
 
 _STRIDE_1 = {"padding": 1, "strideW": 1, "strideH": 1}
 OPERATORS = (
     Operator(
-        "CONV_2D 3x3", _BUILTIN.CONV_2D, (2, 6, 7, 16), (8, 3, 3, 16), (1, 32, 32, 64), (64, 3, 3, 64), 0, _conv2d, ("Conv2D", _STRIDE_1)
+        "CONV_2D 3x3",
+        _BUILTIN.CONV_2D,
+        (2, 6, 7, 16),
+        (8, 3, 3, 16),
+        (1, 32, 32, 64),
+        (64, 3, 3, 64),
+        0,
+        _conv2d,
+        ("Conv2D", _STRIDE_1),
     ),
     Operator(
-        "CONV_2D 1x1", _BUILTIN.CONV_2D, (2, 6, 7, 16), (8, 1, 1, 16), (1, 32, 32, 128), (128, 1, 1, 128), 0, _conv2d, ("Conv2D", _STRIDE_1)
+        "CONV_2D 1x1",
+        _BUILTIN.CONV_2D,
+        (2, 6, 7, 16),
+        (8, 1, 1, 16),
+        (1, 32, 32, 128),
+        (128, 1, 1, 128),
+        0,
+        _conv2d,
+        ("Conv2D", _STRIDE_1),
     ),
     Operator(
-        "FULLY_CONNECTED", _BUILTIN.FULLY_CONNECTED, (3, 32), (8, 32), (1, 1024), (1024, 1024), 0, lambda x, w: x @ w.T, ("FullyConnected", {})
+        "FULLY_CONNECTED",
+        _BUILTIN.FULLY_CONNECTED,
+        (3, 32),
+        (8, 32),
+        (1, 1024),
+        (1024, 1024),
+        0,
+        lambda x, w: x @ w.T,
+        ("FullyConnected", {}),
     ),
     Operator(
         "FULLY_CONNECTED for a 1x1 convolution",
-        _BUILTIN.FULLY_CONNECTED, (2, 6, 7, 16), (8, 16), (1, 32, 32, 128), (128, 128), 0,
-        lambda x, w: x @ w.T, ("FullyConnected", {"keepNumDims": True}),
+        _BUILTIN.FULLY_CONNECTED,
+        (2, 6, 7, 16),
+        (8, 16),
+        (1, 32, 32, 128),
+        (128, 128),
+        0,
+        lambda x, w: x @ w.T,
+        ("FullyConnected", {"keepNumDims": True}),
     ),
     Operator(
-        "DEPTHWISE_CONV_2D", _BUILTIN.DEPTHWISE_CONV_2D, (2, 6, 7, 16), (1, 3, 3, 16), (1, 32, 32, 128), (1, 3, 3, 128), 3,
-        _depthwise, ("DepthwiseConv2D", {**_STRIDE_1, "depthMultiplier": 1}),
+        "DEPTHWISE_CONV_2D",
+        _BUILTIN.DEPTHWISE_CONV_2D,
+        (2, 6, 7, 16),
+        (1, 3, 3, 16),
+        (1, 32, 32, 128),
+        (1, 3, 3, 128),
+        3,
+        _depthwise,
+        ("DepthwiseConv2D", {**_STRIDE_1, "depthMultiplier": 1}),
     ),
     Operator(
-        "TRANSPOSE_CONV", _BUILTIN.TRANSPOSE_CONV, (2, 4, 5, 16), (8, 3, 3, 16), (1, 16, 16, 64), (64, 3, 3, 64), 0,
-        _transposed, ("TransposeConv", {"padding": 1, "strideW": 2, "strideH": 2}),
+        "TRANSPOSE_CONV",
+        _BUILTIN.TRANSPOSE_CONV,
+        (2, 4, 5, 16),
+        (8, 3, 3, 16),
+        (1, 16, 16, 64),
+        (64, 3, 3, 64),
+        0,
+        _transposed,
+        ("TransposeConv", {"padding": 1, "strideW": 2, "strideH": 2}),
     ),
     Operator(
-        "CONV_3D", _BUILTIN.CONV_3D, (1, 4, 5, 5, 8), (2, 3, 3, 8, 4), (1, 8, 12, 12, 16), (3, 3, 3, 16, 16), 4,
-        _conv3d, ("Conv3D", {**_STRIDE_1, "strideD": 1}),
+        "CONV_3D",
+        _BUILTIN.CONV_3D,
+        (1, 4, 5, 5, 8),
+        (2, 3, 3, 8, 4),
+        (1, 8, 12, 12, 16),
+        (3, 3, 3, 16, 16),
+        4,
+        _conv3d,
+        ("Conv3D", {**_STRIDE_1, "strideD": 1}),
     ),
     Operator(
-        "BATCH_MATMUL", _BUILTIN.BATCH_MATMUL, (1, 5, 16), (1, 16, 8), (1, 64, 256), (1, 256, 256), 2, np.matmul, ("BatchMatMul", {}), has_bias=False
+        "BATCH_MATMUL",
+        _BUILTIN.BATCH_MATMUL,
+        (1, 5, 16),
+        (1, 16, 8),
+        (1, 64, 256),
+        (1, 256, 256),
+        2,
+        np.matmul,
+        ("BatchMatMul", {}),
+        has_bias=False,
     ),
     Operator(
-        "GATHER", _BUILTIN.GATHER, (6,), (20, 16), (64,), (5000, 64), 1, lambda x, w: w[x], ("Gather", {}), has_bias=False, modes=("weight_only",)
+        "GATHER",
+        _BUILTIN.GATHER,
+        (6,),
+        (20, 16),
+        (64,),
+        (5000, 64),
+        1,
+        lambda x, w: w[x],
+        ("Gather", {}),
+        has_bias=False,
+        modes=("weight_only",),
     ),
     Operator(
-        "EMBEDDING_LOOKUP", _BUILTIN.EMBEDDING_LOOKUP, (6,), (20, 16), (64,), (5000, 64), 0,
-        lambda x, w: w[x], ("", {}), has_bias=False, modes=("weight_only", "dynamic"),
+        "EMBEDDING_LOOKUP",
+        _BUILTIN.EMBEDDING_LOOKUP,
+        (6,),
+        (20, 16),
+        (64,),
+        (5000, 64),
+        0,
+        lambda x, w: w[x],
+        ("", {}),
+        has_bias=False,
+        modes=("weight_only", "dynamic"),
     ),
-)  # fmt: skip
+)

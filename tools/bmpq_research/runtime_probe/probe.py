@@ -1,4 +1,6 @@
-"""What the installed runtimes do with weights of 2, 4 and 8 bits, found by running models of one operator."""
+"""What the installed runtimes do with weights of 2, 4 and 8 bits, found by running models of one
+operator.
+"""
 
 import dataclasses
 import statistics
@@ -14,8 +16,8 @@ from bmpq_research.runtime_probe import one_operator
 WIDTHS = (2, 4, 8)
 GRANULARITIES = ("channel", "tensor")
 RUNTIMES = ("LiteRT", "LiteRT without XNNPACK", "tf.lite", "tf.lite without XNNPACK")
-# What an answer may differ by, relative to the largest one (`static`: in steps of the output) and still be right. Dynamic range rounds
-# its inputs to 8 bits, so it cannot be closer than that.
+# What an answer may differ by, relative to the largest one (`static`: in steps of the output) and
+# still be right. Dynamic range rounds its inputs to 8 bits, so it cannot be closer than that.
 BOUNDS = {"weight_only": 1e-5, "dynamic": 0.01, "static": 1.0}
 
 
@@ -25,11 +27,12 @@ class Seen:
 
     Attributes:
         operator, bits, granularity, mode, runtime: which.
-        outcome: `"right"`; `"narrow"`: right only where no weight is at the lowest level, `-2^(bits - 1)`; `"wrong"`, NaN included;
-            `"refused"`: no kernel.
-        error: the largest difference from NumPy, relative to the largest answer; of static models in steps of the output; infinite for
-            NaN, `None` where refused.
-        speed: how many times as fast as the float operator with XNNPACK of ai-edge-litert; `None` where not timed.
+        outcome: `"right"`; `"narrow"`: right only where no weight is at the lowest level,
+            `-2^(bits - 1)`; `"wrong"`, NaN included; `"refused"`: no kernel.
+        error: the largest difference from NumPy, relative to the largest answer; of static models
+            in steps of the output; infinite for NaN, `None` where refused.
+        speed: how many times as fast as the float operator with XNNPACK of ai-edge-litert; `None`
+            where not timed.
     """
 
     operator: str
@@ -46,16 +49,24 @@ class Seen:
         return dataclasses.asdict(self)
 
 
-def cases(operators: Iterable[str] | None = None, modes: Iterable[str] | None = None) -> Iterator[tuple[one_operator.Operator, int, str, str]]:
+def cases(
+    operators: Iterable[str] | None = None, modes: Iterable[str] | None = None
+) -> Iterator[tuple[one_operator.Operator, int, str, str]]:
     """Yields every (operator, bits, granularity, mode) that there is to try."""
     for operator in one_operator.OPERATORS:
         if operators is None or operator.name in operators:
             for mode in operator.modes:
                 if modes is None or mode in modes:
-                    yield from ((operator, bits, granularity, mode) for granularity in GRANULARITIES for bits in WIDTHS)
+                    yield from (
+                        (operator, bits, granularity, mode)
+                        for granularity in GRANULARITIES
+                        for bits in WIDTHS
+                    )
 
 
-def probe(*, runtimes: Iterable[str] = RUNTIMES, timed: bool = False, rounds: int = 9, **which) -> list[Seen]:
+def probe(
+    *, runtimes: Iterable[str] = RUNTIMES, timed: bool = False, rounds: int = 9, **which
+) -> list[Seen]:
     """Runs every case in every runtime.
 
     Args:
@@ -69,17 +80,32 @@ def probe(*, runtimes: Iterable[str] = RUNTIMES, timed: bool = False, rounds: in
         for operator, bits, granularity, mode in cases(**which):
             found.append(judge(operator, bits, granularity, mode, runtime))
     if timed:
-        speeds = _speeds([seen for seen in found if seen.outcome in ("right", "narrow") and seen.runtime.startswith("LiteRT")], rounds)
+        speeds = _speeds(
+            [
+                seen
+                for seen in found
+                if seen.outcome in ("right", "narrow") and seen.runtime.startswith("LiteRT")
+            ],
+            rounds,
+        )
         found = [dataclasses.replace(seen, speed=speeds.get(_key(seen))) for seen in found]
     return found
 
 
-def judge(operator: one_operator.Operator, bits: int, granularity: str, mode: str, runtime: str) -> Seen:
+def judge(
+    operator: one_operator.Operator, bits: int, granularity: str, mode: str, runtime: str
+) -> Seen:
     """Runs one case in one runtime and compares it with NumPy."""
     try:
         error = _error(one_operator.build(operator, bits, granularity, mode), mode, runtime)
         outcome = "right" if error <= BOUNDS[mode] else "wrong"
-        if outcome == "wrong" and _error(one_operator.build(operator, bits, granularity, mode, narrow=True), mode, runtime) <= BOUNDS[mode]:
+        if (
+            outcome == "wrong"
+            and _error(
+                one_operator.build(operator, bits, granularity, mode, narrow=True), mode, runtime
+            )
+            <= BOUNDS[mode]
+        ):
             outcome = "narrow"
     except (RuntimeError, ValueError):
         return Seen(operator.name, bits, granularity, mode, runtime, "refused", None)
@@ -90,7 +116,10 @@ def _error(case: one_operator.Case, mode: str, runtime: str) -> float:
     received = _interpreter(case.content, runtime)(case.inputs).astype(np.float64)
     if not np.isfinite(received).all():
         return float("inf")
-    return float(np.abs(received - case.expected).max() / (1.0 if mode == "static" else np.abs(case.expected).max()))
+    return float(
+        np.abs(received - case.expected).max()
+        / (1.0 if mode == "static" else np.abs(case.expected).max())
+    )
 
 
 def _interpreter(content: bytes, runtime: str, num_threads: int = 1):
@@ -101,13 +130,22 @@ def _interpreter(content: bytes, runtime: str, num_threads: int = 1):
         import tensorflow as tf
 
         Interpreter, OpResolverType = tf.lite.Interpreter, tf.lite.experimental.OpResolverType  # noqa: N806
-    kind = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES if runtime.endswith("without XNNPACK") else OpResolverType.AUTO
+    kind = (
+        OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        if runtime.endswith("without XNNPACK")
+        else OpResolverType.AUTO
+    )
     with warnings.catch_warnings():
         # tf.lite says that it moved to ai-edge-litert.
         warnings.simplefilter("ignore")
-        interpreter = Interpreter(model_content=content, num_threads=num_threads, experimental_op_resolver_type=kind)
+        interpreter = Interpreter(
+            model_content=content, num_threads=num_threads, experimental_op_resolver_type=kind
+        )
     interpreter.allocate_tensors()
-    fed, result = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
+    fed, result = (
+        interpreter.get_input_details()[0]["index"],
+        interpreter.get_output_details()[0]["index"],
+    )
 
     def run(inputs: np.ndarray) -> np.ndarray:
         interpreter.set_tensor(fed, inputs)
@@ -118,19 +156,37 @@ def _interpreter(content: bytes, runtime: str, num_threads: int = 1):
 
 
 def _speeds(found: list[Seen], rounds: int) -> dict[tuple, float]:
-    """Times an operator's models and its float model in turn; medians of the ratios of each turn."""
+    """Times an operator's models and its float model in turn.
+
+    Medians of the ratios of each turn.
+    """
     speeds = {}
     by_name = {operator.name: operator for operator in one_operator.OPERATORS}
     for name in dict.fromkeys(seen.operator for seen in found):
         contestants = [seen for seen in found if seen.operator == name]
-        base = timer(one_operator.build(by_name[name], 32, "tensor", "weight_only", timed=True), RUNTIMES[0])
-        timers = [timer(one_operator.build(by_name[name], seen.bits, seen.granularity, seen.mode, timed=True), seen.runtime) for seen in contestants]
+        base = timer(
+            one_operator.build(by_name[name], 32, "tensor", "weight_only", timed=True), RUNTIMES[0]
+        )
+        timers = [
+            timer(
+                one_operator.build(
+                    by_name[name], seen.bits, seen.granularity, seen.mode, timed=True
+                ),
+                seen.runtime,
+            )
+            for seen in contestants
+        ]
         ratios: list[list[float]] = [[] for _ in contestants]
         for _ in range(rounds):
             own = base()
             for each, kept in zip(timers, ratios, strict=True):
                 kept.append(own / each())
-        speeds.update({_key(seen): statistics.median(kept) for seen, kept in zip(contestants, ratios, strict=True)})
+        speeds.update(
+            {
+                _key(seen): statistics.median(kept)
+                for seen, kept in zip(contestants, ratios, strict=True)
+            }
+        )
     return speeds
 
 

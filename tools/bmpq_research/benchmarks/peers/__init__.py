@@ -1,1 +1,4 @@
-"""What runs in the peers' own virtual environments: one script, the networks that every contestant trains, pinned requirements."""
+"""What runs in the peers' own virtual environments.
+
+One script, the networks that every contestant trains, pinned requirements.
+"""

@@ -1,4 +1,7 @@
-"""The peers' virtual environments: made from pinned requirements where they can be, named with a word where not."""
+"""The peers' virtual environments.
+
+Made from pinned requirements where they can be, named with a word where not.
+"""
 
 import json
 import pathlib
@@ -41,16 +44,35 @@ def python_of(peer: str, folder: pathlib.Path) -> pathlib.Path:
     return python
 
 
-def train_in_turn(peer: str, folder: pathlib.Path, network: str, batch_size: int, steps: int, rounds: int, seconds: float) -> dict[str, list[float]]:
-    """Returns seconds a round of the peer's float and quantized network, by `peers/train.py` in the peer's environment.
+def train_in_turn(
+    peer: str,
+    folder: pathlib.Path,
+    network: str,
+    batch_size: int,
+    steps: int,
+    rounds: int,
+    seconds: float,
+) -> dict[str, list[float]]:
+    """Returns seconds a round of the peer's float and quantized network, by `peers/train.py` in the
+    peer's environment.
 
     No further round starts after `seconds`.
 
     Raises:
-        PeerUnavailableError: it cannot be installed, its training failed, or it did not end within five minutes.
+        PeerUnavailableError: it cannot be installed, its training failed, or it did not end within
+            five minutes.
     """
     script = _HERE / "train.py"
-    printed = _run([str(python_of(peer, folder)), str(script), peer, network, *map(str, (batch_size, steps, rounds, seconds))], _LIMIT)
+    printed = _run(
+        [
+            str(python_of(peer, folder)),
+            str(script),
+            peer,
+            network,
+            *map(str, (batch_size, steps, rounds, seconds)),
+        ],
+        _LIMIT,
+    )
     return json.loads(printed.strip().splitlines()[-1])
 
 

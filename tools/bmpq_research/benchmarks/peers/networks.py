@@ -1,12 +1,39 @@
-"""The networks of the training benchmark, written against any Keras, so that every contestant trains the same one.
+"""The networks of the training benchmark, written against any Keras, so that every contestant
+trains the same one.
 
-Each takes a namespace of layer classes: `keras.layers` of Keras 2 or 3, or one with quantized twins in it. No `bmpq_tf` in here:
-the peers' environments do not have it.
+Each takes a namespace of layer classes: `keras.layers` of Keras 2 or 3, or one with quantized twins
+in it. No `bmpq_tf` in here: the peers' environments do not have it.
 """
 
 # Expansion, channels, repeats, stride: table 2 of Sandler et al. 2018.
-_BOTTLENECKS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
-_VGG16 = (64, 64, "pool", 128, 128, "pool", 256, 256, 256, "pool", 512, 512, 512, "pool", 512, 512, 512)
+_BOTTLENECKS = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+_VGG16 = (
+    64,
+    64,
+    "pool",
+    128,
+    128,
+    "pool",
+    256,
+    256,
+    256,
+    "pool",
+    512,
+    512,
+    512,
+    "pool",
+    512,
+    512,
+    512,
+)
 
 
 def resnet20(layers, x, classes=10):
@@ -22,7 +49,10 @@ def resnet20(layers, x, classes=10):
 
 
 def vgg16(layers, x, classes=10):
-    """VGG16 (Simonyan and Zisserman 2015) as CIFAR has it: BatchNorm, one dense layer; 14.7 M weights, on 32x32 images."""
+    """VGG16 (Simonyan and Zisserman 2015) as CIFAR has it: BatchNorm, one dense layer.
+
+    14.7 M weights, on 32x32 images.
+    """
     for filters in _VGG16:
         x = layers.MaxPooling2D()(x) if filters == "pool" else _conv_bn(layers, x, filters)
     return layers.Dense(classes)(layers.GlobalAveragePooling2D()(x))
@@ -44,7 +74,9 @@ def mobilenet_v2(layers, x, classes=10):
 
 
 def _conv_bn(layers, x, filters, size=3, strides=1, relu=True):
-    x = layers.BatchNormalization()(layers.Conv2D(filters, size, strides=strides, padding="same", use_bias=False)(x))
+    x = layers.BatchNormalization()(
+        layers.Conv2D(filters, size, strides=strides, padding="same", use_bias=False)(x)
+    )
     return layers.ReLU()(x) if relu else x
 
 

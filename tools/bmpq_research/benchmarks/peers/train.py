@@ -1,4 +1,5 @@
-"""Trains a float network and a peer's quantized one in turn, inside the peer's own environment, and prints seconds as JSON.
+"""Trains a float network and a peer's quantized one in turn, inside the peer's own environment, and
+prints seconds as JSON.
 
 Usage: python train.py PEER NETWORK BATCH_SIZE STEPS ROUNDS SECONDS
 """
@@ -27,11 +28,16 @@ def tfmot(build, inputs):
 
 
 def qkeras(build, inputs):
-    """QKeras with weights at 4 bits and a scale a channel; with `alpha=1`, fixed steps of 1/8, most of these weights are zero."""
+    """QKeras with weights at 4 bits and a scale a channel.
+
+    With `alpha=1`, fixed steps of 1/8, most of these weights are zero.
+    """
     from qkeras import QConv2D, QDense, QDepthwiseConv2D, quantized_bits
 
     def layer(kind, name):
-        return lambda *args, **kwargs: kind(*args, **{name: quantized_bits(4, 0, 1, alpha="auto")}, **kwargs)
+        return lambda *args, **kwargs: kind(
+            *args, **{name: quantized_bits(4, 0, 1, alpha="auto")}, **kwargs
+        )
 
     twins = {
         "Conv2D": layer(QConv2D, "kernel_quantizer"),
@@ -42,7 +48,10 @@ def qkeras(build, inputs):
 
 
 def hgq2(build, inputs):
-    """HGQ2 with its default learned widths; it has no depthwise convolution, so that one stays float."""
+    """HGQ2 with its default learned widths.
+
+    It has no depthwise convolution, so that one stays float.
+    """
     import hgq.layers
     import keras
 
@@ -51,32 +60,55 @@ def hgq2(build, inputs):
 
 
 def _with(layers, twins):
-    return types.SimpleNamespace(**{**{name: getattr(layers, name) for name in dir(layers) if not name.startswith("_")}, **twins})
+    return types.SimpleNamespace(
+        **{
+            **{name: getattr(layers, name) for name in dir(layers) if not name.startswith("_")},
+            **twins,
+        }
+    )
 
 
 def main(peer, network, batch_size, steps, rounds, limit):
-    """Prints `{"float": [seconds, ...], "quantized": [...]}`, one figure a round; after `limit` seconds no further round starts."""
+    """Prints `{"float": [seconds, ...], "quantized": [...]}`, one figure a round.
+
+    After `limit` seconds no further round starts.
+    """
     keras = tf.keras
     keras.utils.set_random_seed(0)
     build, shape, _ = NETWORKS[network]
     inputs = keras.Input(shape)
-    models = {"float": keras.Model(inputs, build(keras.layers, inputs)), "quantized": globals()[peer](build, keras.Input(shape))}
+    models = {
+        "float": keras.Model(inputs, build(keras.layers, inputs)),
+        "quantized": globals()[peer](build, keras.Input(shape)),
+    }
     generator = np.random.default_rng(0)
     images = tf.constant(generator.standard_normal((batch_size, *shape)), tf.float32)
     labels = tf.constant(generator.integers(0, 10, batch_size))
     for model in models.values():
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile(keras.optimizers.SGD(0.01, momentum=0.9), loss, metrics=["accuracy"], jit_compile=False)
+        model.compile(
+            keras.optimizers.SGD(0.01, momentum=0.9), loss, metrics=["accuracy"], jit_compile=False
+        )
 
     def turn(model):
         for _ in range(steps):
             model.train_on_batch(images, labels)
 
-    print(json.dumps(alternate({name: lambda model=model: turn(model) for name, model in models.items()}, rounds, limit)))
+    print(
+        json.dumps(
+            alternate(
+                {name: lambda model=model: turn(model) for name, model in models.items()},
+                rounds,
+                limit,
+            )
+        )
+    )
 
 
 def alternate(turns, rounds, limit):
-    """Runs each turn once a round, forwards and backwards, and returns their seconds, as `benchmarks.measure.alternate`, which is not here."""
+    """Runs each turn once a round, forwards and backwards, and returns their seconds, as
+    `benchmarks.measure.alternate`, which is not here.
+    """
     seconds = {name: [] for name in turns}
     started = math.inf
     for number in range(rounds + 1):

@@ -1,0 +1,66 @@
+"""What the program knows of a kernel, and what a limit on all of them is."""
+
+import dataclasses
+from collections.abc import Sequence
+
+FLOAT_BITS = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+    """What the allocation needs to know of one kernel.
+
+    Attributes:
+        path: the kernel's variable path, its name everywhere.
+        weights: how many weights it has.
+        candidates: the widths it may have, ascending; `(32,)` for one that stays float.
+        pinned: its one width is a decision, not a choice.
+        kept: its one width is what it has, because no gradients reach it to choose another by.
+        channels: how many scales a file has for it.
+        macs: multiply-accumulates for one example, where known.
+        activation_bits: the width of what the kernel is multiplied with; 32 for float.
+    """
+
+    path: str
+    weights: int
+    candidates: tuple[int, ...]
+    pinned: bool = False
+    kept: bool = False
+    channels: int = 1
+    macs: int | None = None
+    activation_bits: int = FLOAT_BITS
+
+
+@dataclasses.dataclass(frozen=True)
+class Limit:
+    """One row of the program: `sum of coefficients[l][b] * x[l, b] <= bound`."""
+
+    name: str
+    coefficients: tuple[tuple[int, ...], ...]
+    bound: int
+
+
+def container_bits(bits: int) -> int:
+    """Returns the width of the narrowest LiteRT type that holds `bits`: 2, 4, 8 or 32."""
+    return next(size for size in (2, 4, 8, FLOAT_BITS) if bits <= size)
+
+
+def stored_bytes(kernel: Kernel, bits: int) -> int:
+    """Returns the bytes that LiteRT stores for a kernel.
+
+    Its packed weights, and a scale and a zero point for each channel.
+    """
+    container = container_bits(bits)
+    return -(-kernel.weights * container // 8) + (
+        0 if container == FLOAT_BITS else 12 * kernel.channels
+    )
+
+
+def parameter_bits(kernels: Sequence[Kernel], widths: dict[str, int]) -> int:
+    """Returns `sum n_l * b_l` over every kernel.
+
+    Those without a width in `widths` count as their only candidate.
+    """
+    return sum(
+        kernel.weights * widths.get(kernel.path, kernel.candidates[-1]) for kernel in kernels
+    )

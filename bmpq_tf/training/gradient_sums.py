@@ -1,0 +1,66 @@
+"""What training has seen of each kernel since the last decision, from the model's variables."""
+
+from collections.abc import Sequence
+
+from bmpq_tf.allocation.sensitivity import Measurement
+from bmpq_tf.model.kernels import KernelState, measurement
+
+
+class GradientSums:
+    """The sums of a model's kernels, as means a mini-batch.
+
+    Args:
+        states: every kernel of the model.
+    """
+
+    def __init__(self, states: Sequence[KernelState]):
+        self._quantized = [state for state in states if state.quantizer]
+        self.opened = [state for state in states if state.is_open]
+        # What earlier fits saw: of a layer that was frozen then, less than of others.
+        self._before = self._uses_seen()
+
+    def uses(self) -> tuple[list[float], list[float]]:
+        """Returns, of each open kernel, how often a gradient was finite, and how often one came."""
+        sums = [state.quantizer.accumulated() for state in self.opened]
+        return [known.uses_finite for known in sums], [known.uses_seen for known in sums]
+
+    def batches_seen(self) -> float:
+        """Returns how many mini-batches were seen, every replica's.
+
+        Kernels that no gradient reaches do not count.
+        """
+        seen = zip(self.opened, self.uses()[1], strict=True)
+        return min((uses / state.calls for state, uses in seen if uses), default=0.0)
+
+    def measured(self) -> dict[str, Measurement]:
+        """Returns what was measured of each kernel that gradients reached, by path."""
+        per_step = self._uses_per_step()
+        sums = [(state, state.quantizer.accumulated()) for state in self._quantized]
+        return {
+            state.kernel.path: measurement(state, per_step[state.kernel.path])
+            for state, known in sums
+            if known.uses_finite > 0
+        }
+
+    def reset(self) -> None:
+        """Forgets the bit gradients so far, as after every allocation."""
+        self._before = {}
+        for state in self._quantized:
+            state.quantizer.reset_accumulators()
+
+    def _uses_seen(self) -> dict[str, float]:
+        return {
+            state.kernel.path: state.quantizer.accumulated().uses_seen for state in self._quantized
+        }
+
+    def _uses_per_step(self) -> dict[str, float]:
+        """How often a mini-batch goes through each kernel, by what this fit saw.
+
+        Where it saw nothing yet, by all since the last decision.
+        """
+        seen = self._uses_seen()
+        new = {path: uses - self._before.get(path, 0.0) for path, uses in seen.items()}
+        told = new if any(uses > 0 for uses in new.values()) else seen
+        paths = [state.kernel.path for state in self.opened if told[state.kernel.path] > 0]
+        steps = min((told[path] for path in paths), default=1.0)
+        return {path: uses / steps if uses > 0 else 1.0 for path, uses in told.items()}
