@@ -33,7 +33,7 @@ from rich.table import Table
 
 import bmpq_tf
 from bmpq_research.benchmarks.measure import alternate, paired_ratio
-from bmpq_research.benchmarks.peer_files import BASE, figures, float_twin, our_files, rivals
+from bmpq_research.benchmarks.peer_files import BASE, figures, float_twin, our_files, peer_files
 from bmpq_research.datasets import (
     DATA_DIR_HELP,
     load_dataset,
@@ -103,7 +103,7 @@ def main(arguments: list[str]) -> None:
     )
     images, labels, calibration = _images(model, given)
     files, problems = our_files(model, images[:VERIFIED_ON], calibration)
-    files = rivals(plain, [calibration]) | files
+    files = peer_files(plain, [calibration]) | files
     told = figures(files, plain, model, images, labels)
     for name, values in _times(files, images[:1], given.rounds).items():
         told[name] |= {

@@ -2,7 +2,7 @@
 sensitivities foretold the loss increase.
 
 Example:
-  python tools/fidelity.py --model=resnet20 --width=0.5 --dataset=cifar10 \\
+  python tools/fidelity.py --model=resnet20 --channel_multiplier=0.5 --dataset=cifar10 \\
       --data_dir=~/tensorflow_datasets --budget=12x --epochs=3
 """
 
@@ -37,7 +37,7 @@ from bmpq_tf.files import write_text
 flags.DEFINE_string("model", "digits_cnn", "A name that bmpq_research.models knows.")
 flags.DEFINE_string("dataset", "digits", "A name that bmpq_research.datasets knows.")
 flags.DEFINE_string("data_dir", None, DATA_DIR_HELP)
-flags.DEFINE_float("width", 1.0, "Multiplies the model's channels.")
+flags.DEFINE_float("channel_multiplier", 1.0, "Multiplies the model's channels.")
 flags.DEFINE_string("budget", "12x", "Of the allocations that are compared.")
 flags.DEFINE_list("candidate_bits", ["2", "3", "4", "8"], "Widths to measure, 2 to 8.")
 flags.DEFINE_enum(
@@ -69,7 +69,7 @@ def main(arguments: list[str]) -> None:
         model=given.model,
         dataset=given.dataset,
         data_dir=given.data_dir,
-        width=given.width,
+        channel_multiplier=given.channel_multiplier,
         budget=given.budget,
         candidate_bits=bit_widths(given.candidate_bits),
         epochs=given.epochs,

@@ -45,7 +45,9 @@ flags.DEFINE_string(
 )
 flags.DEFINE_string("data_dir", None, DATA_DIR_HELP)
 flags.DEFINE_bool("download", False, DOWNLOAD_HELP)
-flags.DEFINE_float("width", _DEFAULT.width, "Multiplies the channels of the model.")
+flags.DEFINE_float(
+    "channel_multiplier", _DEFAULT.channel_multiplier, "Multiplies the channels of the model."
+)
 flags.DEFINE_string(
     "budget", _DEFAULT.budget, "What the model may take: '10x', '2.5 bits', '120 kB'."
 )

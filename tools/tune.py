@@ -37,7 +37,7 @@ from bmpq_tf.tuning.search import Problem
 flags.DEFINE_string("network", "digits_cnn", f"The model: {', '.join(MODELS)}.")
 flags.DEFINE_string("dataset", "digits", f"The data set: {', '.join(DATASETS)}.")
 flags.DEFINE_string("data_dir", None, DATA_DIR_HELP)
-flags.DEFINE_float("width", 1.0, "Multiplies the channels of the model.")
+flags.DEFINE_float("channel_multiplier", 1.0, "Multiplies the channels of the model.")
 
 
 def main(arguments: list[str]) -> None:
@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> None:
         _problem(given),
         space,
         given,
-        {name: given[name].value for name in ("network", "dataset", "width")},
+        {name: given[name].value for name in ("network", "dataset", "channel_multiplier")},
     )
 
 
@@ -75,7 +75,9 @@ def _problem(given) -> Problem:
         return batches, [counter]
 
     images = np.concatenate([images.numpy() for images, _ in normalised_test_images(dataset)])
-    model = build_model(given.network, dataset.image_shape, dataset.num_classes, given.width)
+    model = build_model(
+        given.network, dataset.image_shape, dataset.num_classes, given.channel_multiplier
+    )
     return Problem(model, training, (images, dataset.test[1]), given.granularity)
 
 

@@ -31,7 +31,14 @@ class LayerReport:
         pinned: whether its width was fixed.
         sensitivity: as of the last allocation, or `None`.
         note: why it is stored wider than its width, or not computed with integers, or empty.
-        compute: `"float"`, `"dynamic"` or `"static"`: what the operator reads.
+        compute: `"weight_only"`, `"dynamic"` or `"static"`: how the operator computes with it;
+            `"float"` where the kernel stays float.
+
+    Example:
+        >>> model = bmpq_tf.quantize_model(float_model, (3,), pin=None)
+        >>> report = bmpq_tf.export_tflite(model, folder / "model.tflite")
+        >>> [(layer.name, layer.bits, layer.stored_bits) for layer in report.layers]
+        [('conv/kernel', 3, 4), ('head/kernel', 3, 4)]
     """
 
     name: str
@@ -58,6 +65,11 @@ class ExportReport:
         parity: how the file's answers compare with Keras's.
         optimize_for: the kind of file.
         zipped_bytes: its size in a zip archive, as app packages are.
+
+    Example:
+        >>> report = bmpq_tf.export_tflite(model, folder / "model.tflite", verify_with=images)
+        >>> report.compression, report.packed_weight_bytes, report.parity.holds
+        (4.0, 1476, True)
     """
 
     path: str

@@ -86,7 +86,7 @@ def test_a_negative_factor_flips_signs_exactly_even_at_the_lowest_level(bits):
         Match(ours, 0, 0, 0, np.array([1.0, -2.0, -2.0]), None),
         "k",
         (3, 3),
-        Container(bits, "float"),
+        Container(bits, "weight_only"),
     )
     assert stored.integers.min() >= low
     assert stored.integers.max() <= -low - 1

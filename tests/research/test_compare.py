@@ -21,7 +21,7 @@ pytest.importorskip("sklearn")
 ROOT = pathlib.Path(__file__).parents[2]
 BASE = {
     "model": "digits_cnn",
-    "width": 0.25,
+    "channel_multiplier": 0.25,
     "dataset": "digits",
     "validation": 200,
     "epochs": 2,

@@ -9,7 +9,12 @@ COSTS = {"a/kernel": [6.0, 2.0, 0.0], "b/kernel": [2.0, 1.0, 0.0]}
 OTHER = {"a/kernel": [1.0, 0.5, 0.0], "b/kernel": [3.0, 1.0, 0.0]}
 
 
-SETTINGS = {"model": "resnet20", "width": 0.5, "dataset": "cifar10", "candidate_bits": [2, 3, 4]}
+SETTINGS = {
+    "model": "resnet20",
+    "channel_multiplier": 0.5,
+    "dataset": "cifar10",
+    "candidate_bits": [2, 3, 4],
+}
 
 
 def judged(measured=COSTS, **settings):
@@ -96,7 +101,11 @@ def test_estimates_are_means_over_the_costs_seeds():
             "one model.*resnet20/cifar10, vgg16/cifar10",
         ),
         (RESULTS[2:], judged(), "without a run of float32"),
-        (RESULTS, judged(width=1.0), "costs of width=1.0; the results have width=0.5"),
+        (
+            RESULTS,
+            judged(channel_multiplier=1.0),
+            "costs of channel_multiplier=1.0; the results have channel_multiplier=0.5",
+        ),
         (
             RESULTS,
             judged(granularity="tensor"),

@@ -54,7 +54,7 @@ def test_a_block_has_models_and_settings_of_its_own():
     config = made[0].config
     assert (
         config.model,
-        config.width,
+        config.channel_multiplier,
         config.candidate_bits,
         config.seed,
         config.weight_decay,
@@ -143,7 +143,10 @@ CASES = [
     ({"epochs": "ten"}, r"epochs must be a whole number, 1 or more. Received: epochs='ten'"),
     ({"batch_size": 0}, r"batch_size must be a whole number, 1 or more. Received: batch_size=0"),
     ({"validation": -5}, r"validation must be a whole number, 0 or more. Received: validation=-5"),
-    ({"width": -1}, r"width must be a positive number. Received: width=-1"),
+    (
+        {"channel_multiplier": -1},
+        r"channel_multiplier must be a positive number. Received: channel_multiplier=-1",
+    ),
     (
         {"learning_rate": None},
         r"learning_rate must be a positive number. Received: learning_rate=None",
@@ -186,7 +189,7 @@ def test_every_cell_of_the_papers_table_has_a_config():
         cell.setting
         for path in CONFIGS
         for cell in read_grid(path)
-        if cell.method == "bmpq" and cell.config.width == 1
+        if cell.method == "bmpq" and cell.config.channel_multiplier == 1
     }
     assert {
         f"{model}@1/{dataset}"

@@ -21,7 +21,7 @@ def test_models_have_the_published_size(name, size):
     ("name", "stem"), [("vgg16", 16), ("resnet18", 16), ("resnet20", 4), ("mobilenet", 8)]
 )
 def test_width_and_images_of_tiny_imagenet(name, stem):
-    model = build_model(name, (64, 64, 3), 200, width=0.25)
+    model = build_model(name, (64, 64, 3), 200, channel_multiplier=0.25)
     assert model.output_shape == (None, 200)
     assert model.layers[1].filters == stem
     convolutions = [
@@ -41,8 +41,8 @@ def test_unknown_models_and_widths_are_named():
         match=r"Received: model='alexnet'. Known: digits_cnn, mobilenet, resnet18, resnet20, vgg16",
     ):
         build_model("alexnet", (8, 8, 1), 10)
-    with pytest.raises(ValueError, match="width=0"):
-        build_model("resnet20", (8, 8, 1), 10, width=0)
+    with pytest.raises(ValueError, match="channel_multiplier=0"):
+        build_model("resnet20", (8, 8, 1), 10, channel_multiplier=0)
 
 
 def test_digits_cnn_has_a_depthwise_layer():
@@ -82,7 +82,7 @@ def test_fused_batch_norm_is_that_of_keras(dtype, tmp_path):
 
 
 def test_a_model_with_fused_batch_norm_trains_saves_and_loads(tmp_path):
-    model = build_model("resnet20", (8, 8, 3), 10, width=0.25)
+    model = build_model("resnet20", (8, 8, 3), 10, channel_multiplier=0.25)
     images = np.random.default_rng(0).normal(size=(8, 8, 8, 3)).astype("float32")
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     model.fit(images, np.arange(8), batch_size=8, verbose=0)

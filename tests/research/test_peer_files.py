@@ -18,14 +18,14 @@ from bmpq_tf.export.tflite.interpreter import TFLiteModel
 TOOL = pathlib.Path(__file__).parents[2] / "tools" / "compare_export.py"
 
 
-def test_the_rivals_are_what_they_are_called():
+def test_the_peers_are_what_they_are_called():
     inputs = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(16, 3, activation="relu")(inputs)
     model = keras.Model(inputs, keras.layers.Dense(10)(keras.layers.Flatten()(x)))
     images = np.random.default_rng(0).standard_normal((8, 8, 8, 3)).astype("float32")
     expected = model(images).numpy()
     stored = {}
-    for name, content in peer_files.rivals(model, [images]).items():
+    for name, content in peer_files.peer_files(model, [images]).items():
         found = inspect_content(content)
         stored[name] = {(one.operator, one.stored, one.dequantized) for one in found.weights}
         received = np.concatenate([TFLiteModel(content)([image[None]])[0] for image in images])
@@ -79,7 +79,7 @@ def test_the_tool_compares_a_trained_model_with_its_float_twin(tmp_path):
     for tool, *arguments in (
         (
             "train.py",
-            "--width=0.25",
+            "--channel_multiplier=0.25",
             "--epochs=4",
             "--with_float",
             "--verbose=0",
@@ -143,9 +143,9 @@ def test_resnet20_at_10x_is_as_fast_and_as_small_as_dynamic_int8():
     )
     assert done.returncode == 0, done.stderr[-2000:]
     told = json.loads(done.stdout[done.stdout.index("{\n") :])
-    rival, ours = told["litert-quantizer, dynamic int8"], told['bmpq_tf, "latency"']
-    assert ours["bytes"] <= 1.05 * rival["bytes"]
+    peer, ours = told["litert-quantizer, dynamic int8"], told['bmpq_tf, "latency"']
+    assert ours["bytes"] <= 1.05 * peer["bytes"]
     assert ours["ratio"] >= 0.9
     assert ours["rms"] < 0.05
-    assert told['bmpq_tf, "size"']["bytes"] < 0.6 * rival["bytes"]
+    assert told['bmpq_tf, "size"']["bytes"] < 0.6 * peer["bytes"]
     assert told['bmpq_tf, "integer"']["ratio"] > 0.9

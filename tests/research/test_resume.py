@@ -12,7 +12,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[2]
 FLAGS = [
     "--model=digits_cnn",
-    "--width=0.25",
+    "--channel_multiplier=0.25",
     "--epochs=8",
     "--settle_epochs=2",
     "--budget=8x",

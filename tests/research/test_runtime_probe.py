@@ -53,7 +53,7 @@ def test_the_exporter_emits_only_what_is_right_in_every_runtime(seen):
             one_operator.OPERATORS, storage.MODES, (1, 16, 17, None)
         ):
             container = storage.choose(mode, operator.builtin, integers, bits, count)
-            how = {"float": "weight_only"}.get(container.compute, container.compute)
+            how = container.compute
             # Operators without an integer kernel cannot be in an integer file; the export says so.
             if how in operator.modes and (how != "static" or operator.builtin in storage.STATIC):
                 emitted.add(

@@ -39,7 +39,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "out"
     printed = tool(
         "train",
-        "--width=0.25",
+        "--channel_multiplier=0.25",
         "--epochs=6",
         "--budget=9x",
         "--learning_rate=0.05",

@@ -95,7 +95,7 @@ def test_the_learning_rate_restarts_during_fit():
 
 def test_a_refused_run_does_not_own_the_backups_folder(tmp_path):
     pytest.importorskip("sklearn")
-    config = TrainConfig(width=0.25, epochs=2, backup_dir=str(tmp_path), budget="40x")
+    config = TrainConfig(channel_multiplier=0.25, epochs=2, backup_dir=str(tmp_path), budget="40x")
     with pytest.raises(InfeasibleBudgetError):
         train(config)
     possible = dataclasses.replace(config, budget="9x")
@@ -117,7 +117,7 @@ def test_a_refused_run_does_not_own_the_backups_folder(tmp_path):
 def test_depthwise_kernels_train_at_narrow_widths_where_float_ones_do(granularity):
     config = TrainConfig(
         model="mobilenet",
-        width=0.25,
+        channel_multiplier=0.25,
         budget="12x",
         candidate_bits=(2, 3, 4, 8),
         granularity=granularity,

@@ -80,7 +80,7 @@ def _choose(model, subgraph, match: Match, reader, mode: str, lowered: bool) -> 
             )
         return Container(
             8,
-            "float",
+            "weight_only",
             f"{name} takes no integer weights there, so they are dequantized when loaded",
         )
     rows = (
@@ -125,7 +125,7 @@ def _common(choices: Sequence[Container]) -> Container:
     The widest, and through a `DEQUANTIZE` if any of them needs one.
     """
     widest = max(choices, key=lambda choice: choice.bits)
-    floats = [choice for choice in choices if choice.compute == "float"]
+    floats = [choice for choice in choices if choice.compute == "weight_only"]
     return dataclasses.replace(floats[0], bits=widest.bits) if floats else widest
 
 

@@ -69,7 +69,7 @@ def stored_kernel(
     kernel = match.kernel
     integers = signed_integers(match)
     overflow = (integers > 2 ** (container.bits - 1) - 1).any(axis=1)
-    if overflow.any() and container.compute != "float":
+    if overflow.any() and container.compute != "weight_only":
         raise ValueError(
             f"Kernel '{kernel.path}' holds {integers.max()}, which int{container.bits} does not."
         )

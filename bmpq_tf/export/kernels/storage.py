@@ -44,7 +44,7 @@ class Container:
 
     Attributes:
         bits: of the type: 2, 4 or 8.
-        compute: `"float"`: through a `DEQUANTIZE`; `"dynamic"`: integers beside float inputs;
+        compute: `"weight_only"`: through a `DEQUANTIZE`; `"dynamic"`: integers beside float inputs;
             `"static"`: integers only.
         note: why it is wider than its width or not computed with integers, or empty.
     """
@@ -67,7 +67,7 @@ def choose(mode: str, builtin: int, integers: np.ndarray, bits: int, rows: int |
     """
     narrowest = container_bits(bits)
     if mode == "size":
-        return Container(narrowest, "float", _wider(bits, narrowest))
+        return Container(narrowest, "weight_only", _wider(bits, narrowest))
     narrowest = next(size for size in (2, 4, 8) if size >= narrowest and fits(integers, size))
     name = flatbuffer.schema_name(builtin)
     if mode == "integer" and builtin in LOOKUPS:
@@ -80,11 +80,11 @@ def choose(mode: str, builtin: int, integers: np.ndarray, bits: int, rows: int |
     if mode == "integer":
         return Container(8, "static", _wider(bits, 8, "in int8, which every integer kernel reads"))
     if builtin in LOOKUPS:
-        return Container(narrowest, "float", _wider(bits, narrowest))
+        return Container(narrowest, "weight_only", _wider(bits, narrowest))
     if builtin not in DYNAMIC:
         return Container(
             8,
-            "float",
+            "weight_only",
             f"{name} has no faster kernel for integer weights beside float inputs, so they are "
             "dequantized when loaded",
         )

@@ -65,7 +65,7 @@ def infer(networks=("resnet20", "mobilenet_v2"), rounds=10, seconds=30.0) -> lis
 def _files(name: str, examples: np.ndarray) -> dict[str, bytes]:
     """Those of others by name, float first, and ours: each kind at each width."""
     plain = network(name)
-    files = dict(peer_files.rivals(plain, [examples]))
+    files = dict(peer_files.peer_files(plain, [examples]))
     with tempfile.TemporaryDirectory() as folder:
         for mode in storage.MODES:
             for bits in _WIDTHS:

@@ -52,7 +52,7 @@ print(peak() - before)
 """
 
 
-def rivals(plain: keras.Model, examples: Sequence[np.ndarray]) -> dict[str, bytes]:
+def peer_files(plain: keras.Model, examples: Sequence[np.ndarray]) -> dict[str, bytes]:
     """Returns files by name: float32, litert-quantizer's dynamic int8 and int4, and the TFLite
     converter's static int8.
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bmpq_tf.allocation.sensitivity import Measurement, estimate_costs
+from bmpq_tf.allocation.sensitivity import OBJECTIVES, Measurement, estimate_costs
 
 METHODS = ("bmpq", "error", "random", "reverse")
 
@@ -28,10 +28,14 @@ class Control:
     """
 
     def __init__(self, method: str, objective: str = "first_order", seed: int = 0):
-        if method not in METHODS:
-            raise ValueError(
-                f"Unknown method. Received: method={method!r}. Known: {', '.join(METHODS)}."
-            )
+        for name, value, known in (
+            ("method", method, METHODS),
+            ("objective", objective, OBJECTIVES),
+        ):
+            if value not in known:
+                raise ValueError(
+                    f"Unknown {name}. Received: {name}={value!r}. Known: {', '.join(known)}."
+                )
         self.method, self.objective, self.seed = method, objective, seed
         self.needs_gradients = method in ("bmpq", "reverse")
 

@@ -27,7 +27,7 @@ from bmpq_tf.model.kernels import KernelState, measurement, model_kernels
 DRAWS = 10  # of the random control
 _BATCH = 250
 # The settings that costs are of.
-JUDGED = ("model", "width", "dataset", "candidate_bits", "granularity")
+JUDGED = ("model", "channel_multiplier", "dataset", "candidate_bits", "granularity")
 Costs = dict[str, list[float]]
 Batch = tuple[tf.Tensor, tf.Tensor]
 

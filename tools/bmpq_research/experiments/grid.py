@@ -5,7 +5,7 @@ list of blocks. A block names `methods`, and `budgets` for those that take one; 
 `models`, `datasets`, `seeds` and settings of its own:
 
     model: resnet20
-    width: 0.5
+    channel_multiplier: 0.5
     dataset: cifar10
     epochs: 10
     validation: 5000
@@ -35,7 +35,7 @@ from bmpq_research.models import MODELS
 from bmpq_tf.allocation.budget import Budget
 from bmpq_tf.layers.config import checked_candidates
 
-# A model may be written with its width, as resnet20@0.5.
+# A model may be written with its channel multiplier, as resnet20@0.5.
 _AXES = {"models": "model", "datasets": "dataset"}
 # What a cell's other parts decide, or what decides nothing.
 NOT_SETTINGS = ("data_dir", "download", "backup_dir", "with_float", "sensitivity", "seed", "budget")
@@ -74,8 +74,8 @@ class Cell:
 
     @property
     def setting(self) -> str:
-        """Model, width and data set."""
-        return f"{self.config.model}@{self.config.width:g}/{self.config.dataset}"
+        """Model, channel multiplier and data set."""
+        return f"{self.config.model}@{self.config.channel_multiplier:g}/{self.config.dataset}"
 
     @property
     def key(self) -> str:
@@ -221,7 +221,7 @@ def _block(block: Any, shared: dict, seeds: list) -> list[Cell]:
         changes = tuple(
             f"{name}={_word(value)}"
             for name, value in sorted(own.items())
-            if name not in ("model", "width", "dataset")
+            if name not in ("model", "channel_multiplier", "dataset")
         )
         made += [Cell(method, _checked_budget(budget), config, changes) for budget in budgets]
     return made
@@ -230,8 +230,8 @@ def _block(block: Any, shared: dict, seeds: list) -> list[Cell]:
 def _config(values: dict, seed: Any) -> TrainConfig:
     values = dict(values)
     if "@" in str(values.get("model", "")):
-        values["model"], width = values["model"].split("@", 1)
-        values["width"] = _number(width, "model")
+        values["model"], multiplier = values["model"].split("@", 1)
+        values["channel_multiplier"] = _number(multiplier, "model")
     for name, known in (("model", MODELS), ("dataset", DATASETS)):
         if name in values and values[name] not in known:
             raise ValueError(

@@ -69,7 +69,7 @@ def report(run: Run, exported: ExportReport, accuracy: dict[str, float]) -> dict
         "seed": config.seed,
         "dataset": config.dataset,
         "model": config.model,
-        "width": config.width,
+        "channel_multiplier": config.channel_multiplier,
         "epochs": config.epochs,
         "budget": str(run.callback.budget),
         "budget_bits": budget,

@@ -24,7 +24,7 @@ class Row:
     """The results of one method under one budget over its seeds.
 
     Attributes:
-        setting: model, width and data set.
+        setting: model, channel multiplier and data set.
         part: method, budget and changed settings, as in a cell's name.
         method, budget: the first two of them; the budget is empty for methods that take none.
         by_seed: the results that are done, by seed.
@@ -175,12 +175,12 @@ def _cells(row: Row, of_setting: list[Row], floats: Row | None, judge: str) -> l
     if not row.by_seed:
         return [name, failed.strip(" ()"), *["-"] * 9]
     done = list(row.by_seed.values())
-    rival = opponent(row, of_setting)
+    compared = opponent(row, of_setting)
     own = accuracies(row, judge)
     over_float = (
         _difference(*paired(own, accuracies(floats, judge))) if floats and floats is not row else ""
     )
-    ahead = _difference(*paired(accuracies(rival, judge), own)) if rival else ""
+    ahead = _difference(*paired(accuracies(compared, judge), own)) if compared else ""
     in_file = statistics.fmean(100 * result["tflite_accuracy"][judge] for result in done)
     compressions = {f"{result['compression']:.2f}x" for result in done}
     return [
@@ -196,7 +196,7 @@ def _cells(row: Row, of_setting: list[Row], floats: Row | None, judge: str) -> l
         f"{statistics.fmean(result['file_bytes'] for result in done):,.0f}",
         _times(row, floats),
         _changes(row),
-        _alike(row, rival) if rival else "",
+        _alike(row, compared) if compared else "",
     ]
 
 
@@ -263,15 +263,15 @@ def _changes(row: Row) -> str:
     )
 
 
-def _alike(row: Row, rival: Row) -> str:
-    """How many kernels end at the widths that the rival's run of the same seed gave them.
+def _alike(row: Row, other: Row) -> str:
+    """How many kernels end at the widths that the opponent's run of the same seed gave them.
 
     Where all do, accuracies can only differ by chance.
     """
     pairs = [
-        (result["widths"], rival.by_seed[seed]["widths"])
+        (result["widths"], other.by_seed[seed]["widths"])
         for seed, result in row.by_seed.items()
-        if seed in rival.by_seed
+        if seed in other.by_seed
     ]
     # A method that leaves a file names its tensors, not Keras's kernels.
     if not pairs or any(ours.keys() != theirs.keys() for ours, theirs in pairs):

@@ -43,7 +43,7 @@ class TrainConfig:
     Attributes:
         model, dataset: names that `bmpq_research.models` and `bmpq_research.datasets` know.
         data_dir, download: as `load_dataset` takes them.
-        width: multiplies the model's channels.
+        channel_multiplier: of the model.
         budget, candidate_bits, scale, granularity: as `quantize_model` and `BMPQCallback` take
             them.
         initial_scale, normalise_kernels: likewise.
@@ -72,7 +72,7 @@ class TrainConfig:
     dataset: str = "digits"
     data_dir: str | None = None
     download: bool = False
-    width: float = 1.0
+    channel_multiplier: float = 1.0
     budget: str = "10x"
     candidate_bits: tuple[int, ...] = (2, 4, 8)
     scale: str = "learned"
@@ -185,7 +185,9 @@ def initial_model(config: TrainConfig, dataset: ImageDataset) -> keras.Model:
     Its weights are a function of the seed.
     """
     keras.utils.set_random_seed(config.seed)
-    return build_model(config.model, dataset.image_shape, dataset.num_classes, config.width)
+    return build_model(
+        config.model, dataset.image_shape, dataset.num_classes, config.channel_multiplier
+    )
 
 
 def start_allocated(model: keras.Model, config: TrainConfig) -> None:
@@ -226,7 +228,7 @@ def check_config(config: TrainConfig) -> None:
             raise ValueError(
                 f"{name} must be a whole number, {least} or more. Received: {name}={value!r}."
             )
-    for name in ("width", "learning_rate"):
+    for name in ("channel_multiplier", "learning_rate"):
         value = getattr(config, name)
         if (
             not isinstance(value, (int, float))

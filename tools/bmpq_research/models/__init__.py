@@ -19,7 +19,7 @@ MODELS: dict[str, Callable[..., keras.Model]] = {
 
 
 def build_model(
-    name: str, input_shape: tuple[int, int, int], num_classes: int, width: float = 1.0
+    name: str, input_shape: tuple[int, int, int], num_classes: int, channel_multiplier: float = 1.0
 ) -> keras.Model:
     """Builds a model by name.
 
@@ -27,18 +27,19 @@ def build_model(
         name: one of `MODELS`.
         input_shape: height, width, channels.
         num_classes: how many logits.
-        width: multiplies the channels of every layer but the last.
+        channel_multiplier: multiplies the channels of every layer but the last.
 
     Raises:
-        ValueError: the name is not known, or the width is not positive.
+        ValueError: the name is not known, or the channel_multiplier is not positive.
     """
     if name not in MODELS:
         raise ValueError(f"Unknown model. Received: model={name!r}. Known: {', '.join(MODELS)}.")
-    if width <= 0:
+    if channel_multiplier <= 0:
         raise ValueError(
-            f"The width multiplies the channels, so it must be positive. Received: width={width}."
+            "The channel multiplier must be positive. Received: "
+            f"channel_multiplier={channel_multiplier}."
         )
-    return MODELS[name](input_shape, num_classes, width=width)
+    return MODELS[name](input_shape, num_classes, channel_multiplier=channel_multiplier)
 
 
 __all__ = ["MODELS", "build_model", "digits_cnn", "mobilenet", "resnet18", "resnet20", "vgg16"]

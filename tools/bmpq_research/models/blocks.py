@@ -5,9 +5,9 @@ import keras
 from bmpq_tf.layers import FusedBatchNormalization
 
 
-def channels(base: int, width: float) -> int:
-    """Returns a layer's channels under a width multiplier, at least 4."""
-    return max(4, round(base * width))
+def channels(base: int, channel_multiplier: float) -> int:
+    """Returns a layer's channels under a multiplier, at least 4."""
+    return max(4, round(base * channel_multiplier))
 
 
 def conv_bn(

@@ -7,7 +7,9 @@ from bmpq_tf.layers import FusedBatchNormalization
 
 
 def mobilenet(
-    input_shape: tuple[int, int, int] = (32, 32, 3), num_classes: int = 10, width: float = 1.0
+    input_shape: tuple[int, int, int] = (32, 32, 3),
+    num_classes: int = 10,
+    channel_multiplier: float = 1.0,
 ) -> keras.Model:
     """Builds the 13 depthwise-separable blocks of Howard et al.
 
@@ -16,7 +18,7 @@ def mobilenet(
     The strides of the stem and of the twelfth block are 1 here and not 2, for small images.
     """
     inputs = keras.Input(input_shape, name="image")
-    x = conv_bn(inputs, channels(32, width), name="stem")
+    x = conv_bn(inputs, channels(32, channel_multiplier), name="stem")
     blocks = (
         (64, 1),
         (128, 2),
@@ -30,7 +32,7 @@ def mobilenet(
     )
     for number, (filters, strides) in enumerate(blocks, start=1):
         x = _depthwise_bn(x, strides, name=f"block{number}_depthwise")
-        x = conv_bn(x, channels(filters, width), 1, name=f"block{number}_pointwise")
+        x = conv_bn(x, channels(filters, channel_multiplier), 1, name=f"block{number}_pointwise")
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     return keras.Model(inputs, keras.layers.Dense(num_classes, name="head")(x), name="mobilenet")
 

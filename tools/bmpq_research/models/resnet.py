@@ -8,7 +8,9 @@ from bmpq_research.models.blocks import channels, conv_bn
 
 
 def resnet20(
-    input_shape: tuple[int, int, int] = (32, 32, 3), num_classes: int = 10, width: float = 1.0
+    input_shape: tuple[int, int, int] = (32, 32, 3),
+    num_classes: int = 10,
+    channel_multiplier: float = 1.0,
 ) -> keras.Model:
     """Builds the ResNet-20 of He et al.
 
@@ -18,13 +20,15 @@ def resnet20(
         "resnet20",
         input_shape,
         num_classes,
-        [channels(filters, width) for filters in (16, 32, 64)],
+        [channels(filters, channel_multiplier) for filters in (16, 32, 64)],
         blocks=3,
     )
 
 
 def resnet18(
-    input_shape: tuple[int, int, int] = (32, 32, 3), num_classes: int = 10, width: float = 1.0
+    input_shape: tuple[int, int, int] = (32, 32, 3),
+    num_classes: int = 10,
+    channel_multiplier: float = 1.0,
 ) -> keras.Model:
     """Builds the ResNet-18 of He et al.
 
@@ -34,7 +38,7 @@ def resnet18(
         "resnet18",
         input_shape,
         num_classes,
-        [channels(filters, width) for filters in (64, 128, 256, 512)],
+        [channels(filters, channel_multiplier) for filters in (64, 128, 256, 512)],
         blocks=2,
     )
 

@@ -6,7 +6,9 @@ from bmpq_research.models.blocks import channels, conv_bn
 
 
 def vgg16(
-    input_shape: tuple[int, int, int] = (32, 32, 3), num_classes: int = 10, width: float = 1.0
+    input_shape: tuple[int, int, int] = (32, 32, 3),
+    num_classes: int = 10,
+    channel_multiplier: float = 1.0,
 ) -> keras.Model:
     """Builds the 13 convolutions of Simonyan and Zisserman 2015, configuration D, with BatchNorm
     and one dense layer: 14.7 M weights.
@@ -20,7 +22,7 @@ def vgg16(
         ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)), start=1
     ):
         for number in range(1, count + 1):
-            x = conv_bn(x, channels(filters, width), name=f"block{block}_{number}")
+            x = conv_bn(x, channels(filters, channel_multiplier), name=f"block{block}_{number}")
         x = keras.layers.MaxPooling2D(name=f"block{block}_pool")(x)
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     return keras.Model(inputs, keras.layers.Dense(num_classes, name="head")(x), name="vgg16")
