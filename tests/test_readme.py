@@ -3,11 +3,7 @@
 import pathlib
 import re
 
-import pytest
-
 from bmpq_tf.layers.registry import registered
-
-pytestmark = pytest.mark.quick
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -29,3 +25,12 @@ def test_every_registered_layer_is_in_the_table():
         for entry in registered()
         if not re.search(rf"\b{entry.float_class.__name__}\b", table)
     ]
+
+
+def test_the_first_example_runs_as_it_stands(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(re.search(r"```python\n(.*?)```", README, re.DOTALL)[1], "README.md", "exec"), {})
+    printed = capsys.readouterr().out
+    assert "fewer parameter bits than float32" in printed
+    assert float(re.search(r"([\d.]+)x smaller than float32", printed)[1]) >= 10
+    assert (tmp_path / "model.tflite").exists()

@@ -119,6 +119,12 @@ def test_grey_images_without_their_one_channel_are_judged_too(tmp_path):
     assert "on 100.00%" in said
 
 
+def test_a_file_that_is_there_is_not_overwritten_unasked(folder):
+    said = command("export", folder / "model.keras", folder / "model.tflite", ok=False)
+    assert "The file exists already" in said
+
+
+@pytest.mark.slow
 def test_bad_input_is_answered_in_a_line(folder, tmp_path):
     (tmp_path / "broken.tflite").write_bytes(b"not a model at all")
     np.savez(tmp_path / "none.npz", pictures=np.zeros(1))
@@ -131,7 +137,6 @@ def test_bad_input_is_answered_in_a_line(folder, tmp_path):
             [folder / "model.tflite", f"--data={tmp_path / 'none.npz'}"],
             "The file needs `images` and `labels`",
         ),
-        ("export", [folder / "model.keras", folder / "model.tflite"], "The file exists already"),
         (
             "export",
             [folder / "model.keras", tmp_path / "small.tflite", "--budget=30x"],

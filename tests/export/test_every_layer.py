@@ -26,8 +26,13 @@ def example_model(name: str, dtype: str) -> keras.Model:
     return keras.Model(inputs, layer(*call_arguments(name, inputs)))
 
 
-@pytest.mark.parametrize("bits", [2, 4, 8])
-@pytest.mark.parametrize("name", LEAVES)
+# Widths and layers meet in the packing alone: a width a layer, and all widths for a dense one.
+WIDTHS = [(name, (2, 4, 8)[number % 3]) for number, name in enumerate(LEAVES)]
+
+
+@pytest.mark.parametrize(
+    ("name", "bits"), dict.fromkeys([*WIDTHS, *(("Dense", bits) for bits in (2, 4, 8))])
+)
 def test_the_layers_kernels_are_packed(name, bits, tmp_path):
     data = example_inputs(name, 9)
     model = quantize_model(example_model(name, data.dtype.name), (bits,), pin=None)

@@ -146,19 +146,22 @@ def _fitted_sequential(inputs, **quantizer):
     return model
 
 
+EVERYTHING = {"normalise_kernels": True, "initial_scale": "mse", "track_oscillations": True}
+
+
 @pytest.mark.parametrize(
-    "make",
+    ("make", "options"),
     [
-        _in_a_functional_model,
-        _called,
-        _predicting,
-        _fitted,
-        partial(_fitted, jit_compile=True),
-        _fitted_sequential,
+        (_in_a_functional_model, {}),
+        (_called, {}),
+        (_predicting, {}),
+        (_fitted, {}),
+        (partial(_fitted, jit_compile=True), {}),
+        (_fitted_sequential, {}),
+        # Eagerly and inside a trace.
+        (_in_a_functional_model, EVERYTHING),
+        pytest.param(_fitted, EVERYTHING, marks=pytest.mark.slow),
     ],
-)
-@pytest.mark.parametrize(
-    "options", [{}, {"normalise_kernels": True, "initial_scale": "mse", "track_oscillations": True}]
 )
 def test_learned_scales_start_with_their_kernel_wherever_the_layer_is_built(make, options):
     model = make(np.random.default_rng(0).normal(size=(8, 5)).astype("float32"), **options)

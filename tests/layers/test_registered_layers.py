@@ -34,32 +34,23 @@ SLOW = {
     "Bidirectional",
 }
 SLOWER = {name for name in EXAMPLES if ENTRIES[class_name(name)].is_composite}
+
+
+def slow_if(is_slow: bool):
+    """Marks for a case that only `make test-all` runs, or none."""
+    return pytest.mark.slow if is_slow else ()
+
+
 ALL = pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in EXAMPLES],
+    "name", [pytest.param(name, marks=slow_if(name in SLOW)) for name in EXAMPLES]
 )
 LEAVES = pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=pytest.mark.slow if name in SLOWER else ()) for name in EXAMPLES],
+    "name", [pytest.param(name, marks=slow_if(name in SLOWER)) for name in EXAMPLES]
 )
 
 
 def test_every_registered_layer_is_tested_here():
     assert {class_name(name) for name in EXAMPLES} | INSIDE == set(ENTRIES)
-
-
-def with_layers(marks, parameter, *values):
-    """Every layer with every value, those of `marks` slow, and composites with all values but the
-    first.
-    """
-    pairs = []
-    for name in EXAMPLES:
-        slow = [name in marks or (name in SLOWER and value != values[0]) for value in values]
-        pairs += [
-            pytest.param(name, value, marks=pytest.mark.slow if is_slow else ())
-            for value, is_slow in zip(values, slow, strict=True)
-        ]
-    return pytest.mark.parametrize(("name", parameter), pairs)
 
 
 def kernels_of(layer) -> list[tuple[QuantizedLayer, keras.Variable, KernelQuantizer]]:
@@ -116,7 +107,15 @@ class TestRegisteredLayer:
             part for part in keras_graph.sublayers(again) if keras_graph.kernel_variables(part)
         ]
 
-    @with_layers(SLOW, "scale", "learned", "statistical", "max_abs")
+    @pytest.mark.parametrize(
+        ("name", "scale"),
+        [
+            # Layers and scale rules meet in the quantizer alone: each once is each.
+            *(pytest.param(name, "learned", marks=slow_if(name in SLOW)) for name in EXAMPLES),
+            ("Dense", "statistical"),
+            ("Dense", "max_abs"),
+        ],
+    )
     def test_save_and_load_give_back_every_bit_of_state(self, name, scale, tmp_path):
         model, layer, x, y = self.model(name, scale=scale)
         model.fit(x, y, epochs=2, verbose=0)
@@ -171,7 +170,13 @@ class TestRegisteredLayer:
             assert not np.array_equal(before[variable.path], variable.numpy()), variable.path
         assert any("log_gain" in path for path in before)
 
-    @with_layers(SLOW, "bits", 2, 4)
+    @pytest.mark.parametrize(
+        ("name", "bits"),
+        [
+            *(pytest.param(name, 2, marks=slow_if(name in SLOW)) for name in EXAMPLES),
+            ("Conv2D", 4),
+        ],
+    )
     def test_accumulated_sensitivities_equal_the_explicit_bit_planes(self, name, bits):
         model, layer, x, y = self.model(name)
         for _, kernel, quantizer in kernels_of(layer):
