@@ -34,3 +34,17 @@ def test_the_first_example_runs_as_it_stands(tmp_path, monkeypatch, capsys):
     assert "fewer parameter bits than float32" in printed
     assert float(re.search(r"([\d.]+)x smaller than float32", printed)[1]) >= 10
     assert (tmp_path / "model.tflite").exists()
+
+
+def test_every_path_that_the_documents_name_is_there():
+    documents = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+    named = {
+        (document.name, path)
+        for document in documents
+        for path in re.findall(
+            r"\b(?:bmpq_tf|tools|tests|examples|docs)/[\w/.-]*\w\.(?:py|md|yaml)",
+            document.read_text(),
+        )
+    }
+    missing = {(document, path) for document, path in named if not (ROOT / path).exists()}
+    assert not missing

@@ -44,7 +44,9 @@ from bmpq_research.experiments.results import check_results, read_results
 from bmpq_tf.files import write_text
 
 flags.DEFINE_string(
-    "config", None, "The YAML file that describes the grid; see bmpq_tf/experiments/grid.py."
+    "config",
+    None,
+    "The YAML file that describes the grid; see tools/bmpq_research/experiments/grid.py.",
 )
 flags.DEFINE_string(
     "out",

@@ -27,7 +27,15 @@ _FORMS = (
 
 
 class InfeasibleBudgetError(ValueError):
-    """No assignment of the candidate widths meets the budget."""
+    """No assignment of the candidate widths meets the budget.
+
+    Example:
+        >>> try:
+        ...     bmpq_tf.allocate_bits(model, "20x")
+        ... except bmpq_tf.InfeasibleBudgetError as error:
+        ...     print(error)
+        The budget cannot be met. ... The smallest this model reaches is 16x (369 bytes, 2 bits)...
+    """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +53,13 @@ class Budget:
 
     Raises:
         ValueError: nothing is given, or something that is not a positive finite number.
+
+    Example:
+        >>> budget = bmpq_tf.Budget(compression=8, stored_bytes=1000)
+        >>> print(budget)
+        8x and 1000 B stored
+        >>> bmpq_tf.allocate_bits(model, budget).status
+        'optimal'
     """
 
     compression: float | None = None
@@ -77,6 +92,10 @@ class Budget:
 
         Raises:
             ValueError: it cannot be read, or is zero or negative.
+
+        Example:
+            >>> bmpq_tf.Budget.parse("120 kB").weight_bytes
+            120000.0
         """
         if isinstance(budget, Budget):
             return budget

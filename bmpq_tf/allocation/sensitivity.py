@@ -38,6 +38,12 @@ class Measurement:
         rule: the stateless scale rule that serves every width.
         deviation: of each channel where kernels are normalised, else 1: the rule goes by
             `weights / deviation`, and scales have it as a factor.
+
+    Example:
+        >>> def by_spread(measured):
+        ...     return {m.path: [m.weights.std() / 2**b for b in m.candidates] for m in measured}
+        >>> bmpq_tf.allocate_bits(model, "8x", by_spread).bits
+        {'conv/kernel': 4, 'head/kernel': 4}
     """
 
     path: str
@@ -71,6 +77,12 @@ def estimate_costs(
 
     Raises:
         ValueError: the objective is joint, and single weights were not tracked.
+
+    Example:
+        >>> weights, once = np.array([[-0.9, 0.1], [0.4, 0.6]], "float32"), np.ones((1, 1))
+        >>> measured = bmpq_tf.Measurement("kernel", weights, once, once, enbg=0.0, channel_axes=())
+        >>> [round(cost, 2) for cost in bmpq_tf.estimate_costs(measured, (2, 4, 8))]
+        [0.6, 0.1, 0.01]
     """
     weights = tf.convert_to_tensor(measured.weights, tf.float32)
     factor = _factor(measured, objective)
@@ -95,7 +107,7 @@ def _factor(measured: Measurement, objective: str) -> np.ndarray:
         raise ValueError(
             "The gradients of single weights were not tracked. Received: objective='joint' for "
             f"'{measured.path}'. "
-            'Quantize the model with track_sensitivity="joint".'
+            'Quantize the model with config=QuantizationConfig(track_sensitivity="joint").'
         )
     return measured.weight_gradient_abs
 

@@ -18,7 +18,16 @@ STATUSES = ("optimal", "feasible", "kept")
 
 
 class AllocationError(RuntimeError):
-    """The solver came back without an assignment."""
+    """The solver came back without an assignment.
+
+    Example:
+        >>> try:
+        ...     solution = bmpq_tf.allocate_bits(model, "8x", time_limit=5.0)
+        ... except bmpq_tf.AllocationError:
+        ...     solution = bmpq_tf.allocate_bits(model, "8x", time_limit=600.0)
+        >>> solution.status
+        'optimal'
+    """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +42,12 @@ class Solution:
         objective: the sum of the costs chosen.
         gap: the proven relative distance to the best possible objective; 0 if optimal.
         seconds: what the solver took.
+
+    Example:
+        >>> costs = {"conv/kernel": [3.0, 1.0, 0.0], "head/kernel": [0.4, 0.1, 0.0]}
+        >>> solution = bmpq_tf.allocate_bits(model, "8x", costs)
+        >>> solution.status, solution.objective, solution.gap
+        ('optimal', 0.4, 0.0)
     """
 
     bits: dict[str, int]

@@ -17,6 +17,12 @@ class QuantizationConfig(QuantizerSettings):
 
     Attributes:
         pinned_bits: the width of pinned layers.
+
+    Example:
+        >>> config = bmpq_tf.QuantizationConfig(granularity="channel", pinned_bits=4)
+        >>> model = bmpq_tf.quantize_model(float_model, config=config)
+        >>> [row.bits for row in bmpq_tf.kernel_table(model)]
+        [4, 4]
     """
 
     pinned_bits: int = 8

@@ -27,6 +27,13 @@ def dequantize_model(model: keras.Model, *, on_grid: bool = True) -> keras.Model
 
     Raises:
         TypeError, ValueError: as `quantize_model`; also a model without quantized layers.
+
+    Example:
+        >>> plain = bmpq_tf.dequantize_model(model)
+        >>> type(model.get_layer("head")).__name__, type(plain.get_layer("head")).__name__
+        ('QuantDense', 'Dense')
+        >>> np.allclose(plain(images), model(images), atol=1e-5)
+        True
     """
     check_quantized(model)
 

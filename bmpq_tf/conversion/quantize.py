@@ -27,6 +27,14 @@ _TRAINING = ("train_step", "test_step", "compute_loss", "compute_metrics")
 class SkippedLayersWarning(UserWarning):
     """Layers with kernels that stay float, because the registry does not know them or quantizing
     them would break something.
+
+    Example:
+        >>> import warnings
+        >>> float_model.get_layer("head").enable_lora(rank=2)
+        >>> with warnings.catch_warnings(record=True) as caught:
+        ...     model = bmpq_tf.quantize_model(float_model)
+        >>> print(caught[-1].message)
+        These layers stay float and count 32 bits a weight. ... LoRA is enabled...
     """
 
 
@@ -83,6 +91,11 @@ def quantize_model(
     Warns:
         SkippedLayersWarning: once, if layers with kernels stay float; it lists each with the
             reason.
+
+    Example:
+        >>> model = bmpq_tf.quantize_model(float_model, (2, 4, 8), pin="first")
+        >>> [(row.path, row.candidates) for row in bmpq_tf.kernel_table(model)]
+        [('conv/kernel', (8,)), ('head/kernel', (2, 4, 8))]
     """
     check_model(model)
     if keras_graph.quantized_layers(model):

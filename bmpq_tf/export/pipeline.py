@@ -79,6 +79,14 @@ def export_tflite(
             which an integer file may not.
         ConstantColumnsWarning: once, if an integer file answers a single value in columns of an
             output where Keras's answers vary.
+
+    Example:
+        >>> report = bmpq_tf.export_tflite(model, folder / "small.tflite", verify_with=images)
+        >>> report.parity.agreement
+        1.0
+        >>> options = {"optimize_for": "integer", "calibrate_with": images}
+        >>> bmpq_tf.export_tflite(model, folder / "int8.tflite", **options).layers[0].compute
+        'static'
     """
     options = ExportOptions(
         path, optimize_for, verify_with, calibrate_with, io_dtype, tolerance, budget, overwrite

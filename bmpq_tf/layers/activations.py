@@ -23,6 +23,11 @@ class QuantReLU(keras.layers.ReLU):
 
     Raises:
         ValueError: the width is not 8, 4 or 2, or the slope is not 0.
+
+    Example:
+        >>> outputs = bmpq_tf.layers.QuantReLU(bits=2)(images, training=True)
+        >>> len(np.unique(outputs)) <= 4, float(np.min(outputs))
+        (True, 0.0)
     """
 
     def __init__(
@@ -59,6 +64,11 @@ class QuantIdentity(keras.layers.Identity):
 
     Raises:
         ValueError: the width is not 8, 4 or 2.
+
+    Example:
+        >>> outputs = bmpq_tf.layers.QuantIdentity(bits=2)(images, training=True)
+        >>> len(np.unique(outputs)) <= 4, bool(np.min(outputs) < 0.0)
+        (True, True)
     """
 
     def __init__(self, *, bits: int = 8, **kwargs):

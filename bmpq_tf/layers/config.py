@@ -135,6 +135,12 @@ class QuantizerConfig(QuantizerSettings):
             allocation.
         input_bits: the width that the layer rounds its input to; `None` takes the input as it
             comes.
+
+    Example:
+        >>> config = bmpq_tf.layers.QuantizerConfig(candidate_bits=(4, 8), granularity="channel")
+        >>> layer = bmpq_tf.layers.QuantDense(3, quantizer=config)
+        >>> layer.get_config()["quantizer"]["candidate_bits"]
+        [4, 8]
     """
 
     pinned: bool = False

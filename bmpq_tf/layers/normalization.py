@@ -15,6 +15,11 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     training step of these models on a CPU without XLA (2026-11-25, batches of 128). Weights,
     statistics, inference and thus export are Keras's; so is the training of layers that the kernel
     does not know (masks, other axes, renorm, synchronized statistics, no gamma or beta).
+
+    Example:
+        >>> outputs = bmpq_tf.layers.FusedBatchNormalization()(5.0 * images, training=True)
+        >>> print(f"{np.std(outputs):.1f}")
+        1.0
     """
 
     def call(self, inputs, training=None, mask=None):

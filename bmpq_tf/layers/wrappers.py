@@ -16,6 +16,11 @@ class QuantMultiHeadAttention(QuantizedComposite, keras.layers.MultiHeadAttentio
     """`keras.layers.MultiHeadAttention` with its projections quantized.
 
     `query`, `key`, `value`, `attention_output` and, if any, `gate`.
+
+    Example:
+        >>> layer = bmpq_tf.layers.QuantMultiHeadAttention(2, 4, quantizer={"candidate_bits": (4,)})
+        >>> layer(images[..., 0], images[..., 0]).shape, type(layer.query_dense).__name__
+        (TensorShape([32, 8, 8]), 'QuantEinsumDense')
     """
 
 
@@ -23,32 +28,70 @@ class QuantMultiHeadAttention(QuantizedComposite, keras.layers.MultiHeadAttentio
 class QuantGroupQueryAttention(QuantizedComposite, keras.layers.GroupQueryAttention):
     """`keras.layers.GroupQueryAttention` with its projections quantized, as
     `QuantMultiHeadAttention`.
+
+    Example:
+        >>> quantizer = {"candidate_bits": (2, 4, 8)}
+        >>> layer = bmpq_tf.layers.QuantGroupQueryAttention(4, 4, 2, quantizer=quantizer)
+        >>> layer(images[..., 0], images[..., 0]).shape
+        TensorShape([32, 8, 8])
     """
 
 
 @register(keras.layers.LSTM)
 class QuantLSTM(QuantizedComposite, keras.layers.LSTM):
-    """`keras.layers.LSTM` with a quantized cell."""
+    """`keras.layers.LSTM` with a quantized cell.
+
+    Example:
+        >>> layer = bmpq_tf.layers.QuantLSTM(3, quantizer={"candidate_bits": (2, 4, 8)})
+        >>> layer(images[..., 0]).shape, type(layer.cell).__name__
+        (TensorShape([32, 3]), 'QuantLSTMCell')
+    """
 
 
 @register(keras.layers.GRU)
 class QuantGRU(QuantizedComposite, keras.layers.GRU):
-    """`keras.layers.GRU` with a quantized cell."""
+    """`keras.layers.GRU` with a quantized cell.
+
+    Example:
+        >>> layer = bmpq_tf.layers.QuantGRU(3, return_sequences=True)
+        >>> layer(images[..., 0]).shape, type(layer.cell).__name__
+        (TensorShape([32, 8, 3]), 'QuantGRUCell')
+    """
 
 
 @register(keras.layers.SimpleRNN)
 class QuantSimpleRNN(QuantizedComposite, keras.layers.SimpleRNN):
-    """`keras.layers.SimpleRNN` with a quantized cell."""
+    """`keras.layers.SimpleRNN` with a quantized cell.
+
+    Example:
+        >>> layer = bmpq_tf.layers.QuantSimpleRNN(3, quantizer={"candidate_bits": (2, 4)})
+        >>> layer(images[..., 0]).shape, [part.width for kernel, part in layer.cell.kernels()]
+        (TensorShape([32, 3]), [4, 4])
+    """
 
 
 @register(keras.layers.RNN, held={"cell": "cell"})
 class QuantRNN(QuantizedComposite, keras.layers.RNN):
-    """`keras.layers.RNN` around a quantized cell."""
+    """`keras.layers.RNN` around a quantized cell.
+
+    Example:
+        >>> cell = keras.layers.GRUCell(3)
+        >>> layer = bmpq_tf.layers.QuantRNN(cell, quantizer={"candidate_bits": (2, 4, 8)})
+        >>> layer(images[..., 0]).shape, type(layer.cell).__name__
+        (TensorShape([32, 3]), 'QuantGRUCell')
+    """
 
 
 @register(keras.layers.StackedRNNCells, held={"cells": "cells"})
 class QuantStackedRNNCells(QuantizedComposite, keras.layers.StackedRNNCells):
-    """`keras.layers.StackedRNNCells` of quantized cells."""
+    """`keras.layers.StackedRNNCells` of quantized cells.
+
+    Example:
+        >>> cells = [keras.layers.LSTMCell(4), keras.layers.GRUCell(3)]
+        >>> stacked = bmpq_tf.layers.QuantStackedRNNCells(cells)
+        >>> [type(cell).__name__ for cell in stacked.cells]
+        ['QuantLSTMCell', 'QuantGRUCell']
+    """
 
 
 @register(keras.layers.TimeDistributed, held={"layer": "layer"})
@@ -59,6 +102,12 @@ class QuantTimeDistributed(QuantizedComposite, keras.layers.TimeDistributed):
 
     Raises:
         ValueError: from a call: activations are rounded inside, and the number of steps is unknown.
+
+    Example:
+        >>> dense = keras.layers.Dense(3)
+        >>> layer = bmpq_tf.layers.QuantTimeDistributed(dense, quantizer={"candidate_bits": (2,)})
+        >>> layer(images[..., 0]).shape
+        TensorShape([32, 8, 3])
     """
 
     def call(self, inputs, training=None, mask=None):
@@ -84,4 +133,11 @@ class QuantTimeDistributed(QuantizedComposite, keras.layers.TimeDistributed):
     keras.layers.Bidirectional, held={"layer": "forward_layer", "backward_layer": "backward_layer"}
 )
 class QuantBidirectional(QuantizedComposite, keras.layers.Bidirectional):
-    """`keras.layers.Bidirectional` around two quantized layers."""
+    """`keras.layers.Bidirectional` around two quantized layers.
+
+    Example:
+        >>> lstm = keras.layers.LSTM(3)
+        >>> layer = bmpq_tf.layers.QuantBidirectional(lstm, quantizer={"candidate_bits": (2, 4, 8)})
+        >>> layer(images[..., 0]).shape, type(layer.backward_layer.cell).__name__
+        (TensorShape([32, 6]), 'QuantLSTMCell')
+    """

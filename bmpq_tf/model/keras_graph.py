@@ -163,7 +163,15 @@ def inputs_of_call(node, model: keras.Model) -> list:
 
 
 def ends_in_softmax(model: keras.Model) -> bool:
-    """Whether a functional or sequential model's first output is probabilities, not logits."""
+    """Whether a functional or sequential model's first output is probabilities, not logits.
+
+    Example:
+        >>> bmpq_tf.ends_in_softmax(float_model)
+        False
+        >>> answers = keras.layers.Softmax()(float_model.output)
+        >>> bmpq_tf.ends_in_softmax(keras.Model(float_model.input, answers))
+        True
+    """
     last = keras_compat.producer(outputs_of(model)[0])[0]
     while (inner := graph_inside(last)) is not None:
         last = keras_compat.producer(outputs_of(inner)[0])[0]

@@ -23,6 +23,11 @@ class KernelRow:
         pinned: whether its width is fixed by decision.
         sensitivity: the estimated loss increase at 2 bits, as of the last allocation; `None` before
             any.
+
+    Example:
+        >>> row = bmpq_tf.kernel_table(model)[0]
+        >>> row.path, row.weights, row.bits, row.candidates, row.bytes
+        ('conv/kernel', 36, 8, (2, 4, 8), 36.0)
     """
 
     path: str
@@ -45,6 +50,12 @@ def kernel_table(model: keras.Model) -> list[KernelRow]:
 
     Raises:
         ValueError: the model is not built.
+
+    Example:
+        >>> [(row.path, row.bits) for row in bmpq_tf.kernel_table(model)]
+        [('conv/kernel', 8), ('head/kernel', 8)]
+        >>> sum(row.bytes for row in bmpq_tf.kernel_table(float_model))
+        5904.0
     """
     if not model.built:
         raise ValueError(
@@ -75,6 +86,14 @@ def summary(model: keras.Model, console: Console | None = None) -> None:
 
     Raises:
         ValueError: the model is not built.
+
+    Example:
+        >>> bmpq_tf.summary(model)
+        small
+        ...
+        │ total       │   1,476 │ 8.00 │             │ 1,476 │
+        ...
+        4.00x fewer parameter bits than float32; p: pinned
     """
     rows = kernel_table(model)
     table = rendered(rows, title=model.name)

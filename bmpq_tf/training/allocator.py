@@ -49,6 +49,11 @@ def allocate_bits(
         InfeasibleBudgetError: the candidates cannot meet the budget.
         AllocationError: no assignment was found in time.
         ValueError: a cost is not finite, or there are more or fewer than candidates.
+
+    Example:
+        >>> costs = {"conv/kernel": [3.0, 1.0, 0.0], "head/kernel": [0.4, 0.1, 0.0]}
+        >>> bmpq_tf.allocate_bits(model, "8x", costs).bits
+        {'conv/kernel': 8, 'head/kernel': 2}
     """
     states = open_kernels(model_kernels(model))
     budget_parsed = Budget.parse(budget)
@@ -75,6 +80,12 @@ def assign_bits(model: keras.Model, bits: Mapping[str, int]) -> list[str]:
 
     Raises:
         ValueError: a path is not the model's, or a width is not among the kernel's candidates.
+
+    Example:
+        >>> bmpq_tf.assign_bits(model, {"head/kernel": 2})
+        ['head/kernel']
+        >>> [row.bits for row in bmpq_tf.kernel_table(model)]
+        [8, 2]
     """
     states = [state for state in model_kernels(model) if state.quantizer]
     known = {state.kernel.path for state in states}

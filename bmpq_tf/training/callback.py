@@ -81,6 +81,12 @@ class BMPQCallback(keras.callbacks.Callback):
             quantized layers or does not track sensitivities, has no optimizer, or `fit` is too
             short.
         InfeasibleBudgetError: likewise: the candidates cannot meet the budget.
+
+    Example:
+        >>> callback = bmpq_tf.BMPQCallback("8x", verbose=0)
+        >>> told = model.fit(images, labels, epochs=3, callbacks=[callback], verbose=0)
+        >>> told.history["bmpq_within_budget"]
+        [0.0, 1.0, 1.0]
     """
 
     def __init__(
@@ -123,6 +129,11 @@ class BMPQCallback(keras.callbacks.Callback):
     def check(self, model: keras.Model, epochs: int) -> None:
         """Raises, as `fit` would before training, if this model cannot be trained for so many
         epochs under the budget.
+
+        Example:
+            >>> bmpq_tf.BMPQCallback("8x").check(model, epochs=1)
+            Traceback (most recent call last):
+            ValueError: fit ...
         """
         if not model.built:
             raise ValueError(

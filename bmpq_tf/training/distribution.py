@@ -2,11 +2,11 @@
 
 What Keras's `fit` lacks for it, and one allocation for all of them.
 
-with tf.distribute.MultiWorkerMirroredStrategy().scope():
-    model = bmpq_tf.quantize_model(float_model)
-    model.compile("adam", "sparse_categorical_crossentropy", jit_compile=False)
-bmpq_tf.training.distribution.prepare_for_workers(model) model.fit(dataset,
-callbacks=[bmpq_tf.BMPQCallback("10x")])
+    with tf.distribute.MultiWorkerMirroredStrategy().scope():
+        model = bmpq_tf.quantize_model(float_model)
+        model.compile("adam", "sparse_categorical_crossentropy", jit_compile=False)
+    bmpq_tf.prepare_for_workers(model)
+    model.fit(dataset, callbacks=[bmpq_tf.BMPQCallback("10x")])
 """
 
 from collections.abc import Callable, Sequence
@@ -65,6 +65,12 @@ def prepare_for_workers(model: keras.Model) -> keras.Model:
 
     Raises:
         RuntimeError: this Keras is built in another way than the one that this was written for.
+
+    Example:
+        >>> model = bmpq_tf.prepare_for_workers(model)
+        >>> told = model.evaluate(images, labels, verbose=0, return_dict=True)
+        >>> sorted(told)
+        ['accuracy', 'loss']
     """
     strategy = model.distribute_strategy
     if not has_workers(strategy) or keras_compat.has_own_symbolic_build(model):

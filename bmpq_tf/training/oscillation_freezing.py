@@ -15,10 +15,10 @@ class FreezeOscillations(keras.callbacks.Callback):
     """Freezes oscillating weights for the rest of the training (after Nagel et al., ICML 2022; from
     scratch, so in the last epochs only).
 
-    The model must track them: `quantize_model(..., track_oscillations=True)`, which takes four
-    times the kernels' memory. A kernel that changes its width starts anew, with nothing frozen, and
-    so does every kernel in the first epochs of another `fit`. Each epoch's logs get
-    `frozen_weights`, a share of all that are tracked.
+    The model must track them: `QuantizationConfig(track_oscillations=True)`, which takes four times
+    the kernels' memory. A kernel that changes its width starts anew, with nothing frozen, and so
+    does every kernel in the first epochs of another `fit`. Each epoch's logs get `frozen_weights`,
+    a share of all that are tracked.
 
     Args:
         threshold: share of the steps, a moving average over about a hundred, in which a weight's
@@ -28,6 +28,15 @@ class FreezeOscillations(keras.callbacks.Callback):
 
     Raises:
         ValueError: an argument is not understood; from `fit`: the model tracks no oscillations.
+
+    Example:
+        >>> config = bmpq_tf.QuantizationConfig(track_oscillations=True)
+        >>> model = bmpq_tf.quantize_model(float_model, (2,), config=config)
+        >>> model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        >>> freeze = bmpq_tf.FreezeOscillations(last_epochs=1)
+        >>> told = model.fit(images, labels, epochs=2, callbacks=[freeze], verbose=0)
+        >>> told.history["frozen_weights"][0], 0.0 <= told.history["frozen_weights"][1] <= 1.0
+        (0.0, True)
     """
 
     def __init__(self, threshold: float = 0.02, *, last_epochs: int | None = None):
@@ -59,7 +68,7 @@ class FreezeOscillations(keras.callbacks.Callback):
         if not self._tracked:
             raise ValueError(
                 f"Model '{self.model.name}' tracks no oscillations. Quantize it with "
-                "quantize_model(..., track_oscillations=True)."
+                "config=QuantizationConfig(track_oscillations=True)."
             )
 
     def on_epoch_begin(self, epoch, logs=None):

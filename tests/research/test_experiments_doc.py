@@ -1,6 +1,6 @@
 """The tables of docs/experiments.md are what its results files say.
 
-`python tests/test_experiments_doc.py` writes them anew.
+`PYTHONPATH=tools python tests/research/test_experiments_doc.py` writes them anew.
 """
 
 import json
@@ -40,7 +40,9 @@ def with_tables(text: str) -> str:
 
 def test_the_tables_are_those_of_the_results():
     text = DOC.read_text()
-    assert with_tables(text) == text, "Run python tests/test_experiments_doc.py."
+    assert with_tables(text) == text, (
+        "Run PYTHONPATH=tools python tests/research/test_experiments_doc.py."
+    )
 
 
 def test_every_grid_with_results_has_both_its_tables():

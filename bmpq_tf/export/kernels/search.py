@@ -55,15 +55,12 @@ def _constants(model) -> Iterator[tuple[int, int, np.ndarray]]:
     """
     for number, subgraph in enumerate(model.subgraphs):
         for index, tensor in enumerate(subgraph.tensors):
-            if (
-                tensor.type == flatbuffer.FLOAT32
-                and tensor.shape is not None
-                and len(tensor.shape) >= 2
-                and flatbuffer.consumers(subgraph, index)
-            ):
-                values = flatbuffer.constant(model, tensor)
-                if values is not None:
-                    yield number, index, values
+            if tensor.type != flatbuffer.FLOAT32 or tensor.shape is None or len(tensor.shape) < 2:
+                continue
+            values = flatbuffer.constant(model, tensor)
+            # Readers are looked for last: that walks all operators, and few tensors are constants.
+            if values is not None and flatbuffer.consumers(subgraph, index):
+                yield number, index, values
 
 
 def _nearness(kernels: Sequence[KernelIntegers], name: str) -> dict[str, int]:

@@ -85,6 +85,12 @@ class Inspection:
         orphaned_bytes: in buffers that nothing reads.
         custom_operators: those that are no builtins, Flex ones included.
         metadata: what bmpq_tf wrote, or `None`.
+
+    Example:
+        >>> report = bmpq_tf.export_tflite(model, folder / "model.tflite")
+        >>> inspection = bmpq_tf.inspect_tflite(report.path)
+        >>> inspection.operators["CONV_2D"], inspection.scales, inspection.custom_operators
+        (1, 14, ())
     """
 
     bytes: int

@@ -20,7 +20,16 @@ _KERNEL_RANK = 2
 
 
 class UnreadableFileError(ValueError):
-    """This is no TFLite model, or a broken one."""
+    """This is no TFLite model, or a broken one.
+
+    Example:
+        >>> size = (folder / "notes.tflite").write_text("no model")
+        >>> try:
+        ...     bmpq_tf.inspect_tflite(folder / "notes.tflite")
+        ... except bmpq_tf.UnreadableFileError as error:
+        ...     print(error)
+        Not a TFLite model: the identifier 'TFL3' is missing at byte 4. ...
+    """
 
 
 def inspect_tflite(path: str | os.PathLike) -> Inspection:
@@ -36,6 +45,12 @@ def inspect_tflite(path: str | os.PathLike) -> Inspection:
     Raises:
         FileNotFoundError: there is none.
         UnreadableFileError: it is no TFLite model or it is broken; says why in a line.
+
+    Example:
+        >>> report = bmpq_tf.export_tflite(model, folder / "model.tflite")
+        >>> weights = bmpq_tf.inspect_tflite(report.path).weights
+        >>> [(one.operator, one.shape, one.stored) for one in weights]
+        [('CONV_2D', (4, 3, 3, 1), 'int8'), ('FULLY_CONNECTED', (10, 144), 'int8')]
     """
     path = pathlib.Path(path)
     if not path.is_file():

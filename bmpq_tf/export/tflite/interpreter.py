@@ -144,6 +144,12 @@ def run_tflite(path: "str | os.PathLike | bytes", inputs, batch_size: int = 32) 
     Raises:
         FileNotFoundError: there is no such file.
         RuntimeError: LiteRT cannot read or run it.
+
+    Example:
+        >>> report = bmpq_tf.export_tflite(model, folder / "model.tflite")
+        >>> (logits,) = bmpq_tf.run_tflite(report.path, images)
+        >>> logits.shape, np.allclose(logits, model(images), atol=1e-4)
+        ((32, 10), True)
     """
     content = (
         bytes(path) if isinstance(path, (bytes, bytearray)) else pathlib.Path(path).read_bytes()

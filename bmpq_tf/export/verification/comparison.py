@@ -49,6 +49,13 @@ def compare_tflite(
         FileNotFoundError: there is no such file.
         RuntimeError: LiteRT cannot read or run it.
         ValueError: the inputs do not fit the model, or there are none.
+
+    Example:
+        >>> report = bmpq_tf.export_tflite(model, folder / "model.tflite")
+        >>> bmpq_tf.compare_tflite(model, report.path, images).holds
+        True
+        >>> bmpq_tf.compare_tflite(float_model, report.path, images).holds
+        False
     """
     content = (
         bytes(path) if isinstance(path, (bytes, bytearray)) else pathlib.Path(path).read_bytes()

@@ -73,6 +73,12 @@ class Parity:
             verify with, without a limit of his own.
         constant: in `"integer"`, columns of outputs in which the file answers one single value and
             Keras does not.
+
+    Example:
+        >>> report = bmpq_tf.export_tflite(model, folder / "model.tflite", verify_with=images)
+        >>> parity = report.parity
+        >>> parity.examples, parity.agreement, parity.max_abs_diff <= parity.tolerance
+        (32, 1.0, True)
     """
 
     max_abs_diff: float
