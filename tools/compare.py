@@ -46,7 +46,7 @@ from bmpq_tf.files import write_text
 flags.DEFINE_string(
     "config",
     None,
-    "The YAML file that describes the grid; see tools/bmpq_research/experiments/grid.py.",
+    "The YAML file of the grid; see tools/bmpq_research/experiments/grid.py.",
 )
 flags.DEFINE_string(
     "out",
