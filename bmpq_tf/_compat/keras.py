@@ -5,7 +5,7 @@
 
 import inspect
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import keras
 
@@ -18,6 +18,12 @@ _SYMBOLIC_BUILD = "_maybe_symbolic_build"
 def is_from_keras(thing) -> bool:
     """Whether a class or a function is Keras's own."""
     return (thing.__module__ or "").startswith(_PREFIX)
+
+
+def load_model(path) -> keras.Model:
+    """Loads a model that nothing here trains: its loss and optimizer need not be known."""
+    # Keras's annotation has whatever a file may hold.
+    return cast(keras.Model, keras.models.load_model(path, compile=False))
 
 
 def layers_inside(layer: Layer) -> list[Layer]:

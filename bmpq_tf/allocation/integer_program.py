@@ -8,6 +8,7 @@ small core first gives the good assignment (Balas and Zemel 1980).
 
 import dataclasses
 import time
+from typing import Any
 
 import mip
 import numpy as np
@@ -29,6 +30,7 @@ _SOLVED = {
     getattr(mip.OptimizationStatus, name)
     for name in ("OPTIMAL", "INFEASIBLE", "INT_INFEASIBLE", "CUTOFF")
 }
+_xsum: Any = mip.xsum
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +125,8 @@ def _solve_core(choices, relaxed, core, gain, deadline) -> tuple[np.ndarray | No
     scale = _RESOLUTION / (
         gain if np.isfinite(gain) else max(relaxed.reduced[core].max(initial=0.0), _ROUNDING)
     )
-    model = mip.Model(sense=mip.MINIMIZE, solver_name=mip.CBC)
+    # Its operators build expressions, which its type hints do not know.
+    model: Any = mip.Model(sense=mip.MINIMIZE, solver_name=mip.CBC)
     model.verbose = 0
     model.threads = 1
     model.max_mip_gap = model.max_mip_gap_abs = 0.0
@@ -137,7 +140,7 @@ def _solve_core(choices, relaxed, core, gain, deadline) -> tuple[np.ndarray | No
     }
     for row in rows:
         # None of them means the base.
-        model += mip.xsum(variables[row, choice] for choice in np.flatnonzero(core[row])) <= 1
+        model += _xsum(variables[row, choice] for choice in np.flatnonzero(core[row])) <= 1
     unused = []
     for uses, room, price in zip(
         choices.uses, choices.room - choices.used(base), relaxed.multipliers, strict=True
@@ -150,7 +153,7 @@ def _solve_core(choices, relaxed, core, gain, deadline) -> tuple[np.ndarray | No
         # The price of unused room beside the reduced costs gives small figures: what an assignment
         # costs above the bound.
         unused.append(model.add_var(lb=0.0, obj=float(price * unit * scale)))
-        model += mip.xsum(move / unit * variables[index] for index, move in moves.items()) + unused[
+        model += _xsum(move / unit * variables[index] for index, move in moves.items()) + unused[
             -1
         ] == float(room / unit)
     if np.isfinite(gain):

@@ -7,6 +7,7 @@ relaxation. They are found with Kelley's cutting planes (1960).
 """
 
 import dataclasses
+from typing import Any
 
 import mip
 import numpy as np
@@ -15,6 +16,7 @@ from bmpq_tf.allocation.choices import Choices
 
 _CUTS = 100
 _EXACT = 1e-12
+_xsum: Any = mip.xsum
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +52,8 @@ def relax(choices: Choices) -> Relaxation:
         scale / np.minimum(positive, scale), ceiling=len(choices.costs) + 1.0
     )
     corners = [np.zeros(limits), *(np.eye(limits) * master.largest)] if limits else [np.zeros(0)]
-    best, feasible, seen = None, None, set()
+    best: tuple[float, np.ndarray, np.ndarray, np.ndarray] | None = None
+    feasible, seen = None, set()
     for step in range(_CUTS):
         prices = corners[step] if step < len(corners) else master.next_prices()
         priced = choices.costs + np.tensordot(prices / scale, choices.uses, 1)
@@ -66,6 +69,8 @@ def relax(choices: Choices) -> Relaxation:
             break
         seen.add(prices.tobytes())
         master.cut(cost, slopes)
+    # Prices of zero were tried first.
+    assert best is not None
     bound, multipliers, base, priced = best
     return Relaxation(
         bound, multipliers, base, priced - np.take_along_axis(priced, base[:, None], 1), feasible
@@ -77,7 +82,8 @@ class _Master:
 
     def __init__(self, largest: np.ndarray, ceiling: float):
         self.largest, self.value = largest, np.inf
-        self._model = mip.Model(sense=mip.MAXIMIZE, solver_name=mip.CBC)
+        # Its operators build expressions, which its type hints do not know.
+        self._model: Any = mip.Model(sense=mip.MAXIMIZE, solver_name=mip.CBC)
         self._model.verbose = 0
         self._model.threads = 1
         self._bound = self._model.add_var(lb=-mip.INF, ub=ceiling)
@@ -88,7 +94,7 @@ class _Master:
 
     def cut(self, cost: float, slopes: np.ndarray) -> None:
         terms = (float(slope) * price for slope, price in zip(slopes, self._prices, strict=True))
-        self._model += self._bound <= cost + mip.xsum(terms)
+        self._model += self._bound <= cost + _xsum(terms)
 
     def next_prices(self) -> np.ndarray:
         self._model.optimize()

@@ -88,7 +88,7 @@ def fake_quantize(
 
         return quantize(values, clip, zero_point, bits, rounding) * step, grad
 
-    return apply(values, clip, zero_point)
+    return apply(values, clip, zero_point)  # pyright: ignore[reportReturnType]
 
 
 @tf.custom_gradient

@@ -72,7 +72,7 @@ def bit_gradients(gradient, scale, bits: int) -> tf.Tensor:
     with tf.GradientTape() as tape:
         tape.watch(planes)
         weights = compose(planes, scale)
-    return tape.gradient(weights, planes, output_gradients=gradient)
+    return tape.gradient(weights, planes, output_gradients=gradient)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
 def normalised_bit_gradient(gradient, scale, bits: int) -> tf.Tensor:

@@ -88,4 +88,4 @@ def fake_quantize(
 
         return quantized, grad
 
-    return apply(weights, scale)
+    return apply(weights, scale)  # pyright: ignore[reportReturnType]

@@ -155,6 +155,9 @@ def learned(base, log_gain, limit: Callable[[], Any] | None = None) -> tf.Tensor
             BatchNorm divides by.
     """
 
+    if limit is None:
+        return tf.stop_gradient(base) * tf.exp(log_gain)
+
     @tf.custom_gradient
     def limited(log_gain):
         def grad(upstream):
@@ -165,7 +168,7 @@ def learned(base, log_gain, limit: Callable[[], Any] | None = None) -> tf.Tensor
 
         return tf.identity(log_gain), grad
 
-    return tf.stop_gradient(base) * tf.exp(log_gain if limit is None else limited(log_gain))
+    return tf.stop_gradient(base) * tf.exp(limited(log_gain))
 
 
 RULES: dict[str, Callable] = {"max_abs": max_abs, "statistical": statistical}

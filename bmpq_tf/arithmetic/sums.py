@@ -1,12 +1,12 @@
 """Sums over the weights that share a channel: a kernel seen as a matrix with a column for each."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import tensorflow as tf
 
 
-def columns(shape: Sequence[int | None], axes: Sequence[int]) -> int | None:
+def columns(shape: Iterable[int | None], axes: Sequence[int]) -> int | None:
     """Returns how many columns a tensor has whose `axes` are its rows.
 
     Args:
@@ -18,13 +18,14 @@ def columns(shape: Sequence[int | None], axes: Sequence[int]) -> int | None:
         `None` where they are not, where there is only one, or where the shape is open, empty or
         past 2^31.
     """
+    sizes = [-1 if size is None else size for size in shape]
     # BiasAddGrad counts elements in int32.
-    if None in shape or 0 in shape or math.prod(shape) > 2**31 - 1:
+    if min(sizes, default=1) < 1 or math.prod(sizes) > 2**31 - 1:
         return None
-    summed = [axis for axis in axes if shape[axis] > 1]
-    kept = [axis for axis, size in enumerate(shape) if size > 1 and axis not in summed]
+    summed = [axis for axis in axes if sizes[axis] > 1]
+    kept = [axis for axis, size in enumerate(sizes) if size > 1 and axis not in summed]
     return (
-        math.prod(shape[axis] for axis in kept)
+        math.prod(sizes[axis] for axis in kept)
         if summed and kept and max(summed) < min(kept)
         else None
     )

@@ -14,10 +14,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # isort: split
 import pathlib
 
-import keras
 import tensorflow as tf
 from absl import flags
 
+from bmpq_tf._compat import keras as keras_compat
 from bmpq_tf.cli.arrays import load_arrays
 from bmpq_tf.cli.program import run as run_program
 from bmpq_tf.export.errors import first_line
@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> None:
         f"{len(labels):,} images of {given.data}"
     )
     if given.keras:
-        parity = compare(keras.models.load_model(given.keras, compile=False), content, batches)
+        parity = compare(keras_compat.load_model(given.keras), content, batches)
         print(
             f"top-1 equal to {given.keras} on {parity.agreement:.2%}; largest difference "
             f"{parity.max_abs_diff:.2e} of {parity.logit_scale:.1f}"

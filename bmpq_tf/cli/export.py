@@ -13,10 +13,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 # isort: split
 
-import keras
 from absl import flags
 
 import bmpq_tf
+from bmpq_tf._compat import keras as keras_compat
 from bmpq_tf.cli.arrays import load_inputs
 from bmpq_tf.cli.program import run as run_program
 from bmpq_tf.export.integer.static import IO_DTYPES
@@ -63,8 +63,7 @@ def main(arguments: list[str]) -> None:
             f"No such model. Received: '{arguments[1]}'. Save one with model.save(path) after "
             "training."
         )
-    # Nothing here trains, so a loss or optimizer of the user's own need not be known.
-    model = keras.models.load_model(arguments[1], compile=False)
+    model = keras_compat.load_model(arguments[1])
     report = bmpq_tf.export_tflite(
         model,
         arguments[2],

@@ -129,7 +129,7 @@ def plot(found: Inspection, path: str) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import patches, pyplot
 
     from bmpq_tf.files import replacing
 
@@ -152,7 +152,7 @@ def plot(found: Inspection, path: str) -> None:
     axes.invert_yaxis()
     axes.set_xlabel("bytes of packed weights")
     axes.legend(
-        [pyplot.Rectangle((0, 0), 1, 1, color=colour) for colour in colours.values()],
+        [patches.Patch(color=colour) for colour in colours.values()],
         list(colours),
         title="stored as",
     )

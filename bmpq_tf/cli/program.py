@@ -10,7 +10,8 @@ from absl import app, flags, logging
 # What a user can mend; anything else is a fault of ours and keeps its traceback.
 FOR_PEOPLE = (ValueError, OSError, TypeError, RuntimeError)
 # By the names that are imported: how to install what is optional.
-HINTS = dict.fromkeys(("keras_tuner", "matplotlib"), "pip install 'bmpq_tf[tune]'")
+_TUNE = "pip install 'bmpq_tf[tune]'"
+HINTS: dict[str, str] = {"keras_tuner": _TUNE, "matplotlib": _TUNE}
 
 
 def run(main: Callable[[list[str]], None], hints: Mapping[str, str] = HINTS) -> None:

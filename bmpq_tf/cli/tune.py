@@ -28,6 +28,7 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
+from bmpq_tf._compat import keras as keras_compat
 from bmpq_tf.cli.program import check_installed
 from bmpq_tf.cli.program import run as run_program
 
@@ -142,7 +143,7 @@ def _own_problem(given) -> Problem:
             "--data=x.npz."
         )
     images, labels = load_arrays(given.data)
-    model = keras.models.load_model(given.model, compile=False)
+    model = keras_compat.load_model(given.model)
     order = np.random.default_rng(given.seed).permutation(len(labels))
     held, kept = np.split(order, [max(1, round(given.validation * len(labels)))])
 

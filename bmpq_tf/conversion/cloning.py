@@ -112,9 +112,8 @@ def _complete(
 
 def _models(layer: Layer) -> list[keras.Model]:
     """The models in a layer, itself first, as often as they are held: a copy holds one for each."""
-    return [layer] * isinstance(layer, keras.Model) + [
-        model for part in keras_compat.layers_inside(layer) for model in _models(part)
-    ]
+    itself: list[keras.Model] = [layer] if isinstance(layer, keras.Model) else []
+    return itself + [model for part in keras_compat.layers_inside(layer) for model in _models(part)]
 
 
 def check_class(model: keras.Model, copy: keras.Model, methods: Iterable[str]) -> None:
@@ -159,11 +158,8 @@ def _own_functions(layer: Layer) -> dict[str, Callable]:
     """Functions that are not Keras's, such as activations of the user's, under the keys of a
     layer's config, which tells their names only.
     """
-    return {
-        key: function
-        for key in layer.get_config()
-        if _is_own(function := getattr(layer, key, None))
-    }
+    held = {key: getattr(layer, key, None) for key in layer.get_config()}
+    return {key: function for key, function in held.items() if function and _is_own(function)}
 
 
 def _by_name(model: keras.Model) -> dict[str, Callable]:

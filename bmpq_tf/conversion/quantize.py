@@ -193,12 +193,10 @@ class QuantizationPlan:
 
         `None` for a layer that stays as it is.
         """
-        quantizer = _quantizer_argument(layer, self.configs)
-        return (
-            self.placement.relu(layer)
-            if quantizer is None
-            else entry_for(layer).quantized_class.from_config({**config, "quantizer": quantizer})
-        )
+        entry, quantizer = entry_for(layer), _quantizer_argument(layer, self.configs)
+        if entry is None or quantizer is None:
+            return self.placement.relu(layer)
+        return entry.quantized_class.from_config({**config, "quantizer": quantizer})
 
     def _is_wanted(self, layer: Layer) -> bool:
         return id(layer) in self._wanted

@@ -124,7 +124,7 @@ def clean_up(state: ExportState) -> None:
     )
     cleanup.clean_up(state.file, told)
     state.content = flatbuffer.serialised(state.file)
-    state.file = None
+    del state.file
 
 
 def read_back(state: ExportState) -> None:

@@ -34,6 +34,8 @@ class ExportOptions:
 class ExportState:
     """What is known of an export so far; each stage reads some fields and sets others.
 
+    A field without a start is there once its stage has set it.
+
     Attributes:
         model: the trained model.
         options: what is asked for; `verify_with` and `calibrate_with` as they are read.
@@ -59,20 +61,20 @@ class ExportState:
     model: keras.Model
     options: ExportOptions
     judge_top1: bool = True
-    path: pathlib.Path | None = None
-    computed: keras.Model | None = None
+    path: pathlib.Path = dataclasses.field(init=False, repr=False)
+    computed: keras.Model = dataclasses.field(init=False, repr=False)
     kernels: list[KernelState] = dataclasses.field(default_factory=list)
     limit: Budget | None = None
-    file: Any = None
-    floats: Any = None
+    file: Any = dataclasses.field(init=False, repr=False)
+    floats: Any = dataclasses.field(init=False, repr=False)
     known_ranges: dict[str, Range] = dataclasses.field(default_factory=dict)
     matches: list[Match] = dataclasses.field(default_factory=list)
     stored: list[tuple[Match, StoredKernel]] = dataclasses.field(default_factory=list)
     content: bytes = b""
     packed_bytes: int = 0
-    parity: Parity | None = None
+    parity: Parity = dataclasses.field(init=False, repr=False)
     warnings: list[tuple[type[UserWarning], str]] = dataclasses.field(default_factory=list)
-    report: ExportReport | None = None
+    report: ExportReport = dataclasses.field(init=False, repr=False)
 
     @property
     def stored_by_path(self) -> dict[str, list[StoredKernel]]:

@@ -4,6 +4,7 @@ Its clip, its zero point, and whether it has seen a batch.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -41,15 +42,15 @@ class ActivationQuantizer(keras.layers.Layer):
 
     def __init__(self, bits: int, *, signed: bool = False, limit: float | None = None, **kwargs):
         super().__init__(**{**kwargs, "dtype": "float32"})
-        self.bits = checked_activation_bits(bits)
-        if self.bits is None:
+        checked = checked_activation_bits(bits)
+        if checked is None:
             raise ValueError(
                 "An activation quantizer needs a width. Received: bits=None. Give 8, 4 or 2, or "
                 "leave the quantizer out."
             )
-        self.signed = signed
+        self.bits, self.signed = checked, signed
         self.limit = limit
-        self.rounding = tf.round
+        self.rounding: Callable[[tf.Tensor], tf.Tensor] = tf.round
         self.stand_in: Callable[[tf.Tensor], tf.Tensor] | None = None
         self._fixed: tuple[tf.Tensor, tf.Tensor] | None = None
 
@@ -155,7 +156,7 @@ class ActivationQuantizer(keras.layers.Layer):
             tf.cast(tf.reduce_prod(shape[1:]) * activations.steps(self.bits), tf.float32)
         )
 
-    def _learned(self, base, gradient_share=1.0) -> tf.Tensor:
+    def _learned(self, base, gradient_share: float | tf.Tensor = 1.0) -> Any:
         log_clip = tf.convert_to_tensor(self.log_clip.value)
         clip = scales.learned(base, activations.damped(log_clip, gradient_share))
         return clip if self.limit is None else activations.bounded(clip, self.limit)

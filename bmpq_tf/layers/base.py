@@ -3,6 +3,7 @@
 import contextlib
 import contextvars
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import keras
 import tensorflow as tf
@@ -30,8 +31,11 @@ _READ: contextvars.ContextVar[dict[tuple[int, str], tf.Tensor]] = contextvars.Co
     "kernels_read_once"
 )
 
+# A mixin: Keras's class comes behind it.
+_Layer = keras.layers.Layer if TYPE_CHECKING else object
 
-class QuantizedLayer:
+
+class QuantizedLayer(_Layer):
     """Gives a Keras layer kernels that are fake-quantized whenever they are read, and activations
     that are if its config says so.
 

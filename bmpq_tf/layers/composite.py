@@ -5,7 +5,7 @@ Those that a registry entry knows are quantized as they are put in place.
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
@@ -41,7 +41,7 @@ class CompositeConfig:
         Raises:
             ValueError: as `QuantizerConfig.of`.
         """
-        if isinstance(value, cls):
+        if isinstance(value, CompositeConfig):
             return value
         if isinstance(value, Mapping):
             fields = dict(value)
@@ -59,14 +59,20 @@ class CompositeConfig:
         composite = isinstance(quantizer, cls) or (
             isinstance(quantizer, Mapping) and "sublayers" in quantizer
         )
-        return (cls.of(quantizer) if composite else QuantizerConfig.of(quantizer)).to_dict()
+        # The wider type: `composite` says which of the two it is.
+        plain: Any = quantizer
+        return (cls.of(plain) if composite else QuantizerConfig.of(plain)).to_dict()
 
     def of_sublayer(self, name: str) -> Any | None:
         """Returns the `quantizer` of the inner layer of this name; `None` if it stays float."""
         return self.sublayers.get(name, self.default.to_dict())
 
 
-class QuantizedComposite:
+# A mixin: Keras's class comes behind it.
+_Layer = keras.layers.Layer if TYPE_CHECKING else object
+
+
+class QuantizedComposite(_Layer):
     """Gives a Keras layer that holds layers their quantized twins in place of them.
 
     Keras's class makes its sublayers itself, in `__init__` or in `build`, or is handed one; here

@@ -175,9 +175,9 @@ class QuantizerConfig(QuantizerSettings):
         """
         if value is None:
             return cls()
-        if isinstance(value, cls):
+        if isinstance(value, QuantizerConfig):
             return value
-        fields = dict(value)
+        fields: dict[str, Any] = {**value}
         version = fields.pop("version", FORMAT_VERSION)
         unknown = sorted(set(fields) - {field.name for field in dataclasses.fields(cls)})
         if version > FORMAT_VERSION or unknown:

@@ -216,7 +216,7 @@ class KernelQuantizer(SensitivityTracking, OscillationTracking, keras.layers.Lay
         if (self.config.granularity, self.config.initial_scale) == ("tensor", "statistical"):
             kernel = scales.filled(kernel, self.channel_axes)
         # Of a kernel of zeros the weights that train will be about as large as any initializer's.
-        a_channel = max(math.prod(kernel.shape) // max(math.prod(self._channels_shape), 1), 1)
+        a_channel = max(math.prod(kernel.shape) // max(math.prod(self._channels_shape), 1), 1)  # pyright: ignore[reportArgumentType, reportCallIssue]
         size = 1.0 if normalised else a_channel**-0.5
         return scales.initial(
             kernel, self.bits.value, self.scale_axes, self.config.initial_scale, size, normalised

@@ -45,5 +45,5 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
             (self.moving_mean, mean),
             (self.moving_variance, variance * (values - 1.0) / values),
         ):
-            moving.assign(moving * self.momentum + value * (1.0 - self.momentum))
+            moving.assign(moving * self.momentum + value * (1.0 - self.momentum))  # pyright: ignore[reportOptionalMemberAccess, reportOptionalOperand]
         return outputs

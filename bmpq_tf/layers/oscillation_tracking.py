@@ -2,17 +2,26 @@
 and holds them.
 """
 
+from typing import TYPE_CHECKING
+
 import keras
 import tensorflow as tf
 
 from bmpq_tf.arithmetic import oscillations
+from bmpq_tf.layers.config import QuantizerConfig
 from bmpq_tf.layers.sensitivity_tracking import accumulator
 
+# A mixin: Keras's class comes behind it.
+_Layer = keras.layers.Layer if TYPE_CHECKING else object
 
-class OscillationTracking:
+
+class OscillationTracking(_Layer):
     """What is known of each weight's jumps, in variables of the kernel's shape
     (`bmpq_tf.arithmetic.oscillations`).
     """
+
+    config: QuantizerConfig
+    freezing_threshold: keras.Variable
 
     def _build_oscillations(self, kernel_shape) -> None:
         # Weights are the same on every replica, and so is this.

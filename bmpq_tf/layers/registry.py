@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import keras
 
@@ -12,6 +13,7 @@ from bmpq_tf.layers.composite import QuantizedComposite
 from bmpq_tf.layers.serialization import serializable
 
 Layer = keras.layers.Layer
+_Class = TypeVar("_Class", bound=type)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +49,7 @@ def register(
     *,
     held: Mapping[str, str] | None = None,
     **kernel_channel_axes: ChannelAxes,
-) -> Callable[[type], type]:
+) -> Callable[[_Class], _Class]:
     """Decorates the quantized twin of `float_class`, a subclass of `QuantizedLayer` or of
     `QuantizedComposite`.
 
@@ -58,7 +60,7 @@ def register(
             function that tells a layer's.
     """
 
-    def decorate(quantized_class: type) -> type:
+    def decorate(quantized_class: _Class) -> _Class:
         entry = Entry(float_class, quantized_class, kernel_channel_axes, held or {})
         if entry.is_composite:
             quantized_class.held, quantized_class.twin_of = entry.held, staticmethod(_twin_of)

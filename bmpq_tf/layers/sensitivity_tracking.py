@@ -4,13 +4,14 @@
 
 import math
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from bmpq_tf.arithmetic import scales, sums
+from bmpq_tf.layers.config import QuantizerConfig
 
 
 class Accumulated(NamedTuple):
@@ -51,10 +52,18 @@ def accumulator(
         )
 
 
-class SensitivityTracking:
+# A mixin: Keras's class comes behind it.
+_Layer = keras.layers.Layer if TYPE_CHECKING else object
+
+
+class SensitivityTracking(_Layer):
     """Sums of bit gradients over mini-batches, in variables, without the loss scale that they
     carry.
     """
+
+    config: QuantizerConfig
+    channel_axes: tuple[int, ...]
+    _channels_shape: tuple[int, ...]
 
     def _start_tracking(self) -> None:
         self._scale_loss: Callable[[tf.Tensor], tf.Tensor] | None = None

@@ -1,16 +1,20 @@
 """Which classes are bmpq_tf's own: those that saved models name as `bmpq_tf>...`."""
 
+from typing import TypeVar
+
 import keras
 
+_Class = TypeVar("_Class", bound=type)
 _OURS: set[type] = set()
 
 
-def serializable(cls: type) -> type:
+def serializable(cls: _Class) -> _Class:
     """Registers a class of bmpq_tf with Keras, so that saved models that name it load wherever
     bmpq_tf was imported.
     """
     _OURS.add(cls)
-    return keras.saving.register_keras_serializable("bmpq_tf")(cls)
+    keras.saving.register_keras_serializable("bmpq_tf")(cls)
+    return cls
 
 
 def is_ours(cls: type) -> bool:

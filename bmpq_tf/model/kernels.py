@@ -42,6 +42,12 @@ class KernelState:
     calls: int = 1
 
     @property
+    def quantized(self) -> KernelQuantizer:
+        """The quantizer, of a kernel that is known to have one."""
+        assert self.quantizer is not None
+        return self.quantizer
+
+    @property
     def bits(self) -> int:
         """The present width; 32 for a kernel that stays float."""
         return self.quantizer.width if self.quantizer else FLOAT_BITS
@@ -129,7 +135,7 @@ def measurement(state: KernelState, uses_per_step: float = 1.0) -> Measurement:
         state: a quantized kernel whose gradients were finite at least once.
         uses_per_step: how often a mini-batch goes through it; a shared layer's uses add up.
     """
-    quantizer = state.quantizer
+    quantizer = state.quantized
     sums = quantizer.accumulated()
     per_step = uses_per_step / max(sums.uses_finite, 1.0)
     joint = quantizer.config.track_sensitivity == "joint"
@@ -228,9 +234,10 @@ def _macs(layer: keras.layers.Layer, variable: keras.Variable, calls: Sequence) 
     if not (entry_for(layer) or quantized_entry_for(layer)):
         return None
     positions = [_positions(layer, variable, node) for node in calls]
-    if not positions or None in positions:
+    known = [count for count in positions if count is not None]
+    if not known or len(known) < len(positions):
         return None
-    return math.prod(variable.shape) * sum(positions)
+    return math.prod(variable.shape) * sum(known)
 
 
 def _positions(layer: keras.layers.Layer, variable: keras.Variable, node) -> int | None:

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -89,6 +90,10 @@ class BMPQCallback(keras.callbacks.Callback):
         [0.0, 1.0, 1.0]
     """
 
+    # Keras sets both before the first call.
+    model: keras.Model
+    params: dict[str, Any]
+
     def __init__(
         self,
         budget: "str | float | Budget",
@@ -163,7 +168,7 @@ class BMPQCallback(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         if self._first_epoch is None:
             self._first_epoch = epoch
-            self._check_room()
+            self._check_room(epoch)
         if self._is_due(epoch):
             self._decide(epoch)
 
@@ -185,21 +190,21 @@ class BMPQCallback(keras.callbacks.Callback):
                 stacklevel=2,
             )
 
-    def _check_room(self) -> None:
+    def _check_room(self, begin: int) -> None:
         """Raises ValueError if a fit that begins in the middle, with a model that was never trained
         under a callback, never decides.
         """
         epochs = self.params["epochs"]
         last = self.schedule.last_decision(epochs)
-        first = self._first_epoch + (self._needs_gradients and not self._sums.batches_seen())
+        first = begin + (self._needs_gradients and not self._sums.batches_seen())
         if self.history or any(
             self.schedule.decides(epoch, epochs) for epoch in range(first, last + 1)
         ):
             return
         raise ValueError(
-            f"fit begins at epoch {self._first_epoch + 1} of {self.params['epochs']} and settles "
+            f"fit begins at epoch {begin + 1} of {self.params['epochs']} and settles "
             f"after epoch {last}: no decision lies between, and "
-            f"none was made before. Received: initial_epoch={self._first_epoch}, "
+            f"none was made before. Received: initial_epoch={begin}, "
             f"epochs={self.params['epochs']}. Epochs of another model do not "
             "count: leave initial_epoch out, or give a larger epochs."
         )

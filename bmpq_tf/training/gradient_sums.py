@@ -21,7 +21,7 @@ class GradientSums:
 
     def uses(self) -> tuple[list[float], list[float]]:
         """Returns, of each open kernel, how often a gradient was finite, and how often one came."""
-        sums = [state.quantizer.accumulated() for state in self.opened]
+        sums = [state.quantized.accumulated() for state in self.opened]
         return [known.uses_finite for known in sums], [known.uses_seen for known in sums]
 
     def batches_seen(self) -> float:
@@ -35,7 +35,7 @@ class GradientSums:
     def measured(self) -> dict[str, Measurement]:
         """Returns what was measured of each kernel that gradients reached, by path."""
         per_step = self._uses_per_step()
-        sums = [(state, state.quantizer.accumulated()) for state in self._quantized]
+        sums = [(state, state.quantized.accumulated()) for state in self._quantized]
         return {
             state.kernel.path: measurement(state, per_step[state.kernel.path])
             for state, known in sums
@@ -46,11 +46,11 @@ class GradientSums:
         """Forgets the bit gradients so far, as after every allocation."""
         self._before = {}
         for state in self._quantized:
-            state.quantizer.reset_accumulators()
+            state.quantized.reset_accumulators()
 
     def _uses_seen(self) -> dict[str, float]:
         return {
-            state.kernel.path: state.quantizer.accumulated().uses_seen for state in self._quantized
+            state.kernel.path: state.quantized.accumulated().uses_seen for state in self._quantized
         }
 
     def _uses_per_step(self) -> dict[str, float]:

@@ -3,6 +3,7 @@ train.
 """
 
 import math
+from typing import Any
 
 import keras
 import numpy as np
@@ -38,6 +39,10 @@ class FreezeOscillations(keras.callbacks.Callback):
         >>> told.history["frozen_weights"][0], 0.0 <= told.history["frozen_weights"][1] <= 1.0
         (0.0, True)
     """
+
+    # Keras sets both before the first call.
+    model: keras.Model
+    params: dict[str, Any]
 
     def __init__(self, threshold: float = 0.02, *, last_epochs: int | None = None):
         super().__init__()

@@ -13,7 +13,7 @@ def check_tracking(states: Sequence[KernelState], needs_gradients: bool, objecti
     untracked = [
         state.kernel.path
         for state in states
-        if state.is_open and not state.quantizer.config.track_sensitivity
+        if state.is_open and not state.quantized.config.track_sensitivity
     ]
     if untracked and needs_gradients:
         raise ValueError(
@@ -21,7 +21,7 @@ def check_tracking(states: Sequence[KernelState], needs_gradients: bool, objecti
             "config=QuantizationConfig(track_sensitivity=True)."
         )
     coarse = [
-        state.kernel.path for state in states if state.quantizer.config.track_sensitivity != "joint"
+        state.kernel.path for state in states if state.quantized.config.track_sensitivity != "joint"
     ]
     if coarse and objective == "joint":
         raise ValueError(

@@ -6,9 +6,9 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-import keras
 import numpy as np
 
+from bmpq_tf._compat import keras as keras_compat
 from bmpq_tf.export.errors import ConversionError, ExportError
 from bmpq_tf.export.pipeline import export_tflite
 from bmpq_tf.export.report import ExportReport
@@ -58,7 +58,7 @@ def export_front(
     """
     reports, told = [], []
     for point in points:
-        model = keras.models.load_model(point.folder / "model.keras", compile=False)
+        model = keras_compat.load_model(point.folder / "model.keras")
         choices = {
             "trial": point.trial,
             "accuracy": point.accuracy,

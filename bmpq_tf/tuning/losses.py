@@ -56,7 +56,7 @@ class ClassificationLoss(keras.losses.Loss):
             keras.ops.softmax(logits / self.temperature) for logits in (y_true[:, 1:], y_pred)
         )
         apart = keras.losses.kl_divergence(taught, answered)
-        return (1 - self.distillation) * value + self.distillation * self.temperature**2 * apart
+        return (1 - self.distillation) * value + self.distillation * self.temperature**2 * apart  # pyright: ignore[reportOperatorIssue]
 
     def get_config(self):
         own = {

@@ -1,6 +1,7 @@
 """Optimizers and learning rates of trials and experiments; saved models name these classes."""
 
 import math
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -65,10 +66,11 @@ class StepDecay(keras.optimizers.schedules.LearningRateSchedule):
         self.peak, self.boundaries, self.warmup_steps = peak, boundaries, warmup_steps
 
     def __call__(self, step):
-        step = keras.ops.cast(step, "float32")
-        falls = sum(keras.ops.cast(step >= boundary, "float32") for boundary in self.boundaries)
+        ops: Any = keras.ops
+        step = ops.cast(step, "float32")
+        falls = sum(ops.cast(step >= boundary, "float32") for boundary in self.boundaries)
         risen = (
-            keras.ops.minimum(1.0, 0.1 + 0.9 * step / max(1, self.warmup_steps))
+            ops.minimum(1.0, 0.1 + 0.9 * step / max(1, self.warmup_steps))
             if self.warmup_steps
             else 1.0
         )
@@ -101,7 +103,7 @@ class Restarted(keras.optimizers.schedules.LearningRateSchedule):
     ):
         super().__init__()
         self.schedule, self.rate, self.steps = schedule, rate, steps
-        self.start = tf.Variable(start, dtype=tf.float32, trainable=False)
+        self.start = tf.Variable(start, dtype=tf.float32, trainable=False)  # pyright: ignore[reportArgumentType]
 
     def __call__(self, step):
         step, start = tf.cast(step, tf.float32), tf.convert_to_tensor(self.start)

@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from bmpq_tf.allocation.budget import InfeasibleBudgetError
+from bmpq_tf.conversion.config import QuantizationConfig
 from bmpq_tf.conversion.quantize import quantize_model
 from bmpq_tf.files import replacing
 from bmpq_tf.model import keras_graph
@@ -212,7 +213,9 @@ def train_choice(problem: Problem, chosen: dict[str, Any], epochs: int, seed: in
     """
     keras.utils.set_random_seed(seed)
     widths = tuple(int(width) for width in chosen["candidate_bits"].split(","))
-    model = quantize_model(problem.model, widths, granularity=problem.granularity)
+    model = quantize_model(
+        problem.model, widths, config=QuantizationConfig(granularity=problem.granularity)
+    )
     batches, callbacks = problem.training()
     steps = len(batches)
     rate = learning_rate(
@@ -222,13 +225,13 @@ def train_choice(problem: Problem, chosen: dict[str, Any], epochs: int, seed: in
         chosen["schedule"],
     )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=problem.from_logits)
-    model.compile(sgd(rate), loss, metrics=["accuracy"], jit_compile=False)
+    model.compile(sgd(rate), loss, metrics=["accuracy"], jit_compile=False)  # pyright: ignore[reportArgumentType]
     ends = keras.callbacks.LambdaCallback(on_epoch_end=_check_finite)
     model.fit(
         batches,
         epochs=epochs,
         shuffle=False,
-        verbose=0,
+        verbose=0,  # pyright: ignore[reportArgumentType]
         callbacks=[BMPQCallback(chosen["budget"], verbose=0), ends, *callbacks],
     )
     return model
@@ -245,4 +248,4 @@ def _check_finite(epoch: int, logs: dict[str, float]) -> None:
 
 def _accuracy(model: keras.Model, validation: tuple[np.ndarray, np.ndarray]) -> float:
     images, labels = validation
-    return float(np.mean(model.predict(images, batch_size=250, verbose=0).argmax(-1) == labels))
+    return float(np.mean(model.predict(images, batch_size=250, verbose=0).argmax(-1) == labels))  # pyright: ignore[reportArgumentType]

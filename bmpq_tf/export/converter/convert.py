@@ -4,6 +4,7 @@ import contextlib
 import functools
 import tempfile
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -46,7 +47,7 @@ def to_float_model(model: keras.Model):
             function = answer.get_concrete_function()
         # By way of files, where weights lie beside the graph: as constants in it they cost twice
         # the memory and time.
-        module = tf.Module()
+        module: Any = tf.Module()
         module.weights, module.serve = function.variables, function
         with tempfile.TemporaryDirectory() as folder:
             tf.saved_model.save(module, folder, signatures=function)
@@ -125,8 +126,9 @@ def _zeroed_backwards(call: Callable) -> Callable:
         if mask is None:
             return outputs
         states = outputs[1:] if isinstance(outputs, (list, tuple)) else ()
-        steps = outputs[0] if isinstance(outputs, (list, tuple)) else outputs
-        steps = steps * keras.ops.flip(keras.ops.cast(mask, steps.dtype), axis=1)[..., None]
+        steps: Any = outputs[0] if isinstance(outputs, (list, tuple)) else outputs
+        flipped: Any = keras.ops.flip(keras.ops.cast(mask, steps.dtype), axis=1)
+        steps = steps * flipped[..., None]
         return [steps, *states] if states else steps
 
     return zeroed

@@ -50,7 +50,8 @@ def _owner(part: str, layers: Container[str]) -> str | None:
     """A scope is numbered even where no other layer has its name, so `dense_1` is of `dense` where
     there is one.
     """
-    unnumbered = _SCOPE.fullmatch(part)[1] if part else part
+    numbered = _SCOPE.fullmatch(part)
+    unnumbered = numbered[1] if numbered else part
     return next((name for name in (unnumbered, part) if name in layers), None)
 
 

@@ -61,10 +61,11 @@ def known_ranges(file, rounded: Mapping[int, Grid]) -> dict[str, Range]:
             flatbuffer.builtin_of(file, operator),
             [found.get(int(index)) for index in operator.inputs],
         )
-        if builtin in _JOINS and all(given):
+        known = [limits for limits in given if limits]
+        if builtin in _JOINS and len(known) == len(given):
             found[int(operator.outputs[0])] = (
-                min(low for low, _ in given),
-                max(high for _, high in given),
+                min(low for low, _ in known),
+                max(high for _, high in known),
             )
         elif builtin in _KEEPS and _data(file, operator) in found:
             found |= dict.fromkeys(map(int, operator.outputs), found[_data(file, operator)])

@@ -140,7 +140,8 @@ def _generated(
         for tensor in subgraph.tensors
         if tensor.shape is not None
     }
-    statistics = {
+    # litert-quantizer names the type of an entry, which is a plain dict.
+    statistics: Any = {
         name: {
             "min": np.full((1,) * rank.get(name, 0), low, np.float32),
             "max": np.full((1,) * rank.get(name, 0), high, np.float32),
@@ -150,7 +151,9 @@ def _generated(
     # Biases of silent channels overflow on the generated grids, which ours replace.
     with np.errstate(invalid="ignore"):
         return ParamsGenerator(model).generate_quantization_parameters(
-            manager, statistics, enable_progress_bar=False
+            manager,
+            statistics,
+            enable_progress_bar=False,
         )
 
 
@@ -167,10 +170,15 @@ def _separate_biases(model) -> None:
                 continue
             tensor = subgraph.tensors[operator.inputs[place]]
             if tensor.buffer in seen:
-                values = flatbuffer.constant(model, tensor)
+                values: Any = flatbuffer.constant(model, tensor)
                 name = f"{flatbuffer.tensor_name(tensor)}_{number}"
                 operator.inputs[place] = flatbuffer.add_tensor(
-                    model, subgraph, name, values.shape, flatbuffer.FLOAT32, values
+                    model,
+                    subgraph,
+                    name,
+                    values.shape,
+                    flatbuffer.FLOAT32,
+                    values,
                 )
             seen.add(tensor.buffer)
 
@@ -260,7 +268,7 @@ def _replace(
         dataclasses.replace(consumer, parameters=parameters)
         if consumer.parameters is not None
         else consumer
-        for consumer in instruction.consumers
+        for consumer in instruction.consumers or ()
     ]
 
 

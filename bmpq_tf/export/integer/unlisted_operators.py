@@ -174,7 +174,7 @@ class _Moved:
 
 
 def _grid(limits: Range) -> tuple[np.ndarray, np.ndarray]:
-    low, high = (np.float32([limit]) for limit in limits)
+    low, high = (np.array([limit], np.float32) for limit in limits)
     zero_point, scale = tensor_zp_scale_from_min_max(
         low, high, 8, False, qtyping.QuantGranularity.TENSORWISE
     )

@@ -115,7 +115,7 @@ class Match:
 
 def kernel_integers(state: KernelState) -> KernelIntegers:
     """Returns a quantized kernel as the trained model holds it."""
-    quantizer = state.quantizer
+    quantizer = state.quantized
     values = np.asarray(keras.ops.convert_to_numpy(state.variable), np.float32)
     integers = np.asarray(quantizer.integers(values)).astype(np.int8)
     scales = np.broadcast_to(np.asarray(quantizer.scale(values)), values.shape)
@@ -235,7 +235,7 @@ def _factors(
     if not np.array_equal(used, matrix != 0):
         # A factor of exactly zero (a dead BatchNorm channel) leaves zeros where the integers are
         # not.
-        channels, features = matrix.any(axis=1), matrix.any(axis=0)
+        channels, features = np.any(matrix, axis=1), np.any(matrix, axis=0)
         alive = used & channels[:, None] & features
         if not np.array_equal(alive, matrix != 0):
             return None

@@ -133,7 +133,7 @@ def unfold_columns(model, matches: Sequence[Match]) -> None:
         for position in sorted(flatbuffer.consumers(subgraph, match.tensor), reverse=True):
             operator = subgraph.operators[position]
             source = subgraph.tensors[operator.inputs[0]]
-            column = match.column.astype(np.float32)
+            column = np.asarray(match.column, np.float32)
             factors = flatbuffer.add_tensor(
                 model,
                 subgraph,

@@ -1,5 +1,7 @@
 """Reading and editing TFLite flatbuffers, through LiteRT's own object API."""
 
+from typing import Any
+
 import numpy as np
 
 from bmpq_tf._compat.litert import flatbuffer_utils as fb
@@ -23,7 +25,7 @@ LARGEST_BYTES = 2**31 - 2**24
 PACKED_BITS = {fb.TensorType.INT8: 8, fb.TensorType.INT4: 4, fb.TensorType.INT2: 2}
 
 
-def parse(content: bytes) -> "fb.ModelT":
+def parse(content: bytes) -> Any:
     """Parses a TFLite model into objects; constants are views on `content`.
 
     Raises:

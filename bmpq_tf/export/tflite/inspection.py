@@ -204,7 +204,9 @@ def _weights(model, tensor, operator: str, dequantized: bool) -> Weights:
         operator=operator,
         shape=tuple(int(size) for size in tensor.shape),
         stored=_type_name(tensor),
-        bits=used_bits(values) if tensor.type in flatbuffer.PACKED_BITS else None,
+        bits=used_bits(values)
+        if values is not None and tensor.type in flatbuffer.PACKED_BITS
+        else None,
         dequantized=dequantized,
         scales=count,
         smallest_scale=float(min(scales)) if count else None,

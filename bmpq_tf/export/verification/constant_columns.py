@@ -53,9 +53,9 @@ class ColumnRanges:
         shape = self._tensor.shape
         self._is_followed = len(shape) >= 2 and shape[-1] is not None and shape[-1] > 1
         self._sums_to_one = True
+        columns = shape[-1] if self._is_followed else 0
         self._low, self._high = (
-            np.full((2, shape[-1]), end, np.float32) if self._is_followed else None
-            for end in (np.inf, -np.inf)
+            np.full((2, columns), end, np.float32) for end in (np.inf, -np.inf)
         )
 
     def add(self, expected: np.ndarray, received: np.ndarray) -> None:

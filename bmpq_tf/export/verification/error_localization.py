@@ -49,7 +49,7 @@ def describe(floats: bytes, content: bytes, batch: Sequence[np.ndarray], limit: 
     beyond = [name for name, apart in found.items() if apart > limit]
     if not beyond:
         return "No single tensor departs by more than that."
-    worst = sorted(found, key=found.get, reverse=True)[:_WORST]
+    worst = sorted(found, key=lambda name: found[name], reverse=True)[:_WORST]
     listed = ", ".join(f"'{_short(name)}' ({found[name]:.3g})" for name in worst)
     return (
         f"With {kernels}, the first tensor that departs is '{_short(beyond[0])}' "

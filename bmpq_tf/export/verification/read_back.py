@@ -25,6 +25,7 @@ def read_back(content: bytes, stored: dict[str, list[StoredKernel]]) -> int:
             found = flatbuffer.constant(model, tensor)
             same = (
                 flatbuffer.PACKED_BITS.get(tensor.type) == kernel.bits
+                and found is not None
                 and np.array_equal(found, kernel.integers)
                 and np.array_equal(np.asarray(tensor.quantization.scale, np.float32), kernel.scales)
                 and np.array_equal(
