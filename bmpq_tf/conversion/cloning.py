@@ -7,6 +7,7 @@ import contextlib
 import inspect
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -158,8 +159,8 @@ def _own_functions(layer: Layer) -> dict[str, Callable]:
     """Functions that are not Keras's, such as activations of the user's, under the keys of a
     layer's config, which tells their names only.
     """
-    held = {key: getattr(layer, key, None) for key in layer.get_config()}
-    return {key: function for key, function in held.items() if function and _is_own(function)}
+    held: dict[str, Any] = {key: getattr(layer, key, None) for key in layer.get_config()}
+    return {key: function for key, function in held.items() if _is_own(function)}
 
 
 def _by_name(model: keras.Model) -> dict[str, Callable]:

@@ -148,6 +148,7 @@ def test_bad_input_is_answered_in_a_line(folder, tmp_path):
         assert message in command(name, *arguments, ok=False)
 
 
+@pytest.mark.slow
 def test_what_is_not_installed_is_named_with_the_command_that_brings_it(tmp_path):
     (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['keras_tuner'] = None")
     said = command("tune", ok=False, PYTHONPATH=str(tmp_path))
@@ -164,6 +165,7 @@ def test_help_shows_the_flags_and_an_example(name):
     assert "\n  --" in said.split("flags:", 1)[1]
 
 
+@pytest.mark.slow
 def test_inspect_prints_json(folder):
     told = json.loads(
         command("inspect", folder / "model.tflite", "--json").partition("WARNING:")[0]

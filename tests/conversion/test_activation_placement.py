@@ -231,6 +231,7 @@ def test_clips_are_not_decayed():
     assert not any(optimizer._use_weight_decay(variable) for variable in clips)
 
 
+@pytest.mark.slow
 def test_a_subclassed_model_trains_with_xla_under_the_callback():
     class Net(keras.Model):
         def __init__(self):

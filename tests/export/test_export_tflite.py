@@ -156,7 +156,9 @@ def test_shared_layers_nested_models_and_several_inputs_and_outputs(tmp_path):
     assert [entry.name for entry in signature.inputs] == [b"b_one", b"a_two"]
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    "policy", ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)]
+)
 def test_a_model_of_mixed_precision_computes_in_float32_in_the_file(policy, tmp_path):
     inputs = keras.Input((6, 6, 2))
     x = keras.layers.Conv2D(4, 3, activation="relu", dtype=policy, name="conv")(inputs)
@@ -467,6 +469,7 @@ def test_a_layer_without_a_builtin_is_named(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_normalised_kernels_are_exported_as_trained_and_come_back(tmp_path):
     model = trained(
         with_widths(small_model(), [2, 3, 8, 4], normalise_kernels=True, initial_scale="mse")
@@ -482,6 +485,7 @@ def test_normalised_kernels_are_exported_as_trained_and_come_back(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_masked_layers_that_go_backwards_answer_step_by_step_too(tmp_path):
     tokens = keras.Input((6,), dtype="int32")
     x = keras.layers.Embedding(10, 4, mask_zero=True)(tokens)

@@ -246,6 +246,7 @@ def test_broken_files_are_told_in_a_line(files):
         assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_the_tool_tells_the_names_that_a_phone_needs(files):
     done = subprocess.run(
         [sys.executable, "-m", "bmpq_tf.cli.inspect", str(files / "size.tflite")],
@@ -260,6 +261,7 @@ def test_the_tool_tells_the_names_that_a_phone_needs(files):
     )
 
 
+@pytest.mark.slow
 def test_the_tool_prints_json_and_draws(files, tmp_path):
     script = [
         sys.executable,

@@ -25,7 +25,10 @@ def trained(bits):
     return model
 
 
-@pytest.mark.parametrize("bits", [8, 4, 2])
+@pytest.mark.parametrize(
+    "bits",
+    [pytest.param(8, marks=pytest.mark.slow), 4, pytest.param(2, marks=pytest.mark.slow)],
+)
 def test_the_file_rounds_as_keras_does(bits, tmp_path):
     model = trained(bits)
     report = export_tflite(model, tmp_path / "model.tflite", verify_with=IMAGES)
@@ -153,6 +156,7 @@ def test_a_range_that_no_batch_has_set_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_layers_inside_layers_round_alike_from_training_to_the_file(tmp_path):
     data = np.random.default_rng(0).standard_normal((16, 4, 5)).astype("float32")
     model = compiled(quantize_model(sequence_model(), (4,), activation_bits=4))

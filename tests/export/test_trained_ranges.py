@@ -40,7 +40,7 @@ def residual():
 
 
 def small_digits_cnn():
-    return digits_cnn(width=0.25)
+    return digits_cnn(channel_multiplier=0.25)
 
 
 def digits(count=64):
@@ -94,7 +94,7 @@ def grids_in(file):
     ("build", "bits", "io_dtype", "steps"),
     [
         (residual, 8, "float32", 10),
-        (small_digits_cnn, 4, "int8", 24),
+        pytest.param(small_digits_cnn, 4, "int8", 24, marks=pytest.mark.slow),
         pytest.param(small_digits_cnn, 8, "int8", 24, marks=pytest.mark.slow),
         pytest.param(residual, 4, "float32", 40, marks=pytest.mark.slow),
     ],

@@ -156,7 +156,7 @@ EVERYTHING = {"normalise_kernels": True, "initial_scale": "mse", "track_oscillat
         (_called, {}),
         (_predicting, {}),
         (_fitted, {}),
-        (partial(_fitted, jit_compile=True), {}),
+        pytest.param(partial(_fitted, jit_compile=True), {}, marks=pytest.mark.slow),
         (_fitted_sequential, {}),
         # Eagerly and inside a trace.
         (_in_a_functional_model, EVERYTHING),

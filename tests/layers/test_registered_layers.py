@@ -26,6 +26,13 @@ from bmpq_tf.model.kernels import model_kernels, read
 ENTRIES = {entry.float_class.__name__: entry for entry in registered()}
 # One composite of each kind stands for the rest in the fast tests: what they share is one mixin.
 SLOW = {
+    # Other ranks of what Conv2D, Conv2DTranspose, DepthwiseConv2D and SeparableConv2D show.
+    "Conv1D",
+    "Conv3D",
+    "Conv1DTranspose",
+    "Conv3DTranspose",
+    "DepthwiseConv1D",
+    "SeparableConv1D",
     "MultiHeadAttention/plain",
     "GroupedQueryAttention",
     "GRU",
@@ -33,7 +40,7 @@ SLOW = {
     "RNN",
     "Bidirectional",
 }
-SLOWER = {name for name in EXAMPLES if ENTRIES[class_name(name)].is_composite}
+SLOWER = SLOW | {name for name in EXAMPLES if ENTRIES[class_name(name)].is_composite}
 
 
 def slow_if(is_slow: bool):

@@ -262,6 +262,7 @@ def test_a_layer_that_no_call_reaches_has_no_kernels():
     assert [len(allocation["bits"]) for allocation in callback.history] == [1, 1]
 
 
+@pytest.mark.slow
 def test_a_head_that_joined_later_was_in_the_last_allocations():
     backbone, _ = fitted(BMPQCallback("10x", verbose=0), epochs=3)
     head = bmpq_tf.layers.QuantDense(3, name="new")

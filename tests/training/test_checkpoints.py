@@ -116,6 +116,7 @@ keras.models.load_model(folder + "/best.keras")
 """
 
 
+@pytest.mark.slow
 def test_a_process_without_bmpq_tf_serves_the_exported_model_and_cannot_load_the_other(
     trained,
 ):
@@ -144,10 +145,11 @@ np.save(folder + "/quantized.npy", quantized.predict(images, verbose=0))
 """
 
 
+@pytest.mark.slow
 def test_another_process_loads_models_of_the_experiments_and_their_plain_copies_without_bmpq_tf(
     tmp_path,
 ):
-    model = quantize_model(build_model("resnet20", (8, 8, 3), 4, width=0.25), (2, 4))
+    model = quantize_model(build_model("resnet20", (8, 8, 3), 4, channel_multiplier=0.25), (2, 4))
     optimizer = recipe.sgd(model, learning_rate=0.1, steps=10, schedule="step", restart=0.5)
     model.compile(
         optimizer,

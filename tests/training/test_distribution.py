@@ -20,7 +20,7 @@ from bmpq_tf.allocation.solver import Solution
 from bmpq_tf.model.kernels import model_kernels
 from bmpq_tf.training import distribution
 
-pytestmark = pytest.mark.apart
+pytestmark = [pytest.mark.apart, pytest.mark.slow]
 
 SCRIPT = pathlib.Path(__file__).parent / "replicas.py"
 
