@@ -31,7 +31,7 @@ def test_contestants_alternate_and_the_warm_up_is_not_timed():
 
 def test_peers_alternate_as_ours_do(monkeypatch):
     """Their script runs where there is no bmpq_tf, so it has a copy of what times ours."""
-    folder = ROOT / "bmpq_tf" / "benchmarks" / "peers"
+    folder = ROOT / "tools" / "bmpq_research" / "benchmarks" / "peers"
     # What it sets when it is imported is taken back.
     monkeypatch.setenv("TF_USE_LEGACY_KERAS", "0")
     monkeypatch.setitem(sys.modules, "networks", networks)
