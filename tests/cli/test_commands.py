@@ -119,6 +119,7 @@ def test_grey_images_without_their_one_channel_are_judged_too(tmp_path):
     assert "on 100.00%" in said
 
 
+@pytest.mark.slow
 def test_a_file_that_is_there_is_not_overwritten_unasked(folder):
     said = command("export", folder / "model.keras", folder / "model.tflite", ok=False)
     assert "The file exists already" in said

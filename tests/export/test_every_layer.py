@@ -97,6 +97,7 @@ def test_conversion_leaves_recurrent_layers_as_they_were():
     assert not model.get_layer("layer").unroll
 
 
+@pytest.mark.slow
 def test_more_than_ten_inputs_and_outputs_stay_in_order():
     inputs = [keras.Input((size,)) for size in range(1, 13)]
     content = to_float_tflite(

@@ -59,7 +59,13 @@ def packed_tensors(path):
 
 @pytest.mark.parametrize(
     ("bits", "granularity"),
-    [(2, "tensor"), (3, "channel"), (4, "tensor"), (5, "tensor"), (8, "channel")],
+    [
+        (2, "tensor"),
+        (3, "channel"),
+        pytest.param(4, "tensor", marks=pytest.mark.slow),
+        pytest.param(5, "tensor", marks=pytest.mark.slow),
+        pytest.param(8, "channel", marks=pytest.mark.slow),
+    ],
 )
 def test_every_width_is_packed_and_answers_as_keras_does(bits, granularity, tmp_path):
     model = trained(with_widths(small_model(), [bits], granularity=granularity))
@@ -97,6 +103,7 @@ def test_the_integers_in_the_file_are_the_models(tmp_path):
         assert integers in stored
 
 
+@pytest.mark.slow
 def test_a_folded_batchnorm_with_negative_gamma_keeps_the_lowest_level(tmp_path):
     model = trained(with_widths(small_model(), [2]))
     gamma = model.get_layer("bn").gamma
@@ -156,9 +163,8 @@ def test_shared_layers_nested_models_and_several_inputs_and_outputs(tmp_path):
     assert [entry.name for entry in signature.inputs] == [b"b_one", b"a_two"]
 
 
-@pytest.mark.parametrize(
-    "policy", ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_a_model_of_mixed_precision_computes_in_float32_in_the_file(policy, tmp_path):
     inputs = keras.Input((6, 6, 2))
     x = keras.layers.Conv2D(4, 3, activation="relu", dtype=policy, name="conv")(inputs)
@@ -202,7 +208,11 @@ def test_inputs_by_name_are_taken_in_the_models_order(form, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("mode", "form"), [("size", np.asarray), ("integer", lambda images: iter([(images,)]))]
+    ("mode", "form"),
+    [
+        ("size", np.asarray),
+        pytest.param("integer", lambda images: iter([(images,)]), marks=pytest.mark.slow),
+    ],
 )
 def test_a_fixed_batch_size_is_kept_and_any_number_of_examples_judged(mode, form, tmp_path):
     inputs = keras.Input((6, 6, 2), batch_size=3)
@@ -222,6 +232,7 @@ def test_a_fixed_batch_size_is_kept_and_any_number_of_examples_judged(mode, form
         export_tflite(model, path, verify_with=IMAGES[:2], overwrite=True)
 
 
+@pytest.mark.slow
 def test_one_channel_may_be_left_out_as_keras_allows(tmp_path):
     model = with_widths(
         keras.Sequential([keras.Input((4, 1)), keras.layers.Flatten(), keras.layers.Dense(3)]), [4]
@@ -236,6 +247,7 @@ def test_one_channel_may_be_left_out_as_keras_allows(tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_random_inputs_are_large_enough_for_the_poolings_of_images_of_open_size(tmp_path):
     inputs = x = keras.Input((None, None, 2))
     for _ in range(5):
@@ -282,6 +294,7 @@ def test_a_kernel_that_is_lost_in_conversion_is_warned_of(tmp_path, monkeypatch)
     )
 
 
+@pytest.mark.slow
 def test_the_same_model_gives_the_same_bytes(tmp_path):
     model = trained(with_widths(small_model(), [2, 4]))
     for name in ("a", "b"):

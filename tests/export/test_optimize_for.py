@@ -211,6 +211,7 @@ def test_a_small_pointwise_convolution_becomes_fully_connected(tmp_path):
     assert report.parity.rms < 0.05
 
 
+@pytest.mark.slow
 def test_a_multiplication_fused_into_dense_columns_is_taken_out_in_every_mode(tmp_path):
     inputs = keras.Input((12,))
     x = keras.layers.BatchNormalization(name="norm")(keras.layers.ReLU()(inputs))
@@ -362,6 +363,7 @@ def test_a_full_disk_leaves_nothing(model, tmp_path, monkeypatch):
     assert (tmp_path / "model.tflite").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_pointwise_convolutions_of_open_size_or_several_groups_stay_convolutions(tmp_path):
     data = IMAGES[..., :2]
     for number, (size, groups) in enumerate([((None, None), 1), ((6, 6), 2)]):
@@ -377,6 +379,7 @@ def test_pointwise_convolutions_of_open_size_or_several_groups_stay_convolutions
         assert {name for name, _, _ in readers(file)} == {"CONV_2D"}
 
 
+@pytest.mark.slow
 def test_rows_of_half_a_byte_are_widened(tmp_path):
     data = np.random.default_rng(0).standard_normal((16, 33)).astype("float32")
     inputs = keras.Input((33,))

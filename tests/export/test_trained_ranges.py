@@ -180,6 +180,7 @@ class Halves(keras.layers.Layer):
         return tf.split(inputs, 2, axis=-1)
 
 
+@pytest.mark.slow
 def test_a_range_is_not_forced_on_the_other_part_of_what_was_split(tmp_path):
     data = normal(64, 12)
     inputs = keras.Input((12,))

@@ -155,11 +155,11 @@ EVERYTHING = {"normalise_kernels": True, "initial_scale": "mse", "track_oscillat
         (_in_a_functional_model, {}),
         (_called, {}),
         (_predicting, {}),
-        (_fitted, {}),
+        pytest.param(_fitted, {}, marks=pytest.mark.slow),
         pytest.param(partial(_fitted, jit_compile=True), {}, marks=pytest.mark.slow),
         (_fitted_sequential, {}),
         # Eagerly and inside a trace.
-        (_in_a_functional_model, EVERYTHING),
+        pytest.param(_in_a_functional_model, EVERYTHING, marks=pytest.mark.slow),
         pytest.param(_fitted, EVERYTHING, marks=pytest.mark.slow),
     ],
 )

@@ -107,6 +107,7 @@ def test_history_and_widths_come_back_from_a_saved_model(tmp_path):
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
 
 
+@pytest.mark.slow
 def test_permuting_the_sensitivities_changes_the_allocation():
     model = compiled(quantize_model(small_model(), (2, 4, 8), pin=None))
     model.fit(IMAGES, LABELS, verbose=0)
@@ -127,6 +128,7 @@ def test_permuting_the_sensitivities_changes_the_allocation():
     assert allocation([0, 1, 2, 3]) != allocation([2, 0, 1, 3])
 
 
+@pytest.mark.slow
 def test_the_present_width_does_not_colour_the_sensitivity():
     shares = {}
     for bits in (2, 4, 8):
@@ -145,6 +147,7 @@ def test_the_present_width_does_not_colour_the_sensitivity():
     assert max(shares.values()) / min(shares.values()) <= 1.5
 
 
+@pytest.mark.slow
 def test_a_second_fit_decides_anew_on_data_of_unknown_length():
     data = tf.data.Dataset.from_generator(
         lambda: iter([(IMAGES[:8], LABELS[:8])] * 2),
@@ -167,6 +170,7 @@ def test_a_second_fit_decides_anew_on_data_of_unknown_length():
     ]
 
 
+@pytest.mark.slow
 def test_a_fit_that_begins_in_the_middle_decides_after_its_first_epoch_or_is_refused():
     callback = BMPQCallback("10x", verbose=0)
     _, history = fitted(callback, epochs=9, initial_epoch=5)
@@ -365,6 +369,7 @@ def test_csv_and_history_have_the_values(tmp_path):
     assert "bmpq_within_budget" in (tmp_path / "log.csv").read_text().splitlines()[0]
 
 
+@pytest.mark.slow
 def test_accumulators_start_anew_after_a_decision():
     callback = BMPQCallback("10x", interval_epochs=1, settle_epochs=1, verbose=0)
     model, _ = fitted(callback, epochs=3)

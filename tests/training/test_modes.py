@@ -140,6 +140,8 @@ MODES = {
 
 
 SLOW = (
+    "jit_compile",
+    "own_loop_mixed_float16",
     "run_eagerly",
     "steps_per_execution",
     "mixed_float16_jit_compile",
@@ -235,6 +237,7 @@ def test_a_frozen_layer_changes_nothing_for_the_others_and_takes_part_when_thawe
     assert frozen.kernel_quantizer.width == 2
 
 
+@pytest.mark.slow
 def test_epochs_that_a_thawed_layer_was_frozen_in_do_not_make_the_others_more_sensitive(plain):
     model = quantized()
     model.get_layer("depthwise").trainable = False
@@ -335,6 +338,7 @@ def test_the_uses_of_a_shared_layer_add_up():
 
 
 @pytest.mark.parametrize("open_heads", [True, False])
+@pytest.mark.slow
 def test_a_decision_of_this_epoch_is_not_taken_again_after_a_restart_whatever_counts_twice(
     open_heads,
 ):

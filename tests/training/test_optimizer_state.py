@@ -52,6 +52,7 @@ def test_accumulators_start_anew_where_they_began():
     assert not slots["linear"].any()
 
 
+@pytest.mark.slow
 def test_factored_slots_start_anew_too():
     model = compiled(
         quantize_model(small_model(), (2, 4)), optimizer=keras.optimizers.Adafactor(0.1)

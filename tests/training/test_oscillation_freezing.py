@@ -143,6 +143,7 @@ def small_model() -> keras.Model:
     return keras.Model(inputs, keras.layers.Dense(3, name="head")(hidden))
 
 
+@pytest.mark.slow
 def test_the_last_epochs_freeze_and_the_file_holds_what_was_frozen(tmp_path):
     keras.utils.set_random_seed(0)
     model = bmpq_tf.quantize_model(
