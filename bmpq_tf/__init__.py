@@ -11,11 +11,12 @@ may change. The rooms, in the order in which a value goes through them; imports 
 it:
 
     arithmetic   quantizers, scales, bit planes and bit gradients: functions of tensors
-    layers       the quantized layers, the registry that pairs them with Keras's, their config
-    allocation   budgets and their limits, sensitivities, the integer program; no Keras in it
+    layers       the quantized layers, the registry that pairs them with Keras's, their config;
+                 kernel_quantizer: all that a killed run needs to resume, in variables
+    allocation   budgets and their limits, kinds of sensitivity, the integer program; no Keras in it
     model        a Keras model's graph, its kernels, the table of them
     conversion   from a float model to a quantized one and back; why a layer stays float
-    training     the callback, its schedule, what a killed run needs to resume, several machines
+    training     the callback, its schedule, the record of its decisions, several machines
     export       from a trained model to a verified file: checks (why it is refused), converter,
                  kernels (search, match, storage, lowering, packing), integer, verification, tflite
     tuning, cli  the search for a front; the installed commands

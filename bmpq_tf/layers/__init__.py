@@ -9,7 +9,8 @@ The modules inside are internal.
 
 from bmpq_tf.layers.activations import QuantIdentity, QuantReLU
 from bmpq_tf.layers.config import QuantizerConfig
-from bmpq_tf.layers.core import (
+from bmpq_tf.layers.normalization import FusedBatchNormalization
+from bmpq_tf.layers.quantized_layers import (
     QuantConv1D,
     QuantConv1DTranspose,
     QuantConv2D,
@@ -27,8 +28,7 @@ from bmpq_tf.layers.core import (
     QuantSeparableConv2D,
     QuantSimpleRNNCell,
 )
-from bmpq_tf.layers.normalization import FusedBatchNormalization
-from bmpq_tf.layers.wrappers import (
+from bmpq_tf.layers.quantized_wrappers import (
     QuantBidirectional,
     QuantGroupQueryAttention,
     QuantGRU,

@@ -30,7 +30,7 @@ from bmpq_tf.training.allocator import (
 )
 from bmpq_tf.training.gradient_sums import GradientSums
 from bmpq_tf.training.schedule import Schedule
-from bmpq_tf.training.tracking import check_tracking, divide_out_loss_scale
+from bmpq_tf.training.tracking_checks import check_tracking, divide_out_loss_scale
 
 
 class BMPQCallback(keras.callbacks.Callback):
