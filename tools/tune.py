@@ -12,7 +12,6 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 # isort: split
-import keras
 import numpy as np
 from absl import flags
 
@@ -31,7 +30,7 @@ from bmpq_research.datasets import (
     training_batches,
 )
 from bmpq_research.models import MODELS, build_model
-from bmpq_tf.cli.tune import search, space_of
+from bmpq_tf.cli import tune
 from bmpq_tf.tuning.search import Problem
 
 flags.DEFINE_string("network", "digits_cnn", f"The model: {', '.join(MODELS)}.")
@@ -42,17 +41,7 @@ flags.DEFINE_float("channel_multiplier", 1.0, "Multiplies the channels of the mo
 
 def main(arguments: list[str]) -> None:
     """Searches for the model and the data set that the flags name."""
-    given = flags.FLAGS
-    if len(arguments) > 1 or not given.out_dir:
-        raise ValueError(f"Give --out_dir. Received: {arguments[1:]}. See --help.")
-    space = space_of(given)
-    keras.utils.set_random_seed(given.seed)
-    search(
-        _problem(given),
-        space,
-        given,
-        {name: given[name].value for name in ("network", "dataset", "channel_multiplier")},
-    )
+    tune.main(arguments, _problem, ("network", "dataset", "channel_multiplier"))
 
 
 def _problem(given) -> Problem:

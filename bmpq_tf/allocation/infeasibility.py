@@ -1,4 +1,4 @@
-"""Who holds a budget up, in words."""
+"""Why no widths meet a budget, in words."""
 
 import math
 
@@ -6,6 +6,13 @@ from bmpq_tf.allocation.kernel import FLOAT_BITS, Limit, container_bits
 
 
 def smallest_reached(kernels, limit: Limit, smallest: int) -> str:
+    """Returns the smallest value that a limit can have, in the units that a budget is given in.
+
+    Args:
+        kernels: every kernel of the model.
+        limit: which quantity.
+        smallest: its value with every kernel at its narrowest; bits for parameter bits.
+    """
     if limit.name != "parameter bits":
         return f"{smallest:,} {limit.name}"
     total = sum(kernel.weights for kernel in kernels)
@@ -18,6 +25,12 @@ def smallest_reached(kernels, limit: Limit, smallest: int) -> str:
 
 
 def holding_up(kernels, limit: Limit) -> str:
+    """Returns which kernels keep a limit out of reach, and what can be done; "" if none does.
+
+    Args:
+        kernels: every kernel of the model.
+        limit: which cannot be met.
+    """
     floats = [kernel for kernel in kernels if kernel.candidates == (FLOAT_BITS,)]
     pinned = [kernel for kernel in kernels if kernel.pinned]
     kept = [kernel for kernel in kernels if kernel.kept]

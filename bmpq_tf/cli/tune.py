@@ -20,6 +20,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # isort: split
 import json
 import pathlib
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -84,7 +85,7 @@ flags.DEFINE_integer("seed", 0, "Of the search, the weights, the split and the d
 flags.DEFINE_string("out_dir", None, "Where the search, the front and its files go.")
 
 
-def space_of(given) -> Space:
+def _space(given) -> Space:
     """Returns what the flags ask to search over."""
     candidates = [
         _numbers(widths.split(","), int, "candidate_bits") for widths in given.candidate_bits
@@ -93,7 +94,7 @@ def space_of(given) -> Space:
     return Space(given.budgets, candidates, rates, given.schedules, given.epochs)
 
 
-def search(problem: Problem, space: Space, given, settings: dict[str, str]) -> None:
+def _search(problem: Problem, space: Space, given, settings: dict[str, str]) -> None:
     """Runs the search, or goes on with it, then plots and exports the front.
 
     Args:
@@ -125,14 +126,25 @@ def search(problem: Problem, space: Space, given, settings: dict[str, str]) -> N
     _print(best, reports, folder)
 
 
-def main(arguments: list[str]) -> None:
-    """Searches for the model that the flags name."""
+def main(
+    arguments: list[str],
+    problem_of: Callable[[flags.FlagValues], Problem] | None = None,
+    names: Sequence[str] = ("model", "data"),
+) -> None:
+    """Searches for the model that the flags name.
+
+    Args:
+        arguments: the command line's, without its flags.
+        problem_of: makes the model and its data from the flags; the user's own files by default.
+        names: the flags that say which model and data they are.
+    """
     given = flags.FLAGS
     if len(arguments) > 1 or not given.out_dir:
         raise ValueError(f"Give --out_dir. Received: {arguments[1:]}. See --help.")
-    space = space_of(given)
+    space = _space(given)
     keras.utils.set_random_seed(given.seed)
-    search(_own_problem(given), space, given, {"model": given.model, "data": given.data})
+    problem = (problem_of or _own_problem)(given)
+    _search(problem, space, given, {name: given[name].value for name in names})
 
 
 def _own_problem(given) -> Problem:

@@ -144,6 +144,7 @@ def _mark_of_output(operation, given: set[int], emitted: int | None) -> int:
 
 
 def preserves_values(operation) -> bool:
+    """Returns whether an operation's outputs are all among its inputs, as a reshape's are."""
     if type(operation) is keras.layers.Activation:
         return operation.activation is keras.activations.linear
     return (

@@ -8,27 +8,12 @@ import pytest
 import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
+from measurements import measured
 
 from bmpq_tf.allocation.sensitivity import OBJECTIVES, Measurement, estimate_costs, told_sensitivity
 from bmpq_tf.arithmetic import quantizers, scales
 
 pytestmark = pytest.mark.quick
-
-
-def measured(seed=0, path="kernel", gain=1.0, shape=(5, 4)) -> Measurement:
-    generator = np.random.default_rng(seed)
-    weights = generator.standard_normal(shape).astype("float32")
-    gradient = gain * np.abs(generator.standard_normal((1, shape[-1]))) + 1e-3
-    joint = np.broadcast_to(gradient, shape)
-    return Measurement(
-        path,
-        weights,
-        gradient,
-        gradient**2,
-        enbg=0.1,
-        channel_axes=(-1,),
-        weight_gradient_abs=joint,
-    )
 
 
 def joint_cost(weights, gradient, bits) -> float:

@@ -3,30 +3,15 @@
 import numpy as np
 import pytest
 from conftest import compiled, small_data, small_model
+from measurements import measured
 
 from bmpq_research.experiments.controls import METHODS, Control, substituted
 from bmpq_research.experiments.training import TrainConfig, start_allocated
-from bmpq_tf import BMPQCallback, Measurement, estimate_costs, quantize_model
+from bmpq_tf import BMPQCallback, estimate_costs, quantize_model
 from bmpq_tf.allocation.budget import Budget
 from bmpq_tf.model.kernels import model_kernels, within
 
 IMAGES, LABELS = small_data()
-
-
-def measured(seed=0, path="kernel", gain=1.0, shape=(5, 4)) -> Measurement:
-    generator = np.random.default_rng(seed)
-    weights = generator.standard_normal(shape).astype("float32")
-    gradient = gain * np.abs(generator.standard_normal((1, shape[-1]))) + 1e-3
-    joint = np.broadcast_to(gradient, shape)
-    return Measurement(
-        path,
-        weights,
-        gradient,
-        gradient**2,
-        enbg=0.1,
-        channel_axes=(-1,),
-        weight_gradient_abs=joint,
-    )
 
 
 def test_controls_replace_the_gradients_and_nothing_else():

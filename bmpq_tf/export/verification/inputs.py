@@ -20,6 +20,7 @@ def few_inputs(model: keras.Model, data) -> list[np.ndarray]:
 
 
 def first_examples(model: keras.Model, batch: list[np.ndarray]) -> list[np.ndarray]:
+    """Returns the first examples of a batch, or the whole one where the batch size is fixed."""
     return batch if model.inputs[0].shape[0] else [array[:_GENERATED] for array in batch]
 
 
