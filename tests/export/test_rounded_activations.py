@@ -82,6 +82,7 @@ def at_the_edges(twice=False):
     return model, data
 
 
+@pytest.mark.slow
 def test_ties_are_told_and_followed_and_nothing_else_passes(tmp_path, monkeypatch):
     model, data = at_the_edges()
     report = export_tflite(model, tmp_path / "model.tflite", verify_with=data)

@@ -125,7 +125,14 @@ def test_trained_ranges_are_the_files_and_nothing_in_it_is_float(
     assert inspect_tflite(tmp_path / "model.tflite").orphaned_bytes == 0
 
 
-@pytest.mark.parametrize(("bits", "io_dtype"), [(8, "float32"), (4, "int8"), (2, "float32")])
+@pytest.mark.parametrize(
+    ("bits", "io_dtype"),
+    [
+        pytest.param(8, "float32", marks=pytest.mark.slow),
+        (4, "int8"),
+        pytest.param(2, "float32", marks=pytest.mark.slow),
+    ],
+)
 def test_the_integers_are_the_quantizers_beyond_both_ends_too(bits, io_dtype, tmp_path):
     """A signed quantizer of what a layer computes; data beyond its range on both sides."""
     data = normal(64, 12)
@@ -151,6 +158,7 @@ def test_the_integers_are_the_quantizers_beyond_both_ends_too(bits, io_dtype, tm
         assert min(float(one.max()) for one in apart) <= 1.1
 
 
+@pytest.mark.slow
 def test_without_data_everything_needs_a_quantizer(tmp_path):
     data = normal(32, 12)
     inputs = keras.Input((12,))

@@ -154,7 +154,7 @@ EVERYTHING = {"normalise_kernels": True, "initial_scale": "mse", "track_oscillat
     [
         (_in_a_functional_model, {}),
         (_called, {}),
-        (_predicting, {}),
+        pytest.param(_predicting, {}, marks=pytest.mark.slow),
         pytest.param(_fitted, {}, marks=pytest.mark.slow),
         pytest.param(partial(_fitted, jit_compile=True), {}, marks=pytest.mark.slow),
         (_fitted_sequential, {}),

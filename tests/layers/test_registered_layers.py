@@ -39,6 +39,8 @@ SLOW = {
     "SimpleRNN",
     "RNN",
     "Bidirectional",
+    # What TimeDistributed shows, inside another layer.
+    "TimeDistributed/dynamic",
 }
 SLOWER = SLOW | {name for name in EXAMPLES if ENTRIES[class_name(name)].is_composite}
 

@@ -90,6 +90,7 @@ def test_one_trace_serves_a_whole_fit_with_several_allocations():
     assert len(callback.history) >= 3
 
 
+@pytest.mark.slow
 def test_history_and_widths_come_back_from_a_saved_model(tmp_path):
     callback = BMPQCallback("10x", verbose=0)
     model, _ = fitted(callback)

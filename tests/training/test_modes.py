@@ -140,6 +140,7 @@ MODES = {
 
 
 SLOW = (
+    "gradient_accumulation",
     "jit_compile",
     "own_loop_mixed_float16",
     "run_eagerly",
@@ -160,6 +161,7 @@ def test_a_mode_of_training_measures_and_decides_as_plain_fit(mode, plain):
     assert_alike(allocations(model, how.get("train", by_fit)), plain, rtol)
 
 
+@pytest.mark.slow
 def test_steps_whose_float16_gradients_overflow_add_nothing():
     def decided(policy, optimizer):
         callback = BMPQCallback("10x", warmup_epochs=11, settle_epochs=1, verbose=0)

@@ -100,7 +100,13 @@ def test_failed_trials_in_a_row_do_not_end_a_search(tmp_path, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:keras_tuner")
-@pytest.mark.parametrize("search", sorted(searches.SEARCHES))
+@pytest.mark.parametrize(
+    "search",
+    [
+        pytest.param(name, marks=() if name == "random" else pytest.mark.slow)
+        for name in sorted(searches.SEARCHES)
+    ],
+)
 def test_every_search_goes_on_after_a_stop(search, tmp_path, monkeypatch):
     trained = []
 
