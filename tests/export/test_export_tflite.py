@@ -317,6 +317,7 @@ def test_answers_that_differ_leave_no_file(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_small_answers_are_compared_too(tmp_path, monkeypatch):
     inputs = keras.Input((6,))
     model = with_widths(
@@ -422,7 +423,7 @@ def test_a_memory_that_is_full_is_no_fault_of_the_model(tmp_path, monkeypatch):
             r"do not fit model 'small', which takes .*Received: \[\(2, 5, 5, 2\)\]",
         ),
         (np.full((2, 6, 6, 2), np.nan, "float32"), "hold NaN"),
-        (iter([]), "has no examples"),
+        pytest.param(iter([]), "has no examples", marks=pytest.mark.slow),
         (iter([IMAGES[:0]]), "has no examples"),
         (
             tf.data.Dataset.from_tensor_slices(IMAGES).batch(4).repeat(),

@@ -277,7 +277,9 @@ def test_options_and_data_that_do_not_fit_are_named(options, message, model, tmp
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("mode", ["size", "latency", "integer"])
+@pytest.mark.parametrize(
+    "mode", ["size", pytest.param("latency", marks=pytest.mark.slow), "integer"]
+)
 def test_images_of_any_size_stay_dynamic(mode, tmp_path):
     inputs = keras.Input((None, None, 2))
     x = keras.layers.Conv2D(4, 3, activation="relu")(inputs)

@@ -157,7 +157,7 @@ EVERYTHING = {"normalise_kernels": True, "initial_scale": "mse", "track_oscillat
         pytest.param(_predicting, {}, marks=pytest.mark.slow),
         pytest.param(_fitted, {}, marks=pytest.mark.slow),
         pytest.param(partial(_fitted, jit_compile=True), {}, marks=pytest.mark.slow),
-        (_fitted_sequential, {}),
+        pytest.param(_fitted_sequential, {}, marks=pytest.mark.slow),
         # Eagerly and inside a trace.
         pytest.param(_in_a_functional_model, EVERYTHING, marks=pytest.mark.slow),
         pytest.param(_fitted, EVERYTHING, marks=pytest.mark.slow),

@@ -142,6 +142,7 @@ def test_the_table_adds_up(model):
     assert [row.path for row in rows if row.pinned] == ["stem/kernel", "head/kernel"]
 
 
+@pytest.mark.slow
 def test_a_file_is_run_and_compared_by_path_or_content(tmp_path):
     model = compiled(quantize_model(small_model(), (2, 4, 8)))
     model.fit(IMAGES, LABELS, verbose=0)

@@ -300,6 +300,7 @@ def test_a_solver_that_fails_does_not_end_the_training(monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_the_best_epochs_weights_come_back_with_their_widths():
     stopping = keras.callbacks.EarlyStopping(
         monitor="loss", patience=99, restore_best_weights=True, start_from_epoch=1
