@@ -21,7 +21,7 @@ test: .venv/.test
 
 # Tests that trace nothing and start no other process: seconds.
 test-quick: .venv/.test
-	$(BIN)/python -m pytest -m quick tests --ignore=tests/research
+	$(BIN)/python -m pytest -m "quick and not slow" tests --ignore=tests/research
 
 # Tests that compare speeds come last, with nothing beside them.
 test-all: .venv/.test .venv/.peers

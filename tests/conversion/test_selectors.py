@@ -8,8 +8,6 @@ from bmpq_tf import quantize_model
 from bmpq_tf.model.keras_graph import quantized_layers
 from bmpq_tf.model.kernels import model_kernels
 
-pytestmark = pytest.mark.quick
-
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),

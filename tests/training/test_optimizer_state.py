@@ -11,8 +11,6 @@ from bmpq_tf import quantize_model
 from bmpq_tf.model.kernels import model_kernels
 from bmpq_tf.training.optimizer_state import reset_slots
 
-pytestmark = pytest.mark.quick
-
 IMAGES, LABELS = small_data()
 
 
