@@ -3,8 +3,8 @@
 import keras
 
 from bmpq_tf._compat import keras as keras_compat
-from bmpq_tf.conversion.checks import check_quantized
 from bmpq_tf.conversion.cloning import clone
+from bmpq_tf.conversion.supported_models import check_quantized
 from bmpq_tf.layers import QuantIdentity, QuantReLU
 from bmpq_tf.layers.registry import quantized_entry_for
 from bmpq_tf.layers.serialization import is_ours

@@ -6,8 +6,8 @@ In float32, and with its kernels and ranges as constants.
 import keras
 
 from bmpq_tf._compat import keras as keras_compat
-from bmpq_tf.conversion.checks import check_quantized
 from bmpq_tf.conversion.cloning import clone
+from bmpq_tf.conversion.supported_models import check_quantized
 from bmpq_tf.layers.activation_quantizer import ActivationQuantizer
 from bmpq_tf.layers.base import QuantizedLayer
 

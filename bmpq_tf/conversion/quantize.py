@@ -11,11 +11,11 @@ import keras
 
 from bmpq_tf._compat import keras as keras_compat
 from bmpq_tf.conversion.activation_placement import ActivationPlacement
-from bmpq_tf.conversion.checks import check_model
 from bmpq_tf.conversion.cloning import check_class, clone
 from bmpq_tf.conversion.config import QuantizationConfig
 from bmpq_tf.conversion.eligibility import check_not_quantized_by_keras, ineligible_layers
 from bmpq_tf.conversion.selectors import Layer, Selector, as_list, covered
+from bmpq_tf.conversion.supported_models import check_model
 from bmpq_tf.layers import QuantizerConfig
 from bmpq_tf.layers.config import checked_candidates
 from bmpq_tf.layers.registry import entry_for
