@@ -12,8 +12,10 @@ from bmpq_tf.allocation.budget import Budget
 from bmpq_tf.allocation.kernel import FLOAT_BITS
 from bmpq_tf.export.integer.static import IO_DTYPES
 from bmpq_tf.export.kernels.storage import MODES
+from bmpq_tf.export.micro.operators import check_installed
 from bmpq_tf.export.state import ExportOptions
 from bmpq_tf.export.tflite import flatbuffer
+from bmpq_tf.model import keras_graph
 from bmpq_tf.model.kernels import KernelState, compression, total_bits, within
 
 
@@ -48,31 +50,57 @@ def check_options(options: ExportOptions, rounds: bool) -> None:
     """
     for name, value, known in (
         ("optimize_for", options.optimize_for, MODES),
-        ("io_dtype", options.io_dtype, IO_DTYPES),
+        ("io_dtype", options.io_dtype, (*IO_DTYPES, None)),
     ):
         if value not in known:
             raise ValueError(
-                f"Unknown {name}. Received: {name}={value!r}. Known: {', '.join(known)}."
+                f"Unknown {name}. Received: {name}={value!r}. Known: "
+                f"{', '.join(str(one) for one in known)}."
             )
+    integer = options.optimize_for in ("integer", "micro")
     if options.tolerance is not None and (
         options.optimize_for == "size" or not options.tolerance > 0
     ):
         raise ValueError(
-            'tolerance= is a positive number and serves "latency" and "integer"; "size" computes '
-            "as Keras does. "
+            'tolerance= is a positive number and serves "latency", "integer" and "micro"; "size" '
+            "computes as Keras does. "
             f"Received: tolerance={options.tolerance!r}, optimize_for={options.optimize_for!r}."
         )
-    if options.optimize_for == "integer" and options.calibrate_with is None and not rounds:
+    if integer and options.calibrate_with is None and not rounds:
         raise ValueError(
-            'optimize_for="integer" fixes the ranges of activations, and the model holds none. '
+            f'optimize_for="{options.optimize_for}" fixes the ranges of activations, and the model holds none. '
             "Received: calibrate_with=None. "
             "Give a few hundred inputs like those that it will meet."
         )
-    if options.optimize_for != "integer" and options.calibrate_with is not None:
+    if not integer and options.calibrate_with is not None:
         raise ValueError(
-            'calibrate_with serves optimize_for="integer" only. Received: '
+            'calibrate_with serves optimize_for="integer" and "micro" only. Received: '
             f"optimize_for={options.optimize_for!r}. Leave it out."
         )
+
+
+def check_micro(model: keras.Model) -> None:
+    """Raises what keeps a model from a microcontroller and can be told from its layers.
+
+    Raises:
+        ModuleNotFoundError: the extra `micro` is not installed.
+        ValueError: an input has an open size, or a layer looks up rows of a table.
+    """
+    check_installed('optimize_for="micro"')
+    for tensor in model.inputs:
+        if None in tensor.shape[1:]:
+            raise ValueError(
+                "A microcontroller's memory is planned beforehand, so every size but the batch's "
+                f"must be known. Received: input '{tensor.name}' of shape {tuple(tensor.shape)} in "
+                f"model '{model.name}'. Give Input fixed sizes, such as a number of steps."
+            )
+    for layer in keras_graph.sublayers(model):
+        if isinstance(layer, keras.layers.Embedding):
+            raise ValueError(
+                f"TFLM has no lookup in a packed table, which layer '{layer.name}' (Embedding) is. "
+                f"Received: model '{model.name}', optimize_for=\"micro\". Feed it vectors, or take "
+                'optimize_for="integer" for a phone.'
+            )
 
 
 def check_budget(kernels: list[KernelState], budget: Budget | None) -> None:

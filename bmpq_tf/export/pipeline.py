@@ -21,7 +21,7 @@ def export_tflite(
     optimize_for: str = "size",
     verify_with=None,
     calibrate_with=None,
-    io_dtype: str = "float32",
+    io_dtype: str | None = None,
     tolerance: float | None = None,
     budget: "str | float | Budget | None" = None,
     overwrite: bool = False,
@@ -42,17 +42,19 @@ def export_tflite(
             loaded; computes as Keras does. `"latency"`: int8 arithmetic, activations rounded to 8
             bits as they come; weights in the narrowest type that is no slower than int8.
             `"integer"`: int8 throughout, with fixed ranges of activations: the trained ones where
-            the model rounds them.
+            the model rounds them. `"micro"`: the same integers for TFLM, the runtime of
+            microcontrollers: each kernel at its own width, for one example at a time (a batch size
+            of the model's stays), verified in TFLM as well; needs the extra `micro`.
         verify_with: inputs to compare Keras and LiteRT on: arrays, or a data set of batches, not an
             endless one. By default those of `calibrate_with`, or random inputs, whose top-1 is told
             and not judged.
-        calibrate_with: for `"integer"`: inputs like those that the model will meet, in the same
+        calibrate_with: for `"integer"` and `"micro"`: inputs like those that the model will meet, in the same
             forms; a few hundred are enough. They set the ranges that no activation quantizer sets,
             and may be left out where there are none; outputs are rounded only by a `QuantIdentity`
             at the end.
-        io_dtype: for `"integer"`: whether the file's inputs and outputs are `"float32"` or
-            `"int8"`.
-        tolerance: for `"latency"` and `"integer"`: the root mean square of the differences,
+        io_dtype: for `"integer"` and `"micro"`: whether the file's inputs and outputs are
+            `"float32"`, by default of `"integer"`, or `"int8"`, by default of `"micro"`.
+        tolerance: for all but `"size"`: the root mean square of the differences,
             relative to an output's own, that is close enough, in place of the default and of top-1
             agreement on `verify_with`; 0.1 and 0.2 by default, and for an integer file of a model
             whose narrowest activation quantizer has 8, 4 or 2 bits 0.05, 0.15 and 0.4. A trained
@@ -71,8 +73,9 @@ def export_tflite(
             in float32, rounds activations whose range no training batch has set yet, or data does
             not fit it or is missing.
         ConversionError: a layer has no TFLite builtin.
-        ExportError: integers or answers differ from the model's, or an operator would stay float in
-            an integer file; nothing was written.
+        ExportError: integers or answers differ from the model's, an operator would stay float in
+            an integer file, or TFLM does not have it; nothing was written.
+        ModuleNotFoundError: `"micro"` without its extra.
 
     Warns:
         FloatKernelsWarning: once, if kernels were not found in the converted model and stay float,

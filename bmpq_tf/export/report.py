@@ -12,10 +12,12 @@ from bmpq_tf._version import __version__
 from bmpq_tf.allocation.budget import Budget
 from bmpq_tf.allocation.kernel import FLOAT_BITS
 from bmpq_tf.export.kernels import packing
+from bmpq_tf.export.micro.verification import MicroReport
 from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.export.verification.parity import Parity
 from bmpq_tf.model.kernels import KernelState, compression, total_bits
 
+_INTEGER = ("integer", "micro")
 _PACKAGES = ("ai-edge-litert", "keras", "litert-quantizer", "tensorflow")
 
 
@@ -65,6 +67,7 @@ class ExportReport:
         parity: how the file's answers compare with Keras's.
         optimize_for: the kind of file.
         zipped_bytes: its size in a zip archive, as app packages are.
+        micro: for `"micro"`, what TFLM did with the file: its memory, its operators, its answers.
 
     Example:
         >>> report = bmpq_tf.export_tflite(model, folder / "model.tflite", verify_with=images)
@@ -82,6 +85,7 @@ class ExportReport:
     parity: Parity
     optimize_for: str = "size"
     zipped_bytes: int = 0
+    micro: MicroReport | None = None
 
     @property
     def compression(self) -> float:
@@ -110,7 +114,7 @@ def layer_report(
     widest = max(stored, key=lambda kernel: kernel.bits).container if stored else None
     container = widest.bits if widest else FLOAT_BITS
     note = widest.note if widest else ""
-    if widest is None and mode == "integer" and state.quantizer is None:
+    if widest is None and mode in _INTEGER and state.quantizer is None:
         container, note = 8, "not trained with a width: rounded to int8 by the export"
     elif widest is None and container != bits:
         note = "not found as a constant of the converted model, so it stays float"
@@ -125,7 +129,7 @@ def layer_report(
         pinned=state.kernel.pinned,
         sensitivity=history[-1]["sensitivity"] if history else None,
         note=note,
-        compute=widest.compute if widest else {"integer": "static"}.get(mode, "float"),
+        compute=widest.compute if widest else "static" if mode in _INTEGER else "float",
     )
 
 
@@ -158,6 +162,19 @@ def metadata(
             }
             for state in states
         ],
+    }
+    return {flatbuffer.METADATA: json.dumps(told, separators=(",", ":")).encode()}
+
+
+def short_metadata(states: Sequence[KernelState], budget: Budget | None) -> dict[str, bytes]:
+    """Returns what a file tells of itself where every byte counts: the widths, in the order of the
+    model's kernels, and the budget.
+    """
+    told = {
+        "format": 2,
+        "bmpq_tf": __version__,
+        "budget": None if budget is None else budget.to_dict(),
+        "bits": [state.bits for state in states],
     }
     return {flatbuffer.METADATA: json.dumps(told, separators=(",", ":")).encode()}
 

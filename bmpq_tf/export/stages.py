@@ -23,6 +23,10 @@ from bmpq_tf.export.integer import calibration, grids, known_ranges, static
 from bmpq_tf.export.kernels import lowering, packing
 from bmpq_tf.export.kernels.match import kernel_integers
 from bmpq_tf.export.kernels.search import find_kernels as find
+from bmpq_tf.export.micro import file as micro_file
+from bmpq_tf.export.micro.operators import missing
+from bmpq_tf.export.micro.read_back import read_back as micro_read_back
+from bmpq_tf.export.micro.verification import verify as verify_in_tflm
 from bmpq_tf.export.state import ExportState
 from bmpq_tf.export.tflite import cleanup, flatbuffer
 from bmpq_tf.export.verification import error_localization
@@ -41,6 +45,8 @@ def check_request(state: ExportState) -> None:
     state.path = checks.check_writable(options.path, options.overwrite)
     state.computed = float32_model(state.model)
     checks.check_options(options, bool(activation_quantizers(state.model)))
+    if state.is_micro:
+        checks.check_micro(state.model)
     if options.verify_with is None and options.calibrate_with is not None:
         # Random inputs lie outside of the ranges that data set.
         once = isinstance(options.calibrate_with, Iterator)
@@ -63,9 +69,11 @@ def convert(state: ExportState) -> None:
     """Converts a copy whose kernels are constants on their grids, and whose activation quantizers
     can be found again.
     """
-    frozen, integer = frozen_model(state.computed), state.options.optimize_for == "integer"
+    frozen, integer = frozen_model(state.computed), state.arithmetic == "integer"
     (grids.mark if integer else name_roundings)(frozen)
-    state.file = to_float_model(frozen)
+    state.file = to_float_model(frozen, batch_size=1 if state.is_micro else None)
+    if state.is_micro:
+        _check_operators(state)
     if integer:
         state.known_ranges = known_ranges.known_ranges(state.file, grids.place(state.file, frozen))
     flatbuffer.add_signature(
@@ -88,7 +96,7 @@ def find_kernels(state: ExportState) -> None:
 
 def calibrate(state: ExportState) -> None:
     """Measures the ranges of activations that no quantizer tells, for an integer file."""
-    if state.options.optimize_for != "integer":
+    if state.arithmetic != "integer":
         return
     given, model = state.options.calibrate_with, state.model
     if given is None:
@@ -106,10 +114,10 @@ def write_integers(state: ExportState) -> None:
     the constant's place.
     """
     state.floats = state.file
-    state.stored = lowering.plan(state.file, state.matches, state.options.optimize_for)
-    if state.options.optimize_for == "integer":
+    state.stored = lowering.plan(state.file, state.matches, state.arithmetic)
+    if state.arithmetic == "integer":
         state.file, state.stored = static.quantize(
-            state.file, state.stored, state.known_ranges, state.options.io_dtype
+            state.file, state.stored, state.known_ranges, state.io_dtype
         )
         _check_integer(state)
     else:
@@ -122,7 +130,7 @@ def clean_up(state: ExportState) -> None:
     told = report.metadata(
         state.kernels, state.stored_by_path, state.limit, state.options.optimize_for
     )
-    cleanup.clean_up(state.file, told)
+    cleanup.clean_up(state.file, {} if state.is_micro else told)
     state.content = flatbuffer.serialised(state.file)
     del state.file
 
@@ -132,17 +140,32 @@ def read_back(state: ExportState) -> None:
     state.packed_bytes = read(state.content, state.stored_by_path)
 
 
+def pack_for_micro(state: ExportState) -> None:
+    """Packs kernels at their own widths for a microcontroller, and drops what TFLM does without."""
+    if not state.is_micro:
+        return
+    state.integer_content = state.content
+    told = report.short_metadata(state.kernels, state.limit)
+    state.content, forms = micro_file.packed(state.integer_content, told)
+    state.stored = [
+        (match, micro_file.as_packed(kernel, match.kernel.bits, forms[kernel.name]))
+        for match, kernel in state.stored
+    ]
+    state.packed_bytes = micro_read_back(state.content, state.integer_content)
+
+
 def verify(state: ExportState) -> None:
     """Compares LiteRT's answers with Keras's, and names the first tensor that departs where they
     differ.
     """
     options = state.options
     try:
+        content = state.integer_content or state.content
         state.parity = compare(
             state.computed,
-            state.content,
+            content,
             options.verify_with,
-            options.optimize_for,
+            state.arithmetic,
             options.tolerance,
             judge_top1=state.judge_top1,
         )
@@ -154,11 +177,19 @@ def verify(state: ExportState) -> None:
     if not state.parity.holds:
         few = few_inputs(state.model, options.verify_with)
         found = error_localization.describe(
-            flatbuffer.serialised(state.floats), state.content, few, state.parity.rms_limit
+            flatbuffer.serialised(state.floats), content, few, state.parity.rms_limit
         )
         raise ExportError(f"{state.parity.problem} {found} Nothing was written to '{state.path}'.")
     if state.parity.caution:
         state.warnings.append((ConstantColumnsWarning, state.parity.caution))
+    if state.is_micro:
+        state.micro = verify_in_tflm(
+            state.model,
+            state.content,
+            state.integer_content,
+            options.verify_with,
+            state.parity.rms_limit,
+        )
 
 
 def write_file(state: ExportState) -> None:
@@ -182,6 +213,7 @@ def write_file(state: ExportState) -> None:
         layers=layers,
         parity=state.parity,
         optimize_for=mode,
+        micro=state.micro,
         zipped_bytes=report.zipped_size(state.content),
     )
 
@@ -194,6 +226,7 @@ STAGES = (
     write_integers,
     clean_up,
     read_back,
+    pack_for_micro,
     verify,
     write_file,
 )
@@ -218,7 +251,7 @@ def _check_integer(state: ExportState) -> None:
         for index in [*file.subgraphs[0].inputs, *file.subgraphs[0].outputs]
     ]
     left = [flatbuffer.tensor_name(tensor) for tensor in ends if tensor.type == flatbuffer.FLOAT32]
-    if state.options.io_dtype == "int8" and left:
+    if state.io_dtype == "int8" and left:
         raise ExportError(
             f"Inputs or outputs of model '{model.name}' would stay float: {', '.join(left)}. Take "
             'io_dtype="float32". Nothing was written.'
@@ -226,14 +259,9 @@ def _check_integer(state: ExportState) -> None:
     if found := static.unsupported(file):
         # Conversions are only there because of the others.
         found = [one for one in found if one[0] not in ("QUANTIZE", "DEQUANTIZE")] or found
-        floats = [
-            f"{builtin} of layer {owner}"
-            if (owner := origin.layer_of(model, name))
-            else f"{builtin} '{name}'"
-            for builtin, name in found
-        ]
         raise ExportError(
-            f"Model '{model.name}' cannot be an integer-only file: {_listed(floats)} would compute "
+            f"Model '{model.name}' cannot be an integer-only file: "
+            f"{_owned(model, found)} would compute "
             "with floats, because no integer kernel is known "
             'for them. Replace those layers, or take optimize_for="latency". Nothing was written.'
         )
@@ -246,7 +274,7 @@ def _check_lost(state: ExportState) -> None:
     lost = state.lost
     if not lost:
         return
-    if state.options.optimize_for == "integer":
+    if state.arithmetic == "integer":
         raise ExportError(
             f"Kernels {_paths(lost)} are no constants of the converted model, so their integers "
             "would not be the trained ones. "
@@ -262,6 +290,30 @@ def _check_lost(state: ExportState) -> None:
         "so that the budget counts them as float, or build them from other Keras layers."
     )
     state.warnings.append((FloatKernelsWarning, told))
+
+
+def _check_operators(state: ExportState) -> None:
+    """Raises ExportError for operators that TFLM does not have."""
+    # Those of roundings are gone by then.
+    found = [one for one in missing(state.file) if one[0] != "FAKE_QUANT"]
+    if found:
+        raise ExportError(
+            f"Model '{state.model.name}' does not run on a microcontroller: TFLM has no "
+            f"{_owned(state.model, found)}. Replace those layers, or take "
+            'optimize_for="integer" for a phone. Nothing was written.'
+        )
+
+
+def _owned(model, operators: list[tuple[str, str]]) -> str:
+    """Operators, each with the layer that it comes from."""
+    return _listed(
+        [
+            f"{builtin} of layer {owner}"
+            if (owner := origin.layer_of(model, name))
+            else f"{builtin} '{name}'"
+            for builtin, name in operators
+        ]
+    )
 
 
 def _paths(kernels: list[KernelState]) -> str:

@@ -11,6 +11,7 @@ from bmpq_tf.allocation.budget import Budget
 from bmpq_tf.export.integer.calibration import Range
 from bmpq_tf.export.kernels.match import Match
 from bmpq_tf.export.kernels.packing import StoredKernel
+from bmpq_tf.export.micro.verification import MicroReport
 from bmpq_tf.export.report import ExportReport
 from bmpq_tf.export.verification.parity import Parity
 from bmpq_tf.model.kernels import KernelState
@@ -24,7 +25,7 @@ class ExportOptions:
     optimize_for: str = "size"
     verify_with: Any = None
     calibrate_with: Any = None
-    io_dtype: str = "float32"
+    io_dtype: str | None = None
     tolerance: float | None = None
     budget: "str | float | Budget | None" = None
     overwrite: bool = False
@@ -52,8 +53,10 @@ class ExportState:
         matches: which constants are which kernels.
         stored: each of these constants with what it becomes.
         content: the file's bytes.
+        integer_content: for a microcontroller: those of the same file with plain int8 kernels.
         packed_bytes: of the kernels' buffers, as read back.
         parity: how the file's answers compare with Keras's.
+        micro: how TFLM's compare with LiteRT's, for a microcontroller.
         warnings: for the user, by category, in order.
         report: what `export_tflite` returns.
     """
@@ -71,10 +74,27 @@ class ExportState:
     matches: list[Match] = dataclasses.field(default_factory=list)
     stored: list[tuple[Match, StoredKernel]] = dataclasses.field(default_factory=list)
     content: bytes = b""
+    integer_content: bytes = b""
     packed_bytes: int = 0
     parity: Parity = dataclasses.field(init=False, repr=False)
+    micro: MicroReport | None = None
     warnings: list[tuple[type[UserWarning], str]] = dataclasses.field(default_factory=list)
     report: ExportReport = dataclasses.field(init=False, repr=False)
+
+    @property
+    def is_micro(self) -> bool:
+        """Whether the file is for a microcontroller."""
+        return self.options.optimize_for == "micro"
+
+    @property
+    def arithmetic(self) -> str:
+        """How the file computes: `"size"`, `"latency"` or `"integer"`."""
+        return "integer" if self.is_micro else self.options.optimize_for
+
+    @property
+    def io_dtype(self) -> str:
+        """Of the file's inputs and outputs; a microcontroller has no float by default."""
+        return self.options.io_dtype or ("int8" if self.is_micro else "float32")
 
     @property
     def stored_by_path(self) -> dict[str, list[StoredKernel]]:

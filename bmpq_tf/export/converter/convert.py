@@ -20,17 +20,23 @@ from bmpq_tf.model import keras_graph
 _INPUT, _OUTPUT = "input_{}", "output_{:06}"
 
 
-def to_float_model(model: keras.Model):
+def to_float_model(model: keras.Model, batch_size: int | None = None):
     """Converts a Keras model whose kernels are plain weights to parsed flatbuffer objects.
 
-    Batch and other unknown sizes stay dynamic.
+    Args:
+        model: the model. Sizes that it leaves open stay dynamic.
+        batch_size: that of the file, where the model leaves it open.
 
     Raises:
         ConversionError: the converter refuses the model; the message holds its first line and the
             layers to look at.
     """
     specs = [
-        tf.TensorSpec(tensor.shape, tensor.dtype, name=_INPUT.format(number))
+        tf.TensorSpec(
+            (tensor.shape[0] or batch_size, *tensor.shape[1:]),
+            tensor.dtype,
+            name=_INPUT.format(number),
+        )
         for number, tensor in enumerate(model.inputs)
     ]
 

@@ -12,7 +12,7 @@ from bmpq_tf._compat.litert import schema
 from bmpq_tf.allocation.kernel import container_bits
 from bmpq_tf.export.tflite import flatbuffer
 
-MODES = ("size", "latency", "integer")
+MODES = ("size", "latency", "integer", "micro")
 _BUILTIN = schema.BuiltinOperator
 # Operators that compute with the integers themselves, as the probe found them; the other ways of
 # reading are in its table.
@@ -58,7 +58,7 @@ def choose(mode: str, builtin: int, integers: np.ndarray, bits: int, rows: int |
     """Returns how a kernel is held.
 
     Args:
-        mode: of `MODES`.
+        mode: of `MODES`; `"micro"` packs what `"integer"` holds later.
         builtin: the operator that reads it.
         integers: as they will be stored with zero point 0: where folding changed signs, changed.
         bits: the width it was trained at.

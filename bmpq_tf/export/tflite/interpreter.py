@@ -64,7 +64,7 @@ class TFLiteModel:
 
     def _run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         arrays = [
-            _quantized(np.asarray(value), detail)
+            quantized(np.asarray(value), detail)
             for value, detail in zip(inputs, self.inputs, strict=True)
         ]
         shapes = [array.shape for array in arrays]
@@ -77,12 +77,12 @@ class TFLiteModel:
             self._interpreter.set_tensor(detail["index"], array)
         self._interpreter.invoke()
         return [
-            _dequantized(self._interpreter.get_tensor(detail["index"]), detail)
+            dequantized(self._interpreter.get_tensor(detail["index"]), detail)
             for detail in self.outputs
         ]
 
 
-def _quantized(values: np.ndarray, detail: dict) -> np.ndarray:
+def quantized(values: np.ndarray, detail: dict) -> np.ndarray:
     scale, zero_point = detail["quantization"]
     if scale and values.dtype != detail["dtype"]:
         limits = np.iinfo(detail["dtype"])
@@ -90,7 +90,7 @@ def _quantized(values: np.ndarray, detail: dict) -> np.ndarray:
     return values.astype(detail["dtype"])
 
 
-def _dequantized(values: np.ndarray, detail: dict) -> np.ndarray:
+def dequantized(values: np.ndarray, detail: dict) -> np.ndarray:
     scale, zero_point = detail["quantization"]
     return (
         np.float32(scale) * (values.astype(np.float32) - zero_point)

@@ -1,0 +1,1 @@
+"""Files for microcontrollers: kernels at their own widths, run and measured in TFLM. Internal."""

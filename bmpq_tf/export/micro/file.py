@@ -1,0 +1,45 @@
+"""From an int8 file to the smallest one that TFLM runs."""
+
+import dataclasses
+
+from bmpq_tf.export.kernels.packing import StoredKernel
+from bmpq_tf.export.kernels.storage import Container
+from bmpq_tf.export.micro import minimal, packing
+from bmpq_tf.export.tflite import cleanup, flatbuffer
+
+
+def packed(
+    integer_content: bytes, metadata: dict[str, bytes]
+) -> tuple[bytes, dict[str, packing.Packed]]:
+    """Returns the file's bytes, and how each kernel lies in it, by the names of its tensors.
+
+    Args:
+        integer_content: a file of int8 kernels and activations.
+        metadata: named buffers to give it.
+    """
+    from bmpq_tf._compat import tflite_micro
+
+    model = flatbuffer.parse(integer_content)
+    minimal.equal_scales_as_one(model)
+    forms = packing.pack(model)
+    minimal.strip(model)
+    cleanup.clean_up(model, metadata)
+    return tflite_micro.aligned(flatbuffer.serialised(model)), forms
+
+
+def as_packed(kernel: StoredKernel, bits: int, form: packing.Packed) -> StoredKernel:
+    """Returns a kernel with the container that it has in the packed file.
+
+    Args:
+        kernel: as the int8 file holds it.
+        bits: the width that it was trained at.
+        form: as `packed` chose it.
+    """
+    note = kernel.container.note if form.form == "int8" and form.bits == bits else ""
+    if form.form == "int8" and bits < form.bits:
+        note = "in int8, which takes less than a table and its DECODE"
+    elif form.form == "int4" and bits < form.bits:
+        note = "in int4, which takes less than a table and its DECODE"
+    elif bits < form.bits:
+        note = "one level more, since BatchNorm turned the signs of some channels"
+    return dataclasses.replace(kernel, container=Container(form.bits, "static", note))

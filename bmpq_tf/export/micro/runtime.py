@@ -1,0 +1,166 @@
+"""Running a file in TFLM, and the memory that it needs there."""
+
+import contextlib
+import dataclasses
+import math
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from bmpq_tf.export.micro.operators import check_installed
+from bmpq_tf.export.tflite import flatbuffer
+from bmpq_tf.export.tflite.interpreter import dequantized, quantized
+
+# TFLM aligns what it allocates to 16 bytes; a figure for a data sheet need not be finer than this.
+ARENA_STEP = 64
+
+
+class MicroModel:
+    """A `.tflite` model in TFLM's interpreter, called with NumPy arrays.
+
+    Args:
+        content: the file's bytes.
+        arena_bytes: the memory for everything that is computed; by default more than enough.
+
+    Raises:
+        RuntimeError: TFLM cannot run it; the message is the runtime's.
+    """
+
+    def __init__(self, content: bytes, arena_bytes: int | None = None):
+        check_installed("Running a file in TFLM")
+        self._interpreter = _started(content, arena_bytes or _ample(content))
+        self.inputs, self.outputs = _ends(self._interpreter)
+
+    def __call__(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Returns the outputs for one batch of inputs, in the model's order; int8 is float here.
+
+        A file has a batch size of its own, mostly one: a batch of another size runs in parts.
+        """
+        size = int(self.inputs[0]["shape"][0])
+        count = len(inputs[0])
+        parts = []
+        for start in range(0, count, size):
+            picked = range(start, start + size)
+            parts.append(self._run([np.take(value, picked, 0, mode="wrap") for value in inputs]))
+        return [np.concatenate(output)[:count] for output in zip(*parts, strict=True)]
+
+    def _run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        for number, (value, detail) in enumerate(zip(inputs, self.inputs, strict=True)):
+            self._interpreter.set_input(quantized(np.asarray(value), detail), number)
+        self._interpreter.invoke()
+        return [
+            dequantized(self._interpreter.get_output(number).copy(), detail)
+            for number, detail in enumerate(self.outputs)
+        ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Arena:
+    """The memory that TFLM takes to run a file, in bytes.
+
+    On a machine of 64-bit pointers: `persistent` is smaller on a microcontroller.
+
+    Attributes:
+        planned: what is computed on the way, laid over each other by TFLM's planner.
+        persistent: what the runtime keeps for each tensor and operator.
+    """
+
+    planned: int
+    persistent: int
+
+    @property
+    def bytes(self) -> int:
+        """The least size that works, to 64 bytes."""
+        return -(-(self.planned + self.persistent) // ARENA_STEP) * ARENA_STEP
+
+
+def least_arena(content: bytes) -> Arena:
+    """Returns what TFLM's own record of a run tells of the arena.
+
+    Raises:
+        RuntimeError: TFLM cannot run the file, or not in the size that it tells.
+    """
+    interpreter = _started(content, _ample(content))
+    _run_on_zeros(interpreter)
+    with _silenced() as said:
+        interpreter.print_allocations()
+        told = said()
+    planned, persistent = (
+        int(re.search(rf"Arena allocation {part} (\d+) bytes", told)[1])  # type: ignore[index]
+        for part in ("head", "tail")
+    )
+    arena = Arena(planned, persistent)
+    _run_on_zeros(_started(content, arena.bytes))
+    return arena
+
+
+def _run_on_zeros(interpreter) -> None:
+    # Some memory is only asked for when it runs.
+    for number, detail in enumerate(_ends(interpreter)[0]):
+        interpreter.set_input(np.zeros(detail["shape"], detail["dtype"]), number)
+    with _silenced():
+        interpreter.invoke()
+
+
+def _ample(content: bytes) -> int:
+    """A size that is more than enough, with nothing laid over anything else: TFLM may end the
+    process in an arena that is much too small.
+    """
+    model = flatbuffer.parse(content)
+    tensors = [tensor for subgraph in model.subgraphs for tensor in subgraph.tensors]
+    sizes = [math.prod(tensor.shape) * 4 if tensor.shape is not None else 4 for tensor in tensors]
+    operators = sum(len(subgraph.operators) for subgraph in model.subgraphs)
+    return 2 * sum(sizes) + 1024 * (len(tensors) + operators) + 2**16
+
+
+def _started(content: bytes, arena_bytes: int):
+    from bmpq_tf._compat.tflite_micro import Interpreter
+
+    with _silenced() as said:
+        try:
+            return Interpreter.from_bytes(content, arena_size=arena_bytes)
+        except RuntimeError as error:
+            lines = [line for line in said().splitlines() if line.strip()]
+            raise RuntimeError(f"{error}. {' '.join(lines[:2])}".rstrip()) from error
+
+
+def _ends(interpreter) -> tuple[list[dict], list[dict]]:
+    """The inputs and outputs, in the form of LiteRT's details."""
+    return _details(interpreter.get_input_details), _details(interpreter.get_output_details)
+
+
+def _details(describe) -> list[dict]:
+    found = []
+    with _silenced():
+        while True:
+            try:
+                detail = describe(len(found))
+            except (IndexError, RuntimeError):
+                return found
+            parameters = detail["quantization_parameters"]
+            scales = parameters["scales"]
+            grid = (scales[0], parameters["zero_points"][0]) if len(scales) else (0.0, 0)
+            found.append({**detail, "quantization": grid})
+
+
+@contextlib.contextmanager
+def _silenced() -> Iterator:
+    """Keeps what TFLM writes on standard error, and yields a function that returns it so far."""
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as kept:
+        before = os.dup(2)
+        os.dup2(kept.fileno(), 2)
+
+        def said() -> str:
+            kept.seek(0)
+            return kept.read().decode(errors="replace")
+
+        try:
+            yield said
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
