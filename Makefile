@@ -10,11 +10,17 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=worksteal
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo test test-quick test-all test-latest bench bench-quick lint format clean
+.PHONY: demo demo-micro test test-quick test-all test-latest bench bench-quick lint format clean
 
 demo: .venv/.tools
 	$(BIN)/python tools/train.py --model=digits_cnn --dataset=digits --budget=12x --epochs=30 --with_float --verbose=0 \
 		--out_dir=runs/demo --overwrite
+
+# A file for a microcontroller, in flash and RAM as its data sheet has them, run in TFLM.
+demo-micro: .venv/.tools,micro
+	$(BIN)/python tools/train.py --model=digits_cnn --channel_multiplier=0.75 --dataset=digits --epochs=30 \
+		--budget="10 kB flash, 14 kB ram" --candidate_bits=2,3,4,5,6,8 --activation_bits=8 --with_float --optimize_for=micro --verbose=0 \
+		--out_dir=runs/demo-micro --overwrite
 
 test: .venv/.test
 	$(PYTEST) -m "not slow" tests --ignore=tests/research

@@ -16,9 +16,10 @@ it:
     allocation   budgets and their limits, kinds of sensitivity, the integer program; no Keras in it
     model        a Keras model's graph, its kernels, the table of them
     conversion   from a float model to a quantized one and back; why a layer stays float
-    training     the callback, its schedule, the record of its decisions, several machines
     export       from a trained model to a verified file: checks (why it is refused), converter,
-                 kernels (search, match, storage, lowering, packing), integer, verification, tflite
+                 kernels (search, match, storage, lowering, packing), integer, micro (files for
+                 microcontrollers), verification, tflite
+    training     the callback, its schedule, the record of its decisions, several machines
     tuning, cli  the search for a front; the installed commands
 """
 
@@ -50,6 +51,8 @@ _HOMES = {
     "conversion.config": ("QuantizationConfig",),
     "conversion.dequantize": ("dequantize_model",),
     "conversion.quantize": ("SkippedLayersWarning", "quantize_model"),
+    "export.micro.firmware": ("write_firmware",),
+    "export.micro.verification": ("MicroReport",),
     "export.errors": (
         "ConstantColumnsWarning",
         "ConversionError",
@@ -84,6 +87,8 @@ if TYPE_CHECKING:
         ExportError,
         FloatKernelsWarning,
     )
+    from bmpq_tf.export.micro.firmware import write_firmware
+    from bmpq_tf.export.micro.verification import MicroReport
     from bmpq_tf.export.pipeline import export_tflite
     from bmpq_tf.export.report import ExportReport, LayerReport
     from bmpq_tf.export.tflite.inspection import Inspection, UnreadableFileError, inspect_tflite
@@ -112,6 +117,7 @@ __all__ = [
     "KernelRow",
     "LayerReport",
     "Measurement",
+    "MicroReport",
     "Parity",
     "QuantizationConfig",
     "SkippedLayersWarning",
@@ -132,6 +138,7 @@ __all__ = [
     "quantize_model",
     "run_tflite",
     "summary",
+    "write_firmware",
 ]
 
 

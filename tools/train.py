@@ -31,6 +31,8 @@ from bmpq_research.program import run as run_program
 from bmpq_tf.allocation.sensitivity import OBJECTIVES
 from bmpq_tf.arithmetic.scales import STARTS
 from bmpq_tf.cli.program import bit_widths
+from bmpq_tf.export.kernels.storage import MODES
+from bmpq_tf.export.micro.operators import check_installed
 from bmpq_tf.layers.config import SCALES
 from bmpq_tf.model.summary import KernelRow, rendered
 from bmpq_tf.tuning.recipe import SCHEDULES
@@ -49,7 +51,10 @@ flags.DEFINE_float(
     "channel_multiplier", _DEFAULT.channel_multiplier, "Multiplies the channels of the model."
 )
 flags.DEFINE_string(
-    "budget", _DEFAULT.budget, "What the model may take: '10x', '2.5 bits', '120 kB'."
+    "budget",
+    _DEFAULT.budget,
+    "What the model may take: '10x', '2.5 bits', '120 kB', or of a microcontroller "
+    "'64 kB flash, 48 kB ram'.",
 )
 flags.DEFINE_list(
     "candidate_bits",
@@ -150,6 +155,7 @@ flags.DEFINE_string(
     None,
     "Where model.tflite, model.keras, float.keras (--with_float), report.json and bits.png go.",
 )
+flags.DEFINE_enum("optimize_for", "size", MODES, "The kind of file, as bmpq-export takes it.")
 flags.DEFINE_bool("overwrite", False, "Replace the files of an earlier run in --out_dir.")
 flags.DEFINE_integer(
     "verbose", 2, "0: allocations and the result; 1: also a progress bar; 2: also a line an epoch."
@@ -163,6 +169,8 @@ def main(arguments: list[str]) -> None:
     given = flags.FLAGS
     if given.out_dir:
         check_folder(given.out_dir, given.overwrite)
+    if given.optimize_for == "micro":
+        check_installed('--optimize_for="micro"')
     names = [field for field in TrainConfig.__dataclass_fields__ if field != "candidate_bits"]
     config = TrainConfig(
         **{name: given[name].value for name in names},
@@ -177,7 +185,7 @@ def main(arguments: list[str]) -> None:
     if not given.out_dir:
         console.print({name: round(value, 4) for name, value in run.accuracy.items()})
         return
-    told = write_outcome(run, given.out_dir, given.overwrite)
+    told = write_outcome(run, given.out_dir, given.overwrite, given.optimize_for)
     print_outcome(told, pathlib.Path(given.out_dir), console)
 
 
@@ -204,7 +212,7 @@ def print_outcome(told: dict, folder: pathlib.Path, console: Console) -> None:
     figures = [f"float {accuracy['float']:.2%}"] if "float" in accuracy else []
     figures += [
         f"quantized {accuracy['keras']:.2%}",
-        f"the file in LiteRT {accuracy['tflite']:.2%}",
+        f"the file in {'TFLM' if told['micro'] else 'LiteRT'} {accuracy['tflite']:.2%}",
     ]
     weights = sum(layer["weights"] for layer in told["layers"])
     table.add_section()
@@ -215,13 +223,20 @@ def print_outcome(told: dict, folder: pathlib.Path, console: Console) -> None:
         "",
         f"{told['allocated_bits'] / 8:,.0f}",
     )
+    micro = told["micro"]
+    device = (
+        f"in TFLM: {told['tflite_bytes']:,} bytes of flash, {micro['arena_bytes']:,} of RAM; equal "
+        f"to the int8 file bit for bit on all {micro['examples']:,} images\n"
+        if micro
+        else ""
+    )
     table.caption = (
         f"accuracy on {told['judged_on']}: {', '.join(figures)}\n"
         f"weights: {told['packed_weight_bytes']:,} bytes packed, {told['float_bits'] // 8:,} in "
         f"float32: {told['compression']:.2f}x smaller\n"
         f"file: {told['tflite_bytes']:,} bytes, top-1 equal to Keras on {told['agreement']:.2%}, "
         f"largest difference {told['max_abs_diff']:.1e} of {told['logit_scale']:.1f}\n"
-        f"p: pinned; see {folder}/ for model.tflite, report.json and bits.png"
+        f"{device}p: pinned; see {folder}/ for model.tflite, report.json and bits.png"
     )
     console.print(table)
 

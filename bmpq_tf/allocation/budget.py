@@ -4,9 +4,10 @@ import dataclasses
 import math
 import numbers
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bmpq_tf.allocation.device_plan import DevicePlan
 from bmpq_tf.allocation.infeasibility import holding_up, smallest_reached
 from bmpq_tf.allocation.kernel import FLOAT_BITS, Kernel, Limit, stored_bytes
 
@@ -22,8 +23,11 @@ _UNITS = {
 }
 _FORMS = (
     "'10x' (compression), '2.5 bits' (average per weight), '120 kB' or '1.2 MB' (parameter "
-    "bits over 8), or a number (compression)"
+    "bits over 8), '64 kB flash, 48 kB ram' (a microcontroller's), or a number (compression)"
 )
+_BYTES = ("weight_bytes", "stored_bytes", "flash", "ram")
+# What may follow a size in bytes.
+_KINDS = {"": "weight_bytes", "stored": "stored_bytes", "flash": "flash", "ram": "ram"}
 
 
 class InfeasibleBudgetError(ValueError):
@@ -50,6 +54,10 @@ class Budget:
         stored_bytes: bytes of the kernels in a file of the smallest kind (`optimize_for="size"`):
             2, 4 or 8 bits a weight and 12 bytes a scale.
         bit_operations: `sum of MACs * weight bits * activation bits` for one example.
+        flash: bytes of the file for a microcontroller (`optimize_for="micro"`).
+        ram: bytes of the arena that it runs in, as TFLM finds it on a machine of 64-bit pointers.
+
+    Sizes in bytes may be text: `Budget(flash="64 kB", ram="48 kB")`.
 
     Raises:
         ValueError: nothing is given, or something that is not a positive finite number.
@@ -67,6 +75,8 @@ class Budget:
     weight_bytes: float | None = None
     stored_bytes: float | None = None
     bit_operations: float | None = None
+    flash: "float | str | None" = None
+    ram: "float | str | None" = None
 
     def __post_init__(self):
         given = {
@@ -80,6 +90,8 @@ class Budget:
                 f"{self}."
             )
         for name, value in given.items():
+            if name in _BYTES and isinstance(value, str):
+                value = _bytes_of(value, name)
             if not is_number(value) or not math.isfinite(value) or value <= 0:
                 raise ValueError(
                     f"A budget must be a positive number. Received: {name}={value!r}. Say {_FORMS}."
@@ -107,28 +119,17 @@ class Budget:
                     f"budget={budget!r}. Known: {', '.join(known)}."
                 )
             return cls(**budget)
-        if is_number(budget):
-            text, unit, value = budget, "x", float(budget)
-        else:
-            match = re.fullmatch(
-                r"\s*([-+]?\d+\.?\d*(?:e[-+]?\d+)?)\s*([a-z]*)\s*", str(budget).lower()
-            )
-            if not isinstance(budget, str) or not match:
+        if not is_number(budget) and not isinstance(budget, str):
+            raise ValueError(f"Cannot read the budget. Received: budget={budget!r}. Say {_FORMS}.")
+        limits: dict[str, float] = {}
+        for part in re.split(r",|\band\b", str(budget).lower()):
+            name, value = _limit_of(part, budget)
+            if name in limits:
                 raise ValueError(
-                    f"Cannot read the budget. Received: budget={budget!r}. Say {_FORMS}."
+                    f"The budget limits the same twice. Received: budget={budget!r}. Say {_FORMS}."
                 )
-            text, value, unit = budget, float(match[1]), match[2] or "x"
-        if not math.isfinite(value) or value <= 0:
-            raise ValueError(f"A budget must be positive. Received: budget={text!r}. Say {_FORMS}.")
-        if unit == "x":
-            return cls(compression=value)
-        if unit in ("bit", "bits"):
-            return cls(average_bits=value)
-        if unit in _UNITS:
-            return cls(weight_bytes=value * _UNITS[unit])
-        raise ValueError(
-            f"Unknown unit {unit!r} in the budget. Received: budget={budget!r}. Say {_FORMS}."
-        )
+            limits[name] = value
+        return cls(**limits)
 
     def to_dict(self) -> dict[str, float]:
         """Returns the limits that are given, as plain data that `parse` reads."""
@@ -141,6 +142,8 @@ class Budget:
             "weight_bytes": "{:g} B",
             "stored_bytes": "{:g} B stored",
             "bit_operations": "{:g} bit operations",
+            "flash": "{:g} B flash",
+            "ram": "{:g} B ram",
         }
         return " and ".join(words[key].format(value) for key, value in self.to_dict().items())
 
@@ -157,8 +160,31 @@ class Budget:
         # A product that should be whole may come out a hair below it.
         return math.floor(min(limits) * (1 + 1e-12)) if limits else None
 
-    def limits(self, kernels: Sequence[Kernel]) -> list[Limit]:
+    @property
+    def needs_plan(self) -> bool:
+        """Whether it limits what only a `DevicePlan` of the model tells."""
+        return self.flash is not None or self.ram is not None
+
+    def table_sets(
+        self, kernels: Sequence[Kernel], plan: DevicePlan | None
+    ) -> "list[frozenset[int] | None]":
+        """Returns the sets of tables that a file may share, each of which has rows of its own."""
+        if plan is None or self.flash is None:
+            return [None]
+        return list(plan.table_sets(kernels))
+
+    def limits(
+        self,
+        kernels: Sequence[Kernel],
+        plan: DevicePlan | None = None,
+        tables: frozenset[int] | None = None,
+    ) -> list[Limit]:
         """Returns the budget as rows of the integer program over these kernels.
+
+        Args:
+            kernels: every kernel of the model.
+            plan: what a microcontroller's file takes; without it flash and RAM have no rows.
+            tables: of `table_sets`; by default each kernel brings its own.
 
         Raises:
             ValueError: bit operations are limited and some kernel's MACs are not known.
@@ -187,11 +213,39 @@ class Budget:
                 kernels, lambda kernel, bits: kernel.macs * bits * kernel.activation_bits
             )
             rows.append(Limit("bit operations", table, math.floor(self.bit_operations)))
+        if plan is not None and self.flash is not None:
+            rows.append(plan.flash_limit(kernels, float(self.flash), tables))
+        if plan is not None and self.ram is not None:
+            rows += plan.ram_limits(kernels, float(self.ram))
         return rows
+
+    def holds(
+        self, kernels: Sequence[Kernel], bits: Mapping[str, int], plan: DevicePlan | None = None
+    ) -> bool:
+        """Whether these widths meet every limit.
+
+        Args:
+            kernels: every kernel of the model.
+            bits: each one's width, by path.
+            plan: what a microcontroller's file takes; without it flash and RAM are not judged.
+        """
+        present = [
+            dataclasses.replace(kernel, candidates=(bits[kernel.path],)) for kernel in kernels
+        ]
+        if plan is not None:
+            flash, arena = plan.flash_bytes(bits), plan.arena_bytes(bits)
+            if self.flash is not None and flash > float(self.flash):
+                return False
+            if self.ram is not None and arena > float(self.ram):
+                return False
+        return all(
+            sum(row[0] for row in limit.coefficients) <= limit.bound
+            for limit in self.limits(present)
+        )
 
     def check(self, kernels: Sequence[Kernel], said: Any = None) -> None:
         """Raises `InfeasibleBudgetError` if the narrowest candidates do not meet each limit, naming
-        who holds it up.
+        who holds it up; those of flash and RAM apart.
         """
         for limit in self.limits(kernels):
             smallest = sum(min(row) for row in limit.coefficients)
@@ -203,6 +257,35 @@ class Budget:
                 f"{limit.name}. The smallest this model reaches is "
                 f"{smallest_reached(kernels, limit, smallest)}{holding_up(kernels, limit)}."
             )
+
+
+def _limit_of(part: str, budget) -> tuple[str, float]:
+    """Reads one limit: the name of its field, and its value."""
+    match = re.fullmatch(r"\s*([-+]?\d+\.?\d*(?:e[-+]?\d+)?)\s*([a-z]*)\s*([a-z ]*?)\s*", str(part))
+    if not match:
+        raise ValueError(f"Cannot read the budget. Received: budget={budget!r}. Say {_FORMS}.")
+    value, unit, kind = float(match[1]), match[2] or "x", match[3]
+    if not math.isfinite(value) or value <= 0:
+        raise ValueError(f"A budget must be positive. Received: budget={budget!r}. Say {_FORMS}.")
+    if unit == "x" and not kind:
+        return "compression", value
+    if unit in ("bit", "bits") and kind in ("", "operations"):
+        return ("bit_operations" if kind else "average_bits"), value
+    if unit in _UNITS and kind in _KINDS:
+        return _KINDS[kind], value * _UNITS[unit]
+    raise ValueError(
+        f"Unknown unit {' '.join(filter(None, (unit, kind)))!r} in the budget. Received: "
+        f"budget={budget!r}. Say {_FORMS}."
+    )
+
+
+def _bytes_of(text: str, name: str) -> float:
+    field, value = _limit_of(text.lower(), text)
+    if field not in ("weight_bytes", name):
+        raise ValueError(
+            f"A size in bytes is asked for. Received: {name}={text!r}. Say '64 kB', for example."
+        )
+    return value
 
 
 def is_number(value) -> bool:

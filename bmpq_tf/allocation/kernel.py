@@ -33,11 +33,19 @@ class Kernel:
 
 @dataclasses.dataclass(frozen=True)
 class Limit:
-    """One row of the program: `sum of coefficients[l][b] * x[l, b] <= bound`."""
+    """One row of the program: `sum of coefficients[l][b] * x[l, b] <= bound`.
+
+    Attributes:
+        name: what is limited.
+        coefficients: what each kernel uses at each of its candidates.
+        bound: what there is of it.
+        beside: what is used whatever the widths, which `bound` leaves out.
+    """
 
     name: str
     coefficients: tuple[tuple[int, ...], ...]
     bound: int
+    beside: int = 0
 
 
 def container_bits(bits: int) -> int:

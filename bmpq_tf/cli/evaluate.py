@@ -21,7 +21,8 @@ from bmpq_tf._compat import keras as keras_compat
 from bmpq_tf.cli.arrays import load_arrays
 from bmpq_tf.cli.program import run as run_program
 from bmpq_tf.export.errors import first_line
-from bmpq_tf.export.tflite.interpreter import TFLiteModel, classification_accuracy, in_rank
+from bmpq_tf.export.micro.runtime import MicroModel, runtime_of
+from bmpq_tf.export.tflite.interpreter import classification_accuracy, in_rank
 from bmpq_tf.export.verification.comparison import compare
 
 flags.DEFINE_string(
@@ -41,14 +42,15 @@ def main(arguments: list[str]) -> None:
             f"No such file. Received: '{path}'. Make one with bmpq_tf.export_tflite or bmpq-export."
         )
     content = path.read_bytes()
-    file = _read(content, path)
+    runtime, name = _runtime(content, path)
+    file = _read(runtime, name, content, path)
     images, labels = load_arrays(given.data)
     # A file of several inputs is refused below.
-    images = in_rank(images, file.inputs[0]["shape_signature"])
+    images = in_rank(images, _shape(file.inputs[0]))
     batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(250)
     _check_inputs_and_outputs(file, path, images.shape[1:])
     print(
-        f"{path}: accuracy in LiteRT {classification_accuracy(content, batches):.2%} on "
+        f"{path}: accuracy in {name} {classification_accuracy(content, batches, runtime):.2%} on "
         f"{len(labels):,} images of {given.data}"
     )
     if given.keras:
@@ -59,21 +61,36 @@ def main(arguments: list[str]) -> None:
         )
 
 
-def _read(content: bytes, path: pathlib.Path) -> TFLiteModel:
+def _runtime(content: bytes, path: pathlib.Path):
+    """What runs the file, and its name."""
     try:
-        return TFLiteModel(content)
+        runtime = runtime_of(content)
+    except ValueError as error:
+        raise ValueError(
+            f"The file cannot be read. Received: '{path}', {len(content):,} bytes. "
+            f"{first_line(error)}"
+        ) from error
+    return runtime, "TFLM" if runtime is MicroModel else "LiteRT"
+
+
+def _read(runtime, name: str, content: bytes, path: pathlib.Path):
+    try:
+        return runtime(content)
     except RuntimeError as error:
         raise ValueError(
-            f"LiteRT cannot read the file. Received: '{path}', {len(content):,} bytes. It says: "
+            f"{name} cannot read the file. Received: '{path}', {len(content):,} bytes. It says: "
             f"{first_line(error)}"
         ) from error
 
 
-def _check_inputs_and_outputs(
-    file: TFLiteModel, path: pathlib.Path, image_shape: tuple[int, ...]
-) -> None:
+def _shape(detail) -> list[int]:
+    """An input's or output's sizes, -1 for any; TFLM's are all fixed."""
+    return [int(size) for size in detail.get("shape_signature", detail["shape"])]
+
+
+def _check_inputs_and_outputs(file, path: pathlib.Path, image_shape: tuple[int, ...]) -> None:
     # -1 is any size.
-    shapes = [tuple(int(size) for size in detail["shape_signature"][1:]) for detail in file.inputs]
+    shapes = [tuple(_shape(detail)[1:]) for detail in file.inputs]
     if (
         len(shapes) != 1
         or len(shapes[0]) != len(image_shape)
@@ -83,7 +100,7 @@ def _check_inputs_and_outputs(
             f"The file does not take these images. Received: '{path}' with inputs {shapes}; the "
             f"images are {tuple(image_shape)}. Give other --data."
         )
-    answers = [tuple(int(size) for size in detail["shape_signature"]) for detail in file.outputs]
+    answers = [tuple(_shape(detail)) for detail in file.outputs]
     if len(answers) != 1 or len(answers[0]) != 2 or answers[0][1] == 1:
         raise ValueError(
             "Only classifiers are judged: files with one output, of a value for each class. "

@@ -21,14 +21,20 @@ from bmpq_tf.cli.arrays import load_inputs
 from bmpq_tf.cli.program import run as run_program
 from bmpq_tf.export.integer.static import IO_DTYPES
 from bmpq_tf.export.kernels.storage import MODES
+from bmpq_tf.export.micro.firmware import check_folder
 
 flags.DEFINE_enum(
     "optimize_for",
     "size",
     MODES,
-    "The smallest file, the fastest, or integers only (which is calibrated).",
+    "The smallest file, the fastest, integers only (which is calibrated), or a microcontroller's.",
 )
-flags.DEFINE_enum("io_dtype", "float32", IO_DTYPES, "What an integer file takes and gives.")
+flags.DEFINE_enum(
+    "io_dtype",
+    None,
+    IO_DTYPES,
+    "What an integer file takes and gives; float32 by default, int8 for a microcontroller.",
+)
 flags.DEFINE_string(
     "verify_with",
     None,
@@ -47,6 +53,12 @@ flags.DEFINE_float(
 flags.DEFINE_string(
     "budget", None, "Refuse a model that takes more; by default the budget it was trained for."
 )
+flags.DEFINE_string(
+    "firmware",
+    None,
+    "Also write what a firmware needs into this new folder: the file and a golden test as C++ "
+    "arrays, the operators, the size of the arena. Needs --verify_with or --calibrate_with.",
+)
 flags.DEFINE_bool("overwrite", False, "Replace an existing file.")
 
 
@@ -63,6 +75,8 @@ def main(arguments: list[str]) -> None:
             f"No such model. Received: '{arguments[1]}'. Save one with model.save(path) after "
             "training."
         )
+    if given.firmware:
+        _check_firmware(given)
     model = keras_compat.load_model(arguments[1])
     report = bmpq_tf.export_tflite(
         model,
@@ -81,6 +95,24 @@ def main(arguments: list[str]) -> None:
     )
     bmpq_tf.summary(model)
     _print(report)
+    if given.firmware:
+        inputs = load_inputs(given.verify_with or given.calibrate_with, model, "--verify_with")
+        names = bmpq_tf.write_firmware(report.path, given.firmware, inputs)
+        print(f"{given.firmware}: {', '.join(names)}")
+
+
+def _check_firmware(given) -> None:
+    """Raises before any work what `write_firmware` would raise after it."""
+    check_folder(given.firmware)
+    if given.optimize_for not in ("micro", "integer"):
+        raise ValueError(
+            "TFLM runs files of integers only. Received: --firmware, "
+            f"--optimize_for={given.optimize_for}. Say --optimize_for=micro."
+        )
+    if not (given.verify_with or given.calibrate_with):
+        raise ValueError(
+            "The golden test needs inputs. Received: --firmware without --verify_with. Give some."
+        )
 
 
 def _print(report: bmpq_tf.ExportReport) -> None:
@@ -100,6 +132,10 @@ def _print(report: bmpq_tf.ExportReport) -> None:
     )
     if parity.caution:
         print(f"  {parity.caution}")
+    if report.micro:
+        print(f"  {report.micro.in_words(report.tflite_bytes)}")
+    elif report.optimize_for != "integer":
+        print("  not for microcontrollers: TFLM does not run this kind of file")
     for layer in report.layers:
         if layer.note:
             print(f"  {layer.name}: {layer.bits} bits stored in {layer.stored_bits}, {layer.note}")

@@ -68,9 +68,9 @@ def check_options(options: ExportOptions, rounds: bool) -> None:
         )
     if integer and options.calibrate_with is None and not rounds:
         raise ValueError(
-            f'optimize_for="{options.optimize_for}" fixes the ranges of activations, and the model holds none. '
-            "Received: calibrate_with=None. "
-            "Give a few hundred inputs like those that it will meet."
+            f'optimize_for="{options.optimize_for}" fixes the ranges of activations, and the '
+            "model holds none. Received: calibrate_with=None. Give a few hundred inputs like those "
+            "that it will meet."
         )
     if not integer and options.calibrate_with is not None:
         raise ValueError(

@@ -48,10 +48,10 @@ def export_tflite(
         verify_with: inputs to compare Keras and LiteRT on: arrays, or a data set of batches, not an
             endless one. By default those of `calibrate_with`, or random inputs, whose top-1 is told
             and not judged.
-        calibrate_with: for `"integer"` and `"micro"`: inputs like those that the model will meet, in the same
-            forms; a few hundred are enough. They set the ranges that no activation quantizer sets,
-            and may be left out where there are none; outputs are rounded only by a `QuantIdentity`
-            at the end.
+        calibrate_with: for `"integer"` and `"micro"`: inputs like those that the model will meet,
+            in the same forms; a few hundred are enough. They set the ranges that no activation
+            quantizer sets, and may be left out where there are none; outputs are rounded only by a
+            `QuantIdentity` at the end.
         io_dtype: for `"integer"` and `"micro"`: whether the file's inputs and outputs are
             `"float32"`, by default of `"integer"`, or `"int8"`, by default of `"micro"`.
         tolerance: for all but `"size"`: the root mean square of the differences,

@@ -10,13 +10,11 @@ from collections.abc import Iterator
 from bmpq_tf.allocation.budget import Budget
 from bmpq_tf.allocation.kernel import FLOAT_BITS
 from bmpq_tf.conversion.freeze import float32_model, frozen_model
-from bmpq_tf.export import checks, report
-from bmpq_tf.export.converter import origin
+from bmpq_tf.export import checks, file_checks, report
 from bmpq_tf.export.converter.convert import to_float_model
 from bmpq_tf.export.errors import (
     ConstantColumnsWarning,
     ExportError,
-    FloatKernelsWarning,
     first_line,
 )
 from bmpq_tf.export.integer import calibration, grids, known_ranges, static
@@ -24,7 +22,6 @@ from bmpq_tf.export.kernels import lowering, packing
 from bmpq_tf.export.kernels.match import kernel_integers
 from bmpq_tf.export.kernels.search import find_kernels as find
 from bmpq_tf.export.micro import file as micro_file
-from bmpq_tf.export.micro.operators import missing
 from bmpq_tf.export.micro.read_back import read_back as micro_read_back
 from bmpq_tf.export.micro.verification import verify as verify_in_tflm
 from bmpq_tf.export.state import ExportState
@@ -36,7 +33,7 @@ from bmpq_tf.export.verification.read_back import read_back as read
 from bmpq_tf.export.verification.rounding_ties import name_roundings
 from bmpq_tf.files import write_bytes
 from bmpq_tf.model.activation_widths import activation_quantizers
-from bmpq_tf.model.kernels import KernelState, model_kernels, stored_budget, total_bits
+from bmpq_tf.model.kernels import model_kernels, stored_budget, total_bits
 
 
 def check_request(state: ExportState) -> None:
@@ -73,7 +70,7 @@ def convert(state: ExportState) -> None:
     (grids.mark if integer else name_roundings)(frozen)
     state.file = to_float_model(frozen, batch_size=1 if state.is_micro else None)
     if state.is_micro:
-        _check_operators(state)
+        file_checks.check_operators(state)
     if integer:
         state.known_ranges = known_ranges.known_ranges(state.file, grids.place(state.file, frozen))
     flatbuffer.add_signature(
@@ -100,7 +97,7 @@ def calibrate(state: ExportState) -> None:
         return
     given, model = state.options.calibrate_with, state.model
     if given is None:
-        _check_ranges(state)
+        file_checks.check_ranges(state)
         return
     batches = input_batches(model, given, what="calibrate_with")
     measured = calibration.ranges(
@@ -119,10 +116,10 @@ def write_integers(state: ExportState) -> None:
         state.file, state.stored = static.quantize(
             state.file, state.stored, state.known_ranges, state.io_dtype
         )
-        _check_integer(state)
+        file_checks.check_integer(state)
     else:
         state.file = packing.pack(state.file, state.stored)
-    _check_lost(state)
+    file_checks.check_lost(state)
 
 
 def clean_up(state: ExportState) -> None:
@@ -190,6 +187,7 @@ def verify(state: ExportState) -> None:
             options.verify_with,
             state.parity.rms_limit,
         )
+        file_checks.check_device_budget(state)
 
 
 def write_file(state: ExportState) -> None:
@@ -230,95 +228,3 @@ STAGES = (
     verify,
     write_file,
 )
-
-
-def _check_ranges(state: ExportState) -> None:
-    """Raises ValueError where ranges need data and there are none."""
-    if missing := known_ranges.missing(state.file, state.known_ranges):
-        raise ValueError(
-            f"Activation quantizers of model '{state.model.name}' do not set the ranges of all "
-            f"that is computed: {_listed(missing)} need data. "
-            "Received: calibrate_with=None. Give a few hundred inputs like those that the model "
-            "will meet."
-        )
-
-
-def _check_integer(state: ExportState) -> None:
-    """Raises ExportError where something of an integer file would stay float."""
-    model, file = state.model, state.file
-    ends = [
-        file.subgraphs[0].tensors[int(index)]
-        for index in [*file.subgraphs[0].inputs, *file.subgraphs[0].outputs]
-    ]
-    left = [flatbuffer.tensor_name(tensor) for tensor in ends if tensor.type == flatbuffer.FLOAT32]
-    if state.io_dtype == "int8" and left:
-        raise ExportError(
-            f"Inputs or outputs of model '{model.name}' would stay float: {', '.join(left)}. Take "
-            'io_dtype="float32". Nothing was written.'
-        )
-    if found := static.unsupported(file):
-        # Conversions are only there because of the others.
-        found = [one for one in found if one[0] not in ("QUANTIZE", "DEQUANTIZE")] or found
-        raise ExportError(
-            f"Model '{model.name}' cannot be an integer-only file: "
-            f"{_owned(model, found)} would compute "
-            "with floats, because no integer kernel is known "
-            'for them. Replace those layers, or take optimize_for="latency". Nothing was written.'
-        )
-
-
-def _check_lost(state: ExportState) -> None:
-    """Raises or warns of kernels that were trained at a width and that the converted model does not
-    hold.
-    """
-    lost = state.lost
-    if not lost:
-        return
-    if state.arithmetic == "integer":
-        raise ExportError(
-            f"Kernels {_paths(lost)} are no constants of the converted model, so their integers "
-            "would not be the trained ones. "
-            "Name their layers in exclude= of quantize_model, or build them from other Keras "
-            "layers. Nothing was written."
-        )
-    taken = sum(kernel.kernel.weights for kernel in lost) * FLOAT_BITS // 8
-    told = (
-        f"Kernels {_paths(lost)} are no constants of the converted model, so they stay float in "
-        "the file and take "
-        f"{taken:,} bytes in place of {total_bits(lost) / 8:,.0f}. Name their layers in exclude= "
-        "of quantize_model, "
-        "so that the budget counts them as float, or build them from other Keras layers."
-    )
-    state.warnings.append((FloatKernelsWarning, told))
-
-
-def _check_operators(state: ExportState) -> None:
-    """Raises ExportError for operators that TFLM does not have."""
-    # Those of roundings are gone by then.
-    found = [one for one in missing(state.file) if one[0] != "FAKE_QUANT"]
-    if found:
-        raise ExportError(
-            f"Model '{state.model.name}' does not run on a microcontroller: TFLM has no "
-            f"{_owned(state.model, found)}. Replace those layers, or take "
-            'optimize_for="integer" for a phone. Nothing was written.'
-        )
-
-
-def _owned(model, operators: list[tuple[str, str]]) -> str:
-    """Operators, each with the layer that it comes from."""
-    return _listed(
-        [
-            f"{builtin} of layer {owner}"
-            if (owner := origin.layer_of(model, name))
-            else f"{builtin} '{name}'"
-            for builtin, name in operators
-        ]
-    )
-
-
-def _paths(kernels: list[KernelState]) -> str:
-    return _listed([f"'{kernel.kernel.path}'" for kernel in kernels])
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from bmpq_tf._compat import keras as keras_compat
 from bmpq_tf.allocation.budget import Budget
+from bmpq_tf.allocation.device_plan import DevicePlan
 from bmpq_tf.allocation.kernel import FLOAT_BITS, Kernel, parameter_bits
 from bmpq_tf.allocation.sensitivity import Measurement
 from bmpq_tf.arithmetic import scales
@@ -189,12 +190,12 @@ def stored_budget(model: keras.Model) -> Budget | None:
     return Budget.parse(history[-1]["budget"]) if history else None
 
 
-def within(budget: Budget, states: Sequence[KernelState]) -> bool:
-    """Whether the present widths meet every limit of a budget."""
-    present = [dataclasses.replace(state.kernel, candidates=(state.bits,)) for state in states]
-    return all(
-        sum(row[0] for row in limit.coefficients) <= limit.bound for limit in budget.limits(present)
-    )
+def within(budget: Budget, states: Sequence[KernelState], plan: DevicePlan | None = None) -> bool:
+    """Whether the present widths meet every limit of a budget; flash and RAM where there is a
+    plan.
+    """
+    bits = {state.kernel.path: state.bits for state in states}
+    return budget.holds([state.kernel for state in states], bits, plan)
 
 
 def _calls(model: keras.Model) -> dict[int, list]:

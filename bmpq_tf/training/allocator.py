@@ -7,10 +7,11 @@ import keras
 import numpy as np
 
 from bmpq_tf.allocation.budget import Budget
+from bmpq_tf.allocation.device_plan import DevicePlan
 from bmpq_tf.allocation.sensitivity import OBJECTIVES, Measurement, estimate_costs
-from bmpq_tf.allocation.solver import Solution, solve_allocation
+from bmpq_tf.allocation.solver import Solution
 from bmpq_tf.model.kernels import KernelState, measurement, model_kernels, within
-from bmpq_tf.training import distribution
+from bmpq_tf.training import device_budget, distribution
 from bmpq_tf.training.optimizer_state import reset_slots
 
 # By kernel path, the estimated loss increase at each of its candidates.
@@ -57,12 +58,21 @@ def allocate_bits(
     """
     states = open_kernels(model_kernels(model))
     budget_parsed = Budget.parse(budget)
-    budget_parsed.check([state.kernel for state in states], budget)
+    kernels = [state.kernel for state in states]
+    budget_parsed.check(kernels, budget)
+    plan = device_budget.plan_for(model, budget_parsed)
+    device_budget.check(kernels, budget_parsed, plan, budget)
     if not isinstance(sensitivities, Mapping):
         choosable = [measurement(state) for state in states if len(state.kernel.candidates) > 1]
         sensitivities = costs_by(sensitivities)(choosable)
     return solve(
-        states, budget_parsed, sensitivities, model.distribute_strategy, min_improvement, time_limit
+        states,
+        budget_parsed,
+        sensitivities,
+        model.distribute_strategy,
+        min_improvement,
+        time_limit,
+        plan,
     )
 
 
@@ -170,6 +180,7 @@ def solve(
     strategy,
     min_improvement: float = 0.0,
     time_limit: float = 60.0,
+    plan: DevicePlan | None = None,
 ) -> Solution:
     """Solves for kernels as `open_kernels` gives them.
 
@@ -179,19 +190,24 @@ def solve(
 
     def solved() -> Solution:
         table = [costs.get(kernel.path, [0.0] * len(kernel.candidates)) for kernel in kernels]
-        found = solve_allocation(kernels, table, budget.limits(kernels), time_limit=time_limit)
-        return _worth_changing(states, budget, table, found, min_improvement)
+        found = device_budget.solve_with_tables(kernels, table, budget, plan, time_limit)
+        return _worth_changing(states, budget, table, found, min_improvement, plan)
 
     return distribution.solved_by_chief(strategy, kernels, solved)
 
 
 def _worth_changing(
-    states: Sequence[KernelState], budget: Budget, costs, found: Solution, min_improvement: float
+    states: Sequence[KernelState],
+    budget: Budget,
+    costs,
+    found: Solution,
+    min_improvement: float,
+    plan: DevicePlan | None,
 ) -> Solution:
     """Returns the present widths where they meet the budget and the ones found save less than
     `min_improvement` of their cost.
     """
-    if not within(budget, states) or any(
+    if not within(budget, states, plan) or any(
         state.bits not in state.kernel.candidates for state in states
     ):
         return found

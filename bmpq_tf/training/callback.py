@@ -19,7 +19,7 @@ from bmpq_tf.model.kernels import (
     model_kernels,
     within,
 )
-from bmpq_tf.training import decision_record, distribution
+from bmpq_tf.training import decision_record, device_budget, distribution
 from bmpq_tf.training.allocator import (
     Sensitivity,
     assign,
@@ -57,7 +57,8 @@ class BMPQCallback(keras.callbacks.Callback):
     (`bmpq_tf.prepare_for_workers`).
 
     Args:
-        budget: `"10x"`, `"2.5 bits"`, `"120 kB"`, a number (compression) or a `bmpq_tf.Budget`.
+        budget: `"10x"`, `"2.5 bits"`, `"120 kB"`, `"64 kB flash, 48 kB ram"` (of the file that
+            `optimize_for="micro"` writes), a number (compression) or a `bmpq_tf.Budget`.
         warmup_epochs: epochs before the first decision, at least 1.
         interval_epochs: epochs between decisions, at least 1.
         settle_epochs: epochs at the end without a decision, at least 1; by default a third of the
@@ -155,7 +156,10 @@ class BMPQCallback(keras.callbacks.Callback):
             )
         check_tracking(quantized, self._needs_gradients, objective_of(self.sensitivity))
         self.schedule.check(epochs)
-        self.budget.check([state.kernel for state in open_kernels(states)], self._said)
+        kernels = [state.kernel for state in open_kernels(states)]
+        self.budget.check(kernels, self._said)
+        self._plan = device_budget.plan_for(model, self.budget)
+        device_budget.check(kernels, self.budget, self._plan, self._said)
 
     def on_train_begin(self, logs=None):
         self.check(self.model, self.params["epochs"])
@@ -178,10 +182,10 @@ class BMPQCallback(keras.callbacks.Callback):
             ratio = compression(self._states)
             logs["bmpq_compression"] = ratio
             logs["bmpq_bits"] = FLOAT_BITS / ratio
-            logs["bmpq_within_budget"] = float(within(self.budget, self._states))
+            logs["bmpq_within_budget"] = float(within(self.budget, self._states, self._plan))
 
     def on_train_end(self, logs=None):
-        if not within(self.budget, self._states):
+        if not within(self.budget, self._states, self._plan):
             warnings.warn(
                 f"Training ended over the budget of {self.budget}: the model is "
                 f"{compression(self._states):.2f}x smaller than float32. "
@@ -241,8 +245,10 @@ class BMPQCallback(keras.callbacks.Callback):
             state.kernel.path for state, uses in reached if not uses and self._needs_gradients
         }
         states = open_kernels(self._states, unreached)
+        kernels = [state.kernel for state in states]
         try:
-            self.budget.check([state.kernel for state in states], self._said)
+            self.budget.check(kernels, self._said)
+            device_budget.check(kernels, self.budget, self._plan, self._said)
         except InfeasibleBudgetError as error:
             self._say(
                 f"epoch {epoch + 1}: no gradients reached {', '.join(sorted(unreached))}; the "
@@ -280,6 +286,7 @@ class BMPQCallback(keras.callbacks.Callback):
             self.model.distribute_strategy,
             self.min_improvement,
             self.time_limit,
+            self._plan,
         )
         return found, measured
 

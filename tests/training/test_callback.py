@@ -21,7 +21,7 @@ from bmpq_tf.allocation.sensitivity import estimate_costs
 from bmpq_tf.allocation.solver import solve_allocation
 from bmpq_tf.model import kernels
 from bmpq_tf.model.kernels import measurement, model_kernels, read, stored_budget, total_bits
-from bmpq_tf.training import allocator
+from bmpq_tf.training import device_budget
 
 IMAGES, LABELS = small_data()
 
@@ -289,7 +289,7 @@ def test_a_solver_that_fails_does_not_end_the_training(monkeypatch):
     def failing(*arguments, **keywords):
         raise AllocationError("no answer in time")
 
-    monkeypatch.setattr(allocator, "solve_allocation", failing)
+    monkeypatch.setattr(device_budget, "solve_allocation", failing)
     with pytest.warns(
         UserWarning, match=r"the widths stay. no answer in time|over the budget"
     ) as caught:

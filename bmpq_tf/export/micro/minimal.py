@@ -51,7 +51,10 @@ def _free_biases(model, subgraph) -> set[int]:
         builtin = flatbuffer.builtin_of(model, operator)
         for index in (int(index) for index in operator.inputs if index >= 0):
             tensor = subgraph.tensors[index]
-            if tensor.type == schema.TensorType.INT32 and model.buffers[tensor.buffer].data is not None:
+            if (
+                tensor.type == schema.TensorType.INT32
+                and model.buffers[tensor.buffer].data is not None
+            ):
                 constant.add(index)
                 if builtin == _BUILTIN.FULLY_CONNECTED:
                     read.add(index)

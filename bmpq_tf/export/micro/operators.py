@@ -20,17 +20,19 @@ OPERATORS = frozenset(
     SPACE_TO_BATCH_ND SPACE_TO_DEPTH SPLIT SPLIT_V SQRT SQUARE SQUARED_DIFFERENCE SQUEEZE
     STRIDED_SLICE SUB SUM SVDF TANH TRANSPOSE TRANSPOSE_CONV UNIDIRECTIONAL_SEQUENCE_LSTM UNPACK
     ZEROS_LIKE
-    """.split()
+    """.split()  # noqa: SIM905
 )
 # Operators with a kernel for int4 weights beside int8 activations; FULLY_CONNECTED with one scale.
 NATIVE_INT4 = (_BUILTIN.CONV_2D, _BUILTIN.DEPTHWISE_CONV_2D, _BUILTIN.FULLY_CONNECTED)
 # Operators whose weights DECODE was found right for.
 DECODED = (*NATIVE_INT4, _BUILTIN.TRANSPOSE_CONV, _BUILTIN.BATCH_MATMUL)
+# The name of the custom operator that unpacks kernels.
+DECODE = "TFLM_DECODE"
 _METHODS = {
     "CUMSUM": "CumSum",
     "PADV2": "PadV2",
     "UNIDIRECTIONAL_SEQUENCE_LSTM": "UnidirectionalSequenceLSTM",
-    "TFLM_DECODE": "Decode",
+    DECODE: "Decode",
 }
 
 
@@ -65,6 +67,12 @@ def missing(model) -> list[tuple[str, str]]:
                 result = subgraph.tensors[operator.outputs[0]]
                 found.append((name, flatbuffer.tensor_name(result)))
     return found
+
+
+def is_decode(model, operator) -> bool:
+    """Whether an operator unpacks kernels."""
+    code = model.operatorCodes[operator.opcodeIndex].customCode
+    return code is not None and flatbuffer.text(code) == DECODE
 
 
 def resolver_method(operator: str) -> str:

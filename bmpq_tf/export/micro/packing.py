@@ -4,7 +4,8 @@ into it, which the runtime's operator `DECODE` unpacks before each use (docs/MET
 
 import copy
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -14,10 +15,30 @@ from bmpq_tf.export.tflite import flatbuffer
 
 _BUILTIN = schema.BuiltinOperator
 _WIDEST_INDEX = 7
-# What DECODE adds to a file beside indices and tables: an operator and two tensors, measured.
+# What DECODE adds to a file beside indices and tables (an operator and two tensors), and what a
+# table does beside its levels (a header of 16, a tensor, a buffer); measured, rounded up.
 DECODE_BYTES = 112
-# Of the header in front of the tables.
-_HEADER_BYTES = 16
+TABLE_BYTES = 80
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+    """A constant as the choice of its form sees it.
+
+    Attributes:
+        builtins: the operators that read it.
+        count: how many weights.
+        lows, highs: the lowest and the highest level in each channel.
+        scales: how many.
+        tables_by_channel: whether `DECODE` takes a table for each channel along its axis.
+    """
+
+    builtins: Sequence[int]
+    count: int
+    lows: np.ndarray
+    highs: np.ndarray
+    scales: int
+    tables_by_channel: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,155 +48,159 @@ class Packed:
     Attributes:
         form: `"int8"`, `"int4"` or `"decode"`.
         bits: of a weight, or of an index.
-        tables: int8 `(channels or 1, 2^bits)`: the levels, for `"decode"`.
-        axis: the channels', where each has a table of its own.
-        bytes: that it takes, without what kernels share.
+        starts: the lowest level of each table, for `"decode"`: one, or one for each channel.
+        bytes: that it takes, with what it needs beside the weights.
     """
 
     form: str
     bits: int
-    tables: np.ndarray | None = None
-    axis: int | None = None
+    starts: tuple[int, ...] = ()
     bytes: int = 0
 
+    @property
+    def shares_table(self) -> bool:
+        """Whether kernels of the same width have the same table, which then lies there once."""
+        return self.form == "decode" and self.starts == (-(2 ** (self.bits - 1)),)
 
-def smallest(builtins: Sequence[int], integers: np.ndarray, scales: int, axis: int) -> Packed:
+
+def smallest(kernel: Kernel) -> Packed:
     """Returns the form that takes the fewest bytes of flash; of equal ones that with the least to
     do at run time.
-
-    Args:
-        builtins: the operators that read the kernel.
-        integers: int8, as the int8 file holds them.
-        scales: how many it has.
-        axis: of the scales.
     """
-    found = [Packed("int8", 8, bytes=integers.size)]
-    low, high = int(integers.min(initial=0)), int(integers.max(initial=0))
-    native = all(builtin in NATIVE_INT4 for builtin in builtins)
+    found = [Packed("int8", 8, bytes=kernel.count)]
+    low, high = int(kernel.lows.min()), int(kernel.highs.max())
+    native = all(builtin in NATIVE_INT4 for builtin in kernel.builtins)
     # A scale for each channel is refused there at 4 bits.
-    native &= scales == 1 or _BUILTIN.FULLY_CONNECTED not in builtins
+    native &= kernel.scales == 1 or _BUILTIN.FULLY_CONNECTED not in kernel.builtins
     if native and low >= -8 and high < 8:
-        found.append(Packed("int4", 4, bytes=-(-integers.size // 2)))
-    if all(builtin in DECODED for builtin in builtins):
-        found += _tables(integers, axis, len(builtins))
+        found.append(Packed("int4", 4, bytes=-(-kernel.count // 2)))
+    if all(builtin in DECODED for builtin in kernel.builtins):
+        found += _decoded(kernel, low, high)
     return min(found, key=lambda one: one.bytes)
 
 
-def _tables(integers: np.ndarray, axis: int, readers: int) -> list[Packed]:
+def _decoded(kernel: Kernel, low: int, high: int) -> Iterator[Packed]:
     """One table for all channels, and one for each: where folding turned the signs of some, those
     together have one level more than a width holds.
     """
-    found = []
-    whole = _window(integers.min(initial=0), integers.max(initial=0))
-    if whole is not None:
-        low, bits = whole
-        size = -(-integers.size * bits // 8) + DECODE_BYTES * readers
-        found.append(Packed("decode", bits, _levels([low], bits), None, size))
-    channels = np.moveaxis(integers, axis, 0).reshape(integers.shape[axis], -1)
-    lows, highs = channels.min(1), channels.max(1)
-    bits = max((_bits(int(high) - int(low)) for low, high in zip(lows, highs, strict=True)))
-    fits = axis in (0, integers.ndim - 1) and bits <= _WIDEST_INDEX
-    if fits and (whole is None or bits < whole[1]):
-        # Indices count from a table's start, so that each channel may have its own.
-        size = -(-integers.size * bits // 8) + DECODE_BYTES * readers
-        size += len(channels) * 2**bits + _HEADER_BYTES
-        found.append(Packed("decode", bits, _levels(lows, bits), axis, size))
-    return found
+    bits = _index_bits(high - low)
+    if bits <= _WIDEST_INDEX:
+        # As many kernels as possible share a table: it begins at the lowest level of its width.
+        usual = -(2 ** (bits - 1))
+        start = usual if usual <= low and high < -usual else low
+        yield Packed("decode", bits, (start,), _decoded_bytes(kernel, bits, 1))
+    narrow = _index_bits(int((kernel.highs - kernel.lows).max()))
+    if narrow < bits and kernel.tables_by_channel:
+        size = _decoded_bytes(kernel, narrow, len(kernel.lows))
+        yield Packed("decode", narrow, tuple(map(int, kernel.lows)), size)
 
 
-def _window(low: int, high: int) -> tuple[int, int] | None:
-    """The first level and the width of the table that holds these levels.
-
-    As wide kernels as possible share one: it begins at the lowest level of its width.
-    """
-    bits = _bits(int(high) - int(low))
-    if bits > _WIDEST_INDEX:
-        return None
-    start = -(2 ** (bits - 1))
-    return (start if start <= low and high < -start else int(low)), bits
+def _decoded_bytes(kernel: Kernel, bits: int, tables: int) -> int:
+    indices = -(-kernel.count * bits // 8)
+    return indices + DECODE_BYTES * len(kernel.builtins) + TABLE_BYTES + tables * 2**bits
 
 
-def _bits(span: int) -> int:
+def _index_bits(span: int) -> int:
     return max(1, span.bit_length())
 
 
-def _levels(lows, bits: int) -> np.ndarray:
-    levels = np.asarray(lows, np.int64)[:, None] + np.arange(2**bits)
+def tables(packed: Packed) -> np.ndarray:
+    """Returns the levels behind each index, int8 `(tables, 2^bits)`."""
+    levels = np.asarray(packed.starts, np.int64)[:, None] + np.arange(2**packed.bits)
     return np.clip(levels, -128, 127).astype(np.int8)
 
 
-def indices(integers: np.ndarray, packed: Packed) -> np.ndarray:
-    """Returns each weight's place in its table."""
-    assert packed.tables is not None
-    starts = packed.tables[:, 0].astype(np.int64)
-    if packed.axis is not None:
-        starts = starts.reshape([-1 if a == packed.axis else 1 for a in range(integers.ndim)])
-    return integers.astype(np.int64) - starts
-
-
-def kernel_operands(model) -> Iterator[tuple[int, list[tuple[int, int]]]]:
-    """Yields each constant int8 operand that an operator reads as weights, by its tensor, with the
-    operators that read it and the place among their inputs.
+def kernels(model) -> dict[int, tuple[Kernel, list[tuple[int, int]]]]:
+    """Returns each int8 constant that operators read, by its tensor, with the operators and the
+    place among their inputs.
     """
     subgraph = model.subgraphs[0]
-    found: dict[int, list[tuple[int, int]]] = {}
+    readers: dict[int, list[tuple[int, int]]] = {}
     for position, operator in enumerate(subgraph.operators):
-        for place, index in enumerate(operator.inputs):
+        for place, index in enumerate(map(int, operator.inputs)):
             tensor = subgraph.tensors[index] if index >= 0 else None
-            if (
-                tensor is not None
-                and tensor.type == flatbuffer.INT8
-                and flatbuffer.constant(model, tensor) is not None
-            ):
-                found.setdefault(int(index), []).append((position, place))
-    yield from found.items()
+            if tensor is not None and tensor.type == flatbuffer.INT8:
+                readers.setdefault(index, []).append((position, place))
+    found = {}
+    for index, places in readers.items():
+        tensor = subgraph.tensors[index]
+        integers = flatbuffer.constant(model, tensor)
+        if integers is None:
+            continue
+        axis = _axis(tensor)
+        channels = np.moveaxis(integers, axis, 0).reshape(integers.shape[axis], -1).astype(np.int64)
+        builtins = [flatbuffer.builtin_of(model, subgraph.operators[one]) for one, _ in places]
+        kernel = Kernel(
+            builtins,
+            integers.size,
+            channels.min(1),
+            channels.max(1),
+            flatbuffer.scale_count(tensor),
+            axis in (0, integers.ndim - 1),
+        )
+        found[index] = kernel, places
+    return found
 
 
-def pack(model) -> dict[str, Packed]:
-    """Puts every kernel of an int8 file, changed in place, into its smallest form.
+def _axis(tensor) -> int:
+    return int(tensor.quantization.quantizedDimension or 0)
+
+
+def pack(
+    model,
+    forms: Mapping[str, Packed] | None = None,
+    encode: Callable[[np.ndarray, int], bytes] | None = None,
+) -> dict[str, Packed]:
+    """Puts the kernels of an int8 file, changed in place, into their smallest forms.
+
+    Args:
+        model: the parsed file.
+        forms: those to use, by the names of the kernels' tensors; the others stay int8. By default
+            the smallest.
+        encode: packs indices of so many bits; by default TFLM's encoder.
 
     Returns:
         The forms, by the names of the kernels' tensors.
     """
-    subgraph = model.subgraphs[0]
-    forms: dict[str, Packed] = {}
-    shared: dict[bytes, int] = {}
-    decodes: dict[int, list[tuple[int, int, int]]] = {}
-    for index, readers in list(kernel_operands(model)):
-        tensor = subgraph.tensors[index]
-        integers = flatbuffer.constant(model, tensor)
-        builtins = [
-            flatbuffer.builtin_of(model, subgraph.operators[position]) for position, _ in readers
-        ]
-        axis = int(tensor.quantization.quantizedDimension or 0)
-        form = smallest(builtins, integers, flatbuffer.scale_count(tensor), axis)
-        forms[flatbuffer.tensor_name(tensor)] = form
-        if form.form == "int4":
-            tensor.type = schema.TensorType.INT4
-            _set_content(model, tensor, flatbuffer.packed(integers, 4))
-        if form.form != "decode":
-            continue
-        encoded, ancillary = _encoded(model, integers, form, shared)
-        for number, (position, place) in enumerate(readers):
-            decoded = index if number == 0 else _twin(subgraph, tensor)
-            subgraph.operators[position].inputs[place] = decoded
-            decodes.setdefault(position, []).append((encoded, ancillary, decoded))
-        tensor.buffer = 0
-    _insert(model, decodes)
-    return forms
-
-
-def _encoded(model, integers: np.ndarray, form: Packed, shared: dict) -> tuple[int, int]:
-    """Adds the indices, and the tables where no kernel has the same; returns both tensors."""
     from bmpq_tf._compat import tflite_micro
 
     subgraph = model.subgraphs[0]
-    content = tflite_micro.pack_indices(indices(integers, form), form.bits)
-    encoded = _constant(model, subgraph, content)
-    told = tflite_micro.ancillary_data(form.bits, form.tables, form.axis)
-    if told not in shared:
-        shared[told] = _constant(model, subgraph, told)
-    return encoded, shared[told]
+    chosen: dict[str, Packed] = {}
+    shared: dict[bytes, int] = {}
+    decodes: dict[int, list[tuple[int, int, int]]] = {}
+    for index, (kernel, readers) in kernels(model).items():
+        tensor = subgraph.tensors[index]
+        name = flatbuffer.tensor_name(tensor)
+        stays = Packed("int8", 8, bytes=kernel.count)
+        form = smallest(kernel) if forms is None else forms.get(name, stays)
+        chosen[name] = form
+        if form.form == "int8":
+            continue
+        integers: Any = flatbuffer.constant(model, tensor)
+        if form.form == "int4":
+            tensor.type = schema.TensorType.INT4
+            _set_content(model, tensor, flatbuffer.packed(integers, 4))
+            continue
+        axis = _axis(tensor) if len(form.starts) > 1 else None
+        indices = _indices(integers, form, axis)
+        content = (encode or tflite_micro.pack_indices)(indices, form.bits)
+        encoded = _constant(model, subgraph, content)
+        told = tflite_micro.ancillary_data(form.bits, tables(form), axis)
+        if told not in shared:
+            shared[told] = _constant(model, subgraph, told)
+        for number, (position, place) in enumerate(readers):
+            decoded = index if number == 0 else _twin(subgraph, tensor)
+            subgraph.operators[position].inputs[place] = decoded
+            decodes.setdefault(position, []).append((encoded, shared[told], decoded))
+        tensor.buffer = 0
+    _insert(model, decodes)
+    return chosen
+
+
+def _indices(integers: np.ndarray, form: Packed, axis: int | None) -> np.ndarray:
+    """Each weight's place in its table."""
+    along = [-1 if number == axis else 1 for number in range(integers.ndim)]
+    return integers.astype(np.int64) - np.reshape(form.starts, along)
 
 
 def _constant(model, subgraph, content: bytes) -> int:

@@ -6,6 +6,7 @@ import numpy as np
 
 from bmpq_tf._compat.litert import schema
 from bmpq_tf.export.errors import ExportError
+from bmpq_tf.export.micro.operators import is_decode
 from bmpq_tf.export.tflite import flatbuffer
 
 # Of the ancillary data: bits and axis, the stride from one channel's table to the next, the tables.
@@ -32,8 +33,9 @@ def read_back(content: bytes, integer_content: bytes) -> int:
     for (name, values, scales, _), (other, others, its_scales, _) in zip(
         found, wanted, strict=True
     ):
+        # Equal scales of all channels may lie there as one.
         same = name == other and np.array_equal(values, others)
-        if not (same and np.array_equal(*np.broadcast_arrays(scales, its_scales))):
+        if not (same and np.all(scales == its_scales)):
             raise ExportError(
                 f"The packed file does not hold the integers that its {name} was given. Nothing "
                 "was written."
@@ -70,13 +72,7 @@ def operands(model) -> Iterator[tuple[str, np.ndarray, np.ndarray, int]]:
                 values = flatbuffer.constant(model, tensor)
             if values is not None:
                 name = flatbuffer.schema_name(flatbuffer.builtin_of(model, operator))
-                yield name, values, np.float32(tensor.quantization.scale), buffer
-
-
-def is_decode(model, operator) -> bool:
-    """Whether an operator unpacks kernels."""
-    code = model.operatorCodes[operator.opcodeIndex].customCode
-    return code is not None and flatbuffer.text(code) == "TFLM_DECODE"
+                yield name, values, np.asarray(tensor.quantization.scale, np.float32), buffer
 
 
 def decode(encoded, ancillary, shape: tuple[int, ...]) -> np.ndarray:

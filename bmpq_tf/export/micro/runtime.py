@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from bmpq_tf.export.micro.operators import check_installed
+from bmpq_tf.export.micro.operators import check_installed, is_decode
 from bmpq_tf.export.tflite import flatbuffer
-from bmpq_tf.export.tflite.interpreter import dequantized, quantized
+from bmpq_tf.export.tflite.interpreter import TFLiteModel, dequantized, quantized
 
 # TFLM aligns what it allocates to 16 bytes; a figure for a data sheet need not be finer than this.
 ARENA_STEP = 64
@@ -40,22 +40,34 @@ class MicroModel:
 
         A file has a batch size of its own, mostly one: a batch of another size runs in parts.
         """
-        size = int(self.inputs[0]["shape"][0])
-        count = len(inputs[0])
+        _, answers = self.integers(inputs)
+        return [
+            dequantized(answer, detail)
+            for answer, detail in zip(answers, self.outputs, strict=True)
+        ]
+
+    def integers(self, inputs: Sequence[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Returns inputs and outputs for one batch as the runtime holds them."""
+        size, count = int(self.inputs[0]["shape"][0]), len(inputs[0])
+        given = [
+            quantized(np.asarray(value), detail)
+            for value, detail in zip(inputs, self.inputs, strict=True)
+        ]
         parts = []
         for start in range(0, count, size):
-            picked = range(start, start + size)
-            parts.append(self._run([np.take(value, picked, 0, mode="wrap") for value in inputs]))
-        return [np.concatenate(output)[:count] for output in zip(*parts, strict=True)]
+            for number, value in enumerate(given):
+                part = np.take(value, range(start, start + size), 0, mode="wrap")
+                self._interpreter.set_input(part, number)
+            self._interpreter.invoke()
+            parts.append([self._interpreter.get_output(n).copy() for n in range(len(self.outputs))])
+        return given, [np.concatenate(output)[:count] for output in zip(*parts, strict=True)]
 
-    def _run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        for number, (value, detail) in enumerate(zip(inputs, self.inputs, strict=True)):
-            self._interpreter.set_input(quantized(np.asarray(value), detail), number)
-        self._interpreter.invoke()
-        return [
-            dequantized(self._interpreter.get_output(number).copy(), detail)
-            for number, detail in enumerate(self.outputs)
-        ]
+
+def runtime_of(content: bytes) -> type[TFLiteModel] | type[MicroModel]:
+    """Returns what runs a file: TFLM where it unpacks kernels, LiteRT otherwise."""
+    model = flatbuffer.parse(content)
+    operators = [one for subgraph in model.subgraphs for one in subgraph.operators]
+    return MicroModel if any(is_decode(model, one) for one in operators) else TFLiteModel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,13 +91,28 @@ class Arena:
 
 
 def least_arena(content: bytes) -> Arena:
-    """Returns what TFLM's own record of a run tells of the arena.
+    """Returns the memory that a file was seen to run in.
 
     Raises:
         RuntimeError: TFLM cannot run the file, or not in the size that it tells.
     """
+    arena = planned_arena(content)
+    interpreter = _started(content, arena.bytes)
+    # Some memory is only asked for when it runs.
+    for number, detail in enumerate(_ends(interpreter)[0]):
+        interpreter.set_input(np.zeros(detail["shape"], detail["dtype"]), number)
+    with _silenced():
+        interpreter.invoke()
+    return arena
+
+
+def planned_arena(content: bytes) -> Arena:
+    """Returns what TFLM's own record tells of the memory that it set aside for a file.
+
+    Raises:
+        RuntimeError: TFLM cannot run the file.
+    """
     interpreter = _started(content, _ample(content))
-    _run_on_zeros(interpreter)
     with _silenced() as said:
         interpreter.print_allocations()
         told = said()
@@ -93,17 +120,7 @@ def least_arena(content: bytes) -> Arena:
         int(re.search(rf"Arena allocation {part} (\d+) bytes", told)[1])  # type: ignore[index]
         for part in ("head", "tail")
     )
-    arena = Arena(planned, persistent)
-    _run_on_zeros(_started(content, arena.bytes))
-    return arena
-
-
-def _run_on_zeros(interpreter) -> None:
-    # Some memory is only asked for when it runs.
-    for number, detail in enumerate(_ends(interpreter)[0]):
-        interpreter.set_input(np.zeros(detail["shape"], detail["dtype"]), number)
-    with _silenced():
-        interpreter.invoke()
+    return Arena(planned, persistent)
 
 
 def _ample(content: bytes) -> int:

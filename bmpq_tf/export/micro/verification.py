@@ -6,11 +6,12 @@ import keras
 import numpy as np
 
 from bmpq_tf.export.errors import ExportError, first_line
-from bmpq_tf.export.micro.read_back import is_decode
+from bmpq_tf.export.micro.operators import DECODE, is_decode
 from bmpq_tf.export.micro.runtime import Arena, MicroModel, least_arena
 from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.export.tflite.interpreter import TFLiteModel
 from bmpq_tf.export.verification.inputs import input_batches
+
 
 @dataclasses.dataclass(frozen=True)
 class MicroReport:
@@ -37,6 +38,14 @@ class MicroReport:
     examples: int
     steps: int
     within_a_step: float
+
+    def in_words(self, flash: int) -> str:
+        """Returns it in a line, for a file of so many bytes."""
+        return (
+            f"in TFLM: {flash:,} bytes of flash, an arena of {self.arena.bytes:,}; equal to the "
+            f"int8 file bit for bit on {self.examples:,} examples; from LiteRT at most "
+            f"{self.steps} steps of an output, {self.within_a_step:.2%} within one"
+        )
 
 
 def verify(
@@ -89,7 +98,7 @@ def operator_names(content: bytes) -> tuple[str, ...]:
     model = flatbuffer.parse(content)
     return tuple(
         dict.fromkeys(
-            "TFLM_DECODE"
+            DECODE
             if is_decode(model, operator)
             else flatbuffer.schema_name(flatbuffer.builtin_of(model, operator))
             for operator in model.subgraphs[0].operators

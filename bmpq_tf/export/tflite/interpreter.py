@@ -2,11 +2,14 @@
 
 import os
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from bmpq_tf._compat.litert import Interpreter, OpResolverType
+
+# What runs a file: takes a batch of inputs, gives a list of outputs.
+Runtime = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
 
 
 class TFLiteModel:
@@ -108,16 +111,26 @@ def in_rank(array: np.ndarray, shape: Sequence[int | None]) -> np.ndarray:
     return array[..., 0] if array.ndim == len(shape) + 1 and array.shape[-1] == 1 else array
 
 
-def predict(content: bytes, batches: Iterable[Sequence[np.ndarray]]) -> list[np.ndarray]:
+def predict(
+    content: bytes,
+    batches: Iterable[Sequence[np.ndarray]],
+    runtime: Callable[[bytes], Runtime] = TFLiteModel,
+) -> list[np.ndarray]:
     """Returns each output over all batches, joined along the first axis."""
-    model = TFLiteModel(content)
+    model = runtime(content)
     parts = [model(batch) for batch in batches]
     return [np.concatenate(output) for output in zip(*parts, strict=True)]
 
 
-def classification_accuracy(content: bytes, batches: Iterable[tuple]) -> float:
-    """Returns the share of images that a `.tflite` file labels rightly in LiteRT, given batches of
-    images and integer labels.
+def classification_accuracy(
+    content: bytes, batches: Iterable[tuple], runtime: Callable[[bytes], Runtime] = TFLiteModel
+) -> float:
+    """Returns the share of images that a `.tflite` file labels rightly.
+
+    Args:
+        content: the file's bytes.
+        batches: images and integer labels.
+        runtime: makes something to call of the file's bytes; LiteRT by default.
     """
     labels = []
 
@@ -126,7 +139,7 @@ def classification_accuracy(content: bytes, batches: Iterable[tuple]) -> float:
             labels.append(np.asarray(of_images))
             yield [np.asarray(images)]
 
-    (logits,) = predict(content, inputs())
+    (logits,) = predict(content, inputs(), runtime)
     return float(np.mean(logits.argmax(-1) == np.concatenate(labels)))
 
 

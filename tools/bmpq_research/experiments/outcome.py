@@ -8,6 +8,7 @@ from typing import Any
 
 from bmpq_research.experiments.training import Run
 from bmpq_tf.export.checks import check_writable
+from bmpq_tf.export.micro.runtime import runtime_of
 from bmpq_tf.export.pipeline import export_tflite
 from bmpq_tf.export.report import ExportReport
 from bmpq_tf.export.tflite.interpreter import classification_accuracy
@@ -28,8 +29,18 @@ def check_folder(folder: str | os.PathLike, overwrite: bool) -> pathlib.Path:
     return folder
 
 
-def write_outcome(run: Run, folder: str | os.PathLike, overwrite: bool = False) -> dict[str, Any]:
-    """Exports the model, judges the file in LiteRT, and writes everything into a folder.
+def write_outcome(
+    run: Run, folder: str | os.PathLike, overwrite: bool = False, optimize_for: str = "size"
+) -> dict[str, Any]:
+    """Exports the model, judges the file in the runtime that it is for, and writes everything into
+    a folder.
+
+    Args:
+        run: a finished training run.
+        folder: where to.
+        overwrite: whether files of an earlier run may be replaced.
+        optimize_for: the kind of file, as `bmpq_tf.export_tflite` takes it. Integer files are
+            calibrated on the first training batches.
 
     Returns:
         The content of `report.json`.
@@ -43,13 +54,17 @@ def write_outcome(run: Run, folder: str | os.PathLike, overwrite: bool = False) 
     if run.float_model is not None:
         run.float_model.save(folder / "float.keras")
     exported = export_tflite(
-        run.model, folder / "model.tflite", verify_with=run.judged_batches(), overwrite=overwrite
+        run.model,
+        folder / "model.tflite",
+        optimize_for=optimize_for,
+        verify_with=run.judged_batches(),
+        calibrate_with=run.calibration_batches() if optimize_for in ("integer", "micro") else None,
+        overwrite=overwrite,
     )
+    content = (folder / "model.tflite").read_bytes()
     accuracy = {
         **run.accuracy,
-        "tflite": classification_accuracy(
-            (folder / "model.tflite").read_bytes(), run.judged_batches()
-        ),
+        "tflite": classification_accuracy(content, run.judged_batches(), runtime_of(content)),
     }
     told = report(run, exported, accuracy)
     write_text(folder / "report.json", json.dumps(told, indent=1))
@@ -82,6 +97,10 @@ def report(run: Run, exported: ExportReport, accuracy: dict[str, float]) -> dict
         "max_abs_diff": exported.parity.max_abs_diff,
         "logit_scale": exported.parity.logit_scale,
         "tflite_bytes": exported.tflite_bytes,
+        "optimize_for": exported.optimize_for,
+        "micro": dataclasses.asdict(exported.micro) | {"arena_bytes": exported.micro.arena.bytes}
+        if exported.micro
+        else None,
         "packed_weight_bytes": exported.packed_weight_bytes,
         "ideal_weight_bytes": exported.ideal_weight_bytes,
         "layers": [

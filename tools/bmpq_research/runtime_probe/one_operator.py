@@ -73,6 +73,7 @@ def build(
     *,
     narrow: bool = False,
     timed: bool = False,
+    levels: int | None = None,
 ) -> Case:
     """Builds a model of one operator, with weights on every level of their width.
 
@@ -86,6 +87,7 @@ def build(
             inputs; `"static"`: integers only.
         narrow: without the lowest level, `-2^(bits - 1)`.
         timed: with the shapes that time is taken on.
+        levels: the width whose levels the weights are on; that of their type by default.
     """
     generator = np.random.default_rng(0)
     input_shape, weight_shape = (
@@ -95,7 +97,7 @@ def build(
     )
     integers, scales, weights = _weights(
         generator,
-        bits,
+        bits if levels is None else levels,
         narrow,
         weight_shape,
         operator.channel_axis if granularity == "channel" else None,

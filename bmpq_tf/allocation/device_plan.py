@@ -1,0 +1,137 @@
+"""What a file for a microcontroller takes of flash and RAM at each width (METHOD.md, "Flash and
+RAM").
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+
+from bmpq_tf.allocation.kernel import Kernel, Limit
+
+# What an arena's size is rounded up to.
+ARENA_STEP = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelForm:
+    """One kernel at one width.
+
+    Attributes:
+        flash: bytes that it takes, without a table that kernels share.
+        shared_table: the index width of the table that it shares, or `None`.
+        planned: bytes of the arena for what is computed, where it alone has this form.
+        persistent: bytes that this form adds to what the runtime keeps.
+    """
+
+    flash: int
+    shared_table: int | None
+    planned: int
+    persistent: int
+
+
+@dataclasses.dataclass(frozen=True)
+class DevicePlan:
+    """What the untrained model takes of a device; all in bytes.
+
+    Attributes:
+        flash: of all but the kernels.
+        planned: of the arena with int8 kernels, for what is computed.
+        persistent: likewise, for what the runtime keeps of tensors and operators.
+        busiest: the operator at which most activations are alive, in words.
+        tables: of a shared table, by the width of its indices.
+        forms: by kernel path and width.
+    """
+
+    flash: int
+    planned: int
+    persistent: int
+    busiest: str
+    tables: Mapping[int, int]
+    forms: Mapping[str, Mapping[int, KernelForm]]
+
+    def flash_bytes(self, bits: Mapping[str, int]) -> int:
+        """Returns the size of the file with these widths, at most."""
+        forms = self._forms(bits)
+        shared = {form.shared_table for form in forms if form.shared_table is not None}
+        return (
+            self.flash
+            + sum(form.flash for form in forms)
+            + sum(self.tables[width] for width in shared)
+        )
+
+    def arena_bytes(self, bits: Mapping[str, int]) -> int:
+        """Returns the size of the arena with these widths."""
+        forms = self._forms(bits)
+        planned = max([self.planned, *(form.planned for form in forms)])
+        persistent = self.persistent + sum(form.persistent for form in forms)
+        return -(-(planned + persistent) // ARENA_STEP) * ARENA_STEP
+
+    def _forms(self, bits: Mapping[str, int]) -> list[KernelForm]:
+        return [self.forms[path][width] for path, width in bits.items() if path in self.forms]
+
+    def table_sets(self, kernels: Sequence[Kernel]) -> Iterator[frozenset[int]]:
+        """Yields every set of shared tables that the candidates could need, the smallest first."""
+        needed = sorted(
+            {
+                form.shared_table
+                for kernel in kernels
+                for form in self._candidates(kernel)
+                if form is not None and form.shared_table is not None
+            }
+        )
+        for count in range(len(needed) + 1):
+            yield from map(frozenset, itertools.combinations(needed, count))
+
+    def flash_limit(
+        self, kernels: Sequence[Kernel], bound: float, tables: frozenset[int] | None = None
+    ) -> Limit:
+        """Returns the row of flash.
+
+        Args:
+            kernels: every kernel of the model.
+            bound: in bytes.
+            tables: which shared tables the file may hold; forms with another are out of the
+                question. By default each form brings its own, which is never too little.
+        """
+        held = sum(self.tables[width] for width in tables or ())
+        room = int(bound) - self.flash - held
+
+        def cost(form: KernelForm | None) -> int:
+            if form is None:
+                return 0
+            if form.shared_table is None:
+                return form.flash
+            if tables is None:
+                return form.flash + self.tables[form.shared_table]
+            # One more than the room.
+            return form.flash if form.shared_table in tables else max(room, 0) + 1
+
+        rows = tuple(tuple(cost(form) for form in self._candidates(kernel)) for kernel in kernels)
+        return Limit("bytes of flash", rows, room, beside=self.flash + held)
+
+    def ram_limits(self, kernels: Sequence[Kernel], bound: float) -> list[Limit]:
+        """Returns the rows of RAM: one for the activations alone, and one for each kernel that is
+        unpacked beside them.
+        """
+        room = int(bound) // ARENA_STEP * ARENA_STEP - self.persistent - self.planned
+        beside = self.persistent + self.planned
+        owners: list[Kernel | None] = [None, *kernels]
+        limits = []
+        for owner in owners:
+            rows = tuple(
+                tuple(
+                    (form.persistent if form else 0)
+                    + (max(0, form.planned - self.planned) if form and kernel is owner else 0)
+                    for form in self._candidates(kernel)
+                )
+                for kernel in kernels
+            )
+            if owner is not None and not any(rows[kernels.index(owner)]):
+                continue
+            where = f"at {self.busiest}" if owner is None else f"where '{owner.path}' is unpacked"
+            limits.append(Limit(f"bytes of RAM {where}", rows, room, beside=beside))
+        return limits
+
+    def _candidates(self, kernel: Kernel) -> list[KernelForm | None]:
+        forms = self.forms.get(kernel.path, {})
+        return [forms.get(bits) for bits in kernel.candidates]

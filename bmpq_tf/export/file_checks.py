@@ -1,0 +1,114 @@
+"""What is refused, or warned of, once there is a file to look at."""
+
+from bmpq_tf.allocation.kernel import FLOAT_BITS
+from bmpq_tf.export.converter import origin
+from bmpq_tf.export.errors import ExportError, FloatKernelsWarning
+from bmpq_tf.export.integer import known_ranges, static
+from bmpq_tf.export.micro.operators import missing
+from bmpq_tf.export.state import ExportState
+from bmpq_tf.export.tflite import flatbuffer
+from bmpq_tf.model.kernels import KernelState, total_bits
+
+
+def check_ranges(state: ExportState) -> None:
+    """Raises ValueError where ranges need data and there are none."""
+    if missing := known_ranges.missing(state.file, state.known_ranges):
+        raise ValueError(
+            f"Activation quantizers of model '{state.model.name}' do not set the ranges of all "
+            f"that is computed: {_listed(missing)} need data. "
+            "Received: calibrate_with=None. Give a few hundred inputs like those that the model "
+            "will meet."
+        )
+
+
+def check_integer(state: ExportState) -> None:
+    """Raises ExportError where something of an integer file would stay float."""
+    model, file = state.model, state.file
+    ends = [
+        file.subgraphs[0].tensors[int(index)]
+        for index in [*file.subgraphs[0].inputs, *file.subgraphs[0].outputs]
+    ]
+    left = [flatbuffer.tensor_name(tensor) for tensor in ends if tensor.type == flatbuffer.FLOAT32]
+    if state.io_dtype == "int8" and left:
+        raise ExportError(
+            f"Inputs or outputs of model '{model.name}' would stay float: {', '.join(left)}. Take "
+            'io_dtype="float32". Nothing was written.'
+        )
+    if found := static.unsupported(file):
+        # Conversions are only there because of the others.
+        found = [one for one in found if one[0] not in ("QUANTIZE", "DEQUANTIZE")] or found
+        raise ExportError(
+            f"Model '{model.name}' cannot be an integer-only file: "
+            f"{_owned(model, found)} would compute "
+            "with floats, because no integer kernel is known "
+            'for them. Replace those layers, or take optimize_for="latency". Nothing was written.'
+        )
+
+
+def check_lost(state: ExportState) -> None:
+    """Raises or warns of kernels that were trained at a width and that the converted model does not
+    hold.
+    """
+    lost = state.lost
+    if not lost:
+        return
+    if state.arithmetic == "integer":
+        raise ExportError(
+            f"Kernels {_paths(lost)} are no constants of the converted model, so their integers "
+            "would not be the trained ones. "
+            "Name their layers in exclude= of quantize_model, or build them from other Keras "
+            "layers. Nothing was written."
+        )
+    taken = sum(kernel.kernel.weights for kernel in lost) * FLOAT_BITS // 8
+    told = (
+        f"Kernels {_paths(lost)} are no constants of the converted model, so they stay float in "
+        "the file and take "
+        f"{taken:,} bytes in place of {total_bits(lost) / 8:,.0f}. Name their layers in exclude= "
+        "of quantize_model, "
+        "so that the budget counts them as float, or build them from other Keras layers."
+    )
+    state.warnings.append((FloatKernelsWarning, told))
+
+
+def check_device_budget(state: ExportState) -> None:
+    """Raises ExportError for a file that takes more flash or RAM than the budget has."""
+    assert state.micro is not None
+    for name, taken in (("flash", len(state.content)), ("ram", state.micro.arena.bytes)):
+        allowed = getattr(state.limit, name, None)
+        if allowed is not None and taken > allowed:
+            raise ExportError(
+                f"The file takes {taken:,} bytes of {name}, and the budget has {allowed:,.0f}. "
+                "Train it under that budget, or export with one that it meets. Nothing was written."
+            )
+
+
+def check_operators(state: ExportState) -> None:
+    """Raises ExportError for operators that TFLM does not have."""
+    # Those of roundings are gone by then.
+    found = [one for one in missing(state.file) if one[0] != "FAKE_QUANT"]
+    if found:
+        raise ExportError(
+            f"Model '{state.model.name}' does not run on a microcontroller: TFLM has no "
+            f"{_owned(state.model, found)}. Replace those layers, or take "
+            'optimize_for="integer" for a phone. Nothing was written.'
+        )
+
+
+def _owned(model, operators: list[tuple[str, str]]) -> str:
+    """Operators, each with the layer that it comes from."""
+    return _listed(
+        [
+            f"{builtin} of layer {owner}"
+            if (owner := origin.layer_of(model, name))
+            else f"{builtin} '{name}'"
+            for builtin, name in operators
+        ]
+    )
+
+
+def _paths(kernels: list[KernelState]) -> str:
+    return _listed([f"'{kernel.kernel.path}'" for kernel in kernels])
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -1,0 +1,128 @@
+"""Budgets of flash and RAM: what the exporter tells of a file, and why none fits."""
+
+from collections.abc import Sequence
+
+import keras
+
+from bmpq_tf.allocation.budget import Budget, InfeasibleBudgetError
+from bmpq_tf.allocation.device_plan import DevicePlan
+from bmpq_tf.allocation.infeasibility import holding_up
+from bmpq_tf.allocation.kernel import Kernel, Limit
+from bmpq_tf.allocation.solver import AllocationError, Solution, solve_allocation
+
+
+def plan_for(model: keras.Model, budget: Budget) -> DevicePlan | None:
+    """Returns the plan that a budget needs; `None` where it limits neither flash nor RAM."""
+    if not budget.needs_plan:
+        return None
+    # LiteRT and TFLM take a while to import.
+    from bmpq_tf.export.device_plan import device_plan
+
+    return device_plan(model)
+
+
+def solve_with_tables(
+    kernels: Sequence[Kernel],
+    costs: Sequence[Sequence[float]],
+    budget: Budget,
+    plan: DevicePlan | None,
+    time_limit: float,
+) -> Solution:
+    """Solves once for each set of tables that a file may share; returns the best.
+
+    Raises:
+        AllocationError: none has an assignment.
+    """
+    best, refused = None, None
+    for tables in budget.table_sets(kernels, plan):
+        try:
+            limits = budget.limits(kernels, plan, tables)
+            found = solve_allocation(kernels, costs, limits, time_limit=time_limit)
+        except AllocationError as error:
+            refused = error
+            continue
+        if best is None or found.objective < best.objective:
+            best = found
+    if best is None:
+        assert refused is not None
+        raise refused
+    return best
+
+
+def check(kernels: Sequence[Kernel], budget: Budget, plan: DevicePlan | None, said) -> None:
+    """Raises `InfeasibleBudgetError` if no widths meet the flash and the RAM, each alone and
+    together with all that the budget asks.
+    """
+    if plan is None:
+        return
+    without = [limit for limit in budget.limits(kernels) if limit]
+    flash = (
+        [
+            plan.flash_limit(kernels, float(budget.flash), tables)
+            for tables in plan.table_sets(kernels)
+        ]
+        if budget.flash is not None
+        else []
+    )
+    ram = plan.ram_limits(kernels, float(budget.ram)) if budget.ram is not None else []
+    received = f"Received: budget='{said if said is not None else budget}'"
+    if flash:
+        smallest = min(_least(limit) for limit in flash)
+        if smallest > float(budget.flash or 0):
+            row = min(flash, key=_least)
+            raise InfeasibleBudgetError(
+                f"The budget cannot be met. {received}, which allows {budget.flash:,.0f} bytes of "
+                f"flash. The smallest file of this model takes {smallest:,} bytes, {plan.flash:,} "
+                "of them without any kernel: the graph, scales and biases"
+                f"{holding_up(kernels, row)}."
+            )
+    for limit in ram:
+        if _least(limit) > float(budget.ram or 0):
+            raise InfeasibleBudgetError(_no_room(limit, plan, budget, received))
+    zeros = [[0.0] * len(kernel.candidates) for kernel in kernels]
+    try:
+        solve_with_tables(kernels, zeros, budget, plan, 60.0)
+    except AllocationError as error:
+        least = _least_flash(kernels, budget, plan, [*without, *ram])
+        raise InfeasibleBudgetError(
+            f"The budget cannot be met. {received}. Each limit alone could be, but not all at "
+            f"once{least}: a kernel that is unpacked at run time takes little flash and much RAM, "
+            "one in int8 the other way round. Ask for more of either."
+        ) from error
+
+
+def _least(limit: Limit) -> int:
+    return limit.beside + sum(min(row) for row in limit.coefficients)
+
+
+def _no_room(limit: Limit, plan: DevicePlan, budget: Budget, received: str) -> str:
+    alone = plan.planned + plan.persistent
+    if alone > float(budget.ram or 0):
+        return (
+            f"The budget cannot be met. {received}, which allows {budget.ram:,.0f} bytes of RAM. "
+            f"Without any kernel {alone:,} are needed: {plan.planned:,} for activations, the most "
+            f"at {plan.busiest}, and {plan.persistent:,} for what the runtime keeps. Make what "
+            "that layer reads and writes smaller, or ask for less."
+        )
+    return (
+        f"The budget cannot be met. {received}, which allows {budget.ram:,.0f} bytes of RAM. The "
+        f"least are {_least(limit):,} {limit.name}: a kernel of that width is unpacked beside the "
+        "activations. Let it have 8 bits, which are read from flash as they are, make the layer "
+        "smaller, or ask for less."
+    )
+
+
+def _least_flash(kernels, budget: Budget, plan: DevicePlan, others: list[Limit]) -> str:
+    """The least flash within the other limits, in words."""
+    if budget.flash is None:
+        return ""
+    found = []
+    for tables in plan.table_sets(kernels):
+        row = plan.flash_limit(kernels, 2.0**40, tables)
+        costs = [[float(value) for value in one] for one in row.coefficients]
+        try:
+            solution = solve_allocation(kernels, costs, others)
+        except AllocationError:
+            continue
+        found.append(plan.flash_bytes(solution.bits))
+    return f"; within the others, {min(found):,} bytes of flash are the least" if found else ""
