@@ -26,11 +26,13 @@ from rich.table import Table
 
 from bmpq_research.program import run as run_program
 from bmpq_research.runtime_probe import lowering, probe
+from bmpq_tf.export.micro.operators import check_installed
 
 flags.DEFINE_bool("timed", False, "Measure speed too: half a minute on an idle machine.")
 flags.DEFINE_bool(
     "lowering", False, "Time convolutions beside fully connected layers of 8, 4 and 2 bits instead."
 )
+flags.DEFINE_bool("micro", False, "Run static integer models in TFLM instead.")
 flags.DEFINE_bool("json", False, "Print everything that was seen as JSON.")
 flags.DEFINE_bool("markdown", False, "Print the table of docs/runtime_matrix.md.")
 
@@ -77,18 +79,24 @@ def _text(seen: probe.Seen) -> str:
     return outcome if seen.speed is None else f"{outcome} {seen.speed:.2f}"
 
 
-def versions() -> str:
+def versions(*names: str) -> str:
     """Returns what was probed, in a line."""
-    packages = ", ".join(
-        f"{name} {importlib.metadata.version(name)}" for name in ("ai-edge-litert", "tensorflow")
-    )
+    packages = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
     return f"{packages}, {platform.machine()}"
 
 
 def main(_: list[str]) -> None:
     """Probes and prints."""
     given = flags.FLAGS
-    if given.lowering:
+    probed = ("tflite-micro",) if given.micro else ("ai-edge-litert", "tensorflow")
+    if given.micro:
+        check_installed("--micro")
+        from bmpq_research.runtime_probe import micro
+
+        found = micro.probe_micro()
+        plain = [seen.to_dict() for seen in found]
+        columns, cells = micro.COLUMNS, micro.rows(found)
+    elif given.lowering:
         found = lowering.measure()
         plain = [dataclasses.asdict(lowering) for lowering in found]
         columns, cells = (
@@ -103,16 +111,16 @@ def main(_: list[str]) -> None:
         plain = [seen.to_dict() for seen in found]
         columns, cells = COLUMNS, rows(found)
     if given.json:
-        print(json.dumps({"versions": versions(), "seen": plain}, indent=1))
+        print(json.dumps({"versions": versions(*probed), "seen": plain}, indent=1))
     elif given.markdown:
-        print(f"{versions()}\n")
+        print(f"{versions(*probed)}\n")
         print(
             "\n".join(
                 f"| {' | '.join(row)} |" for row in (columns, ("---",) * len(columns), *cells)
             )
         )
     else:
-        table = Table(title=versions())
+        table = Table(title=versions(*probed))
         for column in columns:
             table.add_column(column)
         for row in cells:

@@ -44,9 +44,13 @@ def main(arguments: list[str]) -> None:
 
 def labels(found: Inspection) -> list[str]:
     """Returns the kernels' names as trained where the file tells them, the tensors' otherwise."""
-    kernels = found.metadata["kernels"] if found.metadata else []
+    kernels = (found.metadata or {}).get("kernels", [])
     known = {tensor: kernel["name"] for kernel in kernels for tensor in kernel["tensors"]}
-    return [known.get(one.name, one.name.split(";")[0]) for one in found.weights]
+    # A file for a microcontroller has no names.
+    return [
+        known.get(one.name, one.name.split(";")[0]) or f"kernel {number}"
+        for number, one in enumerate(found.weights, start=1)
+    ]
 
 
 def show(found: Inspection, name: str, zipped: int) -> None:
@@ -106,14 +110,23 @@ def _show_totals(found: Inspection, zipped: int) -> None:
     for problem, present in (
         (f"{found.orphaned_bytes:,} bytes that nothing reads", found.orphaned_bytes),
         (
+            "TFLM_DECODE, which only TFLM has, the runtime of microcontrollers",
+            "TFLM_DECODE" in found.custom_operators,
+        ),
+        (
             "custom operators, which a plain runtime does not have: "
             f"{', '.join(found.custom_operators)}",
-            found.custom_operators,
+            set(found.custom_operators) - {"TFLM_DECODE"},
         ),
     ):
         if present:
             print(problem)
-    if found.metadata:
+    if found.metadata and "versions" not in found.metadata:
+        print(
+            f'made by bmpq_tf {found.metadata["bmpq_tf"]}; optimize_for="micro", trained at '
+            f"{found.metadata['bits']} bits, budget {found.metadata['budget']}"
+        )
+    elif found.metadata:
         versions = ", ".join(
             f"{package} {version}" for package, version in found.metadata["versions"].items()
         )

@@ -16,7 +16,7 @@ from bmpq_tf.export import stages
 from bmpq_tf.export.checks import check_micro
 from bmpq_tf.export.converter import origin
 from bmpq_tf.export.micro import minimal, packing
-from bmpq_tf.export.micro.runtime import Arena, planned_arena
+from bmpq_tf.export.micro.runtime import Arena, least_arena
 from bmpq_tf.export.state import ExportOptions, ExportState
 from bmpq_tf.export.tflite import cleanup, flatbuffer
 from bmpq_tf.export.verification.inputs import input_batches
@@ -64,7 +64,7 @@ def device_plan(model: keras.Model) -> DevicePlan:
     flash += _METADATA_BYTES + _METADATA_BYTES_EACH * len(state.kernels)
     tables = {bits: packing.TABLE_BYTES + 2**bits for bits in range(1, 8)}
     busiest = _busiest(model, state.content)
-    return DevicePlan(flash, base.planned, base.persistent, busiest, tables, forms)
+    return DevicePlan(flash, _computed(base), base.persistent, busiest, tables, forms)
 
 
 def _constants(state: ExportState) -> dict[str, dict[str, bool]]:
@@ -109,7 +109,7 @@ class _Measured:
         # The width of an index changes nothing either.
         key = tuple(sorted((name, form.form) for name, form in forms.items()))
         if key not in self._arenas:
-            self._arenas[key] = planned_arena(self.file(forms))
+            self._arenas[key] = least_arena(self.file(forms))
         return self._arenas[key]
 
     def form(self, constants: Mapping[str, bool], bits: int, base: Arena) -> KernelForm:
@@ -131,7 +131,7 @@ class _Measured:
         return KernelForm(
             flash,
             shared[0].bits if shared else None,
-            max(arena.planned for arena in arenas),
+            max(map(_computed, arenas)),
             max(arena.persistent for arena in arenas) - base.persistent,
         )
 
@@ -140,6 +140,11 @@ class _Measured:
             name: packing.smallest(_at_width(self.kernels[name], bits, turned and may_turn))
             for name, may_turn in constants.items()
         }
+
+
+def _computed(arena: Arena) -> int:
+    """What is not kept, in bytes."""
+    return arena.bytes - arena.persistent
 
 
 def _table(form: packing.Packed) -> int:

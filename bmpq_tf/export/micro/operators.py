@@ -4,6 +4,7 @@ import importlib.util
 
 from bmpq_tf._compat.litert import schema
 from bmpq_tf.export.tflite import flatbuffer
+from bmpq_tf.export.tflite.decode import DECODE
 
 _BUILTIN = schema.BuiltinOperator
 # The builtins of the released interpreter that integer files can hold; the probe's test compares.
@@ -26,9 +27,8 @@ OPERATORS = frozenset(
 NATIVE_INT4 = (_BUILTIN.CONV_2D, _BUILTIN.DEPTHWISE_CONV_2D, _BUILTIN.FULLY_CONNECTED)
 # Operators whose weights DECODE was found right for.
 DECODED = (*NATIVE_INT4, _BUILTIN.TRANSPOSE_CONV, _BUILTIN.BATCH_MATMUL)
-# The name of the custom operator that unpacks kernels.
-DECODE = "TFLM_DECODE"
 _METHODS = {
+    "BATCH_MATMUL": "BatchMatMul",
     "CUMSUM": "CumSum",
     "PADV2": "PadV2",
     "UNIDIRECTIONAL_SEQUENCE_LSTM": "UnidirectionalSequenceLSTM",
@@ -67,12 +67,6 @@ def missing(model) -> list[tuple[str, str]]:
                 result = subgraph.tensors[operator.outputs[0]]
                 found.append((name, flatbuffer.tensor_name(result)))
     return found
-
-
-def is_decode(model, operator) -> bool:
-    """Whether an operator unpacks kernels."""
-    code = model.operatorCodes[operator.opcodeIndex].customCode
-    return code is not None and flatbuffer.text(code) == DECODE
 
 
 def resolver_method(operator: str) -> str:

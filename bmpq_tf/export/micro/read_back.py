@@ -6,12 +6,8 @@ import numpy as np
 
 from bmpq_tf._compat.litert import schema
 from bmpq_tf.export.errors import ExportError
-from bmpq_tf.export.micro.operators import is_decode
 from bmpq_tf.export.tflite import flatbuffer
-
-# Of the ancillary data: bits and axis, the stride from one channel's table to the next, the tables.
-_BITS_AND_AXIS, _STRIDE, _TABLES = 5, 6, 16
-_ONE_TABLE = 0xF
+from bmpq_tf.export.tflite.decode import decoded_constants, is_decode
 
 
 def read_back(content: bytes, integer_content: bytes) -> int:
@@ -49,47 +45,17 @@ def operands(model) -> Iterator[tuple[str, np.ndarray, np.ndarray, int]]:
     int8 operand, in the order of the operators.
     """
     subgraph = model.subgraphs[0]
-    decoded: dict[int, tuple[np.ndarray, int]] = {}
+    decoded = decoded_constants(model, subgraph)
     for operator in subgraph.operators:
         if is_decode(model, operator):
-            for place, result in enumerate(operator.outputs):
-                encoded, ancillary = (
-                    int(operator.inputs[2 * place]),
-                    int(operator.inputs[2 * place + 1]),
-                )
-                tensors = subgraph.tensors
-                values = decode(
-                    flatbuffer.constant(model, tensors[encoded]),
-                    flatbuffer.constant(model, tensors[ancillary]),
-                    tuple(map(int, tensors[result].shape)),
-                )
-                decoded[int(result)] = values, int(tensors[encoded].buffer)
             continue
         for index in (int(index) for index in operator.inputs if index >= 0):
             tensor = subgraph.tensors[index]
-            values, buffer = decoded.get(index, (None, int(tensor.buffer)))
+            values, buffer = None, int(tensor.buffer)
+            if index in decoded:
+                values, buffer = decoded[index].integers, decoded[index].buffer
             if values is None and tensor.type in (flatbuffer.INT8, schema.TensorType.INT4):
                 values = flatbuffer.constant(model, tensor)
             if values is not None:
                 name = flatbuffer.schema_name(flatbuffer.builtin_of(model, operator))
                 yield name, values, np.asarray(tensor.quantization.scale, np.float32), buffer
-
-
-def decode(encoded, ancillary, shape: tuple[int, ...]) -> np.ndarray:
-    """Returns the int8 levels behind packed indices, as the runtime's `DECODE` does.
-
-    Args:
-        encoded: uint8, the indices, high bits first.
-        ancillary: uint8, the header and the tables.
-        shape: of the kernel.
-    """
-    bits, axis = int(ancillary[_BITS_AND_AXIS]) & 7, int(ancillary[_BITS_AND_AXIS]) >> 4
-    stride = int(ancillary[_STRIDE])
-    tables = np.frombuffer(ancillary[_TABLES:].tobytes(), np.int8)
-    count = int(np.prod(shape))
-    fields = np.unpackbits(encoded)[: count * bits].reshape(count, bits)
-    indices = (fields @ (1 << np.arange(bits)[::-1])).reshape(shape)
-    if axis != _ONE_TABLE:
-        along = [-1 if number == axis else 1 for number in range(len(shape))]
-        indices = indices + stride * np.arange(shape[axis]).reshape(along)
-    return tables[indices]

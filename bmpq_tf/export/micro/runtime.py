@@ -1,18 +1,24 @@
 """Running a file in TFLM, and the memory that it needs there."""
 
+import atexit
 import contextlib
 import dataclasses
+import functools
 import math
 import os
+import pathlib
 import re
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from bmpq_tf.export.micro.operators import check_installed, is_decode
+from bmpq_tf import _compat
+from bmpq_tf.export.micro.operators import check_installed
 from bmpq_tf.export.tflite import flatbuffer
+from bmpq_tf.export.tflite.decode import is_decode
 from bmpq_tf.export.tflite.interpreter import TFLiteModel, dequantized, quantized
 
 # TFLM aligns what it allocates to 16 bytes; a figure for a data sheet need not be finer than this.
@@ -72,55 +78,83 @@ def runtime_of(content: bytes) -> type[TFLiteModel] | type[MicroModel]:
 
 @dataclasses.dataclass(frozen=True)
 class Arena:
-    """The memory that TFLM takes to run a file, in bytes.
+    """The memory that TFLM takes to run a file.
 
     On a machine of 64-bit pointers: `persistent` is smaller on a microcontroller.
 
     Attributes:
-        planned: what is computed on the way, laid over each other by TFLM's planner.
-        persistent: what the runtime keeps for each tensor and operator.
+        bytes: the least size that works, to 64 bytes.
+        persistent: of these, what the runtime keeps for each tensor and operator. The rest is for
+            what is computed on the way and, before that, for planning where it lies.
     """
 
-    planned: int
+    bytes: int
     persistent: int
-
-    @property
-    def bytes(self) -> int:
-        """The least size that works, to 64 bytes."""
-        return -(-(self.planned + self.persistent) // ARENA_STEP) * ARENA_STEP
 
 
 def least_arena(content: bytes) -> Arena:
-    """Returns the memory that a file was seen to run in.
-
-    Raises:
-        RuntimeError: TFLM cannot run the file, or not in the size that it tells.
-    """
-    arena = planned_arena(content)
-    interpreter = _started(content, arena.bytes)
-    # Some memory is only asked for when it runs.
-    for number, detail in enumerate(_ends(interpreter)[0]):
-        interpreter.set_input(np.zeros(detail["shape"], detail["dtype"]), number)
-    with _silenced():
-        interpreter.invoke()
-    return arena
-
-
-def planned_arena(content: bytes) -> Arena:
-    """Returns what TFLM's own record tells of the memory that it set aside for a file.
+    """Returns the memory that a file needs, by TFLM's own record of what it set aside; where
+    planning itself takes more, by trying.
 
     Raises:
         RuntimeError: TFLM cannot run the file.
     """
     interpreter = _started(content, _ample(content))
+    # Some memory is only asked for when it runs.
+    for number, detail in enumerate(_ends(interpreter)[0]):
+        interpreter.set_input(np.zeros(detail["shape"], detail["dtype"]), number)
     with _silenced() as said:
+        interpreter.invoke()
         interpreter.print_allocations()
         told = said()
-    planned, persistent = (
+    total, persistent = (
         int(re.search(rf"Arena allocation {part} (\d+) bytes", told)[1])  # type: ignore[index]
-        for part in ("head", "tail")
+        for part in ("total", "tail")
     )
-    return Arena(planned, persistent)
+    return Arena(_least_size(content, total), persistent)
+
+
+def _least_size(content: bytes, start: int) -> int:
+    """Returns the first multiple of `ARENA_STEP` from `start` that TFLM gets by with."""
+    size = -(-start // ARENA_STEP) * ARENA_STEP
+    trials = _trials()
+    assert trials.stdin is not None
+    assert trials.stdout is not None
+    with tempfile.NamedTemporaryFile(suffix=".tflite") as file:
+        file.write(content)
+        file.flush()
+        while True:
+            trials.stdin.write(f"{size} {file.name}\n")
+            trials.stdin.flush()
+            answer = trials.stdout.readline().strip()
+            if answer == "1":
+                return size
+            if answer != "0":
+                raise RuntimeError("The program that tries arenas has ended.")
+            size += ARENA_STEP
+
+
+@functools.cache
+def _trials() -> subprocess.Popen:
+    """The program that tries arenas; it ends with this one."""
+    program = pathlib.Path(_compat.__file__).with_name("arena_trials.py")
+    # Isolated, so that nothing but TFLM is imported there.
+    trials = subprocess.Popen(
+        [sys.executable, "-I", str(program)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    atexit.register(_end, trials)
+    return trials
+
+
+def _end(trials: subprocess.Popen) -> None:
+    for pipe in (trials.stdin, trials.stdout):
+        if pipe is not None:
+            pipe.close()
+    trials.wait()
 
 
 def _ample(content: bytes) -> int:

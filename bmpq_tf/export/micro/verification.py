@@ -6,9 +6,9 @@ import keras
 import numpy as np
 
 from bmpq_tf.export.errors import ExportError, first_line
-from bmpq_tf.export.micro.operators import DECODE, is_decode
 from bmpq_tf.export.micro.runtime import Arena, MicroModel, least_arena
 from bmpq_tf.export.tflite import flatbuffer
+from bmpq_tf.export.tflite.decode import DECODE, is_decode
 from bmpq_tf.export.tflite.interpreter import TFLiteModel
 from bmpq_tf.export.verification.inputs import input_batches
 

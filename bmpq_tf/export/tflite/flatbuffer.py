@@ -222,8 +222,8 @@ def consumers(subgraph, index: int) -> list[int]:
 
 
 def tensor_name(tensor) -> str:
-    """Returns a tensor's name as text."""
-    return text(tensor.name)
+    """Returns a tensor's name as text; files for microcontrollers have none."""
+    return "" if tensor.name is None else text(tensor.name)
 
 
 def text(name) -> str:

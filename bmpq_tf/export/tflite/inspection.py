@@ -11,6 +11,7 @@ from bmpq_tf._compat.litert import schema
 from bmpq_tf.export.errors import first_line
 from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.export.tflite.contents import Inspection, IOTensor, Signature, Weights
+from bmpq_tf.export.tflite.decode import Decoded, decoded_constants
 
 _TYPE_NAMES = {
     code: name.lower() for name, code in vars(schema.TensorType).items() if not name.startswith("_")
@@ -84,11 +85,17 @@ def _inspect(model, size: int) -> Inspection:
     used = {int(entry.buffer) for entry in model.metadata or []}
     for subgraph in model.subgraphs:
         constants = _dequantized_constants(model, subgraph)
+        decoded = decoded_constants(model, subgraph)
         used |= {int(tensor.buffer) for tensor in subgraph.tensors}
         for operator in subgraph.operators:
             kind = _kind(model, operator, custom)
             operators[kind] = operators.get(kind, 0) + 1
             for index in (int(index) for index in operator.inputs if index >= 0):
+                if index in decoded:
+                    weights.setdefault(
+                        decoded[index].buffer,
+                        _unpacked(model, subgraph.tensors[index], kind, decoded[index]),
+                    )
                 source = constants.get(index, index)
                 tensor = subgraph.tensors[source]
                 if kind != "DEQUANTIZE" and _is_kernel(model, tensor):
@@ -212,6 +219,22 @@ def _weights(model, tensor, operator: str, dequantized: bool) -> Weights:
         smallest_scale=float(min(scales)) if count else None,
         largest_scale=float(max(scales)) if count else None,
         bytes=len(model.buffers[tensor.buffer].data),
+    )
+
+
+def _unpacked(model, tensor, operator: str, decoded: Decoded) -> Weights:
+    scales = tensor.quantization.scale
+    return Weights(
+        name=flatbuffer.tensor_name(tensor),
+        operator=operator,
+        shape=decoded.integers.shape,
+        stored=f"table of {decoded.bits} bits",
+        bits=used_bits(decoded.integers),
+        dequantized=False,
+        scales=len(scales),
+        smallest_scale=float(min(scales)),
+        largest_scale=float(max(scales)),
+        bytes=len(model.buffers[decoded.buffer].data),
     )
 
 

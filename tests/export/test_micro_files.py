@@ -1,0 +1,262 @@
+"""Files for microcontrollers, from the trained model to TFLM's answers."""
+
+import json
+import pathlib
+import subprocess
+
+import keras
+import numpy as np
+import pytest
+
+pytest.importorskip("tflite_micro")
+
+from bmpq_tf import (
+    Budget,
+    ExportError,
+    InfeasibleBudgetError,
+    allocate_bits,
+    assign_bits,
+    export_tflite,
+    inspect_tflite,
+    kernel_table,
+    quantize_model,
+    write_firmware,
+)
+from bmpq_tf._compat import tflite_micro
+from bmpq_tf.export.device_plan import device_plan
+from bmpq_tf.export.micro import operators
+from bmpq_tf.export.micro.runtime import MicroModel
+from bmpq_tf.export.tflite import flatbuffer
+
+layers = keras.layers
+RANDOM = np.random.default_rng(3)
+IMAGES = RANDOM.standard_normal((24, 8, 8, 3)).astype("float32")
+# Weights that hardly trained amplify what rounding does.
+OPTIONS = {"optimize_for": "micro", "calibrate_with": IMAGES, "tolerance": 0.5}
+
+
+def network(filters=32) -> keras.Model:
+    image = keras.Input((8, 8, 3), name="image")
+    x = layers.Conv2D(filters, 3, padding="same", use_bias=False, name="stem")(image)
+    x = layers.ReLU(name="relu0")(layers.BatchNormalization(name="bn0")(x))
+    x = layers.Conv2D(filters, 3, strides=2, use_bias=False, name="wide")(x)
+    x = layers.ReLU(name="relu1")(layers.BatchNormalization(name="bn1")(x))
+    x = layers.DepthwiseConv2D(3, padding="same", name="depthwise")(x)
+    x = layers.Flatten(name="flatten")(x)
+    x = layers.Dense(32, activation="relu", name="hidden")(x)
+    return keras.Model(image, layers.Dense(4, name="head")(x), name="micro_net")
+
+
+def trained(widths=None, model=None, activation_bits=8, images=IMAGES) -> keras.Model:
+    """A model with some widths, signs turned by BatchNorm, and ranges from a step of training."""
+    model = quantize_model(model or network(), (2, 3, 4, 5, 6, 8), activation_bits=activation_bits)
+    for layer in model.layers:
+        if "BatchNorm" in type(layer).__name__:
+            signs = np.where(RANDOM.random(layer.gamma.shape) < 0.3, -1, 1)
+            layer.gamma.assign(RANDOM.uniform(0.5, 1, layer.gamma.shape) * signs)
+    if widths:
+        assign_bits(model, widths)
+    model.compile("sgd", "mse", jit_compile=False)
+    model.fit(images, np.zeros((len(images), 4), "float32"), verbose=0)
+    return model
+
+
+WIDTHS = {"wide/kernel": 3, "depthwise/kernel": 2, "hidden/kernel": 5}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return trained(WIDTHS)
+
+
+@pytest.fixture(scope="module")
+def written(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("micro") / "model.tflite"
+    return export_tflite(model, path, **OPTIONS)
+
+
+def test_every_kernel_lies_at_its_width_and_tflm_answers_as_with_int8(written):
+    stored = {layer.name: layer.stored_bits for layer in written.layers}
+    assert stored["wide/kernel"] == 3
+    assert stored["hidden/kernel"] == 5
+    # So small that a table would cost more.
+    assert stored["depthwise/kernel"] == 4
+    assert stored["stem/kernel"] == 8
+    assert written.micro.examples == len(IMAGES)
+    assert "TFLM_DECODE" in written.micro.operators
+
+
+def test_the_file_is_as_small_as_the_issue_of_the_runtime_allows(written):
+    content = pathlib.Path(written.path).read_bytes()
+    found = flatbuffer.parse(content)
+    tensors = found.subgraphs[0].tensors
+    assert found.signatureDefs is None
+    assert not any(tensor.name for tensor in tensors)
+    scales = sum(flatbuffer.scale_count(tensor) for tensor in tensors)
+    biases = sum(
+        len(found.buffers[tensor.buffer].data) // 4
+        for tensor in tensors
+        if tensor.type == flatbuffer.schema.TensorType.INT32
+        and found.buffers[tensor.buffer].data is not None
+    )
+    operators = len(found.subgraphs[0].operators)
+    kernels = sum(layer.weights * layer.bits for layer in written.layers) / 8
+    assert len(content) <= 1.03 * (kernels + 4 * scales + 4 * biases) + 2000 + 150 * operators
+    assert inspect_tflite(written.path).metadata["bits"] == [8, 3, 2, 5, 8]
+
+
+def test_the_arena_is_the_least_that_works(written):
+    content = pathlib.Path(written.path).read_bytes()
+    MicroModel(content, written.micro.arena.bytes)
+    with pytest.raises(RuntimeError, match="TFLM failed"):
+        MicroModel(content, written.micro.arena.bytes - 64)
+
+
+def test_a_float_border_and_ranges_from_data_serve_too(tmp_path):
+    model = trained(WIDTHS, activation_bits=None)
+    report = export_tflite(
+        model,
+        tmp_path / "float.tflite",
+        io_dtype="float32",
+        **OPTIONS,
+    )
+    assert {"QUANTIZE", "DEQUANTIZE"} <= set(report.micro.operators)
+
+
+def test_a_wrong_table_is_caught_by_tflm(model, tmp_path, monkeypatch):
+    honest = tflite_micro.ancillary_data
+
+    def with_stride(bits, tables, axis):
+        told = bytearray(honest(bits, tables, axis))
+        told[6] = tables.shape[1] if axis is None else told[6]
+        return bytes(told)
+
+    monkeypatch.setattr(tflite_micro, "ancillary_data", with_stride)
+    path = tmp_path / "wrong.tflite"
+    with pytest.raises(ExportError, match="does not answer as the int8 file"):
+        export_tflite(model, path, **OPTIONS)
+    assert not path.exists()
+
+
+def test_a_wrong_index_is_caught_when_it_is_read_back(model, tmp_path, monkeypatch):
+    honest = tflite_micro.pack_indices
+
+    def one_off(indices, bits):
+        changed = indices.copy()
+        changed.flat[5] = (changed.flat[5] + 1) % 2**bits
+        return honest(changed, bits)
+
+    monkeypatch.setattr(tflite_micro, "pack_indices", one_off)
+    with pytest.raises(ExportError, match="does not hold the integers"):
+        export_tflite(model, tmp_path / "w.tflite", **OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("build", "error", "words"),
+    [
+        (
+            lambda image: layers.Activation("gelu", name="smooth")(layers.Dense(4)(image)),
+            ExportError,
+            "TFLM has no .* of layer 'smooth'",
+        ),
+        (
+            lambda image: layers.Flatten()(layers.Embedding(9, 3, name="lookup")(image)),
+            ValueError,
+            "'lookup'",
+        ),
+    ],
+)
+def test_what_tflm_does_not_have_is_refused_by_layer(build, error, words, tmp_path):
+    image = keras.Input(
+        (8,), dtype="int32" if "Embedding" in str(build.__code__.co_names) else None
+    )
+    float_model = keras.Model(image, layers.Dense(4, name="head")(build(image)))
+    images = RANDOM.integers(0, 9, (24, 8)).astype(image.dtype)
+    model = trained(model=float_model, images=images)
+    with pytest.raises(error, match=words):
+        export_tflite(model, tmp_path / "x.tflite", **{**OPTIONS, "calibrate_with": images})
+
+
+def test_open_sizes_and_a_missing_extra_are_refused_before_any_work(tmp_path, monkeypatch):
+    image = keras.Input((None, 8, 3), name="image")
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3, name="conv")(image))
+    model = trained(model=keras.Model(image, layers.Dense(4, name="head")(x)))
+    with pytest.raises(ValueError, match=r"input 'image' of shape \(None, None, 8, 3\)"):
+        export_tflite(model, tmp_path / "x.tflite", **OPTIONS)
+    monkeypatch.setattr(operators, "is_installed", lambda: False)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'bmpq_tf\[micro\]'"):
+        export_tflite(model, tmp_path / "x.tflite", **OPTIONS)
+
+
+def test_the_plan_of_the_untrained_model_tells_flash_and_ram(model, written):
+    plan = device_plan(quantize_model(network(), (2, 3, 4, 5, 6, 8), activation_bits=8))
+    bits = {row.path: row.bits for row in kernel_table(model)}
+    taken = written.micro.arena.bytes
+    assert taken <= plan.arena_bytes(bits) <= 1.05 * taken
+    assert written.tflite_bytes <= plan.flash_bytes(bits) <= 1.08 * written.tflite_bytes
+
+
+def test_a_budget_of_the_files_own_size_holds_and_one_below_is_refused(model, written, tmp_path):
+    exact = Budget(flash=written.tflite_bytes + 100, ram=written.micro.arena.bytes)
+    export_tflite(model, tmp_path / "a.tflite", budget=exact, **OPTIONS)
+    for less, name in (
+        (Budget(flash=written.tflite_bytes - 1), "flash"),
+        (Budget(ram=1024), "ram"),
+    ):
+        with pytest.raises(ExportError, match=f"bytes of {name}, and the budget has"):
+            export_tflite(model, tmp_path / "b.tflite", budget=less, **OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("budget", "words"),
+    [
+        ("2 kB flash", r"The smallest file of this model takes .* without any kernel"),
+        ("1 kB ram", r"Without any kernel .* for activations, the most at .*CONV_2D"),
+        ("10 kB flash, 7500 B ram", r"not all at once; within the others, .* bytes of flash"),
+    ],
+)
+def test_a_budget_that_cannot_be_met_says_what_takes_it(model, budget, words):
+    with pytest.raises(InfeasibleBudgetError, match=words):
+        allocate_bits(model, budget, {})
+
+
+def test_a_kernel_that_must_be_unpacked_is_named():
+    model = quantize_model(network(), (2, 3), activation_bits=8)
+    plan = device_plan(model)
+    ram = plan.planned + plan.persistent + 512
+    with pytest.raises(InfeasibleBudgetError, match="where 'wide/kernel' is unpacked"):
+        allocate_bits(model, Budget(ram=ram), {})
+
+
+def test_the_firmware_compiles_and_holds_the_file(written, tmp_path):
+    folder = tmp_path / "firmware"
+    names = write_firmware(written.path, folder, IMAGES, examples=3)
+    assert names == sorted(one.name for one in folder.iterdir())
+    assert "resolver->AddDecode()" in (folder / "operators.h").read_text()
+    assert f"= {written.micro.arena.bytes};" in (folder / "settings.h").read_text()
+    (folder / "print.cc").write_text(
+        '#include <cstdio>\n#include "golden.h"\n#include "model.h"\n#include "settings.h"\n'
+        "int main() {\n"
+        "  std::fwrite(bmpq_model, 1, bmpq_model_count, stdout);\n"
+        "  std::fwrite(bmpq_golden_input_0, 1, bmpq_golden_input_0_count, stdout);\n"
+        "  std::fwrite(bmpq_golden_output_0, 1, bmpq_golden_output_0_count, stdout);\n"
+        "  return reinterpret_cast<uintptr_t>(bmpq_model) % 16 != 0;\n}\n"
+    )
+    sources = ["model.cc", "golden.cc", "print.cc"]
+    line = ["g++", "-std=c++17", "-Wall", "-Wextra", "-Werror", *sources, "-o", "print"]
+    subprocess.run(line, cwd=folder, check=True, timeout=120)
+    printed = subprocess.run([folder / "print"], capture_output=True, check=True).stdout
+    content = pathlib.Path(written.path).read_bytes()
+    given, answers = MicroModel(content).integers([IMAGES[:3]])
+    assert printed == content + given[0].tobytes() + answers[0].tobytes()
+
+
+def test_firmware_does_not_go_where_files_are(written, tmp_path):
+    (tmp_path / "mine.c").write_text("")
+    with pytest.raises(FileExistsError, match="holds mine"):
+        write_firmware(written.path, tmp_path, IMAGES)
+
+
+def test_the_report_is_plain_data(written):
+    told = json.loads(json.dumps(written.to_dict()))
+    assert told["micro"]["arena"]["bytes"] == written.micro.arena.bytes
