@@ -29,6 +29,8 @@ WIDTHS = range(2, 9)
 _ALIGNMENT = 16
 # Of the file's metadata: the budget in words, and a few for each kernel's width.
 _METADATA_BYTES, _METADATA_BYTES_EACH = 192, 3
+# Bytes of a constant that TFLM may look at before it runs: shapes, axes, the headers of tables.
+_LARGEST_READ = 1024
 _PREPARATION = (
     stages.convert,
     stages.find_kernels,
@@ -95,22 +97,28 @@ class _Measured:
         self._arenas: dict[tuple, Arena] = {}
 
     def file(self, forms: Mapping[str, packing.Packed]) -> bytes:
-        from bmpq_tf._compat import tflite_micro
+        """The file's bytes, with indices of zero in the place of those that are not known yet."""
+        return _serialised(self._packed(forms))
 
+    def arena(self, forms: Mapping[str, packing.Packed]) -> Arena:
+        # The width of an index changes nothing.
+        key = tuple(sorted((name, form.form) for name, form in forms.items()))
+        if key not in self._arenas:
+            model = self._packed(forms)
+            # Memory is planned by sizes alone, so the weights themselves stay out of it.
+            for buffer in model.buffers:
+                if buffer.data is not None:
+                    buffer.data = buffer.data[:_LARGEST_READ]
+            self._arenas[key] = least_arena(_serialised(model), run=False)
+        return self._arenas[key]
+
+    def _packed(self, forms: Mapping[str, packing.Packed]):
         model = flatbuffer.parse(self._content)
         minimal.equal_scales_as_one(model)
-        # Their values change nothing in the plan of the memory.
         packing.pack(model, forms, lambda indices, bits: bytes(-(-indices.size * bits // 8)))
         minimal.strip(model)
         cleanup.clean_up(model)
-        return tflite_micro.aligned(flatbuffer.serialised(model))
-
-    def arena(self, forms: Mapping[str, packing.Packed]) -> Arena:
-        # The width of an index changes nothing either.
-        key = tuple(sorted((name, form.form) for name, form in forms.items()))
-        if key not in self._arenas:
-            self._arenas[key] = least_arena(self.file(forms))
-        return self._arenas[key]
+        return model
 
     def form(self, constants: Mapping[str, bool], bits: int, base: Arena) -> KernelForm:
         """What one kernel of the model, which may lie in several tensors, takes at a width.
@@ -140,6 +148,12 @@ class _Measured:
             name: packing.smallest(_at_width(self.kernels[name], bits, turned and may_turn))
             for name, may_turn in constants.items()
         }
+
+
+def _serialised(model) -> bytes:
+    from bmpq_tf._compat import tflite_micro
+
+    return tflite_micro.aligned(flatbuffer.serialised(model))
 
 
 def _computed(arena: Arena) -> int:

@@ -33,6 +33,8 @@ _WEIGHTS = {
 _OF_FEATURES = (_BUILTIN.FULLY_CONNECTED, _BUILTIN.BATCH_MATMUL)
 # Folding rounds to float32 once or twice; a grid's neighbours are at least 1/255 apart.
 _TOLERANCE = 2e-5
+# What rounding leaves of a factor of one.
+_UNTOUCHED = 4 * np.finfo(np.float32).eps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -249,7 +251,8 @@ def _factors(
         matrix[channels, largest], divisor, out=np.ones(len(matrix)), where=divisor != 0
     )
     if _close(row[:, None] * grid, matrix):
-        return row, None
+        # Where nothing was multiplied in, the trained scales themselves, to the last bit.
+        return (np.ones_like(row) if np.abs(row - 1).max() <= _UNTOUCHED else row), None
     return _rank_one(matrix, grid, used)
 
 

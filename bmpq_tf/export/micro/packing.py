@@ -125,7 +125,8 @@ def kernels(model) -> dict[int, tuple[Kernel, list[tuple[int, int]]]]:
     for index, places in readers.items():
         tensor = subgraph.tensors[index]
         integers = flatbuffer.constant(model, tensor)
-        if integers is None:
+        # A number alone is no kernel.
+        if integers is None or not integers.ndim:
             continue
         axis = _axis(tensor)
         channels = np.moveaxis(integers, axis, 0).reshape(integers.shape[axis], -1).astype(np.int64)

@@ -92,19 +92,23 @@ class Arena:
     persistent: int
 
 
-def least_arena(content: bytes) -> Arena:
+def least_arena(content: bytes, run: bool = True) -> Arena:
     """Returns the memory that a file needs, by TFLM's own record of what it set aside; where
     planning itself takes more, by trying.
+
+    Args:
+        content: the file's bytes.
+        run: whether to run it once too, on zeros: some memory is only asked for then.
 
     Raises:
         RuntimeError: TFLM cannot run the file.
     """
     interpreter = _started(content, _ample(content))
-    # Some memory is only asked for when it runs.
-    for number, detail in enumerate(_ends(interpreter)[0]):
+    for number, detail in enumerate(_ends(interpreter)[0] if run else ()):
         interpreter.set_input(np.zeros(detail["shape"], detail["dtype"]), number)
     with _silenced() as said:
-        interpreter.invoke()
+        if run:
+            interpreter.invoke()
         interpreter.print_allocations()
         told = said()
     total, persistent = (
