@@ -5,6 +5,7 @@ from collections.abc import Callable
 import keras
 
 from bmpq_research.models.digits import digits_cnn
+from bmpq_research.models.mlperf_tiny import resnet8
 from bmpq_research.models.mobilenet import mobilenet
 from bmpq_research.models.resnet import resnet18, resnet20
 from bmpq_research.models.vgg import vgg16
@@ -14,6 +15,7 @@ MODELS: dict[str, Callable[..., keras.Model]] = {
     "mobilenet": mobilenet,
     "resnet18": resnet18,
     "resnet20": resnet20,
+    "resnet8": resnet8,
     "vgg16": vgg16,
 }
 
