@@ -1,6 +1,11 @@
-"""Small models and data that many tests share."""
+"""Small models and data that many tests share.
+
+BMPQ_DATA_DIR and BMPQ_MODELS_DIR name the folders of real data sets and of reference models; tests
+that need them skip where they are not set.
+"""
 
 import os
+import pathlib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -22,6 +27,24 @@ def _seeded():
     yield
     # Not freeing memory: collecting garbage over all that was traced took half of the suite.
     keras.utils.clear_session(free_memory=False)
+
+
+@pytest.fixture
+def data_dir() -> pathlib.Path:
+    """The folder of real data sets."""
+    return _folder("BMPQ_DATA_DIR")
+
+
+@pytest.fixture
+def models_dir() -> pathlib.Path:
+    """The folder of reference models."""
+    return _folder("BMPQ_MODELS_DIR")
+
+
+def _folder(variable: str) -> pathlib.Path:
+    if variable not in os.environ:
+        pytest.skip(f"{variable} is not set")
+    return pathlib.Path(os.environ[variable])
 
 
 def small_model(**dense) -> keras.Model:

@@ -112,7 +112,7 @@ def test_missing_and_unknown_data_say_what_to_do(tmp_path):
         ValueError,
         match=(
             r"Unknown dataset. Received: dataset='mnist'. Known: digits, cifar10, cifar100, "
-            r"tiny_imagenet"
+            r"spoken_digits, tiny_imagenet"
         ),
     ):
         load_dataset("mnist")

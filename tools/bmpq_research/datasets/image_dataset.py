@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import math
 
 import numpy as np
 
@@ -12,7 +13,8 @@ class DatasetNotFoundError(FileNotFoundError):
 
 @dataclasses.dataclass(frozen=True)
 class ImageDataset:
-    """A data set in memory: uint8 images `(n, height, width, channels)` and int64 labels `(n,)`.
+    """A data set in memory: images `(n, height, width, channels)`, uint8, or float32 where they are
+    features of something else, and int64 labels `(n,)`.
 
     Attributes:
         name: as `load_dataset` knows it.
@@ -20,6 +22,8 @@ class ImageDataset:
         num_classes: how many labels there are.
         augment: whether flips and shifts keep the labels (digits do not survive a flip).
         crop_padding: by how many pixels augmentation shifts.
+        moments_over: the axes that a mean and a deviation are taken over: those of the images, so
+            that each channel has its own.
     """
 
     name: str
@@ -28,6 +32,7 @@ class ImageDataset:
     num_classes: int
     augment: bool
     crop_padding: int = 4
+    moments_over: tuple[int, ...] = (0, 1, 2)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -65,17 +70,17 @@ class ImageDataset:
         )
 
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
-        """Returns mean and standard deviation of each channel over the training images, float32, in
-        pixel values.
+        """Returns mean and standard deviation over the training images, float32, in pixel values:
+        of each channel, or of what `moments_over` leaves.
         """
         images = self.train[0]
         # In parts, because a data set squared in float64 would be eight times its size.
         parts = [part for part in np.array_split(images, 64) if len(part)]
-        pixels = images.size / images.shape[-1]
-        mean = sum(part.sum(axis=(0, 1, 2), dtype=np.float64) for part in parts) / pixels
-        square = (
-            sum(np.square(part, dtype=np.float64).sum(axis=(0, 1, 2)) for part in parts) / pixels
-        )
-        return mean.astype(np.float32), np.sqrt(np.maximum(square - mean**2, 1.0)).astype(
-            np.float32
-        )
+        over = self.moments_over
+        pixels = math.prod(images.shape[axis] for axis in over)
+        mean = sum(part.sum(axis=over, dtype=np.float64) for part in parts) / pixels
+        square = sum(np.square(part, dtype=np.float64).sum(axis=over) for part in parts) / pixels
+        # What hardly varies is not to be blown up: less than a pixel value is noise.
+        least = 1.0 if images.dtype == np.uint8 else 1e-6
+        std = np.sqrt(np.maximum(square - mean**2, least))
+        return mean.astype(np.float32), std.astype(np.float32)

@@ -1,20 +1,24 @@
-"""Where images come from: scikit-learn's digits (embedded), tfds, and Tiny-ImageNet's folders."""
+"""Where images come from: scikit-learn's digits (embedded), tfds, Tiny-ImageNet's folders, and the
+spoken digits' recordings.
+"""
 
 from collections.abc import Callable
 
 import numpy as np
 
 from bmpq_research.datasets.image_dataset import DatasetNotFoundError, ImageDataset
+from bmpq_research.datasets.spoken_digits import spoken_digits
 from bmpq_research.datasets.tiny_imagenet import tiny_imagenet
 
 # What the tools say of the flags that become the arguments below.
 DATA_DIR_HELP = (
     "Where the data sets are: the folder of tfds (its own default if not given); for tiny_imagenet "
     "the folder that its archive was "
-    "extracted to (the current one if not given)."
+    "extracted to, and for spoken_digits that of spoken_digits.npz (the current one if not given)."
 )
 DOWNLOAD_HELP = (
-    "Fetch a data set that is missing, if tfds has it: tiny_imagenet is extracted by hand."
+    "Fetch a data set that is missing, if tfds has it: tiny_imagenet and spoken_digits are not "
+    "there."
 )
 
 
@@ -24,7 +28,8 @@ def load_dataset(name: str, data_dir: str | None = None, *, download: bool = Fal
     Args:
         name: one of `DATASETS`.
         data_dir: where the files are: tfds's folder, its own default if `None`; for `tiny_imagenet`
-            the folder with `wnids.txt`, or the one above it. `digits` needs none.
+            the folder with `wnids.txt`, for `spoken_digits` that with `spoken_digits.npz`, or the
+            one above it. `digits` needs none.
         download: whether tfds may fetch what is missing.
 
     Raises:
@@ -105,5 +110,6 @@ DATASETS: dict[str, Callable[[str, str | None, bool], ImageDataset]] = {
     "digits": _digits,
     "cifar10": _tfds,
     "cifar100": _tfds,
+    "spoken_digits": spoken_digits,
     "tiny_imagenet": tiny_imagenet,
 }
