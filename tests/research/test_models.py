@@ -38,7 +38,7 @@ def test_width_and_images_of_tiny_imagenet(name, stem):
 def test_unknown_models_and_widths_are_named():
     with pytest.raises(
         ValueError,
-        match=r"Received: model='alexnet'. Known: digits_cnn, mobilenet, resnet18, resnet20, vgg16",
+        match=r"Received: model='alexnet'. Known: autoencoder, digits_cnn, ds_cnn, mobilenet, ",
     ):
         build_model("alexnet", (8, 8, 1), 10)
     with pytest.raises(ValueError, match="channel_multiplier=0"):

@@ -2,8 +2,7 @@
 
 import keras
 
-from bmpq_research.models.blocks import channels, conv_bn
-from bmpq_tf.layers import FusedBatchNormalization
+from bmpq_research.models.blocks import channels, conv_bn, depthwise_bn
 
 
 def mobilenet(
@@ -31,18 +30,7 @@ def mobilenet(
         (1024, 1),
     )
     for number, (filters, strides) in enumerate(blocks, start=1):
-        x = _depthwise_bn(x, strides, name=f"block{number}_depthwise")
+        x = depthwise_bn(x, strides, name=f"block{number}_depthwise")
         x = conv_bn(x, channels(filters, channel_multiplier), 1, name=f"block{number}_pointwise")
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     return keras.Model(inputs, keras.layers.Dense(num_classes, name="head")(x), name="mobilenet")
-
-
-def _depthwise_bn(x, strides: int, *, name: str):
-    # Keras's he_normal takes all channels for the fan of a depthwise kernel; it is one channel's
-    # nine weights.
-    start = keras.initializers.RandomNormal(stddev=(2 / 9) ** 0.5)
-    x = keras.layers.DepthwiseConv2D(
-        3, strides, padding="same", use_bias=False, depthwise_initializer=start, name=f"{name}_conv"
-    )(x)
-    x = FusedBatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_bn")(x)
-    return keras.layers.ReLU(name=f"{name}_relu")(x)
