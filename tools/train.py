@@ -6,6 +6,9 @@ Examples:
   python tools/train.py --out_dir=runs/digits
   python tools/train.py --dataset=cifar10 --data_dir=~/tensorflow_datasets --model=resnet20 \\
       --budget=10x --epochs=30 --with_float --backup_dir=runs/backup --out_dir=runs/resnet20
+  python tools/train.py --dataset=cifar10 --data_dir=~/tensorflow_datasets --model=resnet8 \\
+      --budget=15x --candidate_bits=2,3,4,8 --activation_bits=8 --optimize_for=integer \\
+      --io_dtype=int8 --out_dir=runs/resnet8
 
 A run that was killed and is started again with the same flags and --backup_dir goes on at its last
 epoch.
@@ -31,6 +34,7 @@ from bmpq_research.program import run as run_program
 from bmpq_tf.allocation.sensitivity import OBJECTIVES
 from bmpq_tf.arithmetic.scales import STARTS
 from bmpq_tf.cli.program import bit_widths
+from bmpq_tf.export.integer.static import IO_DTYPES
 from bmpq_tf.export.kernels.storage import MODES
 from bmpq_tf.export.micro.operators import check_installed
 from bmpq_tf.layers.config import SCALES
@@ -155,7 +159,15 @@ flags.DEFINE_string(
     None,
     "Where model.tflite, model.keras, float.keras (--with_float), report.json and bits.png go.",
 )
-flags.DEFINE_enum("optimize_for", "size", MODES, "The kind of file, as bmpq-export takes it.")
+flags.DEFINE_enum(
+    "optimize_for",
+    "size",
+    MODES,
+    "The file in --out_dir: the smallest, the fastest, integers only, or a microcontroller's.",
+)
+flags.DEFINE_enum(
+    "io_dtype", None, IO_DTYPES, "What an integer file takes and gives, as bmpq-export has it."
+)
 flags.DEFINE_bool("overwrite", False, "Replace the files of an earlier run in --out_dir.")
 flags.DEFINE_integer(
     "verbose", 2, "0: allocations and the result; 1: also a progress bar; 2: also a line an epoch."
@@ -185,7 +197,13 @@ def main(arguments: list[str]) -> None:
     if not given.out_dir:
         console.print({name: round(value, 4) for name, value in run.accuracy.items()})
         return
-    told = write_outcome(run, given.out_dir, given.overwrite, given.optimize_for)
+    told = write_outcome(
+        run,
+        given.out_dir,
+        given.overwrite,
+        optimize_for=given.optimize_for,
+        io_dtype=given.io_dtype,
+    )
     print_outcome(told, pathlib.Path(given.out_dir), console)
 
 

@@ -7,8 +7,9 @@ from conftest import small_data, small_model
 
 from bmpq_research.datasets import ImageDataset
 from bmpq_research.experiments import outcome
-from bmpq_research.experiments.training import Run, TrainConfig
+from bmpq_research.experiments.training import Run, TrainConfig, train
 from bmpq_tf import ExportError, quantize_model
+from bmpq_tf.export.tflite.interpreter import TFLiteModel
 
 
 def test_a_refused_export_does_not_cost_the_training(tmp_path, monkeypatch):
@@ -35,3 +36,16 @@ def test_a_refused_export_does_not_cost_the_training(tmp_path, monkeypatch):
             overwrite=True,
         )
     assert [path.name for path in (tmp_path / "new" / "out").iterdir()] == ["model.keras"]
+
+
+@pytest.mark.slow
+def test_an_integer_file_is_calibrated_on_training_images(tmp_path):
+    pytest.importorskip("sklearn")
+    run = train(
+        TrainConfig(channel_multiplier=0.25, activation_bits=8, epochs=4, budget="8x"), verbose=0
+    )
+    told = outcome.write_outcome(run, tmp_path, optimize_for="integer", io_dtype="int8")
+    assert told["optimize_for"] == "integer"
+    assert abs(told["accuracy"]["tflite"] - told["accuracy"]["keras"]) <= 4 / 360
+    file = TFLiteModel((tmp_path / "model.tflite").read_bytes())
+    assert file.inputs[0]["dtype"] is file.outputs[0]["dtype"] is np.int8

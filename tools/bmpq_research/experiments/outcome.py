@@ -6,6 +6,7 @@ import os
 import pathlib
 from typing import Any
 
+from bmpq_research.datasets import normalised_training_images
 from bmpq_research.experiments.training import Run
 from bmpq_tf.export.checks import check_writable
 from bmpq_tf.export.micro.runtime import runtime_of
@@ -17,6 +18,7 @@ from bmpq_tf.model.allocation_plot import plot_allocations
 from bmpq_tf.model.kernels import model_kernels
 
 FILES = ("model.tflite", "model.keras", "float.keras", "report.json", "bits.png")
+_CALIBRATED = 512
 
 
 def check_folder(folder: str | os.PathLike, overwrite: bool) -> pathlib.Path:
@@ -30,17 +32,22 @@ def check_folder(folder: str | os.PathLike, overwrite: bool) -> pathlib.Path:
 
 
 def write_outcome(
-    run: Run, folder: str | os.PathLike, overwrite: bool = False, optimize_for: str = "size"
+    run: Run,
+    folder: str | os.PathLike,
+    overwrite: bool = False,
+    *,
+    optimize_for: str = "size",
+    io_dtype: str | None = None,
 ) -> dict[str, Any]:
     """Exports the model, judges the file in the runtime that it is for, and writes everything into
     a folder.
 
     Args:
-        run: a finished training run.
+        run: that was trained.
         folder: where to.
-        overwrite: whether files of an earlier run may be replaced.
-        optimize_for: the kind of file, as `bmpq_tf.export_tflite` takes it. Integer files are
-            calibrated on the first training batches.
+        overwrite: whether the files of an earlier run may be replaced.
+        optimize_for, io_dtype: as `export_tflite` takes them; where that calibrates, it does so on
+            training images.
 
     Returns:
         The content of `report.json`.
@@ -58,7 +65,10 @@ def write_outcome(
         folder / "model.tflite",
         optimize_for=optimize_for,
         verify_with=run.judged_batches(),
-        calibrate_with=run.calibration_batches() if optimize_for in ("integer", "micro") else None,
+        calibrate_with=None
+        if optimize_for in ("size", "latency")
+        else normalised_training_images(run.dataset, _CALIBRATED),
+        io_dtype=io_dtype,
         overwrite=overwrite,
     )
     content = (folder / "model.tflite").read_bytes()
@@ -96,8 +106,8 @@ def report(run: Run, exported: ExportReport, accuracy: dict[str, float]) -> dict
         "agreement": exported.parity.agreement,
         "max_abs_diff": exported.parity.max_abs_diff,
         "logit_scale": exported.parity.logit_scale,
-        "tflite_bytes": exported.tflite_bytes,
         "optimize_for": exported.optimize_for,
+        "tflite_bytes": exported.tflite_bytes,
         "micro": dataclasses.asdict(exported.micro) | {"arena_bytes": exported.micro.arena.bytes}
         if exported.micro
         else None,

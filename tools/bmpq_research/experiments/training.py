@@ -18,7 +18,6 @@ from bmpq_research.datasets import (
     ImageDataset,
     load_dataset,
     normalised_test_images,
-    normalised_training_images,
     training_batches,
 )
 from bmpq_research.experiments.controls import Control
@@ -35,9 +34,6 @@ from bmpq_tf.training.oscillation_freezing import FreezeOscillations
 from bmpq_tf.tuning.losses import ClassificationLoss, accuracy, with_teacher
 
 INITIAL_WIDTHS = ("widest", "allocated")
-
-# For the ranges of activations in integer files.
-_CALIBRATION_IMAGES = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,10 +131,6 @@ class Run:
     def judged_batches(self):
         """Returns the images that the accuracies are told for, normalised as in training."""
         return normalised_test_images(self.dataset)
-
-    def calibration_batches(self):
-        """Returns training images for the ranges that no activation quantizer sets."""
-        return normalised_training_images(self.dataset, _CALIBRATION_IMAGES)
 
 
 def train(config: TrainConfig, *, verbose: int = 2, say: Callable[[str], None] = print) -> Run:
