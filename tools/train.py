@@ -28,7 +28,7 @@ from rich.console import Console
 from bmpq_research.datasets import DATA_DIR_HELP, DATASETS, DOWNLOAD_HELP
 from bmpq_research.experiments.controls import METHODS
 from bmpq_research.experiments.outcome import check_folder, write_outcome
-from bmpq_research.experiments.training import INITIAL_WIDTHS, TrainConfig, train
+from bmpq_research.experiments.training import INITIAL_WIDTHS, PINS, TrainConfig, train
 from bmpq_research.models import MODELS
 from bmpq_research.program import run as run_program
 from bmpq_tf.allocation.sensitivity import OBJECTIVES
@@ -87,6 +87,12 @@ flags.DEFINE_integer(
     "activation_bits",
     _DEFAULT.activation_bits,
     "Width of the activations: 8, 4 or 2; 0 leaves them float.",
+)
+flags.DEFINE_enum(
+    "pin",
+    _DEFAULT.pin,
+    PINS,
+    "Whether the first and the last layers are held at 8 bits: auto pins small ones.",
 )
 flags.DEFINE_enum(
     "sensitivity",

@@ -34,14 +34,17 @@ def holding_up(kernels, limit: Limit) -> str:
     floats = [kernel for kernel in kernels if kernel.candidates == (FLOAT_BITS,)]
     pinned = [kernel for kernel in kernels if kernel.pinned]
     kept = [kernel for kernel in kernels if kernel.kept]
+    choosable = [
+        kernel for kernel in kernels if not (kernel.pinned or kernel.kept or kernel in floats)
+    ]
     narrowest = min(
-        (
-            kernel.candidates[0]
-            for kernel in kernels
-            if not (kernel.pinned or kernel.kept or kernel in floats)
-        ),
-        default=None,
+        (kernel.candidates[0] for kernel in choosable if kernel.end != "large"), default=None
     )
+    large = [
+        kernel
+        for kernel in choosable
+        if kernel.end == "large" and (narrowest is None or kernel.candidates[0] > narrowest)
+    ]
     reasons, ways = [], []
     if pinned:
         reasons.append(
@@ -49,6 +52,12 @@ def holding_up(kernels, limit: Limit) -> str:
             "bits"
         )
         ways.append("unpin " + ("it" if len(pinned) == 1 else "them"))
+    if large:
+        reasons.append(
+            f"{_names(large)} {'is an end' if len(large) == 1 else 'are ends'} of the model that "
+            f"may have {_widths(large)} bits at least"
+        )
+        ways.append(f"give {'it' if len(large) == 1 else 'them'} narrower candidates in overrides=")
     if floats:
         reasons.append(f"{_names(floats)} stay{'s' if len(floats) == 1 else ''} float at 32 bits")
         ways.append("quantize " + ("it" if len(floats) == 1 else "them"))

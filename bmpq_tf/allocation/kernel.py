@@ -15,6 +15,8 @@ class Kernel:
         weights: how many weights it has.
         candidates: the widths it may have, ascending; `(32,)` for one that stays float.
         pinned: its one width is a decision, not a choice.
+        end: `"small"` if it is pinned as a small end of the model, `"large"` if it got candidates
+            from 4 bits up as a large one; `None` if nobody decided so.
         kept: its one width is what it has, because no gradients reach it to choose another by.
         channels: how many scales a file has for it.
         macs: multiply-accumulates for one example, where known.
@@ -29,6 +31,7 @@ class Kernel:
     channels: int = 1
     macs: int | None = None
     activation_bits: int = FLOAT_BITS
+    end: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)

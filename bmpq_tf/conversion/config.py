@@ -7,6 +7,9 @@ import dataclasses
 
 from bmpq_tf.layers.config import QuantizerConfig, QuantizerSettings, checked_candidates
 
+# The narrowest candidate of an end of the model that is too large to pin (METHOD.md).
+LEAST_AT_ENDS = 4
+
 
 @dataclasses.dataclass(frozen=True)
 class QuantizationConfig(QuantizerSettings):
@@ -22,7 +25,7 @@ class QuantizationConfig(QuantizerSettings):
         >>> config = bmpq_tf.QuantizationConfig(granularity="channel", pinned_bits=4)
         >>> model = bmpq_tf.quantize_model(float_model, config=config)
         >>> [row.bits for row in bmpq_tf.kernel_table(model)]
-        [4, 4]
+        [4, 8]
     """
 
     pinned_bits: int = 8
@@ -41,6 +44,7 @@ class QuantizationConfig(QuantizerSettings):
         self,
         candidate_bits: tuple[int, ...] | None,
         pinned: bool,
+        end: str | None,
         activations: dict[str, int | None],
     ) -> QuantizerConfig:
         """Returns one layer's config.
@@ -48,6 +52,7 @@ class QuantizationConfig(QuantizerSettings):
         Args:
             candidate_bits: the layer's own, in place of these.
             pinned: whether it is held at `pinned_bits`; its own candidates win.
+            end: what `pin="auto"` made of it: `"small"`, `"large"`, or `None`.
             activations: its `activation_bits` and `input_bits`.
         """
         shared = {
@@ -55,6 +60,16 @@ class QuantizationConfig(QuantizerSettings):
         }
         is_pinned = pinned and candidate_bits is None
         widths = candidate_bits or ((self.pinned_bits,) if is_pinned else self.candidate_bits)
-        return QuantizerConfig(
-            **{**shared, "candidate_bits": widths, "pinned": is_pinned, **activations}
+        if end == "large":
+            widths = self._of_large_ends()
+        own = {"candidate_bits": widths, "pinned": is_pinned, "end": end}
+        return QuantizerConfig(**{**shared, **own, **activations})
+
+    def _of_large_ends(self) -> tuple[int, ...]:
+        """The candidates from 4 bits up, or from `pinned_bits` where that is less; the widest where
+        all are narrower.
+        """
+        least = min(LEAST_AT_ENDS, self.pinned_bits)
+        return tuple(bits for bits in self.candidate_bits if bits >= least) or (
+            self.candidate_bits[-1],
         )

@@ -14,7 +14,8 @@ from bmpq_tf.conversion.activation_placement import ActivationPlacement
 from bmpq_tf.conversion.cloning import check_class, clone
 from bmpq_tf.conversion.config import QuantizationConfig
 from bmpq_tf.conversion.eligibility import check_not_quantized_by_keras, ineligible_layers
-from bmpq_tf.conversion.selectors import Layer, Selector, as_list, covered
+from bmpq_tf.conversion.pinning import pinned_and_large
+from bmpq_tf.conversion.selectors import Layer, Selector, covered
 from bmpq_tf.conversion.supported_models import check_model
 from bmpq_tf.layers import QuantizerConfig
 from bmpq_tf.layers.config import checked_candidates
@@ -46,7 +47,7 @@ def quantize_model(
     config: QuantizationConfig | None = None,
     layers: Selector | Iterable[Selector] | None = None,
     exclude: Selector | Iterable[Selector] | None = None,
-    pin: str | Selector | Iterable[Selector] | None = ("first", "last"),
+    pin: str | Selector | Iterable[Selector] | None = "auto",
     overrides: Mapping[Selector, int | Iterable[int]] | None = None,
 ) -> keras.Model:
     """Returns a copy of the model whose kernels are quantized while it trains, with the same
@@ -72,8 +73,10 @@ def quantize_model(
         exclude: which of those to leave float; their kernels count 32 bits a weight against a
             budget.
         pin: layers held at `config.pinned_bits`: `"first"` (a path from an input meets no weighted
-            layer before it), `"last"` (likewise towards an output), or selectors as in `layers`;
-            `None` pins nothing.
+            layer before it), `"last"` (likewise towards an output), `"ends"` (both), or selectors
+            as in `layers`; `None` pins nothing. `"auto"` pins ends that together have at most a
+            twentieth of the model's weights; larger ones, the largest first, get those candidates
+            that are 4 bits or more.
         overrides: other candidates for some layers, by such selectors:
             `{"head": (4, 8), keras.layers.Embedding: 8}`. A later one wins over an earlier one, and
             any of them over `pin`.
@@ -96,6 +99,12 @@ def quantize_model(
         >>> model = bmpq_tf.quantize_model(float_model, (2, 4, 8), pin="first")
         >>> [(row.path, row.candidates) for row in bmpq_tf.kernel_table(model)]
         [('conv/kernel', (8,)), ('head/kernel', (2, 4, 8))]
+
+        By default the head, which has 98 % of this model's weights, is not pinned either:
+
+        >>> model = bmpq_tf.quantize_model(float_model, (2, 4, 8))
+        >>> [(row.path, row.candidates, row.end) for row in bmpq_tf.kernel_table(model)]
+        [('conv/kernel', (8,), 'small'), ('head/kernel', (4, 8), 'large')]
     """
     check_model(model)
     if keras_graph.quantized_layers(model):
@@ -160,16 +169,22 @@ class QuantizationPlan:
         left_out = covered(exclude, self.parts, "exclude")
         self._wanted = self._chosen - left_out
         self._reasons = ineligible_layers(model)
-        pinned, own_candidates = (
-            _pinned(model, pin, self.parts),
-            _own_candidates(overrides, self.parts),
+        own_candidates = _own_candidates(overrides, self.parts)
+        pinned, ends = pinned_and_large(
+            model,
+            pin,
+            self.parts,
+            lambda layer: self._is_quantizable(layer) and id(layer) not in own_candidates,
         )
         self.placement = ActivationPlacement(
             model, config.activation_bits, self._is_wanted, self._is_quantizable
         )
         self.configs = {
             id(layer): config.of_layer(
-                own_candidates.get(id(layer)), id(layer) in pinned, self.placement.bits(layer)
+                own_candidates.get(id(layer)),
+                id(layer) in pinned,
+                ends.get(id(layer)),
+                self.placement.bits(layer),
             )
             for layer in self.parts
             if self._is_quantizable(layer)
@@ -245,24 +260,6 @@ def _quantizer_argument(layer: Layer, configs: dict[int, QuantizerConfig]) -> di
             if entry_for(part)
         }
     }
-
-
-def _pinned(model, pin, parts) -> set[int]:
-    selectors = as_list(pin)
-    named = covered(
-        [selector for selector in selectors if selector not in ("first", "last")], parts, "pin"
-    )
-    if "first" in selectors or "last" in selectors:
-        first, last = keras_graph.first_and_last(model, _weighted)
-        ends = [*(first if "first" in selectors else ()), *(last if "last" in selectors else ())]
-        named |= {id(part) for layer in ends for part in [layer, *keras_graph.sublayers(layer)]}
-    return named
-
-
-def _weighted(layer) -> bool:
-    return isinstance(layer, Layer) and any(
-        keras_graph.kernel_variables(part) for part in [layer, *keras_graph.sublayers(layer)]
-    )
 
 
 def _own_candidates(overrides, parts) -> dict[int, tuple[int, ...]]:

@@ -9,10 +9,11 @@ from bmpq_tf.arithmetic.scales import GRANULARITIES, RULES, STARTS
 
 # 2: activation_bits and input_bits, which a file of version 1 does not have. 3: initial_scale,
 # normalise_kernels, and "joint". 4: track_oscillations. 5: one variable of sums. 6: kernels are
-# normalised by channel whatever the granularity.
-FORMAT_VERSION = 6
+# normalised by channel whatever the granularity. 7: end.
+FORMAT_VERSION = 7
 SCALES = (*RULES, "learned")
 TRACKED = (True, False, "joint")
+ENDS = (None, "small", "large")
 ACTIVATION_BITS = (8, 4, 2)
 
 
@@ -133,6 +134,8 @@ class QuantizerConfig(QuantizerSettings):
     Attributes:
         pinned: the one candidate is fixed by decision (first and last layers), not open to the
             allocation.
+        end: for an end of the model that `quantize_model(pin="auto")` decided on: `"small"`, so
+            pinned, or `"large"`, so with candidates from 4 bits up; `None` for any other layer.
         input_bits: the width that the layer rounds its input to; `None` takes the input as it
             comes.
 
@@ -145,6 +148,7 @@ class QuantizerConfig(QuantizerSettings):
 
     pinned: bool = False
     input_bits: int | None = None
+    end: str | None = None
 
     def __post_init__(self):
         super().__post_init__()
@@ -152,6 +156,11 @@ class QuantizerConfig(QuantizerSettings):
             raise ValueError(
                 "A pinned layer has one width, such as candidate_bits=(8,). Received: "
                 f"candidate_bits={self.candidate_bits}, pinned=True."
+            )
+        if self.end not in ENDS or (self.end == "small" and not self.pinned):
+            raise ValueError(
+                "end is 'small' for a layer that is pinned, 'large' or None. Received: "
+                f"end={self.end!r}, pinned={self.pinned}."
             )
         object.__setattr__(
             self, "input_bits", checked_activation_bits(self.input_bits, "input_bits")

@@ -90,6 +90,7 @@ def model_kernels(model: keras.Model) -> list[KernelState]:
                     weights=math.prod(variable.shape),
                     candidates=quantizer.config.candidate_bits,
                     pinned=quantizer.config.pinned,
+                    end=quantizer.config.end,
                     channels=math.prod(shape),
                     macs=_macs(layer, variable, calls[id(layer)]),
                     # What a separable convolution's second kernel reads never leaves the operator,

@@ -7,8 +7,10 @@ import keras
 from rich.console import Console
 from rich.table import Table
 
-from bmpq_tf.allocation.kernel import FLOAT_BITS
+from bmpq_tf.allocation.kernel import FLOAT_BITS, Kernel
 from bmpq_tf.model.kernels import model_kernels
+
+AUTO = 'pin="auto"'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +23,8 @@ class KernelRow:
         bits: its present width; 32 where it stays float.
         candidates: the widths that it may have.
         pinned: whether its width is fixed by decision.
+        end: what `pin="auto"` made of an end of the model: `"small"`, so pinned, or `"large"`, so
+            with candidates from 4 bits up; `None` for all others.
         sensitivity: the estimated loss increase at 2 bits, as of the last allocation; `None` before
             any.
 
@@ -36,6 +40,7 @@ class KernelRow:
     candidates: tuple[int, ...] = ()
     pinned: bool = False
     sensitivity: float | None = None
+    end: str | None = None
 
     @property
     def bytes(self) -> float:
@@ -69,7 +74,13 @@ def kernel_table(model: keras.Model) -> list[KernelRow]:
         kernel = state.kernel
         rows.append(
             KernelRow(
-                kernel.path, kernel.weights, state.bits, kernel.candidates, kernel.pinned, told
+                kernel.path,
+                kernel.weights,
+                state.bits,
+                kernel.candidates,
+                kernel.pinned,
+                told,
+                kernel.end,
             )
         )
     return rows
@@ -94,16 +105,49 @@ def summary(model: keras.Model, console: Console | None = None) -> None:
         │ total       │   1,476 │ 8.00 │             │ 1,476 │
         ...
         4.00x fewer parameter bits than float32; p: pinned
+        >>> bmpq_tf.summary(bmpq_tf.quantize_model(float_model))
+        small
+        ...
+        │ conv/kernel │      36 │  8 p │             │    36 │
+        │ head/kernel │   1,440 │  8 e │             │ 1,440 │
+        ...
+        4.00x fewer parameter bits than float32; p: pinned
+        p by pin="auto": small ends (2.4% of the weights): conv/kernel
+        e by pin="auto": ends too large to pin (97.6% of the weights), so 4 or 8 bits: head/kernel
     """
     rows = kernel_table(model)
     table = rendered(rows, title=model.name)
     weights, bits = sum(row.weights for row in rows), sum(row.weights * row.bits for row in rows)
     table.add_section()
     table.add_row("total", f"{weights:,}", f"{bits / weights:.2f}", "", f"{bits / 8:,.0f}")
-    table.caption = (
-        f"{FLOAT_BITS * weights / bits:.2f}x fewer parameter bits than float32; p: pinned"
+    ends = told_ends(rows)
+    table.caption = "\n".join(
+        [
+            f"{FLOAT_BITS * weights / bits:.2f}x fewer parameter bits than float32; p: pinned",
+            *(f"{'p' if end == 'small' else 'e'} by {AUTO}: {said}" for end, said in ends.items()),
+        ]
     )
     (console or Console()).print(table)
+
+
+def told_ends(kernels: Sequence[KernelRow | Kernel]) -> dict[str, str]:
+    """Returns what `pin="auto"` made of the model's ends in words, by `"small"` and `"large"`;
+    empty where it decided on none.
+    """
+    total = sum(kernel.weights for kernel in kernels)
+    told = {}
+    for end in ("small", "large"):
+        found = [kernel for kernel in kernels if kernel.end == end]
+        if found:
+            share = f"{sum(kernel.weights for kernel in found) / total:.1%} of the weights"
+            widths = " or ".join(map(str, found[0].candidates))
+            what = (
+                f"small ends ({share})"
+                if end == "small"
+                else f"ends too large to pin ({share}), so {widths} bits"
+            )
+            told[end] = f"{what}: {', '.join(kernel.path for kernel in found)}"
+    return told
 
 
 def rendered(rows: Sequence[KernelRow], title: str) -> Table:
@@ -117,7 +161,7 @@ def rendered(rows: Sequence[KernelRow], title: str) -> Table:
         table.add_row(
             row.path,
             f"{row.weights:,}",
-            f"{row.bits}{' p' if row.pinned else ''}",
+            f"{row.bits}{' p' if row.pinned else ' e' if row.end == 'large' else ''}",
             told,
             f"{row.bytes:,.0f}",
         )

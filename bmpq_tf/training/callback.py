@@ -19,6 +19,7 @@ from bmpq_tf.model.kernels import (
     model_kernels,
     within,
 )
+from bmpq_tf.model.summary import AUTO, told_ends
 from bmpq_tf.training import decision_record, device_budget, distribution
 from bmpq_tf.training.allocator import (
     Sensitivity,
@@ -72,7 +73,8 @@ class BMPQCallback(keras.callbacks.Callback):
             save to replace them, 0 to 1. A change of width starts its scales anew, which noise in
             the sensitivities alone should not pay for.
         time_limit: seconds for the solver; `math.inf` for as many as it takes.
-        verbose: 1 prints a line for each allocation, 0 nothing.
+        verbose: 1 prints a line for each allocation, and first what `pin="auto"` made of the
+            model's ends; 0 nothing.
 
     Attributes:
         history: list of every allocation so far: `epoch`, `status`, `budget`, and by kernel `bits`,
@@ -168,6 +170,8 @@ class BMPQCallback(keras.callbacks.Callback):
         self._states = model_kernels(self.model)
         self._sums = GradientSums(self._states)
         divide_out_loss_scale(self.model, self._states)
+        if ends := told_ends([state.kernel for state in self._states]):
+            self._say(f"{AUTO}: {'; '.join(ends.values())}")
 
     def on_epoch_begin(self, epoch, logs=None):
         if self._first_epoch is None:

@@ -78,7 +78,10 @@ CASES = [
         {"grid": [{"methods": ["hawq"]}]},
         r"Unknown method. Received: methods=\['hawq'\]. Known: float32, uniform8.*bmpq",
     ),
-    ({"model": "alexnet"}, r"Unknown model. Received: model='alexnet'. Known: autoencoder, digits_cnn"),
+    (
+        {"model": "alexnet"},
+        r"Unknown model. Received: model='alexnet'. Known: autoencoder, digits_cnn",
+    ),
     ({"dataset": "mnist"}, r"Unknown dataset. Received: dataset='mnist'. Known: digits"),
     ({"epoch": 3}, r"Unknown settings in the config. Received: epoch. Known: .*epochs"),
     (

@@ -24,7 +24,7 @@ OPEN = ("depthwise/kernel", "hidden/kernel")
 
 @pytest.fixture(scope="module")
 def model():
-    return quantize_model(small_model(), (2, 4, 8))
+    return quantize_model(small_model(), (2, 4, 8), pin="ends")
 
 
 @given(st.lists(st.floats(0, 10), min_size=2, max_size=2), st.floats(4.2, 12))
@@ -54,7 +54,7 @@ def test_nothing_changes_until_the_widths_are_assigned(model):
     before = [row.bits for row in kernel_table(model)]
     found = allocate_bits(model, "10x", {"hidden/kernel": (3.0, 2.0, 1.0)})
     assert [row.bits for row in kernel_table(model)] == before
-    copy = compiled(quantize_model(small_model(), (2, 4, 8)))
+    copy = compiled(quantize_model(small_model(), (2, 4, 8), pin="ends"))
     changed = assign_bits(copy, found.bits)
     assert sorted(changed) == sorted(path for path in OPEN if found.bits[path] != 8)
     assert {row.path: row.bits for row in kernel_table(copy)} == found.bits
@@ -62,7 +62,7 @@ def test_nothing_changes_until_the_widths_are_assigned(model):
 
 
 def test_what_training_accumulated_decides_as_the_callback_does():
-    model = compiled(quantize_model(small_model(), (2, 4, 8)))
+    model = compiled(quantize_model(small_model(), (2, 4, 8), pin="ends"))
     model.fit(IMAGES, LABELS, verbose=0)
     by_hand = allocate_bits(model, "9x")
     callback = BMPQCallback("9x", verbose=0)
@@ -80,7 +80,7 @@ def test_a_sensitivity_of_ones_own_gets_measurements_and_decides():
             for one in measured
         }
 
-    model = compiled(quantize_model(small_model(), (2, 4, 8)))
+    model = compiled(quantize_model(small_model(), (2, 4, 8), pin="ends"))
     model.fit(
         IMAGES,
         LABELS,
@@ -124,7 +124,7 @@ def test_what_is_said_directly_wins_over_the_config():
     config = QuantizationConfig(candidate_bits=(4,), pinned_bits=6, granularity="channel")
     rows = {
         row.path: row.candidates
-        for row in kernel_table(quantize_model(small_model(), (2, 3), config=config))
+        for row in kernel_table(quantize_model(small_model(), (2, 3), config=config, pin="ends"))
     }
     assert rows == {
         "stem/kernel": (6,),
@@ -144,7 +144,7 @@ def test_the_table_adds_up(model):
 
 @pytest.mark.slow
 def test_a_file_is_run_and_compared_by_path_or_content(tmp_path):
-    model = compiled(quantize_model(small_model(), (2, 4, 8)))
+    model = compiled(quantize_model(small_model(), (2, 4, 8), pin="ends"))
     model.fit(IMAGES, LABELS, verbose=0)
     path = tmp_path / "model.tflite"
     bmpq_tf.export_tflite(model, path, verify_with=IMAGES)
@@ -154,5 +154,5 @@ def test_a_file_is_run_and_compared_by_path_or_content(tmp_path):
         bmpq_tf.run_tflite(path.read_bytes(), IMAGES, batch_size=5)[0], answers
     )
     assert bmpq_tf.compare_tflite(model, path, IMAGES).holds
-    other = compiled(quantize_model(small_model(), (2, 4, 8)))
+    other = compiled(quantize_model(small_model(), (2, 4, 8), pin="ends"))
     assert "differ from Keras's" in bmpq_tf.compare_tflite(other, path.read_bytes(), IMAGES).problem

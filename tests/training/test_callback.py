@@ -27,7 +27,7 @@ IMAGES, LABELS = small_data()
 
 
 def fitted(callback, epochs=6, model=None, **fit):
-    model = model or compiled(quantize_model(small_model(), (2, 4)))
+    model = model or compiled(quantize_model(small_model(), (2, 4), pin="ends"))
     history = model.fit(
         IMAGES, LABELS, epochs=epochs, batch_size=8, verbose=0, callbacks=[callback], **fit
     )
@@ -42,7 +42,7 @@ def test_the_schedule_warms_up_decides_and_settles():
             seen.append([state.bits for state in model_kernels(self.model)])
 
     callback = BMPQCallback("10x", warmup_epochs=2, interval_epochs=2, settle_epochs=3, verbose=0)
-    model = compiled(quantize_model(small_model(), (2, 4)))
+    model = compiled(quantize_model(small_model(), (2, 4), pin="ends"))
     history = model.fit(IMAGES, LABELS, epochs=8, verbose=0, callbacks=[callback, Watch()])
     assert [allocation["epoch"] for allocation in callback.history] == [2, 4]
     assert seen[0] == seen[1] == [8, 4, 4, 8]
@@ -71,9 +71,8 @@ def test_one_trace_serves_a_whole_fit_with_several_allocations():
     x = keras.layers.Conv2D(4, 3, name="stem")(Counting()(inputs))
     x = keras.layers.Conv2D(4, 3, name="mid")(x)
     x = keras.layers.Dense(8, name="hidden")(keras.layers.Flatten()(x))
-    model = compiled(
-        quantize_model(keras.Model(inputs, keras.layers.Dense(3, name="head")(x)), (2, 4, 8))
-    )
+    model = keras.Model(inputs, keras.layers.Dense(3, name="head")(x))
+    model = compiled(quantize_model(model, (2, 4, 8), pin="ends"))
     callback = BMPQCallback("8x", verbose=0)
     steps = []
 
@@ -154,7 +153,7 @@ def test_a_second_fit_decides_anew_on_data_of_unknown_length():
         lambda: iter([(IMAGES[:8], LABELS[:8])] * 2),
         output_signature=(tf.TensorSpec((8, 6, 6, 2)), tf.TensorSpec((8,), tf.int64)),
     )
-    model = compiled(quantize_model(small_model(), (2, 4)))
+    model = compiled(quantize_model(small_model(), (2, 4), pin="ends"))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Your input ran out of data")
         for budget in ("8x", "12x"):
@@ -189,7 +188,7 @@ def test_a_fit_that_begins_in_the_middle_decides_after_its_first_epoch_or_is_ref
     model, _ = fitted(BMPQCallback("10x", verbose=0), epochs=6)
     fitted(BMPQCallback("10x", verbose=0), epochs=12, initial_epoch=9, model=model)
     # Gradients of an earlier fit let it decide at once, where the schedule has a decision.
-    model = compiled(quantize_model(small_model(), (2, 4)))
+    model = compiled(quantize_model(small_model(), (2, 4), pin="ends"))
     model.fit(IMAGES, LABELS, verbose=0)
     with pytest.raises(ValueError, match=r"begins at epoch 9 of 9 and settles after epoch 6"):
         fitted(BMPQCallback("10x"), epochs=9, initial_epoch=8, model=model)
@@ -203,7 +202,9 @@ def test_an_interval_without_finite_gradients_decides_nothing(capsys):
         return tf.reduce_mean(y_pred) * np.nan
 
     model = compiled(
-        quantize_model(small_model(), (2, 4)), loss=poisoned, optimizer=keras.optimizers.SGD(0.0)
+        quantize_model(small_model(), (2, 4), pin="ends"),
+        loss=poisoned,
+        optimizer=keras.optimizers.SGD(0.0),
     )
     with pytest.warns(UserWarning, match="Training ended over the budget"):
         fitted(BMPQCallback("10x"), epochs=3, model=model)
@@ -212,7 +213,7 @@ def test_an_interval_without_finite_gradients_decides_nothing(capsys):
 
 
 def test_a_frozen_kernel_keeps_its_width_and_is_named(capsys):
-    model = quantize_model(small_model(), (2, 4))
+    model = quantize_model(small_model(), (2, 4), pin="ends")
     model.get_layer("depthwise").trainable = False
     fitted(BMPQCallback("8x"), epochs=3, model=compiled(model))
     assert {state.layer.name: state.bits for state in model_kernels(model)}["depthwise"] == 4
@@ -305,7 +306,7 @@ def test_the_best_epochs_weights_come_back_with_their_widths():
     stopping = keras.callbacks.EarlyStopping(
         monitor="loss", patience=99, restore_best_weights=True, start_from_epoch=1
     )
-    model = compiled(quantize_model(small_model(), (2, 4)))
+    model = compiled(quantize_model(small_model(), (2, 4), pin="ends"))
     model.fit(
         IMAGES, LABELS, epochs=4, verbose=0, callbacks=[BMPQCallback("10x", verbose=0), stopping]
     )
@@ -366,7 +367,7 @@ def test_widths_change_only_where_it_is_worth_it(min_improvement, status):
 
 def test_csv_and_history_have_the_values(tmp_path):
     csv = keras.callbacks.CSVLogger(str(tmp_path / "log.csv"))
-    model = compiled(quantize_model(small_model(), (2, 4)))
+    model = compiled(quantize_model(small_model(), (2, 4), pin="ends"))
     model.fit(IMAGES, LABELS, epochs=3, verbose=0, callbacks=[BMPQCallback("10x", verbose=0), csv])
     assert "bmpq_within_budget" in (tmp_path / "log.csv").read_text().splitlines()[0]
 
@@ -403,7 +404,7 @@ def test_bad_arguments_are_named(arguments, message):
 
 
 def test_what_cannot_be_is_refused_before_training():
-    before = quantize_model(small_model(), (2, 4))
+    before = quantize_model(small_model(), (2, 4), pin="ends")
     start = [weight.numpy() for weight in before.weights]
     with pytest.raises(
         InfeasibleBudgetError, match=r"Received: budget='40x'.*'stem/kernel'.* are pinned"

@@ -59,7 +59,7 @@ def _float32(model: keras.Model, config: TrainConfig, dataset: ImageDataset):
 
 
 def _uniform(bits: int) -> Method:
-    # First and last stay at 8 bits, as they do under every method.
+    # What is pinned stays so, as it does under every method.
     return Method(lambda model, config, dataset: (quantized_model(model, config, (bits,)), None))
 
 

@@ -34,6 +34,7 @@ from bmpq_tf.training.oscillation_freezing import FreezeOscillations
 from bmpq_tf.tuning.losses import ClassificationLoss, accuracy, with_teacher
 
 INITIAL_WIDTHS = ("widest", "allocated")
+PINS = ("auto", "ends", "none")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +48,7 @@ class TrainConfig:
         budget, candidate_bits, scale, granularity: as `quantize_model` and `BMPQCallback` take
             them.
         initial_scale, normalise_kernels: likewise.
+        pin: likewise: `"auto"`, `"ends"`, or `"none"`.
         activation_bits: likewise: 8, 4 or 2; 0 leaves activations float.
         sensitivity, objective: of the `controls.Control` that the widths go by.
         initial_widths: what the warm-up runs at: `"widest"`, or `"allocated"`, those of the control
@@ -80,6 +82,7 @@ class TrainConfig:
     initial_scale: str = "statistical"
     normalise_kernels: bool = False
     activation_bits: int = 0
+    pin: str = "auto"
     sensitivity: str = "bmpq"
     objective: str = "first_order"
     initial_widths: str = "widest"
@@ -204,7 +207,11 @@ def quantized_model(
     model: keras.Model, config: TrainConfig, candidate_bits: Iterable[int]
 ) -> keras.Model:
     """Quantizes a float model as configured, with these candidates."""
-    return quantize_model(model, config=_quantization(config, candidate_bits))
+    return quantize_model(
+        model,
+        config=_quantization(config, candidate_bits),
+        pin=None if config.pin == "none" else config.pin,
+    )
 
 
 def _quantization(config: TrainConfig, candidate_bits: Iterable[int]) -> QuantizationConfig:
@@ -237,11 +244,12 @@ def check_config(config: TrainConfig) -> None:
         ):
             raise ValueError(f"{name} must be a positive number. Received: {name}={value!r}.")
     _quantization(config, config.candidate_bits)
-    if config.initial_widths not in INITIAL_WIDTHS:
-        raise ValueError(
-            f"Unknown initial_widths. Received: initial_widths={config.initial_widths!r}. Known: "
-            f"{', '.join(INITIAL_WIDTHS)}."
-        )
+    for name, known in (("initial_widths", INITIAL_WIDTHS), ("pin", PINS)):
+        value = getattr(config, name)
+        if value not in known:
+            raise ValueError(
+                f"Unknown {name}. Received: {name}={value!r}. Known: {', '.join(known)}."
+            )
     allocation_callback(config)
     ClassificationLoss(config.label_smoothing, config.distillation, config.temperature)
     if config.freeze_oscillations:

@@ -1,0 +1,88 @@
+"""Random budgets of flash and RAM on whole networks: the file is within both, or there is none."""
+
+import functools
+import itertools
+import os
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tflite_micro")
+
+from zoo import SMALL, example_batch
+
+from bmpq_research.models import build_model
+from bmpq_tf import (
+    Budget,
+    InfeasibleBudgetError,
+    allocate_bits,
+    assign_bits,
+    export_tflite,
+    kernel_table,
+    quantize_model,
+)
+from bmpq_tf.export.device_plan import device_plan
+from bmpq_tf.training import device_budget
+
+pytestmark = pytest.mark.slow
+
+NETWORKS = {
+    "time_series": SMALL["time_series"],
+    "unet": SMALL["unet"],
+    "two_by_two": SMALL["two_by_two"],
+    "digits_cnn": lambda: build_model("digits_cnn", (8, 8, 1), 10),
+    "resnet20": lambda: build_model("resnet20", (16, 16, 3), 10, 0.5),
+}
+# 40 of each were tried once; a few are enough from then on.
+PAIRS = int(os.environ.get("BMPQ_BUDGET_PAIRS", "4"))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_file_is_within_both_or_there_is_none(name, tmp_path, monkeypatch):
+    model = quantize_model(NETWORKS[name](), (2, 3, 4, 6, 8), activation_bits=8)
+    inputs, targets = example_batch(model, 4)
+    model.compile("sgd", "mse", jit_compile=False)
+    model.fit(inputs, targets, verbose=0)
+    plan = device_plan(model)
+    monkeypatch.setattr(device_budget, "plan_for", lambda *given: plan)
+    rows = [row for row in kernel_table(model) if len(row.candidates) > 1]
+
+    @functools.cache
+    def exported(bits):
+        assign_bits(model, dict(bits))
+        path = tmp_path / "model.tflite"
+        options = {"optimize_for": "micro", "calibrate_with": inputs, "tolerance": 10.0}
+        report = export_tflite(model, path, budget="1x", overwrite=True, **options)
+        return report.tflite_bytes, report.micro.arena.bytes
+
+    random = np.random.default_rng(sum(map(ord, name)))
+    widest = plan.flash + sum(forms[8].flash for forms in plan.forms.values())
+    unpacked = [form.planned for forms in plan.forms.values() for form in forms.values()]
+    least, most = plan.planned + plan.persistent, max(unpacked) + plan.persistent + 4096
+    feasible = 0
+    for _ in range(PAIRS):
+        budget = Budget(
+            flash=random.uniform(0.3, 1.1) * widest, ram=random.uniform(0.95 * least, 1.05 * most)
+        )
+        costs = {row.path: np.sort(random.uniform(0, 1, 5))[::-1] for row in rows}
+        try:
+            bits = allocate_bits(model, budget, costs).bits
+        except InfeasibleBudgetError:
+            if len(rows) <= 4:
+                assert not any(within(plan, budget, model, rows))
+            continue
+        feasible += 1
+        flash, arena = exported(tuple(sorted(bits.items())))
+        assert flash <= budget.flash, (name, budget, bits)
+        assert arena <= budget.ram, (name, budget, bits)
+        assert plan.arena_bytes(bits) <= 1.05 * arena
+    print(f"{name}: {feasible} of {PAIRS} budgets could be met")
+    assert feasible
+
+
+def within(plan, budget, model, rows):
+    """Whether each assignment of the open kernels meets a budget."""
+    fixed = {row.path: row.bits for row in kernel_table(model)}
+    for picked in itertools.product(*(row.candidates for row in rows)):
+        bits = fixed | dict(zip((row.path for row in rows), picked, strict=True))
+        yield plan.flash_bytes(bits) <= budget.flash and plan.arena_bytes(bits) <= budget.ram

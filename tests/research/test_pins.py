@@ -1,0 +1,43 @@
+"""What `pin="auto"` makes of the networks of the experiments."""
+
+import pytest
+
+from bmpq_research.experiments.training import TrainConfig, check_config, quantized_model
+from bmpq_research.models import build_model
+from bmpq_tf import kernel_table
+
+CIFAR10, CIFAR100, TINY_IMAGENET = ((32, 32, 3), 10), ((32, 32, 3), 100), ((64, 64, 3), 200)
+
+
+def rows(model, pin: str):
+    config = TrainConfig(pin=pin)
+    return kernel_table(quantized_model(model, config, config.candidate_bits))
+
+
+@pytest.mark.parametrize(
+    ("name", "multiplier", "data"),
+    [
+        ("digits_cnn", 1.0, ((8, 8, 1), 10)),
+        ("mobilenet", 0.25, CIFAR10),
+        ("resnet8", 1.0, CIFAR10),
+        ("resnet18", 0.25, CIFAR10),
+        ("resnet18", 0.25, TINY_IMAGENET),
+        ("resnet20", 0.25, CIFAR10),
+        ("resnet20", 0.5, CIFAR10),
+        ("vgg16", 0.25, CIFAR100),
+        ("vgg16", 0.25, TINY_IMAGENET),
+    ],
+)
+def test_the_networks_of_the_experiments_have_small_ends(name, multiplier, data):
+    # So that results from before pin="auto" are those that it gives.
+    model = build_model(name, *data, multiplier)
+    automatic, ends = rows(model, "auto"), rows(model, "ends")
+    told = [(row.path, row.candidates, row.pinned) for row in automatic]
+    assert told == [(row.path, row.candidates, row.pinned) for row in ends]
+    assert [row.end for row in automatic if row.pinned] == ["small", "small"]
+    assert not any(row.pinned for row in rows(model, "none"))
+
+
+def test_an_unknown_pin_is_named():
+    with pytest.raises(ValueError, match=r"Unknown pin. Received: pin='middle'. Known: auto, ends"):
+        check_config(TrainConfig(pin="middle"))
