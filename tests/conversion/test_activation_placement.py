@@ -158,7 +158,7 @@ def test_the_second_kernel_of_a_separable_convolution_reads_floats():
 
 
 def test_bit_operations_count_the_width_that_a_kernel_reads():
-    model = quantize_model(small_model(), (2, 4), activation_bits=4)
+    model = quantize_model(small_model(), (2, 4), activation_bits=4, pin="ends")
     (limit,) = Budget(bit_operations=1e9).limits([state.kernel for state in model_kernels(model)])
     macs = [16 * 72, 16 * 72, 128 * 6, 6 * 3]
     assert limit.coefficients == (

@@ -147,7 +147,7 @@ def trained(build, **more):
     keras.utils.set_random_seed(3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", bmpq_tf.SkippedLayersWarning)
-        model = bmpq_tf.quantize_model(build(), (2, 4, 8), **more)
+        model = bmpq_tf.quantize_model(build(), (2, 4, 8), pin="ends", **more)
     for number, state in enumerate(state for state in model_kernels(model) if state.is_open):
         state.quantizer.set_width((8, 4, 2, 4)[number % 4], state.variable)
     for layer in model._flatten_layers():

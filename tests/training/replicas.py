@@ -55,7 +55,9 @@ def model_for(strategy, optimizer, policy="float32") -> keras.Model:
             else float_model
         )
         model.set_weights(float_model.get_weights())
-        model = compiled(quantize_model(model, (2, 4)), optimizer=optimizer(), metrics=["accuracy"])
+        model = compiled(
+            quantize_model(model, (2, 4), pin="ends"), optimizer=optimizer(), metrics=["accuracy"]
+        )
         keras.config.set_dtype_policy("float32")
     return model
 

@@ -61,7 +61,7 @@ def trained(tmp_path_factory):
     """
     folder = tmp_path_factory.mktemp("checkpoints")
     swing, best = Swing(), {"monitor": "score", "mode": "max"}
-    model = compiled(quantize_model(small_model(), (2, 3, 4)))
+    model = compiled(quantize_model(small_model(), (2, 3, 4), pin="ends"))
     saving = [
         keras.callbacks.ModelCheckpoint(folder / "best.keras", save_best_only=True, **best),
         keras.callbacks.ModelCheckpoint(
@@ -89,7 +89,7 @@ def from_file(model, folder):
 
 
 def from_weights(model, folder):
-    fresh = quantize_model(small_model(), (2, 3, 4))
+    fresh = quantize_model(small_model(), (2, 3, 4), pin="ends")
     fresh.load_weights(folder / "best.weights.h5")
     return fresh
 

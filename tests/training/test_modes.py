@@ -102,7 +102,8 @@ def quantized(policy="float32", kind=None, candidates=(2, 4)) -> keras.Model:
     keras.config.set_dtype_policy(policy)
     try:
         model = small_model()
-        return quantize_model(kind(model.inputs, model.outputs) if kind else model, candidates)
+        model = kind(model.inputs, model.outputs) if kind else model
+        return quantize_model(model, candidates, pin="ends")
     finally:
         keras.config.set_dtype_policy("float32")
 
