@@ -20,7 +20,7 @@ ROUND = flatbuffer.schema.BuiltinOperator.ROUND
 
 
 def trained(bits):
-    model = compiled(quantize_model(small_model(), (4,), activation_bits=bits))
+    model = compiled(quantize_model(small_model(), (4,), activation_bits=bits, pin="ends"))
     model.fit(IMAGES, LABELS, epochs=2, verbose=0)
     return model
 

@@ -81,7 +81,7 @@ def test_activation_density_multiplies_widths_by_densities_twice():
     x = keras.layers.Dense(6, name="sparse", activation="relu", kernel_initializer="zeros")(x)
     float_model = keras.Model(inputs, keras.layers.Dense(3, name="head")(x))
     float_model.get_layer("sparse").bias.assign([1.0, 1.0, -1.0, -1.0, -1.0, -1.0])
-    model = quantize_model(float_model, tuple(range(2, 9)))
+    model = quantize_model(float_model, tuple(range(2, 9)), pin="ends")
     model.compile(keras.optimizers.SGD(0.0), "mse", jit_compile=False)
     images = np.random.default_rng(0).standard_normal((8, 4)).astype("float32")
     callback = ActivationDensityCallback(images, settle_epochs=2, verbose=0)
