@@ -4,7 +4,7 @@ import pytest
 
 from bmpq_research.experiments.training import TrainConfig, check_config, quantized_model
 from bmpq_research.models import build_model
-from bmpq_tf import kernel_table
+from bmpq_tf import BMPQCallback, InfeasibleBudgetError, kernel_table, quantize_model
 
 CIFAR10, CIFAR100, TINY_IMAGENET = ((32, 32, 3), 10), ((32, 32, 3), 100), ((64, 64, 3), 200)
 
@@ -19,6 +19,7 @@ def rows(model, pin: str):
     [
         ("digits_cnn", 1.0, ((8, 8, 1), 10)),
         ("mobilenet", 0.25, CIFAR10),
+        ("mobilenet_v1_025", 1.0, ((96, 96, 3), 2)),
         ("resnet8", 1.0, CIFAR10),
         ("resnet18", 0.25, CIFAR10),
         ("resnet18", 0.25, TINY_IMAGENET),
@@ -36,6 +37,33 @@ def test_the_networks_of_the_experiments_have_small_ends(name, multiplier, data)
     assert told == [(row.path, row.candidates, row.pinned) for row in ends]
     assert [row.end for row in automatic if row.pinned] == ["small", "small"]
     assert not any(row.pinned for row in rows(model, "none"))
+
+
+@pytest.mark.parametrize(
+    ("model", "expected", "reached"),
+    [
+        (
+            ("ds_cnn", (49, 10, 1), 10),
+            {"stem_conv/kernel": ("large", (4, 8)), "head/kernel": ("small", (8,))},
+            ("11.12x", "13.28x"),
+        ),
+        (
+            ("autoencoder", (640,), 0),
+            {"dense1/kernel": ("large", (4, 8)), "head/kernel": ("large", (4, 8))},
+            ("5.59x", "9.87x"),
+        ),
+    ],
+)
+def test_large_ends_do_not_hold_up_mlperf_tinys_networks(model, expected, reached):
+    built = build_model(*model)
+    told = {row.path: (row.end, row.candidates) for row in rows(built, "auto") if row.end}
+    assert told == expected
+    # The figures of METHOD.md.
+    for pin, most in zip(("ends", "auto"), reached, strict=True):
+        quantized = quantize_model(built, (2, 4, 8), pin=pin)
+        quantized.compile("sgd", "mse")
+        with pytest.raises(InfeasibleBudgetError, match=f"this model reaches is {most}"):
+            BMPQCallback("16x").check(quantized, epochs=3)
 
 
 def test_an_unknown_pin_is_named():
