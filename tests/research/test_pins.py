@@ -1,7 +1,10 @@
 """What `pin="auto"` makes of the networks of the experiments."""
 
+import keras
+import numpy as np
 import pytest
 
+from bmpq_research.experiments.pins import Task, run
 from bmpq_research.experiments.training import TrainConfig, check_config, quantized_model
 from bmpq_research.models import build_model
 from bmpq_tf import BMPQCallback, InfeasibleBudgetError, kernel_table, quantize_model
@@ -69,3 +72,21 @@ def test_large_ends_do_not_hold_up_mlperf_tinys_networks(model, expected, reache
 def test_an_unknown_pin_is_named():
     with pytest.raises(ValueError, match=r"Unknown pin. Received: pin='middle'. Known: auto, ends"):
         check_config(TrainConfig(pin="middle"))
+
+
+def test_runs_with_and_without_pins_are_judged_and_what_cannot_be_is_told():
+    generator = np.random.default_rng(0)
+    vectors = generator.standard_normal((64, 12)).astype("float32")
+
+    def build():
+        inputs = keras.Input((12,))
+        x = keras.layers.Dense(12, activation="relu")(keras.layers.Dense(12)(inputs))
+        return keras.Model(inputs, keras.layers.Dense(12)(x))
+
+    task = Task(build, (vectors, vectors), (vectors, vectors), "mse", (), 1e-2, 16)
+    pinned, automatic = (run(task, "7x", pin, 3, 0) for pin in ("ends", "auto"))
+    assert "pinned at 8 bits" in pinned["error"]
+    assert automatic["compression"] >= 7
+    assert automatic["bits"][0] == automatic["bits"][2] == 4
+    assert run(task, "int8", None, 3, 0)["compression"] == 4
+    assert run(task, "float", None, 3, 0)["loss"] < np.var(vectors)

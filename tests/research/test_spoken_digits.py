@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bmpq_research.datasets import DatasetNotFoundError, load_dataset
-from bmpq_research.datasets.spoken_digits import RATE, mfcc
+from bmpq_research.datasets.spoken_digits import RATE, mel_vectors, mfcc
 
 
 def recordings(count: int = 20) -> list[np.ndarray]:
@@ -98,3 +98,19 @@ def test_the_real_ones_are_3000_recordings(data_dir):
     assert dataset.train[0].shape == (2700, 49, 10, 1)
     assert np.bincount(dataset.test[1]).tolist() == [30] * 10
     assert np.bincount(dataset.train[1]).tolist() == [270] * 10
+
+
+def test_vectors_are_five_frames_and_those_of_the_test_come_from_its_takes(tmp_path):
+    parts = recordings()
+    train, test = mel_vectors(write(tmp_path / "spoken_digits", parts))
+    # A frame every 256 samples, from windows of 512.
+    counts = [max(0, (len(part) - 512) // 256 + 1 - 4) for part in parts]
+    assert train.shape == (sum(counts[5:]), 640)
+    assert test.shape == (sum(counts[:5]), 640)
+    assert train.dtype == np.float32
+    np.testing.assert_allclose([train.mean(), train.std()], [0, 1], atol=1e-3)
+    # The next vector is one frame on, and the loudest band is that of the tone, 200 Hz.
+    np.testing.assert_array_equal(test[0, 128:], test[1, :-128])
+    mels = 2595 * np.log10(1 + np.array([20.0, 200.0, 4000.0]) / 700)
+    expected = 129 * (mels[1] - mels[0]) / (mels[2] - mels[0]) - 1
+    assert abs(int(test[0, :128].argmax()) - expected) < 2
