@@ -4,6 +4,7 @@ is given.
 Examples:
   bmpq-evaluate mine.tflite --data=test.npz
   bmpq-evaluate mine.tflite --data=test.npz --keras=mine.keras
+  bmpq-evaluate mine.tflite --data=test.npz --on=arm64
 """
 
 import os
@@ -24,9 +25,16 @@ from bmpq_tf.export.errors import first_line
 from bmpq_tf.export.micro.runtime import MicroModel, runtime_of
 from bmpq_tf.export.tflite.interpreter import classification_accuracy, in_rank
 from bmpq_tf.export.verification.comparison import compare
+from bmpq_tf.export.verification.runtimes import PLACES, check_place, runtime_on
 
 flags.DEFINE_string(
     "data", None, "An .npz file with images (as the model takes them) and integer labels."
+)
+flags.DEFINE_enum(
+    "on",
+    "host",
+    PLACES,
+    "Run the file on this machine, or on an emulated arm64 processor that bmpq-arm64 sets up.",
 )
 flags.DEFINE_string("keras", None, "A .keras model to compare the file's answers with.")
 
@@ -41,8 +49,10 @@ def main(arguments: list[str]) -> None:
         raise FileNotFoundError(
             f"No such file. Received: '{path}'. Make one with bmpq_tf.export_tflite or bmpq-export."
         )
+    check_place("--on", given.on)
+    where = "" if given.on == "host" else f" on {given.on}"
     content = path.read_bytes()
-    runtime, name = _runtime(content, path)
+    runtime, name = _runtime(content, path, given.on)
     file = _read(runtime, name, content, path)
     images, labels = load_arrays(given.data)
     # A file of several inputs is refused below.
@@ -50,27 +60,35 @@ def main(arguments: list[str]) -> None:
     batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(250)
     _check_inputs_and_outputs(file, path, images.shape[1:])
     print(
-        f"{path}: accuracy in {name} {classification_accuracy(content, batches, runtime):.2%} on "
+        f"{path}: accuracy in {name}{where} "
+        f"{classification_accuracy(content, batches, runtime):.2%} on "
         f"{len(labels):,} images of {given.data}"
     )
     if given.keras:
-        parity = compare(keras_compat.load_model(given.keras), content, batches)
+        parity = compare(keras_compat.load_model(given.keras), content, batches, runtime=runtime)
         print(
             f"top-1 equal to {given.keras} on {parity.agreement:.2%}; largest difference "
             f"{parity.max_abs_diff:.2e} of {parity.logit_scale:.1f}"
         )
 
 
-def _runtime(content: bytes, path: pathlib.Path):
+def _runtime(content: bytes, path: pathlib.Path, place: str):
     """What runs the file, and its name."""
     try:
-        runtime = runtime_of(content)
+        is_for_tflm = runtime_of(content) is MicroModel
     except ValueError as error:
         raise ValueError(
             f"The file cannot be read. Received: '{path}', {len(content):,} bytes. "
             f"{first_line(error)}"
         ) from error
-    return runtime, "TFLM" if runtime is MicroModel else "LiteRT"
+    if not is_for_tflm:
+        return runtime_on(place), "LiteRT"
+    if place != "host":
+        raise ValueError(
+            f"The file is for TFLM, which runs on this machine only. Received: '{path}', "
+            f"--on={place}. Leave --on out."
+        )
+    return MicroModel, "TFLM"
 
 
 def _read(runtime, name: str, content: bytes, path: pathlib.Path):

@@ -22,6 +22,7 @@ from bmpq_tf.cli.program import run as run_program
 from bmpq_tf.export.integer.static import IO_DTYPES
 from bmpq_tf.export.kernels.storage import MODES
 from bmpq_tf.export.micro.firmware import check_folder
+from bmpq_tf.export.verification.runtimes import PLACES, check_place
 
 flags.DEFINE_enum(
     "optimize_for",
@@ -59,6 +60,12 @@ flags.DEFINE_string(
     "Also write what a firmware needs into this new folder: the file and a golden test as C++ "
     "arrays, the operators, the size of the arena. Needs --verify_with or --calibrate_with.",
 )
+flags.DEFINE_enum(
+    "verify_on",
+    "host",
+    PLACES,
+    "Verify on this machine, or on an emulated arm64 processor that bmpq-arm64 sets up.",
+)
 flags.DEFINE_bool("overwrite", False, "Replace an existing file.")
 
 
@@ -77,6 +84,7 @@ def main(arguments: list[str]) -> None:
         )
     if given.firmware:
         _check_firmware(given)
+    check_place("--verify_on", given.verify_on)
     model = keras_compat.load_model(arguments[1])
     report = bmpq_tf.export_tflite(
         model,
@@ -92,6 +100,7 @@ def main(arguments: list[str]) -> None:
         tolerance=given.tolerance,
         budget=given.budget,
         overwrite=given.overwrite,
+        verify_on=given.verify_on,
     )
     bmpq_tf.summary(model)
     _print(report)
@@ -129,6 +138,7 @@ def _print(report: bmpq_tf.ExportReport) -> None:
         f"{report.path}: {report.tflite_bytes:,} bytes ({report.zipped_bytes:,} zipped), "
         f"{report.packed_weight_bytes:,} "
         f"of them packed weights; {alike}"
+        + (f", computed on {report.verified_on}" if report.verified_on != "host" else "")
     )
     if parity.caution:
         print(f"  {parity.caution}")

@@ -16,6 +16,7 @@ from bmpq_tf.export.micro.operators import check_installed
 from bmpq_tf.export.state import ExportOptions
 from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.model import keras_graph
+from bmpq_tf.export.verification.runtimes import check_place
 from bmpq_tf.model.kernels import KernelState, compression, total_bits, within
 
 
@@ -42,7 +43,8 @@ def check_writable(path: str | os.PathLike, overwrite: bool = False) -> pathlib.
 
 
 def check_options(options: ExportOptions, rounds: bool) -> None:
-    """Raises ValueError for options that are not known or do not go together.
+    """Raises ValueError for options that are not known or do not go together, and FileNotFoundError
+    for an emulated runtime that is not set up.
 
     Args:
         options: what is asked for.
@@ -58,6 +60,7 @@ def check_options(options: ExportOptions, rounds: bool) -> None:
                 f"{', '.join(str(one) for one in known)}."
             )
     integer = options.optimize_for in ("integer", "micro")
+    check_place("verify_on", options.verify_on)
     if options.tolerance is not None and (
         options.optimize_for == "size" or not options.tolerance > 0
     ):

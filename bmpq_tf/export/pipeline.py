@@ -25,6 +25,7 @@ def export_tflite(
     tolerance: float | None = None,
     budget: "str | float | Budget | None" = None,
     overwrite: bool = False,
+    verify_on: str = "host",
 ) -> ExportReport:
     """Writes a quantized model as a `.tflite` file that holds exactly the integers that were
     trained; `"integer"` rounds embeddings anew.
@@ -62,12 +63,16 @@ def export_tflite(
         budget: what the model's widths must meet; by default the budget of the model's last
             allocation, where there was one.
         overwrite: whether an existing file may be replaced.
+        verify_on: whose answers are compared: `"host"`, this machine's, or `"arm64"`, those of an
+            emulated phone's processor, which `bmpq-arm64` sets up. Emulation is slow: a few
+            hundred inputs are enough.
 
     Returns:
         An `ExportReport`.
 
     Raises:
         FileExistsError: the path exists and `overwrite` is false.
+        FileNotFoundError: the emulated processor is not set up.
         PermissionError: the path cannot be written to.
         ValueError: the model is over the budget, is not quantized, has more than 2 GiB of weights
             in float32, rounds activations whose range no training batch has set yet, or data does
@@ -92,7 +97,15 @@ def export_tflite(
         'static'
     """
     options = ExportOptions(
-        path, optimize_for, verify_with, calibrate_with, io_dtype, tolerance, budget, overwrite
+        path,
+        optimize_for,
+        verify_with,
+        calibrate_with,
+        io_dtype,
+        tolerance,
+        budget,
+        overwrite,
+        verify_on,
     )
     state = ExportState(model, options)
     for stage in STAGES:

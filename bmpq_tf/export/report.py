@@ -68,6 +68,7 @@ class ExportReport:
         optimize_for: the kind of file.
         zipped_bytes: its size in a zip archive, as app packages are.
         micro: for `"micro"`, what TFLM did with the file: its memory, its operators, its answers.
+        verified_on: whose answers were compared: `"host"` or `"arm64"`.
 
     Example:
         >>> report = bmpq_tf.export_tflite(model, folder / "model.tflite", verify_with=images)
@@ -86,6 +87,7 @@ class ExportReport:
     optimize_for: str = "size"
     zipped_bytes: int = 0
     micro: MicroReport | None = None
+    verified_on: str = "host"
 
     @property
     def compression(self) -> float:

@@ -31,6 +31,7 @@ from bmpq_tf.export.verification.comparison import compare
 from bmpq_tf.export.verification.inputs import few_inputs, input_batches
 from bmpq_tf.export.verification.read_back import read_back as read
 from bmpq_tf.export.verification.rounding_ties import name_roundings
+from bmpq_tf.export.verification.runtimes import runtime_on
 from bmpq_tf.files import write_bytes
 from bmpq_tf.model.activation_widths import activation_quantizers
 from bmpq_tf.model.kernels import model_kernels, stored_budget, total_bits
@@ -156,6 +157,7 @@ def verify(state: ExportState) -> None:
     differ.
     """
     options = state.options
+    runtime = runtime_on(options.verify_on)
     try:
         content = state.integer_content or state.content
         state.parity = compare(
@@ -165,6 +167,7 @@ def verify(state: ExportState) -> None:
             state.arithmetic,
             options.tolerance,
             judge_top1=state.judge_top1,
+            runtime=runtime,
         )
     except RuntimeError as error:
         raise ExportError(
@@ -174,7 +177,11 @@ def verify(state: ExportState) -> None:
     if not state.parity.holds:
         few = few_inputs(state.model, options.verify_with)
         found = error_localization.describe(
-            flatbuffer.serialised(state.floats), content, few, state.parity.rms_limit
+            flatbuffer.serialised(state.floats),
+            content,
+            few,
+            state.parity.rms_limit,
+            runtime,
         )
         raise ExportError(f"{state.parity.problem} {found} Nothing was written to '{state.path}'.")
     if state.parity.caution:
@@ -213,6 +220,7 @@ def write_file(state: ExportState) -> None:
         optimize_for=mode,
         micro=state.micro,
         zipped_bytes=report.zipped_size(state.content),
+        verified_on=state.options.verify_on,
     )
 
 

@@ -29,6 +29,7 @@ class ExportOptions:
     tolerance: float | None = None
     budget: "str | float | Budget | None" = None
     overwrite: bool = False
+    verify_on: str = "host"
 
 
 @dataclasses.dataclass

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from bmpq_tf.export.tflite import flatbuffer
-from bmpq_tf.export.tflite.interpreter import TFLiteModel
+from bmpq_tf.export.tflite.interpreter import Runtime, TFLiteModel
 
 
 class Exposed:
@@ -16,6 +16,7 @@ class Exposed:
         xnnpack: as `TFLiteModel` takes it.
         wanted: which inner tensors, by name; all by default. What only dequantizes a constant is
             left out.
+        runtime: what runs it.
     """
 
     def __init__(
@@ -23,6 +24,7 @@ class Exposed:
         content: bytes,
         xnnpack: bool = True,
         wanted: Callable[[str], bool] = lambda name: True,
+        runtime: Runtime = TFLiteModel,
     ):
         model = flatbuffer.parse(content)
         subgraph = model.subgraphs[0]
@@ -50,7 +52,7 @@ class Exposed:
         self._outputs = [int(index) for index in subgraph.outputs]
         self._given_out = list(dict.fromkeys([*self._outputs, *self._names]))
         subgraph.outputs, model.signatureDefs = self._given_out, None
-        self._runtime = TFLiteModel(flatbuffer.serialised(model), xnnpack=xnnpack)
+        self._runtime = runtime(flatbuffer.serialised(model), xnnpack=xnnpack)
 
     def __call__(
         self, batch: Sequence[np.ndarray]

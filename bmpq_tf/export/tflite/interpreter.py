@@ -3,13 +3,11 @@
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
 from bmpq_tf._compat.litert import Interpreter, OpResolverType
-
-# What runs a file: takes a batch of inputs, gives a list of outputs.
-Runtime = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
 
 
 class TFLiteModel:
@@ -20,17 +18,24 @@ class TFLiteModel:
         num_threads: of the interpreter.
         xnnpack: whether XNNPACK may take operators, as it does by default; without it the built-in
             kernels run.
+        interpreter: the class that computes: LiteRT's own, or one that is called like it.
 
     Raises:
         RuntimeError: LiteRT cannot read or run it.
     """
 
-    def __init__(self, content: bytes, num_threads: int = 2, xnnpack: bool = True):
+    def __init__(
+        self,
+        content: bytes,
+        num_threads: int = 2,
+        xnnpack: bool = True,
+        interpreter: Callable[..., Any] = Interpreter,
+    ):
         kernels = (
             OpResolverType.AUTO if xnnpack else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
         )
         try:
-            self._interpreter = Interpreter(
+            self._interpreter = interpreter(
                 model_content=content,
                 num_threads=num_threads,
                 experimental_op_resolver_type=kernels,
@@ -111,10 +116,12 @@ def in_rank(array: np.ndarray, shape: Sequence[int | None]) -> np.ndarray:
     return array[..., 0] if array.ndim == len(shape) + 1 and array.shape[-1] == 1 else array
 
 
+# Takes a file's content and `xnnpack=`, and gives what answers a batch.
+Runtime = Callable[..., Callable[[Sequence[np.ndarray]], list[np.ndarray]]]
+
+
 def predict(
-    content: bytes,
-    batches: Iterable[Sequence[np.ndarray]],
-    runtime: Callable[[bytes], Runtime] = TFLiteModel,
+    content: bytes, batches: Iterable[Sequence[np.ndarray]], runtime: Runtime = TFLiteModel
 ) -> list[np.ndarray]:
     """Returns each output over all batches, joined along the first axis."""
     model = runtime(content)
@@ -123,7 +130,7 @@ def predict(
 
 
 def classification_accuracy(
-    content: bytes, batches: Iterable[tuple], runtime: Callable[[bytes], Runtime] = TFLiteModel
+    content: bytes, batches: Iterable[tuple], runtime: Runtime = TFLiteModel
 ) -> float:
     """Returns the share of images that a `.tflite` file labels rightly.
 

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from bmpq_tf.export.tflite.inner_tensors import Exposed
-from bmpq_tf.export.tflite.interpreter import TFLiteModel
+from bmpq_tf.export.tflite.interpreter import Runtime, TFLiteModel
 from bmpq_tf.export.verification.constant_columns import ColumnRanges
 from bmpq_tf.export.verification.inputs import first_examples, input_batches
 from bmpq_tf.export.verification.parity import (
@@ -71,6 +71,7 @@ def compare(
     tolerance: float | None = None,
     *,
     judge_top1: bool = True,
+    runtime: Runtime = TFLiteModel,
 ) -> Parity:
     """Runs both models on the same inputs.
 
@@ -84,19 +85,20 @@ def compare(
         optimize_for: the kind of file.
         tolerance: the largest `rms` to allow, in place of the kind's own.
         judge_top1: whether the agreement must reach its limit; that of random inputs never need.
+        runtime: what runs the file.
 
     Raises:
         ValueError: the inputs do not fit the model, or there are none.
     """
-    tally = _Tally(model, content, optimize_for)
-    runtime, examples = None, 0
+    tally = _Tally(model, content, optimize_for, runtime)
+    file, examples = None, 0
     for batch in input_batches(model, verify_with):
-        if runtime is None:
+        if file is None:
             few = first_examples(model, batch)
             # Each holds the weights dequantized, so one is gone before the other is made.
-            tally.add(few, TFLiteModel(content, xnnpack=False)(few), xnnpack=False)
-            runtime = TFLiteModel(content)
-        tally.add(batch, runtime(batch), xnnpack=True)
+            tally.add(few, runtime(content, xnnpack=False)(few), xnnpack=False)
+            file = runtime(content)
+        tally.add(batch, file(batch), xnnpack=True)
         examples += len(batch[0])
     if not examples:
         raise ValueError(
@@ -111,11 +113,9 @@ class _Follower:
     steps.
     """
 
-    def __init__(self, model: keras.Model, content: bytes, xnnpack: bool):
-        self._model, self._exposed = (
-            model,
-            Exposed(content, xnnpack, wanted=lambda name: use_of(name) is not None),
-        )
+    def __init__(self, model: keras.Model, content: bytes, xnnpack: bool, runtime: Runtime):
+        self._model = model
+        self._exposed = Exposed(content, xnnpack, lambda name: use_of(name) is not None, runtime)
         self._following = Following(model, TOLERANCE)
 
     @property
@@ -161,7 +161,7 @@ def keras_answers(model: keras.Model, batch: Sequence[np.ndarray]) -> list[np.nd
 class _Tally:
     """Collects differences over batches."""
 
-    def __init__(self, model: keras.Model, content: bytes, optimize_for: str):
+    def __init__(self, model: keras.Model, content: bytes, optimize_for: str, runtime: Runtime):
         self._model, self._optimize_for = model, optimize_for
         self._rounded = min(
             (quantizer.bits for quantizer in activation_quantizers(model)), default=None
@@ -169,7 +169,7 @@ class _Tally:
         # Where activations are 8-bit integers in the file alone, every value may differ by a step.
         follows = optimize_for == "size" and self._rounded
         self._followers = (
-            {xnnpack: _Follower(model, content, xnnpack) for xnnpack in (True, False)}
+            {xnnpack: _Follower(model, content, xnnpack, runtime) for xnnpack in (True, False)}
             if follows
             else {}
         )

@@ -5,12 +5,17 @@ from collections.abc import Sequence
 import numpy as np
 
 from bmpq_tf.export.tflite.inner_tensors import Exposed
+from bmpq_tf.export.tflite.interpreter import Runtime, TFLiteModel
 
 _WORST = 3
 
 
 def departures(
-    floats: bytes, content: bytes, batch: Sequence[np.ndarray], xnnpack: bool = True
+    floats: bytes,
+    content: bytes,
+    batch: Sequence[np.ndarray],
+    xnnpack: bool = True,
+    runtime: Runtime = TFLiteModel,
 ) -> dict[str, float]:
     """Returns by how much each tensor that both models compute differs, in the order of
     computation.
@@ -18,7 +23,7 @@ def departures(
     The measure is the root mean square of the differences relative to that of the float model's
     tensor; infinite for NaN.
     """
-    ours, theirs = (Exposed(one, xnnpack)(batch)[1] for one in (floats, content))
+    ours, theirs = (Exposed(one, xnnpack, runtime=runtime)(batch)[1] for one in (floats, content))
     found = {}
     for name in [name for name in ours if name in theirs]:
         if ours[name].shape == theirs[name].shape and ours[name].dtype.kind == "f":
@@ -32,14 +37,20 @@ def departures(
     return found
 
 
-def describe(floats: bytes, content: bytes, batch: Sequence[np.ndarray], limit: float) -> str:
+def describe(
+    floats: bytes,
+    content: bytes,
+    batch: Sequence[np.ndarray],
+    limit: float,
+    runtime: Runtime = TFLiteModel,
+) -> str:
     """Returns a sentence about the first tensor that departs by more than `limit` and the worst
     ones, in the runtime that shows the most.
     """
     found, kernels = max(
         (
             (
-                departures(floats, content, batch, xnnpack),
+                departures(floats, content, batch, xnnpack, runtime),
                 "XNNPACK" if xnnpack else "the built-in kernels",
             )
             for xnnpack in (True, False)

@@ -12,10 +12,13 @@ from typing import Any
 import numpy as np
 
 from bmpq_research.runtime_probe import one_operator
+from bmpq_tf.emulation import session
 
 WIDTHS = (2, 4, 8)
 GRANULARITIES = ("channel", "tensor")
 RUNTIMES = ("LiteRT", "LiteRT without XNNPACK", "tf.lite", "tf.lite without XNNPACK")
+# LiteRT on an emulated processor, which is not there on every machine.
+ARM_RUNTIMES = ("arm64", "arm64 without XNNPACK")
 # What an answer may differ by, relative to the largest one (`static`: in steps of the output) and
 # still be right. Dynamic range rounds its inputs to 8 bits, so it cannot be closer than that.
 BOUNDS = {"weight_only": 1e-5, "dynamic": 0.01, "static": 1.0}
@@ -70,7 +73,7 @@ def probe(
     """Runs every case in every runtime.
 
     Args:
-        runtimes: of `RUNTIMES`.
+        runtimes: of `RUNTIMES` and `ARM_RUNTIMES`.
         timed: whether to measure speed as well, on one thread.
         rounds: alternated turns of each contestant.
         **which: as `cases` takes them.
@@ -124,12 +127,15 @@ def _error(case: one_operator.Case, mode: str, runtime: str) -> float:
 
 def _interpreter(content: bytes, runtime: str, num_threads: int = 1):
     """Returns a function that runs a model."""
-    if runtime.startswith("LiteRT"):
-        from bmpq_tf._compat.litert import Interpreter, OpResolverType
-    else:
+    if runtime.startswith("tf.lite"):
         import tensorflow as tf
 
         Interpreter, OpResolverType = tf.lite.Interpreter, tf.lite.experimental.OpResolverType  # noqa: N806
+    else:
+        from bmpq_tf._compat.litert import Interpreter, OpResolverType
+
+        if runtime in ARM_RUNTIMES:
+            Interpreter = session.Interpreter  # noqa: N806
     kind = (
         OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
         if runtime.endswith("without XNNPACK")

@@ -1,0 +1,34 @@
+"""Where a file is verified: on this machine's processor, or on an emulated one."""
+
+import functools
+
+from bmpq_tf.emulation import session
+from bmpq_tf.emulation.root import ready_root
+from bmpq_tf.export.tflite.interpreter import Runtime, TFLiteModel
+
+# "host" is this machine.
+PLACES = ("host", "arm64")
+
+
+def check_place(name: str, place: str) -> None:
+    """Refuses a place that is not known or not set up.
+
+    Args:
+        name: what the user calls the argument, for the message.
+        place: one of `PLACES`.
+
+    Raises:
+        FileNotFoundError: it is not set up; the message has the command that does it.
+        ValueError: it is not known.
+    """
+    if place not in PLACES:
+        raise ValueError(f"Unknown {name}. Received: {name}={place!r}. Known: {', '.join(PLACES)}.")
+    if place == "arm64":
+        ready_root()
+
+
+def runtime_on(place: str) -> Runtime:
+    """Returns what runs files there."""
+    if place == "host":
+        return TFLiteModel
+    return functools.partial(TFLiteModel, interpreter=session.Interpreter)
