@@ -10,7 +10,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=worksteal
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo demo-micro test test-quick test-all test-latest bench bench-quick lint format clean
+.PHONY: demo demo-micro test test-quick test-all test-latest test-arm bench bench-quick lint format clean
 
 demo: .venv/.tools
 	$(BIN)/python tools/train.py --model=digits_cnn --dataset=digits --budget=12x --epochs=30 --with_float --verbose=0 \
@@ -40,6 +40,12 @@ test-latest: .venv/bin/python
 	.venv/latest/bin/python -m pip install --quiet --upgrade --editable ".[test]"
 	.venv/latest/bin/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=worksteal -m "not slow" \
 		tests/compat tests/export tests/research/test_runtime_probe.py
+
+# What was asked here is asked on an emulated ARM processor: the probe, files of the zoo, the demo's.
+# Half a minute to set it up, then at most 20 minutes and a model's files; Debian 12 only. BMPQ_ARM64 names its folder.
+test-arm: .venv/.test
+	$(BIN)/bmpq-arm64
+	$(BIN)/python tools/arm.py
 
 # At most 90 minutes; the first time it also makes the peers' virtual environments in runs/peers.
 bench: .venv/.bench

@@ -14,7 +14,13 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from bmpq_tf.emulation import root as emulated
 from bmpq_tf.model.kernels import model_kernels
+
+needs_arm64 = pytest.mark.skipif(
+    not emulated.is_ready(emulated.default_root()),
+    reason="there is no emulated arm64 runtime; bmpq-arm64 sets one up",
+)
 
 # These machines stall now and then; a slow example is no failure. No database: runs are alike.
 settings.register_profile("ci", deadline=None, max_examples=40, database=None, derandomize=True)

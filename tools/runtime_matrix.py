@@ -1,5 +1,5 @@
 """Runs one-operator models in the installed runtimes and prints which weights they take, and how
-fast.
+fast, on an emulated ARM processor too where `bmpq-arm64` has set one up.
 
 Each cell is what came out against NumPy: right; narrow (right only where no weight is at the lowest
 level, -8 of int4); wrong (NaN included); or "-", no kernel. The number is the speed relative to the
@@ -26,6 +26,8 @@ from rich.table import Table
 
 from bmpq_research.program import run as run_program
 from bmpq_research.runtime_probe import lowering, probe
+from bmpq_research.runtime_probe.table import COLUMNS, markdown, rows
+from bmpq_tf.emulation import root as emulated
 from bmpq_tf.export.micro.operators import check_installed
 
 flags.DEFINE_bool("timed", False, "Measure speed too: half a minute on an idle machine.")
@@ -36,47 +38,7 @@ flags.DEFINE_bool("micro", False, "Run static integer models in TFLM instead.")
 flags.DEFINE_bool("json", False, "Print everything that was seen as JSON.")
 flags.DEFINE_bool("markdown", False, "Print the table of docs/runtime_matrix.md.")
 
-COLUMNS = (
-    "operator",
-    "mode",
-    "scales",
-    "int2",
-    "int4",
-    "int8",
-    "int2, no XNNPACK",
-    "int4, no XNNPACK",
-    "int8, no XNNPACK",
-    "tf.lite",
-)
 LOWERING_COLUMNS = ("operator", "side or rows", "inputs", "outputs", "int8", "int4", "int2")
-
-
-def rows(found: list[probe.Seen]) -> list[tuple[str, ...]]:
-    """Returns the table's cells, a row for each operator, mode and granularity."""
-    table = {}
-    for seen in found:
-        table.setdefault((seen.operator, seen.mode, seen.granularity), {})[
-            seen.bits, seen.runtime
-        ] = seen
-    lines = []
-    for key, cells in table.items():
-        texts = [
-            _text(cells[bits, runtime]) for runtime in probe.RUNTIMES[:2] for bits in probe.WIDTHS
-        ]
-        others = [
-            f"int{bits}{', no XNNPACK' if theirs.endswith('without XNNPACK') else ''}: "
-            f"{cells[bits, theirs].outcome}"
-            for ours, theirs in zip(probe.RUNTIMES[:2], probe.RUNTIMES[2:], strict=True)
-            for bits in probe.WIDTHS
-            if cells[bits, ours].outcome != cells[bits, theirs].outcome
-        ]
-        lines.append((*key, *texts, "; ".join(others) or "same"))
-    return lines
-
-
-def _text(seen: probe.Seen) -> str:
-    outcome = "-" if seen.outcome == "refused" else seen.outcome
-    return outcome if seen.speed is None else f"{outcome} {seen.speed:.2f}"
 
 
 def versions(*names: str) -> str:
@@ -108,17 +70,16 @@ def main(_: list[str]) -> None:
         )
     else:
         found = probe.probe(timed=given.timed)
+        if emulated.is_ready(emulated.default_root()):
+            found += probe.probe(runtimes=probe.ARM_RUNTIMES)
         plain = [seen.to_dict() for seen in found]
-        columns, cells = COLUMNS, rows(found)
+        cells = rows(found)
+        columns = COLUMNS[: len(cells[0])]
     if given.json:
         print(json.dumps({"versions": versions(*probed), "seen": plain}, indent=1))
     elif given.markdown:
         print(f"{versions(*probed)}\n")
-        print(
-            "\n".join(
-                f"| {' | '.join(row)} |" for row in (columns, ("---",) * len(columns), *cells)
-            )
-        )
+        print(markdown(columns, cells))
     else:
         table = Table(title=versions(*probed))
         for column in columns:

@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import threading
 import weakref
+from collections.abc import Iterator
 from typing import IO, Any
 
 from bmpq_tf.emulation.root import CPU, PYTHON, QEMU, SITE, ready_root
@@ -119,6 +120,24 @@ def shared() -> Session:
     if session is None or not session.is_open:
         session = _sessions[os.getpid()] = Session()
     return session
+
+
+@contextlib.contextmanager
+def on_processor(cpu: str) -> Iterator[Session]:
+    """While it lasts, this process's session computes on another processor.
+
+    Args:
+        cpu: as qemu calls it.
+    """
+    before = _sessions.get(os.getpid())
+    session = _sessions[os.getpid()] = Session(cpu)
+    try:
+        yield session
+    finally:
+        session.close()
+        del _sessions[os.getpid()]
+        if before is not None:
+            _sessions[os.getpid()] = before
 
 
 class Interpreter:

@@ -15,8 +15,8 @@ from bmpq_tf.export.kernels.storage import MODES
 from bmpq_tf.export.micro.operators import check_installed
 from bmpq_tf.export.state import ExportOptions
 from bmpq_tf.export.tflite import flatbuffer
-from bmpq_tf.model import keras_graph
 from bmpq_tf.export.verification.runtimes import check_place
+from bmpq_tf.model import keras_graph
 from bmpq_tf.model.kernels import KernelState, compression, total_bits, within
 
 

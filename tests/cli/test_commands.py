@@ -20,7 +20,7 @@ from bmpq_tf.export.converter.convert import to_float_tflite
 
 pytestmark = pytest.mark.apart
 
-COMMANDS = ("export", "evaluate", "inspect", "tune")
+COMMANDS = ("arm64", "export", "evaluate", "inspect", "tune")
 
 
 def command(name, *arguments, ok=True, **environment):

@@ -4,44 +4,49 @@ seen to work.
 
 import itertools
 import pathlib
-import re
 
 import numpy as np
 import pytest
-from runtime_matrix import COLUMNS, rows
+from conftest import needs_arm64
 
-from bmpq_research.runtime_probe import one_operator, probe
+from bmpq_research.runtime_probe import one_operator, probe, table
+from bmpq_tf.emulation import root as emulated
 from bmpq_tf.export.kernels import storage
 
+# An ARM processor where one is set up.
+RUNTIMES = (
+    *probe.RUNTIMES,
+    *(probe.ARM_RUNTIMES if emulated.is_ready(emulated.default_root()) else ()),
+)
 DOCS = pathlib.Path(__file__).parents[2] / "docs" / "runtime_matrix.md"
 
 
 @pytest.fixture(scope="module")
 def seen():
-    return probe.probe()
-
-
-def outcomes(cell: str) -> str:
-    """A cell without its speed."""
-    return re.sub(r" \d+\.\d+$", "", cell)
+    return probe.probe(runtimes=RUNTIMES)
 
 
 def test_the_docs_hold_what_the_runtimes_do(seen):
-    lines = [line for line in DOCS.read_text().splitlines() if line.startswith("|")]
-    start = lines.index(f"| {' | '.join(COLUMNS)} |") + 2
-    documented = [
-        tuple(outcomes(cell.strip()) for cell in line.strip("|").split("|"))
-        for line in lines[start : start + len(rows(seen))]
-    ]
-    for told, found in zip(documented, rows(seen), strict=True):
-        for said, cell in zip(told, found, strict=True):
-            # What a kernel that is wrong leaves depends on memory, and may be right by chance;
-            # never the other way round.
-            parts = zip(said.split("; "), cell.split("; "), strict=True)
-            assert all(
-                now == then or ("wrong" in then and now == then.replace("wrong", "right"))
-                for then, now in parts
-            ), (told, found)
+    assert table.departures(table.documented(DOCS.read_text()), table.rows(seen)) == []
+
+
+@needs_arm64
+def test_the_docs_hold_what_an_arm_processor_does(seen):
+    rows = table.rows(seen)
+    assert all(len(row) == len(table.COLUMNS) for row in rows)
+    assert table.departures(table.documented(DOCS.read_text()), rows) == []
+
+
+@pytest.mark.parametrize(("place", "wrong"), [(3, "wrong"), (-2, "int8: wrong"), (-1, "int4: -")])
+def test_a_cell_that_is_other_than_the_docs_tell_is_named(place, wrong):
+    told = table.documented(DOCS.read_text())
+    assert table.departures(told, told) == []
+    planted = [list(row) for row in told]
+    planted[6][place] = wrong
+    found = table.departures([tuple(row) for row in planted], told)
+    # By chance a wrong kernel may be right.
+    assert len(found) == (place != 3)
+    assert len(table.departures(told, [tuple(row) for row in planted])) == 1
 
 
 def test_the_exporter_emits_only_what_is_right_in_every_runtime(seen):
@@ -78,7 +83,7 @@ def test_the_exporter_emits_only_what_is_right_in_every_runtime(seen):
             for one in seen
             if (one.operator, one.mode, one.bits, one.granularity) == (name, how, bits, granularity)
         ]
-        assert [one.runtime for one in found] == list(probe.RUNTIMES)
+        assert [one.runtime for one in found] == list(RUNTIMES)
         for one in found:
             assert one.outcome == "right" or (one.outcome == "narrow" and narrow), one
 
@@ -88,7 +93,7 @@ def test_the_traps_are_there_to_be_avoided(seen):
     outcome = {
         (one.operator, one.bits, one.granularity, one.mode, one.runtime): one for one in seen
     }
-    for runtime in probe.RUNTIMES:
+    for runtime in RUNTIMES:
         trap = outcome["CONV_2D 3x3", 2, "channel", "dynamic", runtime]
         assert trap.outcome == "wrong"
         assert trap.error == float("inf")

@@ -1,0 +1,1 @@
+"""Files here and on an emulated ARM processor, side by side."""
