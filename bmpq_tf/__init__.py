@@ -10,6 +10,7 @@ What `dir(bmpq_tf)` and `dir(bmpq_tf.layers)` show is the API. Every other modul
 may change. The rooms, in the order in which a value goes through them; imports run one way along
 it:
 
+    emulation    an emulated ARM processor: its set-up, and LiteRT on it
     arithmetic   quantizers, scales, bit planes and bit gradients: functions of tensors
     layers       the quantized layers, the registry that pairs them with Keras's, their config;
                  kernel_quantizer: all that a killed run needs to resume, in variables

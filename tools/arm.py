@@ -51,7 +51,7 @@ MODELS: dict[str, Callable[[], keras.Model]] = {
 }
 flags.DEFINE_list("parts", list(PARTS), f"Which of {', '.join(PARTS)}.")
 flags.DEFINE_list("models", list(MODELS), "Whose files, in this order.")
-flags.DEFINE_float("minutes", 20.0, "Start no other model's files after so long.")
+flags.DEFINE_float("minutes", 15.0, "Start no other model's files after so long.")
 flags.DEFINE_string(
     "demo_dir", str(ROOT / "runs" / "demo"), "What make demo wrote; a shorter run if nothing is."
 )

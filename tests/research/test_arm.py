@@ -1,6 +1,7 @@
 """Files and the probe on ARM: what counts as the same, and the probe that a device runs."""
 
 import dataclasses
+import shutil
 import subprocess
 import sys
 
@@ -9,8 +10,9 @@ import zoo
 from conftest import needs_arm64, small_model
 from test_runtime_probe import DOCS
 
-from bmpq_research.arm import bundle, files
+from bmpq_research.arm import bundle, files, instructions
 from bmpq_research.runtime_probe import table
+from bmpq_tf.emulation import root
 
 SAME = files.Answers("model", "integer", 100, 2.0, 0.0, 0.0, 0.03, 0.01, 1.0)
 
@@ -63,3 +65,21 @@ def probe_printed(path):
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+@needs_arm64
+@pytest.mark.skipif(
+    shutil.which("aarch64-linux-gnu-as") is None,
+    reason="there is no assembler; apt-get install binutils-aarch64-linux-gnu",
+)
+def test_the_emulators_dot_products_are_right_and_what_its_processor_lacks_is_said():
+    dot, matrix = (
+        next(one for one in instructions.INSTRUCTIONS if one.name == name)
+        for name in ("sdot", "smmla")
+    )
+    emulator = [str(root.ready_root() / root.QEMU), "-cpu", root.CPU]
+    assert instructions.wrong_share(dot, emulator, "aarch64-linux-gnu-") == 0
+    unsigned = dataclasses.replace(dot, name="udot")
+    assert instructions.wrong_share(unsigned, emulator, "aarch64-linux-gnu-") > 0.5
+    with pytest.raises(RuntimeError, match="'smmla' ended with code"):
+        instructions.wrong_share(matrix, emulator, "aarch64-linux-gnu-")
