@@ -6,6 +6,7 @@ installed on the machine. Debian 12 only.
 
 Examples:
   bmpq-arm64
+  bmpq-arm64 --again
   BMPQ_ARM64=~/arm64 bmpq-arm64
 """
 

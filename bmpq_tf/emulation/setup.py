@@ -142,7 +142,13 @@ def download_packages(
     ]
     _run([*apt, "update"], "Reading the distribution's lists of packages")
     names = {name: f"{name}:{own}" if name == pins.EMULATOR else name for name in pins.PACKAGES}
-    _run([*apt, "download", *names.values()], "Downloading arm64 packages", folder)
+    try:
+        _run([*apt, "download", *names.values()], "Downloading arm64 packages", folder)
+    except SetupError as error:
+        # Without a network `update` only warns.
+        raise SetupError(
+            f"{error} See whether `apt-get update` reaches the distribution here."
+        ) from error
     found = {}
     for path in sorted(folder.glob("*.deb")):
         name, version = _run(

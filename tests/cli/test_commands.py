@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 from absl import flags
-from conftest import compiled, small_data, small_model
+from conftest import compiled, needs_arm64, small_data, small_model
 
 from bmpq_tf import BMPQCallback, export_tflite, quantize_model
 from bmpq_tf.cli import program
@@ -65,6 +65,31 @@ def test_export_and_evaluate_take_the_saved_model(folder, tmp_path):
     assert "accuracy in LiteRT" in said
     assert "on 64 images" in said
     assert "top-1 equal" in said
+
+
+@needs_arm64
+@pytest.mark.slow
+def test_export_and_evaluate_compute_on_arm_when_told(folder, tmp_path):
+    data = folder / "data.npz"
+    path, keras_file = tmp_path / "phone.tflite", folder / "model.keras"
+    said = command("export", keras_file, path, f"--verify_with={data}", "--verify_on=arm64")
+    assert "top-1 equal to Keras on 100.00% of 64 images, computed on arm64" in said
+    said = command("evaluate", path, f"--data={data}", f"--keras={keras_file}", "--on=arm64")
+    assert "accuracy in LiteRT on arm64" in said
+    assert "on 100.00%" in said
+    assert "the emulated arm64 runtime is there" in command("arm64")
+
+
+@pytest.mark.slow
+def test_what_is_to_compute_on_arm_names_the_command_that_sets_it_up(folder, tmp_path):
+    model, path = folder / "model.keras", tmp_path / "phone.tflite"
+    none = {"BMPQ_ARM64": str(tmp_path / "none")}
+    for arguments in (
+        ["export", model, path, "--verify_on=arm64"],
+        ["evaluate", model, "--on=arm64"],
+    ):
+        assert "Set it up with: bmpq-arm64" in command(*arguments, ok=False, **none)
+    assert not path.exists()
 
 
 @pytest.mark.slow
