@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import platform
 import sys
 
 from bmpq_tf.emulation import pins
@@ -16,6 +17,11 @@ MANIFEST = "manifest.json"
 QEMU = "usr/bin/qemu-aarch64-static"
 PYTHON = f"usr/bin/python{pins.PYTHON}"
 SITE = "site"
+
+
+def is_arm() -> bool:
+    """Whether this machine is what is emulated elsewhere."""
+    return platform.machine() in ("aarch64", "arm64")
 
 
 def default_root() -> pathlib.Path:

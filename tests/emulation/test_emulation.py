@@ -29,6 +29,14 @@ def test_without_it_an_export_is_refused_before_any_work(monkeypatch, tmp_path):
         check_place("verify_on", "phone")
 
 
+@pytest.mark.quick
+def test_an_arm_machine_needs_no_emulator(monkeypatch, tmp_path):
+    monkeypatch.setenv(root.VARIABLE, str(tmp_path / "none"))
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    check_place("--on", "arm64")
+    assert runtime_on("arm64") is TFLiteModel
+
+
 def test_export_names_the_command_that_sets_it_up(monkeypatch, tmp_path):
     monkeypatch.setenv(root.VARIABLE, str(tmp_path / "none"))
     monkeypatch.setattr("bmpq_tf.export.stages.to_float_model", None)

@@ -3,7 +3,7 @@
 import functools
 
 from bmpq_tf.emulation import session
-from bmpq_tf.emulation.root import ready_root
+from bmpq_tf.emulation.root import is_arm, ready_root
 from bmpq_tf.export.tflite.interpreter import Runtime, TFLiteModel
 
 # "host" is this machine.
@@ -23,12 +23,12 @@ def check_place(name: str, place: str) -> None:
     """
     if place not in PLACES:
         raise ValueError(f"Unknown {name}. Received: {name}={place!r}. Known: {', '.join(PLACES)}.")
-    if place == "arm64":
+    if place == "arm64" and not is_arm():
         ready_root()
 
 
 def runtime_on(place: str) -> Runtime:
     """Returns what runs files there."""
-    if place == "host":
+    if place == "host" or is_arm():
         return TFLiteModel
     return functools.partial(TFLiteModel, interpreter=session.Interpreter)
