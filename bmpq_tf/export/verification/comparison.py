@@ -161,7 +161,13 @@ def keras_answers(model: keras.Model, batch: Sequence[np.ndarray]) -> list[np.nd
 class _Tally:
     """Collects differences over batches."""
 
-    def __init__(self, model: keras.Model, content: bytes, optimize_for: str, runtime: Runtime):
+    def __init__(
+        self,
+        model: keras.Model,
+        content: bytes,
+        optimize_for: str,
+        runtime: Runtime = TFLiteModel,
+    ):
         self._model, self._optimize_for = model, optimize_for
         self._rounded = min(
             (quantizer.bits for quantizer in activation_quantizers(model)), default=None
