@@ -10,6 +10,8 @@ import pytest
 
 pytest.importorskip("tflite_micro")
 
+from cortex_m import CORES, compile_for, needs_cortex_m
+
 from bmpq_tf import (
     Budget,
     ExportError,
@@ -249,6 +251,18 @@ def test_the_firmware_compiles_and_holds_the_file(written, tmp_path):
     content = pathlib.Path(written.path).read_bytes()
     given, answers = MicroModel(content).integers([IMAGES[:3]])
     assert printed == content + given[0].tobytes() + answers[0].tobytes()
+
+
+@needs_cortex_m
+@pytest.mark.parametrize("core", CORES)
+def test_the_firmwares_arrays_compile_for_a_microcontroller(core, written, tmp_path):
+    folder = tmp_path / "firmware"
+    write_firmware(written.path, folder, IMAGES)
+    model = compile_for(core, folder / "model.cc", tmp_path, [folder])["bmpq_model"]
+    assert model.section.startswith(".rodata")
+    assert model.bytes == written.tflite_bytes
+    assert model.alignment % 16 == model.address % 16 == 0
+    assert compile_for(core, folder / "golden.cc", tmp_path, [folder])
 
 
 def test_firmware_does_not_go_where_files_are(written, tmp_path):
