@@ -64,7 +64,7 @@ def test_a_file_is_within_both_or_there_is_none(name, tmp_path, monkeypatch):
         budget = Budget(
             flash=random.uniform(0.3, 1.1) * widest, ram=random.uniform(0.95 * least, 1.05 * most)
         )
-        costs = {row.path: np.sort(random.uniform(0, 1, 5))[::-1] for row in rows}
+        costs = {row.path: np.sort(random.uniform(0, 1, len(row.candidates)))[::-1] for row in rows}
         try:
             bits = allocate_bits(model, budget, costs).bits
         except InfeasibleBudgetError:
