@@ -19,7 +19,7 @@ it:
     conversion   from a float model to a quantized one and back; why a layer stays float
     export       from a trained model to a verified file: checks (why it is refused), converter,
                  kernels (search, match, storage, lowering, packing), integer, micro (files for
-                 microcontrollers), verification, tflite
+                 microcontrollers), verification, npu (what Vela makes of a file), tflite
     training     the callback, its schedule, the record of its decisions, several machines
     tuning, cli  the search for a front; the installed commands
 """
@@ -60,6 +60,8 @@ _HOMES = {
         "ExportError",
         "FloatKernelsWarning",
     ),
+    "export.npu.report": ("VelaKernel", "VelaReport"),
+    "export.npu.vela": ("VelaError", "inspect_vela"),
     "export.pipeline": ("export_tflite",),
     "export.report": ("ExportReport", "LayerReport"),
     "export.tflite.inspection": ("Inspection", "UnreadableFileError", "inspect_tflite"),
@@ -90,6 +92,8 @@ if TYPE_CHECKING:
     )
     from bmpq_tf.export.micro.firmware import write_firmware
     from bmpq_tf.export.micro.verification import MicroReport
+    from bmpq_tf.export.npu.report import VelaKernel, VelaReport
+    from bmpq_tf.export.npu.vela import VelaError, inspect_vela
     from bmpq_tf.export.pipeline import export_tflite
     from bmpq_tf.export.report import ExportReport, LayerReport
     from bmpq_tf.export.tflite.inspection import Inspection, UnreadableFileError, inspect_tflite
@@ -124,6 +128,9 @@ __all__ = [
     "SkippedLayersWarning",
     "Solution",
     "UnreadableFileError",
+    "VelaError",
+    "VelaKernel",
+    "VelaReport",
     "__version__",
     "allocate_bits",
     "assign_bits",
@@ -133,6 +140,7 @@ __all__ = [
     "estimate_costs",
     "export_tflite",
     "inspect_tflite",
+    "inspect_vela",
     "kernel_table",
     "layers",
     "prepare_for_workers",

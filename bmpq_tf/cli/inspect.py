@@ -1,9 +1,11 @@
 """Prints what a .tflite file holds, from the file alone.
 
-Inputs and outputs, operators, weights, stored types, the bits really used, scales, bytes.
+Inputs and outputs, operators, weights, stored types, the bits really used, scales, bytes. With
+--vela also what Arm's compiler for Ethos-U makes of it.
 
-Example:
+Examples:
   bmpq-inspect model.tflite
+  bmpq-inspect npu.tflite --vela=ethos-u55-128
 """
 
 import os
@@ -19,10 +21,15 @@ from rich.console import Console
 from rich.table import Table
 
 from bmpq_tf.cli.program import run as run_program
+from bmpq_tf.export.npu.report import VelaKernel, VelaReport
+from bmpq_tf.export.npu.vela import inspect_vela
 from bmpq_tf.export.report import zipped_size
 from bmpq_tf.export.tflite.inspection import Inspection, inspect_tflite
 
 flags.DEFINE_bool("json", False, "Print everything as JSON.")
+flags.DEFINE_string(
+    "vela", None, "Compile it for this Ethos-U, such as ethos-u55-128, and show what comes of it."
+)
 flags.DEFINE_string("plot", None, "Draw each kernel's bytes and bits into this picture.")
 
 
@@ -32,14 +39,16 @@ def main(arguments: list[str]) -> None:
         raise ValueError(f"Name one .tflite file. Received: {arguments[1:]}. See --help.")
     given = flags.FLAGS
     found = inspect_tflite(arguments[1])
+    compiled = inspect_vela(arguments[1], given.vela) if given.vela is not None else None
     with open(arguments[1], "rb") as file:
         zipped = zipped_size(file.read())
     if given.plot:
         plot(found, given.plot)
     if given.json:
-        print(json.dumps({**found.to_dict(), "zipped_bytes": zipped}, indent=1))
+        more = {"vela": compiled.to_dict()} if compiled else {}
+        print(json.dumps({**found.to_dict(), "zipped_bytes": zipped, **more}, indent=1))
     else:
-        show(found, arguments[1], zipped)
+        show(found, arguments[1], zipped, compiled)
 
 
 def labels(found: Inspection) -> list[str]:
@@ -53,16 +62,18 @@ def labels(found: Inspection) -> list[str]:
     ]
 
 
-def show(found: Inspection, name: str, zipped: int) -> None:
+def show(found: Inspection, name: str, zipped: int, compiled: VelaReport | None = None) -> None:
     """Prints a table and what does not fit one."""
     table = Table(title=name)
-    for column in ("weights of", "read by", "count", "stored", "bits", "scales", "bytes"):
+    on_npu = ("NPU bytes", "NPU bits", "NPU cycles") if compiled else ()
+    for column in ("weights of", "read by", "count", "stored", "bits", "scales", "bytes", *on_npu):
         table.add_column(
             column,
-            justify="right" if column in ("count", "bits", "bytes") else "left",
+            justify="right" if column in ("count", "bits", "bytes", *on_npu) else "left",
             overflow="fold",
         )
-    for one, label in zip(found.weights, labels(found), strict=True):
+    encoded = compiled.kernels if compiled else [None] * len(found.weights)
+    for one, label, kernel in zip(found.weights, labels(found), encoded, strict=True):
         limits = (
             f"{one.scales}: {one.smallest_scale:.1e} to {one.largest_scale:.1e}"
             if one.scales
@@ -77,10 +88,39 @@ def show(found: Inspection, name: str, zipped: int) -> None:
             "" if one.bits is None else str(one.bits),
             limits,
             f"{one.bytes:,}",
+            *(_encoded(kernel) if kernel else ()),
         )
     Console().print(table)
     _show_signatures(found)
     _show_totals(found, zipped)
+    if compiled:
+        _show_compiled(compiled)
+
+
+def _encoded(kernel: VelaKernel) -> tuple[str, ...]:
+    if kernel.encoded_bytes is None:
+        return ("on the CPU", "", "")
+    return f"{kernel.encoded_bytes:,}", f"{kernel.encoded_bits:.2f}", f"{kernel.cycles:,}"
+
+
+def _show_compiled(compiled: VelaReport) -> None:
+    """Prints what Vela tells of the whole file."""
+    left = len(compiled.cpu_operators)
+    print(
+        f"{compiled.accelerator} by Vela {compiled.version} ({compiled.memory}): "
+        f"{compiled.npu_operators} of {compiled.npu_operators + left} operators on the NPU"
+        + (f"; on the processor: {', '.join(compiled.cpu_operators)}" if left else "")
+    )
+    others = compiled.flash_bytes - compiled.encoded_bytes
+    print(
+        f"flash: {compiled.flash_bytes:,} bytes of constants, {compiled.encoded_bytes:,} of them "
+        f"encoded weights and {others:,} biases, scales and tables; {compiled.command_bytes:,} of "
+        f"commands; the file that Vela writes has {compiled.file_bytes:,}"
+    )
+    print(
+        f"SRAM: {compiled.sram_bytes:,} bytes; time for one inference, as Vela estimates it: "
+        f"{1e3 * compiled.seconds:.3g} ms"
+    )
 
 
 def _show_signatures(found: Inspection) -> None:

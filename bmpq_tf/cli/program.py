@@ -11,7 +11,11 @@ from absl import app, flags, logging
 FOR_PEOPLE = (ValueError, OSError, TypeError, RuntimeError)
 # By the names that are imported: how to install what is optional.
 _TUNE = "pip install 'bmpq_tf[tune]'"
-HINTS: dict[str, str] = {"keras_tuner": _TUNE, "matplotlib": _TUNE}
+HINTS: dict[str, str] = {
+    "ethosu": "pip install 'bmpq_tf[npu]'",
+    "keras_tuner": _TUNE,
+    "matplotlib": _TUNE,
+}
 
 
 def run(main: Callable[[list[str]], None], hints: Mapping[str, str] = HINTS) -> None:

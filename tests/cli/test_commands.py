@@ -169,6 +169,7 @@ def test_bad_input_is_answered_in_a_line(folder, tmp_path):
             "over its budget",
         ),
         ("inspect", [tmp_path / "broken.tflite"], "Not a TFLite model"),
+        ("inspect", [folder / "model.tflite", "--vela=npu"], "Unknown accelerator"),
         ("tune", [f"--out_dir={tmp_path}", data], "There is no such file. Received: --model=None"),
     ):
         assert message in command(name, *arguments, ok=False)
@@ -197,6 +198,25 @@ def test_inspect_prints_json(folder):
         command("inspect", folder / "model.tflite", "--json").partition("WARNING:")[0]
     )
     assert told["zipped_bytes"] < told["bytes"]
+
+
+@pytest.mark.slow
+def test_inspect_shows_what_vela_makes_of_a_file(folder, tmp_path):
+    pytest.importorskip("ethosu")
+    images, _ = small_data(64)
+    path = tmp_path / "npu.tflite"
+    model = keras.models.load_model(folder / "model.keras")
+    export_tflite(
+        model, path, optimize_for="integer", io_dtype="int8", calibrate_with=images, tolerance=0.9
+    )
+    said = command("inspect", path, "--vela=ethos-u55-128", COLUMNS="160")
+    assert "NPU bytes" in said
+    assert "ethos-u55-128 by Vela" in said
+    assert "of constants" in said
+    said = command("inspect", path, "--vela=ethos-u55-128", "--json")
+    told = json.loads(said.partition("WARNING:")[0])
+    assert len(told["vela"]["kernels"]) == len(told["weights"])
+    assert told["vela"]["accelerator"] == "ethos-u55-128"
 
 
 def test_a_tilde_in_a_flag_is_the_home_folder(monkeypatch):

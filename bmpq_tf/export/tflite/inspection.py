@@ -78,18 +78,14 @@ def inspect_content(content: bytes, name: str = "the bytes given") -> Inspection
         ) from error
 
 
-def _inspect(model, size: int) -> Inspection:
+def weights_by_buffer(model) -> dict[int, Weights]:
+    """Returns the kernels of a parsed model, as `Inspection` has them, by their buffers."""
     weights: dict[int, Weights] = {}
-    operators: dict[str, int] = {}
-    custom = set()
-    used = {int(entry.buffer) for entry in model.metadata or []}
     for subgraph in model.subgraphs:
         constants = _dequantized_constants(model, subgraph)
         decoded = decoded_constants(model, subgraph)
-        used |= {int(tensor.buffer) for tensor in subgraph.tensors}
         for operator in subgraph.operators:
-            kind = _kind(model, operator, custom)
-            operators[kind] = operators.get(kind, 0) + 1
+            kind = operator_name(model, operator)
             for index in (int(index) for index in operator.inputs if index >= 0):
                 if index in decoded:
                     weights.setdefault(
@@ -102,6 +98,21 @@ def _inspect(model, size: int) -> Inspection:
                     weights.setdefault(
                         int(tensor.buffer), _weights(model, tensor, kind, source != index)
                     )
+    return weights
+
+
+def _inspect(model, size: int) -> Inspection:
+    operators: dict[str, int] = {}
+    custom = set()
+    weights = weights_by_buffer(model)
+    used = {int(entry.buffer) for entry in model.metadata or []}
+    for subgraph in model.subgraphs:
+        used |= {int(tensor.buffer) for tensor in subgraph.tensors}
+        for operator in subgraph.operators:
+            kind = operator_name(model, operator)
+            operators[kind] = operators.get(kind, 0) + 1
+            if model.operatorCodes[operator.opcodeIndex].customCode:
+                custom.add(kind)
     sizes = {
         number: len(buffer.data)
         for number, buffer in enumerate(model.buffers)
@@ -246,12 +257,9 @@ def used_bits(integers: np.ndarray) -> int:
     )
 
 
-def _kind(model, operator, custom: set[str]) -> str:
+def operator_name(model, operator) -> str:
+    """Returns a builtin's name, or a custom operator's own."""
     code = model.operatorCodes[operator.opcodeIndex]
     if code.customCode:
-        name = (
-            code.customCode.decode() if isinstance(code.customCode, bytes) else str(code.customCode)
-        )
-        custom.add(name)
-        return name
+        return flatbuffer.text(code.customCode)
     return flatbuffer.schema_name(fb.get_builtin_code_from_operator_code(code))
