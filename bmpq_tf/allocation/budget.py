@@ -2,32 +2,15 @@
 
 import dataclasses
 import math
-import numbers
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bmpq_tf.allocation.budget_words import FORMS, KINDS, bytes_of, is_number, limit_of
 from bmpq_tf.allocation.device_plan import DevicePlan
 from bmpq_tf.allocation.infeasibility import holding_up, smallest_reached
 from bmpq_tf.allocation.kernel import FLOAT_BITS, Kernel, Limit, stored_bytes
-
-_UNITS = {
-    "b": 1,
-    "bytes": 1,
-    "kb": 1e3,
-    "mb": 1e6,
-    "gb": 1e9,
-    "kib": 2**10,
-    "mib": 2**20,
-    "gib": 2**30,
-}
-_FORMS = (
-    "'10x' (compression), '2.5 bits' (average per weight), '120 kB' or '1.2 MB' (parameter "
-    "bits over 8), '64 kB flash, 48 kB ram' (a microcontroller's), or a number (compression)"
-)
-_BYTES = ("weight_bytes", "stored_bytes", "flash", "ram")
-# What may follow a size in bytes.
-_KINDS = {"": "weight_bytes", "stored": "stored_bytes", "flash": "flash", "ram": "ram"}
+from bmpq_tf.allocation.npu_flash import npu_flash_limit
 
 
 class InfeasibleBudgetError(ValueError):
@@ -56,6 +39,8 @@ class Budget:
         bit_operations: `sum of MACs * weight bits * activation bits` for one example.
         flash: bytes of the file for a microcontroller (`optimize_for="micro"`).
         ram: bytes of the arena that it runs in, as TFLM finds it on a machine of 64-bit pointers.
+        npu_flash: bytes of the weights in the flash of an Ethos-U55 or U65, as Vela encodes them,
+            at most; what lies beside them is `VelaReport.beside_bytes`, whatever the widths.
 
     Sizes in bytes may be text: `Budget(flash="64 kB", ram="48 kB")`.
 
@@ -77,6 +62,7 @@ class Budget:
     bit_operations: float | None = None
     flash: "float | str | None" = None
     ram: "float | str | None" = None
+    npu_flash: "float | str | None" = None
 
     def __post_init__(self):
         given = {
@@ -90,11 +76,11 @@ class Budget:
                 f"{self}."
             )
         for name, value in given.items():
-            if name in _BYTES and isinstance(value, str):
-                value = _bytes_of(value, name)
+            if name in KINDS.values() and isinstance(value, str):
+                value = bytes_of(value, name)
             if not is_number(value) or not math.isfinite(value) or value <= 0:
                 raise ValueError(
-                    f"A budget must be a positive number. Received: {name}={value!r}. Say {_FORMS}."
+                    f"A budget must be a positive number. Received: {name}={value!r}. Say {FORMS}."
                 )
             object.__setattr__(self, name, float(value))
 
@@ -120,13 +106,13 @@ class Budget:
                 )
             return cls(**budget)
         if not is_number(budget) and not isinstance(budget, str):
-            raise ValueError(f"Cannot read the budget. Received: budget={budget!r}. Say {_FORMS}.")
+            raise ValueError(f"Cannot read the budget. Received: budget={budget!r}. Say {FORMS}.")
         limits: dict[str, float] = {}
         for part in re.split(r",|\band\b", str(budget).lower()):
-            name, value = _limit_of(part, budget)
+            name, value = limit_of(part, budget)
             if name in limits:
                 raise ValueError(
-                    f"The budget limits the same twice. Received: budget={budget!r}. Say {_FORMS}."
+                    f"The budget limits the same twice. Received: budget={budget!r}. Say {FORMS}."
                 )
             limits[name] = value
         return cls(**limits)
@@ -144,6 +130,7 @@ class Budget:
             "bit_operations": "{:g} bit operations",
             "flash": "{:g} B flash",
             "ram": "{:g} B ram",
+            "npu_flash": "{:g} B npu flash",
         }
         return " and ".join(words[key].format(value) for key, value in self.to_dict().items())
 
@@ -187,7 +174,7 @@ class Budget:
             tables: of `table_sets`; by default each kernel brings its own.
 
         Raises:
-            ValueError: bit operations are limited and some kernel's MACs are not known.
+            ValueError: some kernel's MACs, or its form on an NPU, are not known, and limited.
         """
         rows = []
         if (bound := self.bits(kernels)) is not None:
@@ -213,6 +200,8 @@ class Budget:
                 kernels, lambda kernel, bits: kernel.macs * bits * kernel.activation_bits
             )
             rows.append(Limit("bit operations", table, math.floor(self.bit_operations)))
+        if self.npu_flash is not None:
+            rows.append(npu_flash_limit(kernels, float(self.npu_flash)))
         if plan is not None and self.flash is not None:
             rows.append(plan.flash_limit(kernels, float(self.flash), tables))
         if plan is not None and self.ram is not None:
@@ -257,40 +246,6 @@ class Budget:
                 f"{limit.name}. The smallest this model reaches is "
                 f"{smallest_reached(kernels, limit, smallest)}{holding_up(kernels, limit)}."
             )
-
-
-def _limit_of(part: str, budget) -> tuple[str, float]:
-    """Reads one limit: the name of its field, and its value."""
-    match = re.fullmatch(r"\s*([-+]?\d+\.?\d*(?:e[-+]?\d+)?)\s*([a-z]*)\s*([a-z ]*?)\s*", str(part))
-    if not match:
-        raise ValueError(f"Cannot read the budget. Received: budget={budget!r}. Say {_FORMS}.")
-    value, unit, kind = float(match[1]), match[2] or "x", match[3]
-    if not math.isfinite(value) or value <= 0:
-        raise ValueError(f"A budget must be positive. Received: budget={budget!r}. Say {_FORMS}.")
-    if unit == "x" and not kind:
-        return "compression", value
-    if unit in ("bit", "bits") and kind in ("", "operations"):
-        return ("bit_operations" if kind else "average_bits"), value
-    if unit in _UNITS and kind in _KINDS:
-        return _KINDS[kind], value * _UNITS[unit]
-    raise ValueError(
-        f"Unknown unit {' '.join(filter(None, (unit, kind)))!r} in the budget. Received: "
-        f"budget={budget!r}. Say {_FORMS}."
-    )
-
-
-def _bytes_of(text: str, name: str) -> float:
-    field, value = _limit_of(text.lower(), text)
-    if field not in ("weight_bytes", name):
-        raise ValueError(
-            f"A size in bytes is asked for. Received: {name}={text!r}. Say '64 kB', for example."
-        )
-    return value
-
-
-def is_number(value) -> bool:
-    """Whether something is a real number, and no truth value."""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def _table(kernels, cost) -> tuple[tuple[int, ...], ...]:

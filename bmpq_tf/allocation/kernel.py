@@ -21,6 +21,9 @@ class Kernel:
         channels: how many scales a file has for it.
         macs: multiply-accumulates for one example, where known.
         activation_bits: the width of what the kernel is multiplied with; 32 for float.
+        window: how many positions of the input each output reads: 9 for 3x3, 1 for a dense layer;
+            `None` where not known.
+        depthwise: whether each output reads one input channel only.
     """
 
     path: str
@@ -32,6 +35,8 @@ class Kernel:
     macs: int | None = None
     activation_bits: int = FLOAT_BITS
     end: str | None = None
+    window: int | None = None
+    depthwise: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

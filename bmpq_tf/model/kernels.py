@@ -22,6 +22,21 @@ from bmpq_tf.layers.registry import entry_for, quantized_entry_for
 from bmpq_tf.model import keras_graph
 from bmpq_tf.model.activation_widths import activation_widths
 
+_DENSE = (keras.layers.Dense, keras.layers.EinsumDense)
+_DEPTHWISE = (
+    keras.layers.DepthwiseConv1D,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.SeparableConv1D,
+    keras.layers.SeparableConv2D,
+)
+_CONVOLUTIONS = (
+    keras.layers.Conv1D,
+    keras.layers.Conv2D,
+    keras.layers.Conv1DTranspose,
+    keras.layers.Conv2DTranspose,
+    *_DEPTHWISE,
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class KernelState:
@@ -96,6 +111,8 @@ def model_kernels(model: keras.Model) -> list[KernelState]:
                     # What a separable convolution's second kernel reads never leaves the operator,
                     # and is float.
                     activation_bits=activations[id(layer)] if position == 0 else FLOAT_BITS,
+                    window=_window(layer, variable),
+                    depthwise=isinstance(layer, _DEPTHWISE) and len(quantizer.channel_axes) > 1,
                 )
                 states.append(
                     KernelState(kernel, variable, quantizer, layer, max(1, len(calls[id(layer)])))
@@ -212,6 +229,13 @@ def _calls(model: keras.Model) -> dict[int, list]:
         else:
             calls[id(node.operation)].append(node)
     return calls
+
+
+def _window(layer: keras.layers.Layer, variable: keras.Variable) -> int | None:
+    """How many positions of its input each output reads; `None` where an NPU has no such layer."""
+    if isinstance(layer, _DENSE):
+        return 1
+    return math.prod(variable.shape[:-2]) if isinstance(layer, _CONVOLUTIONS) else None
 
 
 def _macs(layer: keras.layers.Layer, variable: keras.Variable, calls: Sequence) -> int | None:
