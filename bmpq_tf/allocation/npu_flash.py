@@ -14,7 +14,7 @@ from bmpq_tf.allocation.kernel import Kernel, Limit
 _CODE_BITS = {2: 2.0, 3: 3.0, 4: 4.0, 5: 5.0, 6: 6.4, 7: 7.1, 8: 8.0}
 # How far Vela is from the entropy of where zeros are that pad a kernel: narrow weights have zeros
 # of their own, which it codes together with them.
-_PADDING_FACTOR = {2: 0.6, 3: 0.7, 4: 0.9, 5: 0.9, 6: 1.0, 7: 1.0, 8: 1.2}
+_PADDING_FACTOR = {2: 0.6, 3: 0.7, 4: 1.0, 5: 1.1, 6: 1.1, 7: 1.1, 8: 1.2}
 # A kernel is cut up, and each part begins with the table of its levels.
 _PART_WEIGHTS, _PART_BYTES = 8192, 16
 _ALIGNMENT = 16

@@ -11,6 +11,7 @@ import zoo
 from test_export_zoo import ZOO, trained
 
 import bmpq_tf
+from bmpq_tf.allocation.npu_flash import encoded_bytes
 from bmpq_tf.export.npu import vela
 from bmpq_tf.model.kernels import model_kernels
 
@@ -75,6 +76,29 @@ def test_narrow_kernels_take_fewer_bytes_and_nothing_is_left_to_the_processor(im
     assert depthwise[1].encoded_bytes < depthwise[0].encoded_bytes
     assert head[1].encoded_bytes == head[0].encoded_bytes
     assert head[1].cycles == head[0].cycles > 0
+
+
+@needs_vela
+@pytest.mark.parametrize(
+    "bits", [4, *(pytest.param(bits, marks=pytest.mark.slow) for bits in (2, 3, 5, 8))]
+)
+def test_an_estimate_without_vela_is_no_less_than_its_bytes_and_near(bits, tmp_path):
+    image = keras.Input((8, 8, 16), name="image")
+    x = keras.layers.Conv2D(48, 3, activation="relu", name="conv")(image)
+    x = keras.layers.DepthwiseConv2D(3, activation="relu", name="depthwise")(x)
+    x = keras.layers.Conv2D(64, 1, activation="relu", name="pointwise")(x)
+    x = keras.layers.Flatten(name="flatten")(x)
+    x = keras.layers.Dense(24, name="head")(x)
+    # Weights of equal frequency up to the largest, which is what widths are full with.
+    config = bmpq_tf.QuantizationConfig((bits,), scale="max_abs")
+    model = bmpq_tf.quantize_model(keras.Model(image, x, name="full"), pin=None, config=config)
+    images = np.random.default_rng(0).standard_normal((8, 8, 8, 16)).astype("float32")
+    report = bmpq_tf.inspect_vela(exported(model, tmp_path / "model.tflite", images))
+    foretold = [encoded_bytes(state.kernel, bits) for state in model_kernels(model)]
+    encoded = [kernel.encoded_bytes for kernel in report.kernels]
+    assert all(least <= most for least, most in zip(encoded, foretold, strict=True))
+    # At 2 bits even weights have no -2, which is one level of four.
+    assert bits == 2 or sum(foretold) < 1.03 * sum(encoded)
 
 
 @needs_vela

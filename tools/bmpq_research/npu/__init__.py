@@ -1,0 +1,1 @@
+"""What narrow weights are worth on an Ethos-U."""
