@@ -102,6 +102,17 @@ def test_an_estimate_without_vela_is_no_less_than_its_bytes_and_near(bits, tmp_p
 
 
 @needs_vela
+def test_a_budget_of_flash_on_the_npu_is_kept(images, tmp_path):
+    model = small(3 * ((2, 4, 8),))
+    costs = {row.path: [3.0, 1.0, 0.0] for row in bmpq_tf.kernel_table(model)}
+    found = bmpq_tf.allocate_bits(model, "5 kB npu flash", costs)
+    bmpq_tf.assign_bits(model, found.bits)
+    report = bmpq_tf.inspect_vela(exported(model, tmp_path / "model.tflite", images))
+    assert found.bits["conv/kernel"] == 2
+    assert sum(kernel.encoded_bytes for kernel in report.kernels) <= 5_000
+
+
+@needs_vela
 def test_kernels_are_told_in_the_order_of_the_inspection(images, tmp_path):
     path = exported(small((4, 4, 4)), tmp_path / "model.tflite", images)
     names = [one.name for one in bmpq_tf.inspect_tflite(path).weights]

@@ -15,6 +15,7 @@ from layer_examples import (
     example_inputs,
 )
 
+from bmpq_tf import quantize_model
 from bmpq_tf.arithmetic import bit_planes
 from bmpq_tf.layers import QuantizerConfig
 from bmpq_tf.layers.base import QuantizedLayer
@@ -290,6 +291,26 @@ def test_kernels_of_a_model_are_found_with_their_paths(granularity):
         2,
         8,
     )
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "forms"),
+    [
+        (keras.layers.Dense(2), (4,), [(2, 1, False)]),
+        (keras.layers.EinsumDense("ab,bcd->acd", (2, 3)), (4,), [(6, 1, False)]),
+        (keras.layers.Conv1D(3, 5), (8, 2), [(3, 5, False)]),
+        (keras.layers.Conv2D(3, (3, 2)), (8, 8, 4), [(3, 6, False)]),
+        (keras.layers.Conv2DTranspose(3, 2), (8, 8, 4), [(3, 4, False)]),
+        (keras.layers.DepthwiseConv2D(3, depth_multiplier=2), (8, 8, 4), [(8, 9, True)]),
+        (keras.layers.SeparableConv2D(6, 3), (8, 8, 4), [(4, 9, True), (6, 1, False)]),
+        (keras.layers.LSTM(2), (8, 4), [(8, None, False), (8, None, False)]),
+    ],
+    ids=lambda one: one.name if isinstance(one, keras.layers.Layer) else "",
+)
+def test_kernels_are_told_with_what_each_output_reads(layer, shape, forms):
+    model = quantize_model(keras.Sequential([keras.Input(shape), layer]), pin=None)
+    kernels = [state.kernel for state in model_kernels(model)]
+    assert [(one.channels, one.window, one.depthwise) for one in kernels] == forms
 
 
 @pytest.mark.parametrize("widths", [(), (1, 4), (9,), (2.5,), "48", None, (True,)])
