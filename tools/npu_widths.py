@@ -5,6 +5,7 @@ Examples:
   python tools/npu_widths.py --runs="2 bits,4 bits,8 bits,12x"
   python tools/npu_widths.py --model=mobilenet_v1_025 --reference=vww_96.h5 --runs="4 bits,8 bits"
   python tools/npu_widths.py --keras=runs/demo/model.keras
+  python tools/npu_widths.py --report=docs/results/npu_widths.jsonl
 """
 
 import os
@@ -23,10 +24,18 @@ from absl import flags
 from bmpq_research.datasets import DATA_DIR_HELP, DATASETS, load_dataset
 from bmpq_research.experiments.training import TrainConfig
 from bmpq_research.models import MODELS
-from bmpq_research.npu.widths import Seen, markdown, reference, seen, trained
+from bmpq_research.npu.widths import (
+    Seen,
+    centred_error,
+    markdown,
+    reference,
+    seen,
+    shares,
+    trained,
+)
 from bmpq_research.program import run as run_program
 from bmpq_tf.cli.program import bit_widths
-from bmpq_tf.files import append_line
+from bmpq_tf.files import append_line, whole_lines
 
 flags.DEFINE_enum("model", "digits_cnn", sorted(MODELS), "The network.")
 flags.DEFINE_string("dataset", "digits", f"Its images: {', '.join(DATASETS)}.")
@@ -40,12 +49,17 @@ flags.DEFINE_float("learning_rate", 0.1, "Of SGD with momentum.")
 flags.DEFINE_string("reference", None, "Round the float weights of this .h5 file; do not train.")
 flags.DEFINE_list("keras", [], "Ask for these trained models instead.")
 flags.DEFINE_string("accelerator", "ethos-u55-128", "The Ethos-U.")
+flags.DEFINE_list("report", [], "Only print what these files of --out hold.")
 flags.DEFINE_string("out", None, "Append a line of JSON a run to this file.")
 
 
 def rows() -> Iterator[Seen]:
     """Yields what is asked for, one model after the other."""
     given = flags.FLAGS
+    for path in given.report:
+        yield from map(Seen.of, map(json.loads, whole_lines(path)))
+    if given.report:
+        return
     for path in given.keras:
         model = keras.models.load_model(os.path.expanduser(path), compile=False)
         yield seen(model, model.name, path, given.accelerator)
@@ -79,13 +93,19 @@ def main(arguments: list[str]) -> None:
     """Trains, asks and prints."""
     if len(arguments) > 1:
         raise ValueError(f"This tool takes flags only. Received: {arguments[1:]}. See --help.")
-    found = []
+    given, found = flags.FLAGS, []
     for row in rows():
         found.append(row)
         print(f"{row.model}, {row.run}: {row.encoded:,} bytes, {100 * row.excess:+.1f} %")
-        if flags.FLAGS.out:
-            append_line(flags.FLAGS.out, json.dumps(row.to_dict()))
+        if given.out and not given.report:
+            append_line(given.out, json.dumps(row.to_dict()))
     print(markdown(found))
+    if given.report:
+        share = shares(found)
+        errors = [100 * centred_error(row, share) for row in found]
+        told = ", ".join(f"{bits} bits {part:.3f}" for bits, part in share.items())
+        print(f"Of what was foretold came out: {told}.")
+        print(f"By these shares: {min(errors):+.1f} to {max(errors):+.1f} % of the file.")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,20 @@
 """What tools/npu_widths.py measures and prints."""
 
+import dataclasses
+
 import keras
 import pytest
 
-from bmpq_research.npu.widths import KernelSeen, Seen, markdown, reference, seen, uniform
+from bmpq_research.npu.widths import (
+    KernelSeen,
+    Seen,
+    centred_error,
+    markdown,
+    reference,
+    seen,
+    shares,
+    uniform,
+)
 from bmpq_tf import quantize_model
 
 
@@ -27,6 +38,11 @@ def test_the_table_sets_what_was_foretold_beside_what_came():
     assert markdown([row]).splitlines()[-1] == (
         "| small | 8x | 5.60 | 1,120 | 1,200 | +4.0 % | 1,500 | 2,000 | 0.150 | 98.5 % |"
     )
+    assert Seen.of(row.to_dict()) == row
+    other = dataclasses.replace(row, kernels=(dataclasses.replace(kernels[0], encoded=380),))
+    share = shares([row, other])
+    assert share == {4: 0.8, 8: 620 / 650}
+    assert centred_error(row, share) == pytest.approx((440 - 500) / 2000)
 
 
 @pytest.mark.apart

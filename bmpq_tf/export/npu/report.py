@@ -13,11 +13,11 @@ class VelaKernel:
         count: how many weights.
         encoded_bytes: what they take encoded, without biases and scales; `None` for a kernel that
             no operator on the NPU reads.
-        cycles: Vela's estimate for all operators that read it, likewise; the slower of computing
-            and of fetching what they read counts.
+        cycles: Vela's estimate for all operators that read it, likewise.
+        compute_cycles: what they would take without waiting for weights and activations.
 
     Example:
-        >>> kernel = bmpq_tf.VelaKernel("conv/kernel", count=64, encoded_bytes=32, cycles=100)
+        >>> kernel = bmpq_tf.VelaKernel("conv/kernel", 64, 32, cycles=100, compute_cycles=80)
         >>> kernel.encoded_bits
         4.0
     """
@@ -26,6 +26,7 @@ class VelaKernel:
     count: int
     encoded_bytes: int | None
     cycles: int | None
+    compute_cycles: int | None
 
     @property
     def encoded_bits(self) -> float | None:

@@ -199,7 +199,8 @@ def _kernels(
     """What Vela encoded, for each kernel of the file."""
     kernels = weights_by_buffer(model)
     estimates = {row["id"]: row for row in tables.get("perf", [])}
-    encoded, cycles = collections.defaultdict(set), collections.Counter()
+    encoded = collections.defaultdict(set)
+    cycles, computing = collections.Counter(), collections.Counter()
     for row in tables.get("perf_debug", []):
         estimate = estimates[row["id"]]
         place = places.get(estimate["source_id"])
@@ -211,12 +212,14 @@ def _kernels(
             # What several operators read is stored once for each different order of its weights.
             encoded[buffer].add(int(row["weight_total_bytes"]))
             cycles[buffer] += int(estimate["op_cycles"])
+            computing[buffer] += int(estimate["npu_cycles"])
     return tuple(
         VelaKernel(
             name=weights.name,
             count=weights.count,
             encoded_bytes=sum(encoded[buffer]) if buffer in encoded else None,
             cycles=cycles[buffer] if buffer in encoded else None,
+            compute_cycles=computing[buffer] if buffer in encoded else None,
         )
         for buffer, weights in kernels.items()
     )

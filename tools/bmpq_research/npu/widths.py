@@ -1,9 +1,10 @@
 """Bytes and cycles that Vela gives a model's kernels at their widths, beside what was foretold."""
 
+import collections
 import dataclasses
 import pathlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -88,6 +89,27 @@ class Seen:
     def to_dict(self) -> dict[str, Any]:
         """Returns plain data."""
         return dataclasses.asdict(self)
+
+    @classmethod
+    def of(cls, plain: dict[str, Any]) -> "Seen":
+        """Reads what `to_dict` gave."""
+        kernels = tuple(KernelSeen(**kernel) for kernel in plain["kernels"])
+        return cls(**{**plain, "kernels": kernels})
+
+
+def shares(rows: Sequence[Seen]) -> dict[int, float]:
+    """Returns by width which share of what was foretold came out, over all rows."""
+    encoded, foretold = collections.Counter(), collections.Counter()
+    for kernel in (kernel for row in rows for kernel in row.kernels):
+        encoded[kernel.bits] += kernel.encoded
+        foretold[kernel.bits] += kernel.foretold
+    return {bits: encoded[bits] / foretold[bits] for bits in sorted(foretold)}
+
+
+def centred_error(row: Seen, share: Mapping[int, float]) -> float:
+    """Returns by how much more these shares foretell, as a share of the file."""
+    expected = sum(share[kernel.bits] * kernel.foretold for kernel in row.kernels)
+    return (expected - row.encoded) / row.file_bytes
 
 
 def seen(
