@@ -29,6 +29,7 @@ from bmpq_tf.export.device_plan import device_plan
 from bmpq_tf.export.micro import operators
 from bmpq_tf.export.micro.runtime import MicroModel
 from bmpq_tf.export.tflite import flatbuffer
+from bmpq_tf.training import device_budget
 
 layers = keras.layers
 RANDOM = np.random.default_rng(3)
@@ -114,6 +115,7 @@ def test_the_arena_is_the_least_that_works(written):
         MicroModel(content, written.micro.arena.bytes - 64)
 
 
+@pytest.mark.slow
 def test_a_float_border_and_ranges_from_data_serve_too(tmp_path):
     model = trained(WIDTHS, activation_bits=None)
     report = export_tflite(
@@ -190,8 +192,12 @@ def test_open_sizes_and_a_missing_extra_are_refused_before_any_work(tmp_path, mo
         export_tflite(model, tmp_path / "x.tflite", **OPTIONS)
 
 
-def test_the_plan_of_the_untrained_model_tells_flash_and_ram(model, written):
-    plan = device_plan(quantize_model(network(), (2, 3, 4, 5, 6, 8), activation_bits=8))
+@pytest.fixture(scope="module")
+def plan():
+    return device_plan(quantize_model(network(), (2, 3, 4, 5, 6, 8), activation_bits=8))
+
+
+def test_the_plan_of_the_untrained_model_tells_flash_and_ram(plan, model, written):
     bits = {row.path: row.bits for row in kernel_table(model)}
     taken = written.micro.arena.bytes
     assert taken <= plan.arena_bytes(bits) <= 1.05 * taken
@@ -217,14 +223,15 @@ def test_a_budget_of_the_files_own_size_holds_and_one_below_is_refused(model, wr
         ("10 kB flash, 7500 B ram", r"not all at once; within the others, .* bytes of flash"),
     ],
 )
-def test_a_budget_that_cannot_be_met_says_what_takes_it(model, budget, words):
+def test_a_budget_that_cannot_be_met_says_what_takes_it(model, plan, budget, words, monkeypatch):
+    monkeypatch.setattr(device_budget, "plan_for", lambda *given: plan)
     with pytest.raises(InfeasibleBudgetError, match=words):
         allocate_bits(model, budget, {})
 
 
-def test_a_kernel_that_must_be_unpacked_is_named():
+def test_a_kernel_that_must_be_unpacked_is_named(plan, monkeypatch):
     model = quantize_model(network(), (2, 3), activation_bits=8)
-    plan = device_plan(model)
+    monkeypatch.setattr(device_budget, "plan_for", lambda *given: plan)
     ram = plan.planned + plan.persistent + 512
     with pytest.raises(InfeasibleBudgetError, match=r"bytes of RAM where '.*' is unpacked"):
         allocate_bits(model, Budget(ram=ram), {})

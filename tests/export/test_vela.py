@@ -196,6 +196,7 @@ def test_bad_input_is_answered_before_vela_starts(tmp_path, monkeypatch):
 
 
 @needs_vela
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in zoo.SMALL if name != "transformer"])
 def test_small_architectures_go_to_the_npu_wholly(name, tmp_path):
     model = bmpq_tf.quantize_model(one_at_a_time(zoo.ZOO[name]()))
