@@ -115,7 +115,7 @@ def test_export_takes_inputs_in_every_form_and_a_tolerance(folder, tmp_path):
             ["--optimize_for=integer", f"--calibrate_with={tmp_path / 'other.npz'}"],
             "Arrays of these inputs are missing",
         ),
-        (["--tolerance=0.5"], 'tolerance= is a positive number and serves "latency" and "integer"'),
+        (["--tolerance=0.5"], 'tolerance= is a positive number and serves "latency", "integer"'),
         ([f"--verify_with={tmp_path / 'none.npy'}"], "No such file of inputs"),
     ):
         assert message in command(
@@ -156,7 +156,7 @@ def test_bad_input_is_answered_in_a_line(folder, tmp_path):
     np.savez(tmp_path / "none.npz", pictures=np.zeros(1))
     data = f"--data={folder / 'data.npz'}"
     for name, arguments, message in (
-        ("evaluate", [tmp_path / "broken.tflite", data], "LiteRT cannot read the file"),
+        ("evaluate", [tmp_path / "broken.tflite", data], "The file cannot be read"),
         ("evaluate", [tmp_path / "none.tflite", data], "No such file"),
         (
             "evaluate",

@@ -38,7 +38,7 @@ from conftest import compiled, small_data, small_model
 from bmpq_tf import BMPQCallback, quantize_model
 from bmpq_tf.layers.activation_quantizer import ActivationQuantizer
 from bmpq_tf.model.kernels import model_kernels
-from bmpq_tf.training import allocator, distribution
+from bmpq_tf.training import device_budget, distribution
 
 IMAGES, LABELS = small_data()
 
@@ -145,13 +145,13 @@ def trained() -> dict:
     model = distribution.prepare_for_workers(
         model_for(STRATEGY, lambda: keras.optimizers.Adam(1e-2))
     )
-    solved, allocate = [], allocator.solve_allocation
+    solved, allocate = [], device_budget.solve_allocation
 
     def counted(*arguments, **keywords):
         solved.append(1)
         return allocate(*arguments, **keywords)
 
-    allocator.solve_allocation = counted
+    device_budget.solve_allocation = counted
     callback = BMPQCallback("10x")
     saving = keras.callbacks.ModelCheckpoint(OUT.with_suffix(".keras"))
     history = model.fit(

@@ -12,7 +12,9 @@ from bmpq_tf._compat.litert import schema
 from bmpq_tf.allocation.kernel import container_bits
 from bmpq_tf.export.tflite import flatbuffer
 
-MODES = ("size", "latency", "integer", "micro")
+# Those that LiteRT runs, and all.
+LITERT_MODES = ("size", "latency", "integer")
+MODES = (*LITERT_MODES, "micro")
 _BUILTIN = schema.BuiltinOperator
 # Operators that compute with the integers themselves, as the probe found them; the other ways of
 # reading are in its table.

@@ -67,7 +67,7 @@ def _files(name: str, examples: np.ndarray) -> dict[str, bytes]:
     plain = network(name)
     files = dict(peer_files.peer_files(plain, [examples]))
     with tempfile.TemporaryDirectory() as folder:
-        for mode in storage.MODES:
+        for mode in storage.LITERT_MODES:
             for bits in _WIDTHS:
                 path = pathlib.Path(folder) / f"{mode}_{bits}.tflite"
                 calibration = examples if mode == "integer" else None

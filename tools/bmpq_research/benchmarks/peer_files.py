@@ -21,7 +21,7 @@ from litert_quantizer import quantizer, recipe
 
 from bmpq_tf.export.converter.convert import to_float_tflite
 from bmpq_tf.export.errors import ExportError
-from bmpq_tf.export.kernels.storage import MODES
+from bmpq_tf.export.kernels.storage import LITERT_MODES
 from bmpq_tf.export.pipeline import export_tflite
 from bmpq_tf.export.report import zipped_size
 from bmpq_tf.export.tflite.interpreter import predict
@@ -81,7 +81,7 @@ def our_files(
     """
     files, problems = {}, {}
     with tempfile.TemporaryDirectory() as folder:
-        for mode in MODES:
+        for mode in LITERT_MODES:
             path = pathlib.Path(folder) / f"{mode}.tflite"
             try:
                 export_tflite(
