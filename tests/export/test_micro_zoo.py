@@ -8,7 +8,8 @@ pytest.importorskip("tflite_micro")
 
 from zoo import ZOO, example_batch
 
-from bmpq_tf import ConstantColumnsWarning, assign_bits, export_tflite, kernel_table, quantize_model
+from bmpq_research.arm.files import prepared
+from bmpq_tf import ConstantColumnsWarning, export_tflite
 
 pytestmark = pytest.mark.slow
 
@@ -18,16 +19,10 @@ REFUSED = {"transformer": "'embedding' \\(Embedding\\)"}
 
 @pytest.mark.parametrize("name", ZOO)
 def test_a_model_runs_in_tflm_or_is_refused_by_name(name, tmp_path):
-    model = quantize_model(ZOO[name](), (2, 3, 4, 6, 8), activation_bits=8)
-    inputs, targets = example_batch(model, 2)
-    model.compile("sgd", "mse", jit_compile=False)
-    model.fit(inputs, targets, verbose=0)
-    rows = kernel_table(model)
-    open_rows = [row for row in rows if len(row.candidates) > 1]
-    assign_bits(
-        model,
-        {row.path: row.candidates[n % len(row.candidates)] for n, row in enumerate(open_rows)},
-    )
+    float_model = ZOO[name]()
+    inputs, _ = example_batch(float_model, 2)
+    batch = inputs if isinstance(inputs, list) else [inputs]
+    model = prepared(float_model, batch)
     options = {"optimize_for": "micro", "calibrate_with": inputs, "tolerance": 1e9}
     path = tmp_path / "model.tflite"
     if name in REFUSED:
