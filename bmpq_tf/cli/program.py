@@ -15,6 +15,7 @@ HINTS: dict[str, str] = {
     "ethosu": "pip install 'bmpq_tf[npu]'",
     "keras_tuner": _TUNE,
     "matplotlib": _TUNE,
+    "tflite_micro": "pip install 'bmpq_tf[micro]'",
 }
 
 

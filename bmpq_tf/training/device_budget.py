@@ -55,7 +55,7 @@ def check(kernels: Sequence[Kernel], budget: Budget, plan: DevicePlan | None, sa
     """
     if plan is None:
         return
-    without = [limit for limit in budget.limits(kernels) if limit]
+    without = budget.limits(kernels)
     flash = (
         [
             plan.flash_limit(kernels, float(budget.flash), tables)

@@ -91,6 +91,7 @@ class TFLiteModel:
 
 
 def quantized(values: np.ndarray, detail: dict) -> np.ndarray:
+    """Returns an input as a file takes it: floats on the grid that its `detail` tells, clipped."""
     scale, zero_point = detail["quantization"]
     if scale and values.dtype != detail["dtype"]:
         limits = np.iinfo(detail["dtype"])
@@ -99,6 +100,7 @@ def quantized(values: np.ndarray, detail: dict) -> np.ndarray:
 
 
 def dequantized(values: np.ndarray, detail: dict) -> np.ndarray:
+    """Returns an output as the floats that its integers stand for."""
     scale, zero_point = detail["quantization"]
     return (
         np.float32(scale) * (values.astype(np.float32) - zero_point)
