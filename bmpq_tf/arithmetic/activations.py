@@ -15,6 +15,8 @@ import tensorflow as tf
 # Shares of the largest range that a first range is chosen from.
 _SHARES = 16
 _SMALLEST_CLIP = 1e-12
+# A little less than 1: a value at an end of the range belongs to what is clipped.
+_INSIDE = 1.0 - 2.0**-20
 
 
 def steps(bits: int) -> int:
@@ -50,7 +52,7 @@ def fake_quantize(
     clip,
     zero_point,
     bits: int,
-    rounding: Callable[[tf.Tensor], tf.Tensor] = tf.round,
+    rounding: Callable[[tf.Tensor], tf.Tensor] | None = tf.round,
     on_gradient: Callable[[], None] | None = None,
 ) -> tf.Tensor:
     """Clips, rounds and scales back, with gradients to the values and to the clip.
@@ -60,15 +62,15 @@ def fake_quantize(
         clip: `alpha`, a positive float32 scalar.
         zero_point: `z`, an integer from 0 to `2^a - 1` as a float32 scalar; 0 is PACT.
         bits: the width `a`.
-        rounding: what rounds; `tf.round`, halves to even, unless the caller follows another
-            runtime.
+        rounding: what rounds, as in `quantize`; `None` for TensorFlow's own fake quantization,
+            which passes over the values once instead of four times, and rounds halves up.
         on_gradient: called while the gradient is built.
 
     Returns:
         float32 of the values' shape. With `g` the gradient of the result, a value inside the range
         gets `g` and others 0; the clip gets PACT's gradient, `sum of g` where `x >= alpha`. Where
         `z > 0`, each end moves by its own share of the clip: `sum of g * high / alpha` where
-        `x >= high`, and `sum of g * low / alpha` where `x < low`.
+        `x >= high`, and `sum of g * low / alpha` where `x <= low`. Where `z = 0`, zero is inside.
     """
 
     @tf.custom_gradient
@@ -78,15 +80,17 @@ def fake_quantize(
         def grad(upstream):
             if on_gradient is not None:
                 on_gradient()
-            above, below = values >= high, values < low
-            share = zero_point / steps(bits)
-            to_clip = (
-                tf.reduce_sum(tf.where(above, upstream, 0.0)) * (1.0 - share)
-                - tf.reduce_sum(tf.where(below, upstream, 0.0)) * share
+            # One operation for the mask and both sums. It would count the ends as inside.
+            to_values, to_low, to_high = tf.quantization.fake_quant_with_min_max_vars_gradient(
+                upstream, values, _INSIDE * low, _INSIDE * high, num_bits=bits
             )
-            return tf.where(above | below, 0.0, upstream), to_clip, None
+            return to_values, (to_low * low + to_high * high) / clip, None
 
-        return quantize(values, clip, zero_point, bits, rounding) * step, grad
+        if rounding is None:
+            rounded = tf.quantization.fake_quant_with_min_max_vars(values, low, high, num_bits=bits)
+        else:
+            rounded = quantize(values, clip, zero_point, bits, rounding) * step
+        return rounded, grad
 
     return apply(values, clip, zero_point)  # pyright: ignore[reportReturnType]
 
@@ -110,6 +114,9 @@ def damped(value, share):
     return tf.identity(value), lambda upstream: (share * upstream, None)
 
 
+# Not inlined: one body for all quantizers that a step holds, which runs once in a training. Inlined
+# into a step, its loop took more memory than the activations.
+@tf.function(experimental_attributes={"_noinline": True}, autograph=False)
 def first_range(values, bits: int, signed: bool) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Chooses the range that a batch of values is rounded in with the smallest mean square error.
 

@@ -73,11 +73,20 @@ class ActivationQuantizer(keras.layers.Layer):
         self.zero_point = state("zero_point", 0.0)
         self.observed = state("observed", 0.0)
 
-    def call(self, values, training=None):
+    def call(self, values, training=None, before: Callable | None = None):
         """Returns the values on the grid, in their own dtype.
 
         The first training batch sets the range.
+
+        Args:
+            values: floats of any shape.
+            training: whether this is a training step.
+            before: what comes before the quantizer and changes nothing inside its range, as a ReLU
+                does. Training leaves it out, because clipping does the same; only the first range
+                is of what it gives.
         """
+        if not training or self.stand_in is not None:
+            values, before = (values if before is None else before(values)), None
         exact = tf.cast(values, tf.float32)
         if self.stand_in is not None:
             return tf.cast(self.stand_in(exact), values.dtype)
@@ -86,7 +95,7 @@ class ActivationQuantizer(keras.layers.Layer):
                 activations.fake_quantize(exact, *self._fixed, self.bits, self.rounding),
                 values.dtype,
             )
-        base, zero_point, observed = self._range(exact)
+        base, zero_point, observed = self._range(exact, before)
 
         def keep():
             for variable, value in (
@@ -102,8 +111,10 @@ class ActivationQuantizer(keras.layers.Layer):
         # in the gradient.
         unsaid = keep if training is None else None
         clip = self._learned(base, self._gradient_share(exact))
+        # Files round halves to even; in training nobody compares, and speed counts.
+        rounding = None if training and self.rounding is tf.round else self.rounding
         return tf.cast(
-            activations.fake_quantize(exact, clip, zero_point, self.bits, self.rounding, unsaid),
+            activations.fake_quantize(exact, clip, zero_point, self.bits, rounding, unsaid),
             values.dtype,
         )
 
@@ -127,7 +138,7 @@ class ActivationQuantizer(keras.layers.Layer):
             tf.constant(tf.convert_to_tensor(self.zero_point.value).numpy()),
         )
 
-    def _range(self, values) -> list[tf.Tensor]:
+    def _range(self, values, before: Callable | None) -> list[tf.Tensor]:
         """Returns `[clip_base, zero_point, observed]` as they are, or as this batch would set them
         if none has.
         """
@@ -137,13 +148,14 @@ class ActivationQuantizer(keras.layers.Layer):
         ]
 
         def first():
-            base, zero_point, found = activations.first_range(values, self.bits, self.signed)
+            shown = values if before is None else before(values)
+            base, zero_point, found = activations.first_range(shown, self.bits, self.signed)
             return [base, zero_point, tf.cast(found, tf.float32)]
 
         # The variables are assigned outside of tf.cond, inside of which replicas may not meet.
         return tf.cond(kept[2] > 0, lambda: kept, first)
 
-    def _gradient_share(self, values) -> tf.Tensor:
+    def _gradient_share(self, values) -> float | tf.Tensor:
         """`1 / sqrt(n * steps)` for `n` values an example, after LSQ.
 
         The clip sums the gradients of all, and would outrun the weights.
@@ -151,10 +163,11 @@ class ActivationQuantizer(keras.layers.Layer):
         With the whole sum, SGD at rate 0.1 shrank the clip before a 2-bit ResNet-20's classifier
         until every value was cut off, for good.
         """
-        shape = tf.shape(values, out_type=tf.int64)
-        return tf.math.rsqrt(
-            tf.cast(tf.reduce_prod(shape[1:]) * activations.steps(self.bits), tf.float32)
-        )
+        levels = activations.steps(self.bits)
+        if values.shape[1:].is_fully_defined():
+            return (max(values.shape[1:].num_elements(), 1) * levels) ** -0.5
+        number = tf.reduce_prod(tf.shape(values, out_type=tf.int64)[1:])
+        return tf.math.rsqrt(tf.cast(number * levels, tf.float32))
 
     def _learned(self, base, gradient_share: float | tf.Tensor = 1.0) -> Any:
         log_clip = tf.convert_to_tensor(self.log_clip.value)

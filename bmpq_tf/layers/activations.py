@@ -47,7 +47,10 @@ class QuantReLU(keras.layers.ReLU):
         self.activation_quantizer.build()
 
     def call(self, inputs, training=None):
-        return self.activation_quantizer.call(super().call(inputs), training)
+        relu = super().call
+        if self.threshold:
+            return self.activation_quantizer.call(relu(inputs), training)
+        return self.activation_quantizer.call(inputs, training, before=relu)
 
     def get_config(self):
         return {**super().get_config(), "bits": self.activation_quantizer.bits}

@@ -42,6 +42,25 @@ def test_pact_at_2_bits_by_hand_halves_to_even():
     )
 
 
+@given(values=values_of, clip=clips, bits=widths, share=st.floats(0, 1))
+def test_trainings_own_rounding_differs_at_ties_alone(values, clip, bits, share):
+    zero_point = np.float32(round(share * (2**bits - 1)))
+    step, low, high = (np.asarray(x) for x in activations.ends(tf.constant(clip), zero_point, bits))
+    exact = np.asarray(activations.fake_quantize(values, clip, zero_point, bits))
+    in_training = np.asarray(activations.fake_quantize(values, clip, zero_point, bits, None))
+    steps = np.clip(values.astype(np.float64), low, high) / np.float64(step)
+    tie = np.abs(np.abs(steps - np.round(steps)) - 0.5) < 1e-4
+    np.testing.assert_allclose(in_training[~tie], exact[~tie], rtol=0, atol=1e-5 * clip)
+    assert np.all(np.abs(in_training - exact) <= 1.001 * step)
+
+
+@pytest.mark.parametrize("rounding", [tf.round, None])
+@pytest.mark.parametrize("nothing", [np.nan, np.inf])
+def test_what_is_not_finite_is_not_hidden(nothing, rounding):
+    out = activations.fake_quantize(tf.constant([nothing, 1.0]), tf.constant(2.0), 0.0, 8, rounding)
+    assert np.isnan(out[0]) or float(out[0]) == 2
+
+
 def test_gradients_are_pacts_and_each_end_of_a_signed_range_moves_by_its_share():
     upstream = tf.constant([1.0, 2.0, 4.0, 8.0, 16.0])
     values, clip = tf.Variable([-5.0, -0.5, 0.4, 3.0, 9.0]), tf.Variable(3.0)

@@ -210,3 +210,36 @@ def test_steps_of_unknown_number_with_rounded_activations_are_refused():
         ),
     ):
         model.fit(data, shuffle=False, verbose=0)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("maximum", [None, 6.0])
+def test_training_leaves_the_relu_to_the_quantizer_and_learns_the_same(maximum, policy):
+    """The range, the answers and the gradients are those of a ReLU and a quantizer behind it."""
+    values = tf.cast(4 * X, "float32" if policy == "float32" else "bfloat16")
+
+    def learned(layer, before):
+        layer(values, training=True)
+        quantizer = layer.activation_quantizer
+        quantizer.log_clip.assign(-0.7)
+        with tf.GradientTape() as tape:
+            tape.watch(values)
+            out = layer(before(values), training=True)
+            loss = tf.reduce_sum(tf.cast(out, "float32") ** 2)
+        return [out, quantizer.clip(), *tape.gradient(loss, [values, quantizer.log_clip.value])]
+
+    fused = learned(layers.QuantReLU(maximum, bits=4, dtype=policy), lambda values: values)
+    apart = learned(
+        layers.QuantReLU(maximum, bits=4, dtype=policy),
+        lambda values: keras.ops.relu(values) if maximum is None else keras.ops.relu6(values),
+    )
+    assert float(fused[1]) < 6
+    for one, other in zip(fused, apart, strict=True):
+        np.testing.assert_allclose(
+            keras.ops.cast(one, "float32"), keras.ops.cast(other, "float32"), rtol=1e-6
+        )
+
+
+def test_a_relu_with_a_threshold_keeps_it_in_training():
+    layer = layers.QuantReLU(threshold=1.0, bits=8)
+    assert not np.any((0 < layer(X, training=True)) & (layer(X, training=True) < 0.99))
