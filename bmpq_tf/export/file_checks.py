@@ -3,7 +3,7 @@
 from bmpq_tf.allocation.kernel import FLOAT_BITS
 from bmpq_tf.export.converter import origin
 from bmpq_tf.export.errors import ExportError, FloatKernelsWarning
-from bmpq_tf.export.integer import known_ranges, static
+from bmpq_tf.export.integer import known_ranges, lookup_tables, static
 from bmpq_tf.export.micro.operators import missing
 from bmpq_tf.export.state import ExportState
 from bmpq_tf.export.tflite import flatbuffer
@@ -40,8 +40,9 @@ def check_integer(state: ExportState) -> None:
         raise ExportError(
             f"Model '{model.name}' cannot be an integer-only file: "
             f"{_owned(model, found)} would compute "
-            "with floats, because no integer kernel is known "
-            'for them. Replace those layers, or take optimize_for="latency". Nothing was written.'
+            "with floats: bmpq_tf writes no integers for them, whether or not LiteRT has a kernel "
+            'that takes some. Replace those layers, or take optimize_for="latency". Nothing was '
+            "written."
         )
 
 
@@ -84,8 +85,9 @@ def check_device_budget(state: ExportState) -> None:
 
 def check_operators(state: ExportState) -> None:
     """Raises ExportError for operators that TFLM does not have."""
-    # Those of roundings are gone by then.
-    found = [one for one in missing(state.file) if one[0] != "FAKE_QUANT"]
+    # Those of roundings are gone by then, and tables are there in place of their stand-ins.
+    file, _ = lookup_tables.folded(state.file, state.alone)
+    found = [one for one in missing(file) if one[0] not in ("FAKE_QUANT", "CUSTOM")]
     if found:
         raise ExportError(
             f"Model '{state.model.name}' does not run on a microcontroller: TFLM has no "

@@ -17,7 +17,7 @@ from bmpq_tf.export.errors import (
     ExportError,
     first_line,
 )
-from bmpq_tf.export.integer import calibration, grids, known_ranges, static
+from bmpq_tf.export.integer import calibration, grids, known_ranges, rewrites, static
 from bmpq_tf.export.kernels import lowering, packing
 from bmpq_tf.export.kernels.match import kernel_integers
 from bmpq_tf.export.kernels.search import find_kernels as find
@@ -70,6 +70,8 @@ def convert(state: ExportState) -> None:
     frozen, integer = frozen_model(state.computed), state.arithmetic == "integer"
     (grids.mark if integer else name_roundings)(frozen)
     state.file = to_float_model(frozen, batch_size=1 if state.is_micro else None)
+    if integer:
+        rewrites.rewrite(state.file, state.alone)
     if state.is_micro:
         file_checks.check_operators(state)
     if integer:
@@ -115,7 +117,7 @@ def write_integers(state: ExportState) -> None:
     state.stored = lowering.plan(state.file, state.matches, state.arithmetic)
     if state.arithmetic == "integer":
         state.file, state.stored = static.quantize(
-            state.file, state.stored, state.known_ranges, state.io_dtype
+            state.file, state.stored, state.known_ranges, state.io_dtype, state.alone
         )
         file_checks.check_integer(state)
     else:

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from bmpq_tf.allocation.budget import Budget
+from bmpq_tf.export.integer import lookup_tables
 from bmpq_tf.export.integer.calibration import Range
 from bmpq_tf.export.kernels.match import Match
 from bmpq_tf.export.kernels.packing import StoredKernel
@@ -91,6 +92,11 @@ class ExportState:
     def arithmetic(self) -> str:
         """How the file computes: `"size"`, `"latency"` or `"integer"`."""
         return "integer" if self.is_micro else self.options.optimize_for
+
+    @property
+    def alone(self) -> frozenset[int]:
+        """Operators of an integer file that need no lookup table where they stand alone."""
+        return lookup_tables.ALONE_IN_TFLM if self.is_micro else lookup_tables.ALONE
 
     @property
     def io_dtype(self) -> str:

@@ -107,9 +107,9 @@ def test_the_traps_are_there_to_be_avoided(seen):
 def test_a_wrong_kernel_would_be_seen(monkeypatch):
     operator = next(one for one in one_operator.OPERATORS if one.name == "FULLY_CONNECTED")
     assert probe.judge(operator, 8, "channel", "dynamic", "LiteRT").outcome == "right"
-    honest = probe._interpreter
+    honest = probe.interpreter
     monkeypatch.setattr(
-        probe, "_interpreter", lambda *given: lambda inputs: honest(*given)(inputs) * 1.05
+        probe, "interpreter", lambda *given: lambda inputs: honest(*given)(inputs) * 1.05
     )
     assert probe.judge(operator, 8, "channel", "dynamic", "LiteRT").outcome == "wrong"
 

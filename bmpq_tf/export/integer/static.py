@@ -17,7 +17,7 @@ from bmpq_tf._compat.litert_quantizer import (
     recipe,
     symmetric_quantize_bias_tensor,
 )
-from bmpq_tf.export.integer import unlisted_operators
+from bmpq_tf.export.integer import lookup_tables, unlisted_operators
 from bmpq_tf.export.integer.calibration import Range
 from bmpq_tf.export.kernels import packing
 from bmpq_tf.export.kernels.match import Match, reads_as_weights
@@ -50,6 +50,7 @@ def quantize(
     kernels: Sequence[tuple[Match, packing.StoredKernel]],
     ranges: Mapping[str, Range],
     io_dtype: str,
+    alone: frozenset[int] = lookup_tables.ALONE,
 ) -> tuple[Any, list]:
     """Returns the parsed file, and the kernels as they lie in it.
 
@@ -60,8 +61,10 @@ def quantize(
         kernels: its kernels.
         ranges: by tensor name, as `calibration.ranges` gives them.
         io_dtype: of inputs and outputs, `"float32"` or `"int8"`.
+        alone: operators whose kernels the runtime has, as `lookup_tables.folded` takes them.
     """
     _separate_biases(model)
+    model, functions = lookup_tables.folded(model, alone)
     instructions = _generated(model, ranges, io_dtype)
     placed = []
     for match, stored in kernels:
@@ -71,7 +74,7 @@ def quantize(
         _place(model, instructions, match, packing.parameters(stored))
         placed.append((match, stored))
     return unlisted_operators.carry_integers(
-        modified(model, instructions), ranges, io_dtype
+        modified(model, instructions), ranges, io_dtype, functions
     ), placed
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from bmpq_tf._compat.litert import schema
 from bmpq_tf._compat.litert_quantizer import qtyping, tensor_zp_scale_from_min_max
-from bmpq_tf.export.integer import grids
+from bmpq_tf.export.integer import grids, lookup_tables
 from bmpq_tf.export.integer.calibration import Range
 from bmpq_tf.export.tflite import flatbuffer
 
@@ -23,23 +23,51 @@ _SAME_GRID = (
     _BUILTIN.DEPTH_TO_SPACE,
     _BUILTIN.TILE,
     _BUILTIN.REDUCE_MAX,
+    _BUILTIN.REVERSE_V2,
 )
-_OWN_GRID = (_BUILTIN.RELU6, _BUILTIN.LEAKY_RELU, _BUILTIN.ELU, _BUILTIN.NEG)
-_CARRIES = (*_SAME_GRID, *_OWN_GRID, _BUILTIN.SHAPE)
+_OWN_GRID = (
+    _BUILTIN.RELU6,
+    _BUILTIN.LEAKY_RELU,
+    _BUILTIN.ELU,
+    _BUILTIN.ABS,
+    _BUILTIN.EXP,
+    _BUILTIN.LOG,
+    _BUILTIN.PRELU,
+    _BUILTIN.MINIMUM,
+    _BUILTIN.FILL,
+    lookup_tables.STAND_IN,
+)
+# Its kernel gives one grid only.
+_FIXED_GRID = {_BUILTIN.LOG_SOFTMAX: (np.float32([16 / 256]), np.int64([127]))}
+# Those that give no numbers of a grid.
+_LOOKS = (
+    *(_BUILTIN.SHAPE, _BUILTIN.ARG_MAX, _BUILTIN.ARG_MIN),
+    *(_BUILTIN.GREATER, _BUILTIN.GREATER_EQUAL, _BUILTIN.LESS, _BUILTIN.LESS_EQUAL),
+)
+# Their kernels compare integers as they are. What is cut off is not what they give.
+_ON_ONE_GRID = (_BUILTIN.MINIMUM, _BUILTIN.FILL)
+_CARRIES = (*_SAME_GRID, *_OWN_GRID, *_FIXED_GRID, *_LOOKS)
 _QUANTIZE, _DEQUANTIZE = ("Quantize", {}), ("Dequantize", {})
+_TRUTH = (np.float32([1.0]), np.int64([0]))
 
 
-def carry_integers(model, ranges: Mapping[str, Range], io_dtype: str):
+def carry_integers(
+    model,
+    ranges: Mapping[str, Range],
+    io_dtype: str,
+    functions: Mapping[str, lookup_tables.Function],
+):
     """Returns the model, changed in place, with every `DEQUANTIZE` moved behind such operators, and
-    those that meet a `QUANTIZE` gone.
+    those that meet a `QUANTIZE` gone; lookup tables take the places of their stand-ins.
 
     Args:
         model: a partly quantized file, parsed.
         ranges: of the float model's tensors, by name.
         io_dtype: of the file's inputs and outputs, `"float32"` or `"int8"`.
+        functions: what the stand-ins compute, by the name of their results.
     """
     subgraph = model.subgraphs[0]
-    moved = _Moved(model, subgraph, ranges)
+    moved = _Moved(model, subgraph, ranges, functions)
     operators, subgraph.operators = subgraph.operators, []
     for operator in operators:
         moved.add(operator)
@@ -59,8 +87,9 @@ def carry_integers(model, ranges: Mapping[str, Range], io_dtype: str):
 class _Moved:
     """Appends operators one by one, each reading integers where there are any."""
 
-    def __init__(self, model, subgraph, ranges: Mapping[str, Range]):
+    def __init__(self, model, subgraph, ranges: Mapping[str, Range], functions):
         self.model, self.subgraph, self.ranges = model, subgraph, ranges
+        self.functions = functions
         self.integers: dict[int, int] = {}  # the int8 tensor behind a float one
         self.rounded: dict[int, grids.Grid] = {}  # what an int8 tensor was rounded to
         self.replaced: dict[int, int] = {}  # what a cancelled QUANTIZE would have given
@@ -82,8 +111,11 @@ class _Moved:
         elif builtin == _BUILTIN.FAKE_QUANT:
             self._round(operator)
             return
-        elif builtin in _CARRIES and self._type(operator.inputs[0]) == flatbuffer.FLOAT32:
+        elif builtin in _CARRIES and self._floats(operator):
             self._carry(operator, builtin)
+            return
+        elif builtin == _BUILTIN.CAST and self._type(operator.inputs[0]) == flatbuffer.BOOL:
+            self._cast_truth(operator)
             return
         elif builtin != _BUILTIN.QUANTIZE and self._type(operator.outputs[0]) == flatbuffer.INT8:
             # litert-quantizer has the last operator read an output of float32.
@@ -91,31 +123,130 @@ class _Moved:
         self.subgraph.operators.append(operator)
 
     def _carry(self, operator, builtin: int) -> None:
-        data = operator.inputs[0]
-        if (
-            data not in self.integers
-            and data in list(self.subgraph.inputs)
-            and self._name(data) in self.ranges
-        ):
-            self.integers[data] = self._integer_twin(data, _grid(self.ranges[self._name(data)]))
-            self._append(_BUILTIN.QUANTIZE, data, self.integers[data], _QUANTIZE)
-        name = self._name(operator.outputs[0])
-        if data in self.integers and (builtin not in _OWN_GRID or name in self.ranges):
-            operator.inputs[0] = self.integers[data]
+        name, result = self._name(operator.outputs[0]), int(operator.outputs[0])
+        operands = self._floats(operator)
+        for index in operands:
+            self._take_input(index)
+        if not all(index in self.integers or self._constant(index) is not None for index in operands):
             self.subgraph.operators.append(operator)
-            if builtin == _BUILTIN.SHAPE:
-                return
-            result = int(operator.outputs[0])
-            grid = (
-                _grid(self.ranges[name])
-                if builtin in _OWN_GRID
-                else self._grid_of(operator.inputs[0])
-            )
-            self.integers[result] = self._integer_twin(result, grid)
+            return
+        if builtin in _LOOKS:
+            self._read_integers(operator)
+            self.subgraph.operators.append(operator)
+            return
+        if builtin in _FIXED_GRID:
+            grid = _FIXED_GRID[builtin]
+        elif builtin not in _OWN_GRID:
+            grid = self._grid_of(self.integers[operands[0]])
+        elif name in self.ranges:
+            grid = _grid(self.ranges[name])
+        else:
+            self.subgraph.operators.append(operator)
+            return
+        self.integers[result] = twin = self._integer_twin(result, grid)
+        if builtin == lookup_tables.STAND_IN:
+            self._look_up(operator.inputs[0], twin, self.functions[name])
+        else:
+            self._read_integers(operator, grid if builtin in _ON_ONE_GRID else None)
+            operator.outputs = [twin]
+            self.subgraph.operators.append(operator)
+        self._append(_BUILTIN.DEQUANTIZE, twin, result, _DEQUANTIZE)
+
+    def _floats(self, operator) -> list[int]:
+        """Which of an operator's operands are float."""
+        return [int(i) for i in operator.inputs if self._type(i) == flatbuffer.FLOAT32]
+
+    def _constant(self, index: int):
+        return flatbuffer.constant(self.model, self.subgraph.tensors[index])
+
+    def _take_input(self, index: int) -> None:
+        """Rounds an input of the model."""
+        given = index in list(self.subgraph.inputs) and index not in self.integers
+        if given and self._name(index) in self.ranges:
+            self.integers[index] = self._integer_twin(index, _grid(self.ranges[self._name(index)]))
+            self._append(_BUILTIN.QUANTIZE, index, self.integers[index], _QUANTIZE)
+
+    def _read_integers(self, operator, grid=None) -> None:
+        """Makes an operator read integers, on one grid if that is given; constants get their own
+        grid otherwise.
+        """
+        inputs = [int(index) for index in operator.inputs]
+        for place, index in enumerate(inputs):
+            if self._type(index) != flatbuffer.FLOAT32:
+                continue
+            values = self._constant(index)
+            if values is not None:
+                inputs[place] = self._integer_constant(index, values, grid)
+                continue
+            inputs[place] = source = self.integers[index]
+            if grid is not None and not _equal(self._grid_of(source), grid):
+                inputs[place] = self._integer_twin(index, grid, f"_for_{len(self.subgraph.tensors)}")
+                self._append(_BUILTIN.QUANTIZE, source, inputs[place], _QUANTIZE)
+        operator.inputs = inputs
+
+    def _integer_constant(self, index: int, values: np.ndarray, grid=None) -> int:
+        if grid is None:
+            grid = _grid((min(0.0, float(values.min())), max(0.0, float(values.max()))))
+        scale, zero_point = grid
+        integers = np.clip(np.round(values / scale[0]) + zero_point[0], -128, 127).astype(np.int8)
+        return flatbuffer.add_tensor(
+            self.model,
+            self.subgraph,
+            f"{self._name(index)}_integers_{len(self.subgraph.tensors)}",
+            self.subgraph.tensors[index].shape,
+            flatbuffer.INT8,
+            integers,
+            grid=grid,
+        )
+
+    def _cast_truth(self, operator) -> None:
+        """True is 1 and false is 0 on a grid of whole numbers."""
+        result = int(operator.outputs[0])
+        if self._type(result) == flatbuffer.FLOAT32:
+            self.integers[result] = self._integer_twin(result, _TRUTH)
             operator.outputs = [self.integers[result]]
+            operator.builtinOptions.outDataType = flatbuffer.INT8
+            self.subgraph.operators.append(operator)
             self._append(_BUILTIN.DEQUANTIZE, self.integers[result], result, _DEQUANTIZE)
         else:
             self.subgraph.operators.append(operator)
+
+    def _look_up(self, index: int, result: int, function: lookup_tables.Function) -> None:
+        """Reads a table at -128 to 127, which lie at 0 to 255."""
+        source, name = self.integers[index], self._name(result)
+        tensor = self.subgraph.tensors[result]
+        table = function.table(self._grid_of(source), self._grid_of(result))
+        whole, places = (
+            flatbuffer.add_tensor(
+                self.model,
+                self.subgraph,
+                f"{name}_{suffix}",
+                tensor.shape,
+                flatbuffer.INT32,
+                signature=tensor.shapeSignature,
+            )
+            for suffix in ("whole", "places")
+        )
+        first, held = (
+            self._new_constant(f"{name}_first", np.int32([128]), flatbuffer.INT32),
+            self._new_constant(
+                f"{name}_table", table, flatbuffer.INT8, grid=self._grid_of(result)
+            ),
+        )
+        kinds = {"inDataType": flatbuffer.INT8, "outDataType": flatbuffer.INT32}
+        for builtin, operands, into, options in (
+            (_BUILTIN.CAST, [source], whole, ("Cast", kinds)),
+            (_BUILTIN.ADD, [whole, first], places, ("Add", {})),
+            (_BUILTIN.GATHER, [held, places], result, ("Gather", {})),
+        ):
+            self.subgraph.operators.append(
+                flatbuffer.new_operator(self.model, builtin, operands, [into], options)
+            )
+
+    def _new_constant(self, name: str, values: np.ndarray, kind: int, grid=None) -> int:
+        return flatbuffer.add_tensor(
+            self.model, self.subgraph, name, values.shape, kind, values, grid=grid
+        )
 
     def _round(self, operator) -> None:
         """A rounding to a trained grid is a change of the grid.

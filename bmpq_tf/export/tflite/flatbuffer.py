@@ -8,6 +8,7 @@ from bmpq_tf._compat.litert import flatbuffer_utils as fb
 from bmpq_tf._compat.litert import schema
 
 FLOAT32, INT8 = fb.TensorType.FLOAT32, fb.TensorType.INT8
+INT32, BOOL = fb.TensorType.INT32, fb.TensorType.BOOL
 _NUMPY = {
     fb.TensorType.FLOAT32: np.float32,
     fb.TensorType.FLOAT16: np.float16,

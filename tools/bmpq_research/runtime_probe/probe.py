@@ -116,7 +116,7 @@ def judge(
 
 
 def _error(case: one_operator.Case, mode: str, runtime: str) -> float:
-    received = _interpreter(case.content, runtime)(case.inputs).astype(np.float64)
+    received = interpreter(case.content, runtime)(case.inputs).astype(np.float64)
     if not np.isfinite(received).all():
         return float("inf")
     return float(
@@ -125,7 +125,7 @@ def _error(case: one_operator.Case, mode: str, runtime: str) -> float:
     )
 
 
-def _interpreter(content: bytes, runtime: str, num_threads: int = 1):
+def interpreter(content: bytes, runtime: str, num_threads: int = 1):
     """Returns a function that runs a model."""
     if runtime.startswith("tf.lite"):
         import tensorflow as tf
@@ -148,13 +148,12 @@ def _interpreter(content: bytes, runtime: str, num_threads: int = 1):
             model_content=content, num_threads=num_threads, experimental_op_resolver_type=kind
         )
     interpreter.allocate_tensors()
-    fed, result = (
-        interpreter.get_input_details()[0]["index"],
-        interpreter.get_output_details()[0]["index"],
-    )
+    fed = [detail["index"] for detail in interpreter.get_input_details()]
+    result = interpreter.get_output_details()[0]["index"]
 
-    def run(inputs: np.ndarray) -> np.ndarray:
-        interpreter.set_tensor(fed, inputs)
+    def run(*inputs: np.ndarray) -> np.ndarray:
+        for index, values in zip(fed, inputs, strict=True):
+            interpreter.set_tensor(index, values)
         interpreter.invoke()
         return interpreter.get_tensor(result)
 
@@ -198,7 +197,7 @@ def _speeds(found: list[Seen], rounds: int) -> dict[tuple, float]:
 
 def timer(case: one_operator.Case, runtime: str):
     """Returns a function that takes the shortest of a few calls; the first two are not counted."""
-    run = _interpreter(case.content, runtime)
+    run = interpreter(case.content, runtime)
     run(case.inputs), run(case.inputs)
 
     def once() -> float:
