@@ -108,6 +108,13 @@ def bounded(clip, limit: float):
     return tf.minimum(clip, limit), grad
 
 
+def not_empty(clip):
+    """Returns the clip, or the smallest one that can be divided by: a ReLU with `max_value=0` has
+    none, and a learned one may have shrunk to nothing.
+    """
+    return tf.maximum(clip, _SMALLEST_CLIP)
+
+
 @tf.custom_gradient
 def damped(value, share):
     """Returns the value, which gets only this share of its gradient."""

@@ -17,7 +17,7 @@ from bmpq_tf.export.errors import (
     ExportError,
     first_line,
 )
-from bmpq_tf.export.integer import calibration, grids, known_ranges, rewrites, static
+from bmpq_tf.export.integer import calibration, grids, known_ranges, masks, rewrites, static
 from bmpq_tf.export.kernels import lowering, packing
 from bmpq_tf.export.kernels.match import kernel_integers
 from bmpq_tf.export.kernels.search import find_kernels as find
@@ -71,11 +71,11 @@ def convert(state: ExportState) -> None:
     (grids.mark if integer else name_roundings)(frozen)
     state.file = to_float_model(frozen, batch_size=1 if state.is_micro else None)
     if integer:
+        rounded = grids.place(state.file, frozen)
         rewrites.rewrite(state.file, state.alone)
+        state.known_ranges = known_ranges.known_ranges(state.file, rounded)
     if state.is_micro:
         file_checks.check_operators(state)
-    if integer:
-        state.known_ranges = known_ranges.known_ranges(state.file, grids.place(state.file, frozen))
     flatbuffer.add_signature(
         state.file,
         [tensor.name for tensor in frozen.inputs],
@@ -106,7 +106,7 @@ def calibrate(state: ExportState) -> None:
     measured = calibration.ranges(
         flatbuffer.serialised(state.file), batches, model.inputs[0].shape[0]
     )
-    state.known_ranges = measured | state.known_ranges
+    state.known_ranges = masks.limited(state.file, measured | state.known_ranges)
 
 
 def write_integers(state: ExportState) -> None:

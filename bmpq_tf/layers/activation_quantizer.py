@@ -126,12 +126,14 @@ class ActivationQuantizer(keras.layers.Layer):
         """Makes the range a constant, for conversion.
 
         Raises:
-            ValueError: no training batch has set the range yet.
+            ValueError: no training batch has set the range yet, or all were zero.
         """
         if not bool(tf.convert_to_tensor(self.observed.value) > 0):
             raise ValueError(
                 f"Activation quantizer '{self.path}' has no range yet, since it saw no training "
-                "batch. Train the model first, if only for a step."
+                "batch, or nothing but zeros. Train the model first, if only for a step; where the "
+                "layer gives zeros only, such as a ReLU whose inputs are all negative, take it out "
+                "or make it live."
             )
         self._fixed = (
             tf.constant(self.clip().numpy()),
@@ -172,7 +174,9 @@ class ActivationQuantizer(keras.layers.Layer):
     def _learned(self, base, gradient_share: float | tf.Tensor = 1.0) -> Any:
         log_clip = tf.convert_to_tensor(self.log_clip.value)
         clip = scales.learned(base, activations.damped(log_clip, gradient_share))
-        return clip if self.limit is None else activations.bounded(clip, self.limit)
+        return activations.not_empty(
+            clip if self.limit is None else activations.bounded(clip, self.limit)
+        )
 
     def get_config(self):
         return {

@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from bmpq_tf._compat import keras as keras_compat
-from bmpq_tf.export.converter import origin
+from bmpq_tf.export.converter import origin, rewrites
 from bmpq_tf.export.errors import ConversionError, first_line
 from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.layers.serialization import is_ours
@@ -49,19 +49,16 @@ def to_float_model(model: keras.Model, batch_size: int | None = None):
         }
 
     try:
-        with _loops_unrolled(model):
+        with _loops_unrolled(model), rewrites.one_axis_softmax(model):
             function = answer.get_concrete_function()
-        # By way of files, where weights lie beside the graph: as constants in it they cost twice
-        # the memory and time.
-        module: Any = tf.Module()
-        module.weights, module.serve = function.variables, function
-        with tempfile.TemporaryDirectory() as folder:
-            tf.saved_model.save(module, folder, signatures=function)
-            converter = tf.lite.TFLiteConverter.from_saved_model(
-                folder, signature_keys=["serving_default"]
-            )
-            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-            content = converter.convert()
+        errors = rewrites.ErrorFunctions() if rewrites.has_error_functions(function) else None
+        content = None
+        if errors:
+            # The converter knows them in a GELU only. As custom operators it leaves the others.
+            content = _converted(function, custom=True)
+            if rewrites.has_custom(flatbuffer.parse(content)):
+                content = None
+        content = content or _converted(function, errors)
         return _in_order(flatbuffer.parse(content))
     except (OSError, MemoryError, tf.errors.ResourceExhaustedError):
         # A temporary folder, or a memory, that is full is no fault of the model.
@@ -72,6 +69,26 @@ def to_float_model(model: keras.Model, batch_size: int | None = None):
             f"{origin.refused(model, error) or first_line(error)}{_suspects(model)} "
             "Replace what has no builtin, or build it from Keras layers."
         ) from error
+
+
+def _converted(
+    function, errors: rewrites.ErrorFunctions | None = None, custom: bool = False
+) -> bytes:
+    """Converts by way of files, where weights lie beside the graph: as constants in it they cost
+    twice the memory and time.
+    """
+    module: Any = tf.Module()
+    module.weights, module.serve, module.errors = function.variables, function, errors
+    with tempfile.TemporaryDirectory() as folder:
+        tf.saved_model.save(module, folder, signatures=function)
+        if errors:
+            errors.put(folder)
+        converter = tf.lite.TFLiteConverter.from_saved_model(
+            folder, signature_keys=["serving_default"]
+        )
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+        converter.allow_custom_ops = custom
+        return converter.convert()
 
 
 def to_float_tflite(model: keras.Model) -> bytes:

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from bmpq_tf._compat.litert import schema
+from bmpq_tf._compat.litert_quantizer import qtyping, tensor_zp_scale_from_min_max
 from bmpq_tf.arithmetic.activations import steps
 from bmpq_tf.export.integer.calibration import Range
 from bmpq_tf.export.tflite import flatbuffer
@@ -116,3 +117,31 @@ def grid_of(operator) -> Grid:
     options = operator.builtinOptions
     step = (options.max - options.min) / steps(options.numBits)
     return Grid(step, round(-options.min / step), options.numBits)
+
+
+def int8_grid(limits: Range) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the scale and the zero point of an int8 tensor for a range, as litert-quantizer
+    chooses them; arrays of one value.
+    """
+    low, high = (np.array([limit], np.float32) for limit in limits)
+    zero_point, scale = tensor_zp_scale_from_min_max(
+        low, high, 8, False, qtyping.QuantGranularity.TENSORWISE
+    )
+    return np.float32(scale).reshape(-1), np.int64(zero_point).reshape(-1)
+
+
+def integer_constant(model, subgraph, index: int, grid=None) -> int:
+    """Adds the int8 form of a float constant, on a grid of its own or on this one.
+
+    Returns its index.
+    """
+    tensor = subgraph.tensors[index]
+    values = np.asarray(flatbuffer.constant(model, tensor))
+    if grid is None:
+        grid = int8_grid((min(0.0, float(values.min())), max(0.0, float(values.max()))))
+    scale, zero_point = grid
+    integers = np.clip(np.round(values / scale[0]) + zero_point[0], -128, 127).astype(np.int8)
+    name = f"{flatbuffer.tensor_name(tensor)}_integers_{len(subgraph.tensors)}"
+    return flatbuffer.add_tensor(
+        model, subgraph, name, tensor.shape, flatbuffer.INT8, integers, grid=grid
+    )

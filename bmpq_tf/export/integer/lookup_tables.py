@@ -41,7 +41,9 @@ _ROUGH = _codes(
     """
 )
 # Alone, these have an int8 kernel that answers rightly (docs/runtime_matrix.md).
-ALONE = _PLAIN | _codes("ABS EXP LOG SQRT CAST EQUAL NOT_EQUAL GREATER GREATER_EQUAL LESS LESS_EQUAL")
+ALONE = _PLAIN | _codes(
+    "ABS EXP LOG SQRT CAST EQUAL NOT_EQUAL GREATER GREATER_EQUAL LESS LESS_EQUAL"
+)
 ALONE |= _codes("LOGICAL_AND LOGICAL_OR LOGICAL_NOT SELECT SELECT_V2")
 # TFLM has these between float tensors only.
 ALONE_IN_TFLM = ALONE - _codes("EXP LOG SQRT")
@@ -108,6 +110,40 @@ def folded(model, alone: frozenset[int] = ALONE) -> tuple[Any, dict[str, Functio
     return twin, functions
 
 
+def written(model, subgraph, source: int, result: int, table: np.ndarray) -> list:
+    """Returns the operators that look an int8 tensor up in a table; -128 to 127 lie at 0 to 255.
+
+    Args:
+        model, subgraph: get the tensors between.
+        source, result: int8 tensors.
+        table: as `Function.table` gives it.
+    """
+    tensor = subgraph.tensors[result]
+    name = flatbuffer.tensor_name(tensor)
+
+    def added(suffix, shape, kind, values=None, **more) -> int:
+        return flatbuffer.add_tensor(
+            model, subgraph, f"{name}_{suffix}", shape, kind, values, **more
+        )
+
+    int8, int32 = flatbuffer.INT8, flatbuffer.INT32
+    whole, places = (
+        added(suffix, tensor.shape, int32, signature=tensor.shapeSignature)
+        for suffix in ("whole", "places")
+    )
+    first = added("first", [1], int32, np.int32([128]))
+    grid = (tensor.quantization.scale, tensor.quantization.zeroPoint)
+    held = added("table", [_SIZE], int8, table, grid=grid)
+    return [
+        flatbuffer.new_operator(model, builtin, operands, [into], options)
+        for builtin, operands, into, options in (
+            (_BUILTIN.CAST, [source], whole, ("Cast", {"inDataType": int8, "outDataType": int32})),
+            (_BUILTIN.ADD, [whole, first], places, ("Add", {})),
+            (_BUILTIN.GATHER, [held, places], result, ("Gather", {})),
+        )
+    ]
+
+
 class _Roots:
     """Which tensors each tensor is a function of, element by element."""
 
@@ -171,9 +207,7 @@ class _Roots:
         # As large as the result, it would not make it larger.
         result = self.subgraph.tensors[operator.outputs[0]]
         others = [one for one in operator.inputs if not self._is_constant(one)]
-        same = any(
-            np.array_equal(self.subgraph.tensors[one].shape, result.shape) for one in others
-        )
+        same = any(np.array_equal(self.subgraph.tensors[one].shape, result.shape) for one in others)
         return same and bool((values == values.flat[0]).all())
 
     def _is_float(self, index: int) -> bool:

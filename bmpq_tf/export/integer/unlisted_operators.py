@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import numpy as np
 
 from bmpq_tf._compat.litert import schema
-from bmpq_tf._compat.litert_quantizer import qtyping, tensor_zp_scale_from_min_max
 from bmpq_tf.export.integer import grids, lookup_tables
 from bmpq_tf.export.integer.calibration import Range
 from bmpq_tf.export.tflite import flatbuffer
@@ -127,7 +126,9 @@ class _Moved:
         operands = self._floats(operator)
         for index in operands:
             self._take_input(index)
-        if not all(index in self.integers or self._constant(index) is not None for index in operands):
+        if not all(
+            index in self.integers or self._constant(index) is not None for index in operands
+        ):
             self.subgraph.operators.append(operator)
             return
         if builtin in _LOOKS:
@@ -139,7 +140,7 @@ class _Moved:
         elif builtin not in _OWN_GRID:
             grid = self._grid_of(self.integers[operands[0]])
         elif name in self.ranges:
-            grid = _grid(self.ranges[name])
+            grid = grids.int8_grid(self.ranges[name])
         else:
             self.subgraph.operators.append(operator)
             return
@@ -163,7 +164,9 @@ class _Moved:
         """Rounds an input of the model."""
         given = index in list(self.subgraph.inputs) and index not in self.integers
         if given and self._name(index) in self.ranges:
-            self.integers[index] = self._integer_twin(index, _grid(self.ranges[self._name(index)]))
+            self.integers[index] = self._integer_twin(
+                index, grids.int8_grid(self.ranges[self._name(index)])
+            )
             self._append(_BUILTIN.QUANTIZE, index, self.integers[index], _QUANTIZE)
 
     def _read_integers(self, operator, grid=None) -> None:
@@ -176,28 +179,15 @@ class _Moved:
                 continue
             values = self._constant(index)
             if values is not None:
-                inputs[place] = self._integer_constant(index, values, grid)
+                inputs[place] = grids.integer_constant(self.model, self.subgraph, index, grid)
                 continue
             inputs[place] = source = self.integers[index]
             if grid is not None and not _equal(self._grid_of(source), grid):
-                inputs[place] = self._integer_twin(index, grid, f"_for_{len(self.subgraph.tensors)}")
+                inputs[place] = self._integer_twin(
+                    index, grid, f"_for_{len(self.subgraph.tensors)}"
+                )
                 self._append(_BUILTIN.QUANTIZE, source, inputs[place], _QUANTIZE)
         operator.inputs = inputs
-
-    def _integer_constant(self, index: int, values: np.ndarray, grid=None) -> int:
-        if grid is None:
-            grid = _grid((min(0.0, float(values.min())), max(0.0, float(values.max()))))
-        scale, zero_point = grid
-        integers = np.clip(np.round(values / scale[0]) + zero_point[0], -128, 127).astype(np.int8)
-        return flatbuffer.add_tensor(
-            self.model,
-            self.subgraph,
-            f"{self._name(index)}_integers_{len(self.subgraph.tensors)}",
-            self.subgraph.tensors[index].shape,
-            flatbuffer.INT8,
-            integers,
-            grid=grid,
-        )
 
     def _cast_truth(self, operator) -> None:
         """True is 1 and false is 0 on a grid of whole numbers."""
@@ -212,40 +202,10 @@ class _Moved:
             self.subgraph.operators.append(operator)
 
     def _look_up(self, index: int, result: int, function: lookup_tables.Function) -> None:
-        """Reads a table at -128 to 127, which lie at 0 to 255."""
-        source, name = self.integers[index], self._name(result)
-        tensor = self.subgraph.tensors[result]
+        source = self.integers[index]
         table = function.table(self._grid_of(source), self._grid_of(result))
-        whole, places = (
-            flatbuffer.add_tensor(
-                self.model,
-                self.subgraph,
-                f"{name}_{suffix}",
-                tensor.shape,
-                flatbuffer.INT32,
-                signature=tensor.shapeSignature,
-            )
-            for suffix in ("whole", "places")
-        )
-        first, held = (
-            self._new_constant(f"{name}_first", np.int32([128]), flatbuffer.INT32),
-            self._new_constant(
-                f"{name}_table", table, flatbuffer.INT8, grid=self._grid_of(result)
-            ),
-        )
-        kinds = {"inDataType": flatbuffer.INT8, "outDataType": flatbuffer.INT32}
-        for builtin, operands, into, options in (
-            (_BUILTIN.CAST, [source], whole, ("Cast", kinds)),
-            (_BUILTIN.ADD, [whole, first], places, ("Add", {})),
-            (_BUILTIN.GATHER, [held, places], result, ("Gather", {})),
-        ):
-            self.subgraph.operators.append(
-                flatbuffer.new_operator(self.model, builtin, operands, [into], options)
-            )
-
-    def _new_constant(self, name: str, values: np.ndarray, kind: int, grid=None) -> int:
-        return flatbuffer.add_tensor(
-            self.model, self.subgraph, name, values.shape, kind, values, grid=grid
+        self.subgraph.operators += lookup_tables.written(
+            self.model, self.subgraph, source, result, table
         )
 
     def _round(self, operator) -> None:
@@ -261,7 +221,7 @@ class _Moved:
             self.subgraph.operators.append(operator)
             return
         source, grid = self.integers.get(data, data), grids.grid_of(operator)
-        wanted = [_grid(grid.entry), _grid(self.ranges[self._name(result)])]
+        wanted = [grids.int8_grid(grid.entry), grids.int8_grid(self.ranges[self._name(result)])]
         if self.rounded.get(source) == grid:
             wanted = []
         for number, one in enumerate(wanted[:1] if grid.bits == 8 else wanted):
@@ -302,14 +262,6 @@ class _Moved:
 
     def _name(self, index: int) -> str:
         return flatbuffer.tensor_name(self.subgraph.tensors[index])
-
-
-def _grid(limits: Range) -> tuple[np.ndarray, np.ndarray]:
-    low, high = (np.array([limit], np.float32) for limit in limits)
-    zero_point, scale = tensor_zp_scale_from_min_max(
-        low, high, 8, False, qtyping.QuantGranularity.TENSORWISE
-    )
-    return np.float32(scale).reshape(-1), np.int64(zero_point).reshape(-1)
 
 
 def _equal(one, other) -> bool:

@@ -3,7 +3,7 @@ should answer.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -113,7 +113,9 @@ def build(operator: Int8Operator) -> tuple[bytes, list[np.ndarray], np.ndarray]:
         _tensor(file, f"operand_{number}", part, value if part.constant else None)
         for number, (part, value) in enumerate(zip(operator.operands, values, strict=True))
     ]
-    fed = [index for index, part in zip(tensors, operator.operands, strict=True) if not part.constant]
+    fed = [
+        index for index, part in zip(tensors, operator.operands, strict=True) if not part.constant
+    ]
     result = _tensor(file, "result", operator.result)
     file.operator(operator.builtin, tensors, [result], operator.options)
     real = [part.real(value) for part, value in zip(operator.operands, values, strict=True)]
@@ -152,9 +154,7 @@ def _runner(content: bytes, runtime: str) -> Callable[..., np.ndarray]:
     return lambda *given: model.integers(list(given))[1][0]
 
 
-def probe_all(
-    runtimes: Iterable[str], operators: Iterable[str] | None = None
-) -> list[Seen]:
+def probe_all(runtimes: Iterable[str], operators: Iterable[str] | None = None) -> list[Seen]:
     """Runs every case in every runtime."""
     return [
         judge(operator, runtime)
@@ -218,7 +218,12 @@ OPERATORS = (
     _unary("NEG", np.negative, _WIDE, Part(-5.0, 4.0), ("Neg", {})),
     _unary("RELU6", lambda x: np.clip(x, 0, 6), Part(-4.0, 9.0), Part(0.0, 6.0)),
     _unary("ROUND", np.round, _WIDE, _WIDE),
-    _unary("RSQRT", lambda x: 1 / np.sqrt(x), Part(0.0, 6.0, integers=np.arange(480) % 255 - 127), Part(0.0, 6.6)),
+    _unary(
+        "RSQRT",
+        lambda x: 1 / np.sqrt(x),
+        Part(0.0, 6.0, integers=np.arange(480) % 255 - 127),
+        Part(0.0, 6.6),
+    ),
     _unary("SIGN", np.sign, _WIDE, _UNIT, ("Sign", {})),
     _unary("SIN", np.sin, _WIDE, _UNIT),
     _unary("SQRT", np.sqrt, _POSITIVE, Part(0.0, 2.5)),
@@ -266,7 +271,9 @@ OPERATORS = (
         for second, note in ((Part(), ""), (Part(shape=(1,), constant=True), " with a constant"))
     ),
     *(
-        Int8Operator(name, getattr(_BUILTIN, name), (_CONDITION, Part(), Part()), Part(), np.where, options)
+        Int8Operator(
+            name, getattr(_BUILTIN, name), (_CONDITION, Part(), Part()), Part(), np.where, options
+        )
         for name, options in (("SELECT", ("Select", {})), ("SELECT_V2", ("SelectV2", {})))
     ),
     _reduced("REDUCE_MAX", np.max),
