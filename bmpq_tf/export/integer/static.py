@@ -2,6 +2,7 @@
 the weights' places.
 """
 
+import collections
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -163,27 +164,29 @@ def _generated(
 def _separate_biases(model) -> None:
     """Gives each operator a bias of its own.
 
-    Equal ones, shared by the converter, get different grids.
+    Equal constants, shared by the converter, get different grids and, where one is no bias,
+    different types.
     """
-    seen: set[int] = set()
     for subgraph in model.subgraphs:
-        for number, operator in enumerate(subgraph.operators):
-            place = _BIAS.get(flatbuffer.builtin_of(model, operator))
-            if place is None or place >= len(operator.inputs) or operator.inputs[place] < 0:
-                continue
+        readings = [
+            (operator, place)
+            for operator in subgraph.operators
+            for place, index in enumerate(operator.inputs)
+            if index >= 0
+        ]
+        read = collections.Counter(
+            int(subgraph.tensors[operator.inputs[place]].buffer) for operator, place in readings
+        )
+        for number, (operator, place) in enumerate(readings):
             tensor = subgraph.tensors[operator.inputs[place]]
-            if tensor.buffer in seen:
-                values: Any = flatbuffer.constant(model, tensor)
+            if place != _BIAS.get(flatbuffer.builtin_of(model, operator)):
+                continue
+            values = flatbuffer.constant(model, tensor)
+            if values is not None and read[int(tensor.buffer)] > 1:
                 name = f"{flatbuffer.tensor_name(tensor)}_{number}"
                 operator.inputs[place] = flatbuffer.add_tensor(
-                    model,
-                    subgraph,
-                    name,
-                    values.shape,
-                    flatbuffer.FLOAT32,
-                    values,
+                    model, subgraph, name, values.shape, flatbuffer.FLOAT32, values
                 )
-            seen.add(tensor.buffer)
 
 
 def _readers(model, match: Match):

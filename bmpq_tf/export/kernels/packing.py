@@ -130,23 +130,18 @@ def unfold_columns(model, matches: Sequence[Match]) -> None:
     """
     for number, match in enumerate(match for match in matches if match.column is not None):
         subgraph = model.subgraphs[match.subgraph]
+        column = np.asarray(match.column, np.float32)
+        # One for all calls of a shared layer.
+        factors = flatbuffer.add_tensor(
+            model, subgraph, f"column_factors_{number}", column.shape, flatbuffer.FLOAT32, column
+        )
         for position in sorted(flatbuffer.consumers(subgraph, match.tensor), reverse=True):
             operator = subgraph.operators[position]
             source = subgraph.tensors[operator.inputs[0]]
-            column = np.asarray(match.column, np.float32)
-            factors = flatbuffer.add_tensor(
-                model,
-                subgraph,
-                f"column_factors_{number}",
-                column.shape,
-                flatbuffer.FLOAT32,
-                column,
-            )
-            name = f"scaled_input_{number}_{position}"
             scaled = flatbuffer.add_tensor(
                 model,
                 subgraph,
-                name,
+                f"scaled_input_{number}",
                 source.shape,
                 flatbuffer.FLOAT32,
                 signature=source.shapeSignature,

@@ -1,5 +1,6 @@
 """Reading and editing TFLite flatbuffers, through LiteRT's own object API."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -126,9 +127,14 @@ def add_tensor(
     signature=None,
     grid=None,
 ) -> int:
-    """Adds a tensor to a subgraph and returns its index; see `Builder.tensor`."""
+    """Adds a tensor to a subgraph and returns its index; see `Builder.tensor`.
+
+    Its name gets a number where a tensor of the model has it already: litert-quantizer and all that
+    looks tensors up go by their names. Files for microcontrollers have none.
+    """
     tensor = schema.TensorT()
-    tensor.name, tensor.shape, tensor.type = name.encode(), [int(size) for size in shape], kind
+    tensor.shape, tensor.type = [int(size) for size in shape], kind
+    tensor.name = _unused(model, name).encode()
     tensor.buffer, tensor.shapeSignature = 0, signature
     if values is not None:
         buffer = schema.BufferT()
@@ -139,6 +145,19 @@ def add_tensor(
         tensor.quantization = quantization(*grid)
     subgraph.tensors.append(tensor)
     return len(subgraph.tensors) - 1
+
+
+def _unused(model, name: str) -> str:
+    if not name:
+        return name
+    numbered = (f"{name}_{number}" for number in itertools.count(1))
+    return next(free for free in itertools.chain([name], numbered) if not _is_taken(model, free))
+
+
+def _is_taken(model, name: str) -> bool:
+    # A parsed name is bytes.
+    same = (name, name.encode())
+    return any(tensor.name in same for subgraph in model.subgraphs for tensor in subgraph.tensors)
 
 
 def quantization(scales: np.ndarray, zero_points: np.ndarray, axis: int = 0):
