@@ -10,6 +10,7 @@ import keras
 
 from bmpq_tf.allocation.budget import Budget
 from bmpq_tf.allocation.kernel import FLOAT_BITS
+from bmpq_tf.export.converter import origin
 from bmpq_tf.export.integer.static import IO_DTYPES
 from bmpq_tf.export.kernels.storage import MODES
 from bmpq_tf.export.micro.operators import check_installed
@@ -79,6 +80,24 @@ def check_options(options: ExportOptions, rounds: bool) -> None:
         raise ValueError(
             'calibrate_with serves optimize_for="integer" and "micro" only. Received: '
             f"optimize_for={options.optimize_for!r}. Leave it out."
+        )
+
+
+def check_layers(model: keras.Model) -> None:
+    """Raises ValueError for layers that keep something from one call to the next."""
+    stateful = [
+        origin.described(layer)
+        for layer in keras_graph.sublayers(model)
+        if isinstance(layer, keras.layers.RNN) and layer.stateful
+    ]
+    if stateful:
+        raise ValueError(
+            f"A file keeps nothing from one call to the next, and model '{model.name}' does. "
+            f"Received: stateful=True for {', '.join(stateful)}. Make the states inputs and "
+            "outputs: `y, *states = LSTM(8, return_state=True)(x, initial_state=[h, c])` in a "
+            "model that takes h and c and gives the states, then copy the weights with "
+            "`set_weights(trained.get_weights())` and feed each call's states to the next "
+            '(docs/deploy.md, "Streams"). Nothing was written.'
         )
 
 

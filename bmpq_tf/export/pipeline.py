@@ -75,8 +75,8 @@ def export_tflite(
         FileNotFoundError: the emulated processor is not set up.
         PermissionError: the path cannot be written to.
         ValueError: the model is over the budget, is not quantized, has more than 2 GiB of weights
-            in float32, rounds activations whose range no training batch has set yet, or data does
-            not fit it or is missing.
+            in float32, keeps states from one call to the next, rounds activations whose range no
+            training batch has set yet, or data does not fit it or is missing.
         ConversionError: a layer has no TFLite builtin.
         ExportError: integers or answers differ from the model's, an operator would stay float in
             an integer file, or TFLM does not have it; nothing was written.

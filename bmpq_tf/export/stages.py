@@ -42,6 +42,7 @@ def check_request(state: ExportState) -> None:
     options = state.options
     state.path = checks.check_writable(options.path, options.overwrite)
     state.computed = float32_model(state.model)
+    checks.check_layers(state.model)
     checks.check_options(options, bool(activation_quantizers(state.model)))
     if state.is_micro:
         checks.check_micro(state.model)
@@ -69,7 +70,7 @@ def convert(state: ExportState) -> None:
     """
     frozen, integer = frozen_model(state.computed), state.arithmetic == "integer"
     (grids.mark if integer else name_roundings)(frozen)
-    state.file = to_float_model(frozen, batch_size=1 if state.is_micro else None)
+    state.file = to_float_model(frozen, batch_size=1 if state.is_micro else None, unroll=integer)
     if integer:
         rounded = grids.place(state.file, frozen)
         rewrites.rewrite(state.file, state.alone)

@@ -242,4 +242,4 @@ def test_training_leaves_the_relu_to_the_quantizer_and_learns_the_same(maximum, 
 
 def test_a_relu_with_a_threshold_keeps_it_in_training():
     layer = layers.QuantReLU(threshold=1.0, bits=8)
-    assert not np.any((0 < layer(X, training=True)) & (layer(X, training=True) < 0.99))
+    assert not np.any((layer(X, training=True) > 0) & (layer(X, training=True) < 0.99))

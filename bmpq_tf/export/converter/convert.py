@@ -1,16 +1,13 @@
 """A Keras model as a float TFLite model of builtin operators only."""
 
-import contextlib
-import functools
 import tempfile
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from bmpq_tf._compat import keras as keras_compat
-from bmpq_tf.export.converter import origin, rewrites
+from bmpq_tf.export.converter import loops, origin, rewrites
 from bmpq_tf.export.errors import ConversionError, first_line
 from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.layers.serialization import is_ours
@@ -20,12 +17,13 @@ from bmpq_tf.model import keras_graph
 _INPUT, _OUTPUT = "input_{}", "output_{:06}"
 
 
-def to_float_model(model: keras.Model, batch_size: int | None = None):
+def to_float_model(model: keras.Model, batch_size: int | None = None, *, unroll: bool = False):
     """Converts a Keras model whose kernels are plain weights to parsed flatbuffer objects.
 
     Args:
         model: the model. Sizes that it leaves open stay dynamic.
         batch_size: that of the file, where the model leaves it open.
+        unroll: whether recurrent layers are converted step by step, and not as loops.
 
     Raises:
         ConversionError: the converter refuses the model; the message holds its first line and the
@@ -49,7 +47,8 @@ def to_float_model(model: keras.Model, batch_size: int | None = None):
         }
 
     try:
-        with _loops_unrolled(model), rewrites.one_axis_softmax(model):
+        as_loops = loops.unrolled if unroll else loops.as_while
+        with as_loops(model), rewrites.one_axis_softmax(model):
             function = answer.get_concrete_function()
         errors = rewrites.ErrorFunctions() if rewrites.has_error_functions(function) else None
         content = None
@@ -66,7 +65,7 @@ def to_float_model(model: keras.Model, batch_size: int | None = None):
     except Exception as error:
         raise ConversionError(
             f"Model '{model.name}' does not convert to TFLite builtins: "
-            f"{origin.refused(model, error) or first_line(error)}{_suspects(model)} "
+            f"{origin.refused(model, error) or first_line(error)}{_suspects(model, unroll)} "
             "Replace what has no builtin, or build it from Keras layers."
         ) from error
 
@@ -112,52 +111,7 @@ def _in_order(file):
     return file
 
 
-@contextlib.contextmanager
-def _loops_unrolled(model: keras.Model) -> Iterator[None]:
-    """TFLite's builtins have no loop over a batch of unknown size, so recurrent layers are
-    converted step by step.
-    """
-    before = {
-        layer: (layer.unroll, layer.zero_output_for_mask)
-        for layer in keras_graph.sublayers(model)
-        if isinstance(layer, keras.layers.RNN)
-    }
-    # Step by step, Keras zeroes the masked outputs of a layer that goes backwards in the order of
-    # those that go forwards.
-    backwards = [
-        layer
-        for layer in before
-        if layer.go_backwards and layer.return_sequences and layer.zero_output_for_mask
-    ]
-    try:
-        for layer in before:
-            layer.unroll = True
-        for layer in backwards:
-            layer.zero_output_for_mask, layer.call = False, _zeroed_backwards(layer.call)
-        yield
-    finally:
-        for layer in backwards:
-            del layer.call
-        for layer, (unroll, zeroes) in before.items():
-            layer.unroll, layer.zero_output_for_mask = unroll, zeroes
-
-
-def _zeroed_backwards(call: Callable) -> Callable:
-    @functools.wraps(call)
-    def zeroed(sequences, *args, mask=None, **kwargs):
-        outputs = call(sequences, *args, mask=mask, **kwargs)
-        if mask is None:
-            return outputs
-        states = outputs[1:] if isinstance(outputs, (list, tuple)) else ()
-        steps: Any = outputs[0] if isinstance(outputs, (list, tuple)) else outputs
-        flipped: Any = keras.ops.flip(keras.ops.cast(mask, steps.dtype), axis=1)
-        steps = steps * flipped[..., None]
-        return [steps, *states] if states else steps
-
-    return zeroed
-
-
-def _suspects(model: keras.Model) -> str:
+def _suspects(model: keras.Model, unroll: bool) -> str:
     def named(layers) -> str:
         return ", ".join(sorted({origin.described(layer) for layer in layers}))
 
@@ -167,14 +121,15 @@ def _suspects(model: keras.Model) -> str:
         for layer in layers
         if not (keras_compat.is_from_keras(type(layer)) or is_ours(type(layer)))
     )
-    loops = named(
+    stepwise = named(
         layer
         for layer in layers
-        if isinstance(layer, (keras.layers.RNN, keras.layers.TimeDistributed))
+        if isinstance(layer, keras.layers.TimeDistributed)
+        or (isinstance(layer, keras.layers.RNN) and (unroll or not loops.has_keras_loop(layer)))
     )
     said = f" Layers that are not Keras's own: {custom}." if custom else ""
-    if loops and any(None in tensor.shape[1:] for tensor in model.inputs):
-        said += f" Loops over time convert for a fixed number of steps in Input only: {loops}."
+    if stepwise and any(None in tensor.shape[1:] for tensor in model.inputs):
+        said += f" Loops over time convert for a fixed number of steps in Input only: {stepwise}."
     elif any(None in tensor.shape[1:] for tensor in model.inputs):
         said += " Some operators convert for a fixed size of the inputs only: give Input one."
     return said

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from bmpq_tf._compat.litert import schema
+from bmpq_tf.export.kernels import gates
 from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.model.kernels import KernelState
 
@@ -48,6 +49,7 @@ class KernelIntegers:
         integers: int8 matrix, output channels first: `(channels, weights per channel)`.
         scales: float32, one for each channel.
         sizes: of the axes that a channel's weights had; without them they have one.
+        cuts: the ways in which its layer may read it in blocks of channels: the sizes of each.
     """
 
     path: str
@@ -56,6 +58,7 @@ class KernelIntegers:
     integers: np.ndarray
     scales: np.ndarray
     sizes: tuple[int, ...] = ()
+    cuts: tuple[tuple[int, ...], ...] = ()
 
     def has_values_of(self, other: "KernelIntegers") -> bool:
         """Whether both hold the same weights, so that one constant can be either."""
@@ -128,6 +131,7 @@ def kernel_integers(state: KernelState) -> KernelIntegers:
         integers=channels_first(integers, quantizer.channel_axes),
         scales=channels_first(scales, quantizer.channel_axes)[:, 0].copy(),
         sizes=feature_sizes(values.shape, quantizer.channel_axes),
+        cuts=gates.cuts(state.layer),
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from bmpq_tf.export.converter import origin
+from bmpq_tf.export.kernels import gates
 from bmpq_tf.export.kernels.match import KernelIntegers, Match, possible_matches
 from bmpq_tf.export.tflite import flatbuffer
 
@@ -35,18 +36,52 @@ def find_kernels(model, kernels: Sequence[KernelIntegers]) -> list[Match]:
     turned = [
         turned for kernel in kernels if kernel.path not in found for turned in kernel.reordered()
     ]
-    unexplained = set()
+    left = []
     for number, index, values in unknown:
         if match := _best(possible_matches(model, turned, number, index, values)):
             matches.append(match)
             found.add(match.kernel.path)
         else:
-            unexplained.add(values.size)
+            left.append((number, index, values))
+    blocks = _in_blocks(model, kernels, [*left, *zeros], found)
+    taken = {(match.subgraph, match.tensor) for match in blocks}
+    matches += blocks
+    zeros, left = ([one for one in some if one[:2] not in taken] for some in (zeros, left))
+    unexplained = {values.size for _, _, values in left}
     matches += _of_zeros(model, kernels, zeros, found, unexplained)
     return [
         dataclasses.replace(match, also=match.also + _equals(match, kernels, found))
         for match in matches
     ]
+
+
+def _in_blocks(model, kernels: Sequence[KernelIntegers], constants, found: set[str]) -> list[Match]:
+    """Matches kernels that their layers read in blocks of channels, where all blocks are there.
+
+    `found` is added to.
+    """
+    matches: dict[tuple[int, int], Match] = {}
+    for kernel in [kernel for kernel in kernels if kernel.path not in found]:
+        for parts in gates.blocks(kernel):
+            own = [_of_block(model, part, constants, set(matches)) for part in parts]
+            if all(own):
+                matches |= {(match.subgraph, match.tensor): match for some in own for match in some}
+                found.add(kernel.path)
+                break
+    return list(matches.values())
+
+
+def _of_block(model, part: KernelIntegers, constants, taken: set[tuple[int, int]]) -> list[Match]:
+    matches = []
+    for number, index, values in constants:
+        if (number, index) in taken:
+            continue
+        name = flatbuffer.tensor_name(model.subgraphs[number].tensors[index])
+        # Zeros fit any block; those of a name that is another layer's are not this one's.
+        if values.any() or _nearness([part], name)[part.path]:
+            match = _best(possible_matches(model, [part], number, index, values))
+            matches += [match] if match else []
+    return matches
 
 
 def _constants(model) -> Iterator[tuple[int, int, np.ndarray]]:
