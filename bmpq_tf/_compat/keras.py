@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import keras
+import numpy as np
 
 Layer = keras.layers.Layer
 # Keras's own classes and functions lie in modules of this prefix.
@@ -127,6 +128,33 @@ def optimizer_variables(optimizer) -> list[keras.Variable]:
 def inner_optimizer(optimizer):
     """Returns the optimizer itself, or the one that a `LossScaleOptimizer` wraps."""
     return getattr(optimizer, "inner_optimizer", optimizer)
+
+
+def place_in(optimizer, variable) -> int | None:
+    """Returns which of an optimizer's variables this one is, Keras's or TensorFlow's inside it;
+    `None` for one that it was not built for.
+    """
+    inner = inner_optimizer(optimizer)
+    return inner._trainable_variables_indices.get(inner._var_key(variable))
+
+
+def progress(optimizer) -> tuple:
+    """Returns what every step of an optimizer changes: its steps, and of one that scales the loss
+    the scale and what counts towards the next.
+    """
+    scaling = [getattr(optimizer, name, None) for name in ("dynamic_scale", "step_counter")]
+    counted = [inner_optimizer(optimizer)._iterations, *scaling]
+    return tuple(
+        None if one is None else np.asarray(keras.ops.convert_to_tensor(one)).item()
+        for one in counted
+    )
+
+
+def slot_prefix(variable) -> str:
+    """Returns what the names of a variable's slots begin with."""
+    path = getattr(variable, "path", None)
+    named = str(variable.name).replace(":", "_") if path is None else path
+    return named.replace("/", "_")
 
 
 def factored_slots(optimizer, place: int) -> list[keras.Variable]:

@@ -6,13 +6,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import keras
 import numpy as np
 
-from bmpq_tf.allocation.budget import Budget
+from bmpq_tf.allocation.budget import Budget, is_number
 from bmpq_tf.allocation.device_plan import DevicePlan
 from bmpq_tf.allocation.sensitivity import OBJECTIVES, Measurement, estimate_costs
 from bmpq_tf.allocation.solver import Solution
 from bmpq_tf.model.kernels import KernelState, measurement, model_kernels, within
 from bmpq_tf.training import device_budget, distribution
-from bmpq_tf.training.optimizer_state import reset_slots
+from bmpq_tf.training.optimizer_state import optimizers_in, reset_slots
 
 # By kernel path, the estimated loss increase at each of its candidates.
 Costs = Mapping[str, Sequence[float]]
@@ -104,11 +104,17 @@ def assign_bits(model: keras.Model, bits: Mapping[str, int]) -> list[str]:
             f"The model has no quantized kernels of these paths. Received: {unknown}. Known: "
             f"{', '.join(sorted(known))}."
         )
-    return assign(states, bits, getattr(model, "optimizer", None))
+    return assign(states, bits, optimizers_in(model))
 
 
-def assign(states: Sequence[KernelState], bits: Mapping[str, int], optimizer) -> list[str]:
-    """As `assign_bits`, for kernels that are known already."""
+def assign(
+    states: Sequence[KernelState],
+    bits: Mapping[str, int],
+    optimizers: Sequence[keras.optimizers.Optimizer],
+) -> list[str]:
+    """As `assign_bits`, for kernels that are known already; each optimizer forgets what it knew of
+    their scales.
+    """
     changed = []
     for state in states:
         if (
@@ -117,8 +123,9 @@ def assign(states: Sequence[KernelState], bits: Mapping[str, int], optimizer) ->
             and state.quantizer.set_width(bits[state.kernel.path], state.variable)
         ):
             changed.append(state.kernel.path)
-            if state.quantizer.config.scale == "learned" and optimizer is not None:
-                reset_slots(optimizer, state.quantizer.log_gain)
+            if state.quantizer.config.scale == "learned":
+                for optimizer in optimizers:
+                    reset_slots(optimizer, state.quantizer.log_gain)
     return changed
 
 
@@ -139,6 +146,20 @@ def costs_by(sensitivity: "str | Sensitivity") -> Sensitivity:
     return lambda measured: {
         one.path: estimate_costs(one, one.candidates, sensitivity) for one in measured
     }
+
+
+def check_arguments(min_improvement, time_limit) -> None:
+    """Raises ValueError for what is no share, or no number of seconds."""
+    if not is_number(min_improvement) or not 0.0 <= min_improvement < 1.0:
+        raise ValueError(
+            "min_improvement is a share, from 0 to below 1. Received: "
+            f"min_improvement={min_improvement!r}."
+        )
+    if not is_number(time_limit) or not time_limit >= 0.0:
+        raise ValueError(
+            f"time_limit is a number of seconds. Received: time_limit={time_limit!r}. Give "
+            "math.inf for none."
+        )
 
 
 def objective_of(sensitivity: "str | Sensitivity") -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from bmpq_tf.allocation.budget import Budget, InfeasibleBudgetError, is_number
+from bmpq_tf.allocation.budget import Budget, InfeasibleBudgetError
 from bmpq_tf.allocation.kernel import FLOAT_BITS
 from bmpq_tf.allocation.sensitivity import Measurement
 from bmpq_tf.allocation.solver import AllocationError, Solution
@@ -24,14 +24,18 @@ from bmpq_tf.training import decision_record, device_budget, distribution
 from bmpq_tf.training.allocator import (
     Sensitivity,
     assign,
+    check_arguments,
     costs_by,
     objective_of,
     open_kernels,
     solve,
 )
 from bmpq_tf.training.gradient_sums import GradientSums
+from bmpq_tf.training.kernel_optimizers import KernelOptimizers
+from bmpq_tf.training.optimizer_state import optimizers_in
+from bmpq_tf.training.quantized_part import other_part, quantized_part
 from bmpq_tf.training.schedule import Schedule
-from bmpq_tf.training.tracking_checks import check_tracking, divide_out_loss_scale
+from bmpq_tf.training.tracking_checks import checked_kernels
 
 
 class BMPQCallback(keras.callbacks.Callback):
@@ -42,24 +46,31 @@ class BMPQCallback(keras.callbacks.Callback):
     sensitivities, solve, assign, reset; the last `settle_epochs` keep the assignment, so that the
     weights were trained at their final widths.
 
-    Everything that a decision needs lies in the model's variables and file, so `BackupAndRestore`,
-    `ModelCheckpoint` and `.keras` files resume with the same widths, sensitivities, schedule and
-    history. Decisions fall in `on_epoch_begin`, so the order among callbacks does not matter for
-    them. Each epoch's logs get `bmpq_compression`, `bmpq_bits` (average per weight) and
-    `bmpq_within_budget` (1 or 0); callbacks that come after this one see them, Keras's own
-    `History` always does. Choose the best model only among epochs within the budget:
-    `EarlyStopping(restore_best_weights=True)` wants `start_from_epoch=warmup_epochs`, or it may
-    bring the widths of the warm-up back, after this callback's last look.
+    The budget is of the model that is fitted, or of the only quantized model inside one that trains
+    it in a way of its own: `keras.distillation.Distiller`, a `train_step`, a generator beside its
+    critic. `model=` names it. Networks beside it do not count; the fitted need not be built.
+
+    Everything that a decision needs lies in the model's variables and file, so
+    `bmpq_tf.BackupAndRestore`, `ModelCheckpoint` and `.keras` files resume with the same widths,
+    sensitivities, schedule and history. Decisions fall in `on_epoch_begin`, so the order among
+    callbacks does not matter for them. Each epoch's logs get `bmpq_compression`, `bmpq_bits`
+    (average per weight) and `bmpq_within_budget` (1 or 0); callbacks that come after this one see
+    them, Keras's own `History` always does. Choose the best model only among epochs within the
+    budget: `EarlyStopping(restore_best_weights=True)` wants `start_from_epoch=warmup_epochs`, or it
+    may bring the widths of the warm-up back, after this callback's last look.
 
     In a training loop of your own, `keras.callbacks.CallbackList` drives it
-    (`examples/own_loop.py`). `model.optimizer` is taken for the one that trains the kernels: its
-    loss scale is divided out of the sensitivities, its slots start anew with a learned scale. Under
+    (`examples/own_loop.py`). The optimizer that trains a kernel is found, among those that the
+    models were compiled with or hold as attributes, by whose variables it has: its loss scale is
+    divided out of the sensitivities, its slots start anew with a learned scale. Under
     `MultiWorkerMirroredStrategy` every worker has its callback and the chief decides
     (`bmpq_tf.prepare_for_workers`).
 
     Args:
         budget: `"10x"`, `"2.5 bits"`, `"120 kB"`, `"64 kB flash, 48 kB ram"` (of the file that
             `optimize_for="micro"` writes), a number (compression) or a `bmpq_tf.Budget`.
+        model: the quantized model that the budget is of, in the fitted one or beside it; found by
+            itself where exactly one lies inside.
         warmup_epochs: epochs before the first decision, at least 1.
         interval_epochs: epochs between decisions, at least 1.
         settle_epochs: epochs at the end without a decision, at least 1; by default a third of the
@@ -82,13 +93,26 @@ class BMPQCallback(keras.callbacks.Callback):
 
     Raises:
         ValueError: an argument is not understood; from `fit`, before any training: the model has no
-            quantized layers or does not track sensitivities, has no optimizer, or `fit` is too
-            short.
+            quantized layers or does not track sensitivities, several quantized models lie in it, no
+            optimizer is found that trains it (after one step at most), or `fit` is too short.
         InfeasibleBudgetError: likewise: the candidates cannot meet the budget.
 
     Example:
         >>> callback = bmpq_tf.BMPQCallback("8x", verbose=0)
         >>> told = model.fit(images, labels, epochs=3, callbacks=[callback], verbose=0)
+        >>> told.history["bmpq_within_budget"]
+        [0.0, 1.0, 1.0]
+
+        A student, while a teacher trains it:
+
+        >>> distiller = keras.distillation.Distiller(
+        ...     teacher=float_model,
+        ...     student=model,
+        ...     distillation_losses=keras.distillation.LogitsDistillation(),
+        ... )
+        >>> distiller.compile("adam", "sparse_categorical_crossentropy")
+        >>> callback = bmpq_tf.BMPQCallback("12x", model=model, verbose=0)
+        >>> told = distiller.fit(images, labels, epochs=3, callbacks=[callback], verbose=0)
         >>> told.history["bmpq_within_budget"]
         [0.0, 1.0, 1.0]
     """
@@ -101,6 +125,7 @@ class BMPQCallback(keras.callbacks.Callback):
         self,
         budget: "str | float | Budget",
         *,
+        model: keras.Model | None = None,
         warmup_epochs: int = 1,
         interval_epochs: int = 1,
         settle_epochs: int | None = None,
@@ -110,20 +135,16 @@ class BMPQCallback(keras.callbacks.Callback):
         verbose: int = 1,
     ):
         super().__init__()
+        if model is not None and not isinstance(model, keras.Model):
+            raise ValueError(
+                f"model is the quantized keras.Model that the budget is of. Received: {model!r}."
+            )
+        self._named = model
         self.budget = Budget.parse(budget)
         self._said = budget
         self.schedule = Schedule(warmup_epochs, interval_epochs, settle_epochs)
         self._costs_of = costs_by(sensitivity)
-        if not is_number(min_improvement) or not 0.0 <= min_improvement < 1.0:
-            raise ValueError(
-                "min_improvement is a share, from 0 to below 1. Received: "
-                f"min_improvement={min_improvement!r}."
-            )
-        if not is_number(time_limit) or not time_limit >= 0.0:
-            raise ValueError(
-                f"time_limit is a number of seconds. Received: time_limit={time_limit!r}. Give "
-                "math.inf for none."
-            )
+        check_arguments(min_improvement, time_limit)
         self.sensitivity = sensitivity
         self.min_improvement = min_improvement
         self.time_limit = time_limit
@@ -132,7 +153,7 @@ class BMPQCallback(keras.callbacks.Callback):
     @property
     def history(self) -> list[dict]:
         """Every allocation that the model has been through, oldest first."""
-        return allocation_history(self.model)
+        return allocation_history(self._part_of(self.model))
 
     def check(self, model: keras.Model, epochs: int) -> None:
         """Raises, as `fit` would before training, if this model cannot be trained for so many
@@ -143,44 +164,53 @@ class BMPQCallback(keras.callbacks.Callback):
             Traceback (most recent call last):
             ValueError: fit ...
         """
-        if not model.built:
-            raise ValueError(
-                f"Model '{model.name}' is not built, so its kernels have no size yet. Call it on a "
-                "batch or build() it first."
-            )
-        states = model_kernels(model)
-        quantized = [state for state in states if state.quantizer]
-        if not quantized:
-            raise ValueError(
-                f"Model '{model.name}' has no quantized layers, so there are no widths to "
-                "allocate. "
-                "Make it with bmpq_tf.quantize_model(model), or build it from bmpq_tf.layers."
-            )
-        check_tracking(quantized, self._needs_gradients, objective_of(self.sensitivity))
+        part = self._part_of(model)
+        states = checked_kernels(part, self._needs_gradients, objective_of(self.sensitivity))
         self.schedule.check(epochs)
-        kernels = [state.kernel for state in open_kernels(states)]
+        self._plan = device_budget.plan_for(part, self.budget)
+        try:
+            self._check_budget(open_kernels(states))
+        except InfeasibleBudgetError as error:
+            raise InfeasibleBudgetError(f"{error}{other_part(part, states)}") from error
+
+    def _check_budget(self, states: Sequence[KernelState]) -> None:
+        kernels = [state.kernel for state in states]
         self.budget.check(kernels, self._said)
-        self._plan = device_budget.plan_for(model, self.budget)
         device_budget.check(kernels, self.budget, self._plan, self._said)
+
+    def _part_of(self, fitted: keras.Model) -> keras.Model:
+        return quantized_part(fitted) if self._named is None else self._named
 
     def on_train_begin(self, logs=None):
         self.check(self.model, self.params["epochs"])
-        self._has_trained = False
+        self._has_trained = self._has_stepped = False
         self._first_epoch: int | None = None
-        self._states = model_kernels(self.model)
+        self._part = self._part_of(self.model)
+        self._states = model_kernels(self._part)
         self._sums = GradientSums(self._states)
-        divide_out_loss_scale(self.model, self._states)
+        self._optimizers = KernelOptimizers(self.model, self._part, self._states)
+        if self._part is not self.model:
+            self._say(f"the budget is of '{self._part.name}' alone, in '{self.model.name}'")
         if ends := told_ends([state.kernel for state in self._states]):
             self._say(f"{AUTO}: {'; '.join(ends.values())}")
 
     def on_epoch_begin(self, epoch, logs=None):
         if self._first_epoch is None:
             self._first_epoch = epoch
-            self._check_room(epoch)
+            if not self.history:
+                first = epoch + (self._needs_gradients and not self._sums.batches_seen())
+                self.schedule.check_begin(epoch, first, self.params["epochs"])
         if self._is_due(epoch):
             self._decide(epoch)
 
+    def on_train_batch_begin(self, batch, logs=None):
+        # The first step has built its optimizers by now; waiting for more would lose more.
+        if batch and not self._has_stepped:
+            self._has_stepped = True
+            self._optimizers.settle()
+
     def on_epoch_end(self, epoch, logs=None):
+        self._optimizers.settle()
         self._has_trained = True
         if logs is not None:
             ratio = compression(self._states)
@@ -197,25 +227,6 @@ class BMPQCallback(keras.callbacks.Callback):
                 "another width was restored.",
                 stacklevel=2,
             )
-
-    def _check_room(self, begin: int) -> None:
-        """Raises ValueError if a fit that begins in the middle, with a model that was never trained
-        under a callback, never decides.
-        """
-        epochs = self.params["epochs"]
-        last = self.schedule.last_decision(epochs)
-        first = begin + (self._needs_gradients and not self._sums.batches_seen())
-        if self.history or any(
-            self.schedule.decides(epoch, epochs) for epoch in range(first, last + 1)
-        ):
-            return
-        raise ValueError(
-            f"fit begins at epoch {begin + 1} of {self.params['epochs']} and settles "
-            f"after epoch {last}: no decision lies between, and "
-            f"none was made before. Received: initial_epoch={begin}, "
-            f"epochs={self.params['epochs']}. Epochs of another model do not "
-            "count: leave initial_epoch out, or give a larger epochs."
-        )
 
     def _is_due(self, epoch: int) -> bool:
         if not self.schedule.decides(epoch, self.params["epochs"]):
@@ -244,15 +255,10 @@ class BMPQCallback(keras.callbacks.Callback):
             )
             self._sums.reset()
             return
-        reached = zip(self._sums.opened, seen, strict=True)
-        unreached = {
-            state.kernel.path for state, uses in reached if not uses and self._needs_gradients
-        }
+        unreached = self._sums.unreached() if self._needs_gradients else set()
         states = open_kernels(self._states, unreached)
-        kernels = [state.kernel for state in states]
         try:
-            self.budget.check(kernels, self._said)
-            device_budget.check(kernels, self.budget, self._plan, self._said)
+            self._check_budget(states)
         except InfeasibleBudgetError as error:
             self._say(
                 f"epoch {epoch + 1}: no gradients reached {', '.join(sorted(unreached))}; the "
@@ -268,7 +274,7 @@ class BMPQCallback(keras.callbacks.Callback):
                 f"No allocation before epoch {epoch + 1}; the widths stay. {error}", stacklevel=2
             )
             return
-        changed = assign(self._states, solution.bits, self.model.optimizer)
+        changed = assign(self._states, solution.bits, optimizers_in(self.model, self._part))
         objective = objective_of(self.sensitivity)
         decision_record.keep(self._states, epoch, self.budget, solution, measured, objective)
         self._sums.reset()
@@ -277,16 +283,11 @@ class BMPQCallback(keras.callbacks.Callback):
     def _solve(self, states: Sequence[KernelState]) -> tuple[Solution, dict[str, Measurement]]:
         """Returns the widths, and what was measured of each kernel that gradients reached."""
         measured = self._sums.measured()
-        choosable = [
-            measured.get(s.kernel.path) or measurement(s)
-            for s in states
-            if len(s.kernel.candidates) > 1
-        ]
-        costs = self._costs_of(choosable)
+        choosable = [state for state in states if len(state.kernel.candidates) > 1]
         found = solve(
             states,
             self.budget,
-            costs,
+            self._costs_of([measured.get(s.kernel.path) or measurement(s) for s in choosable]),
             self.model.distribute_strategy,
             self.min_improvement,
             self.time_limit,

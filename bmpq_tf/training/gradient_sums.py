@@ -32,6 +32,11 @@ class GradientSums:
         seen = zip(self.opened, self.uses()[1], strict=True)
         return min((uses / state.calls for state, uses in seen if uses), default=0.0)
 
+    def unreached(self) -> set[str]:
+        """Returns the paths of the open kernels that no gradient reached."""
+        seen = zip(self.opened, self.uses()[1], strict=True)
+        return {state.kernel.path for state, uses in seen if not uses}
+
     def measured(self) -> dict[str, Measurement]:
         """Returns what was measured of each kernel that gradients reached, by path."""
         per_step = self._uses_per_step()

@@ -1,24 +1,57 @@
-"""What an optimizer remembers of single variables."""
+"""Which optimizers there are in a model, and what they remember of single variables."""
 
 import collections
+from collections.abc import Iterator
 
 import keras
 
 from bmpq_tf._compat import keras as keras_compat
+from bmpq_tf.model import keras_graph
+
+
+def optimizers_in(*models: keras.Model) -> list[keras.optimizers.Optimizer]:
+    """Returns the optimizers that models and the models inside them were compiled with or hold as
+    attributes, in lists and dicts too, each once.
+
+    One that another of them wraps is not told of by itself.
+    """
+    found: dict[int, keras.optimizers.Optimizer] = {}
+    for model in models:
+        for part in [model, *keras_graph.sublayers(model)]:
+            if isinstance(part, keras.Model):
+                found.update((id(one), one) for one in _held(vars(part)))
+    wrapped = {
+        id(inner) for one in found.values() for inner in _without_wrappers(one) if inner is not one
+    }
+    return [one for one in found.values() if id(one) not in wrapped]
+
+
+def trains(optimizer: keras.optimizers.Optimizer, variable) -> bool:
+    """Whether an optimizer was built for a variable."""
+    return any(
+        keras_compat.place_in(one, variable) is not None for one in _without_wrappers(optimizer)
+    )
 
 
 def reset_slots(optimizer: keras.optimizers.Optimizer, variable: keras.Variable) -> None:
     """Takes what an optimizer remembers of a variable, such as its momentum, back to where it
     began, by Keras's naming of slots.
+
+    Nothing of a variable that it does not train.
     """
-    name = variable.path.replace("/", "_")
+    for inner in _without_wrappers(optimizer):
+        place = keras_compat.place_in(inner, variable)
+        if place is not None:
+            _reset_slots(inner, place)
+
+
+def _reset_slots(optimizer: keras.optimizers.Optimizer, place: int) -> None:
+    """Starts the slots of one of an optimizer's variables anew."""
+    trained = keras_compat.optimizer_variables(optimizer)
+    name = keras_compat.slot_prefix(trained[place])
     # Variables may share that, as in nested models; the optimizer makes their slots in the order of
     # its variables.
-    inner, trained = (
-        keras_compat.inner_optimizer(optimizer),
-        keras_compat.optimizer_variables(optimizer),
-    )
-    alike = [other for other in trained if other.path.replace("/", "_") == name]
+    alike = [at for at, other in enumerate(trained) if keras_compat.slot_prefix(other) == name]
     slots = collections.defaultdict(list)
     for slot in optimizer.variables:
         if slot.name.startswith(f"{name}_"):
@@ -26,14 +59,35 @@ def reset_slots(optimizer: keras.optimizers.Optimizer, variable: keras.Variable)
     for kind, of_one_kind in slots.items():
         # Ftrl and Adagrad divide by what has accumulated.
         start = (
-            getattr(inner, "initial_accumulator_value", 0.0)
+            getattr(optimizer, "initial_accumulator_value", 0.0)
             if kind == f"{name}_accumulator"
             else 0.0
         )
-        for owner, slot in zip(alike, of_one_kind, strict=True):
-            if owner is variable:
+        for at, slot in zip(alike, of_one_kind, strict=True):
+            if at == place:
                 slot.assign(keras.ops.full_like(slot, start))
     # Adafactor's factors are called as the variable.
-    place = next((place for place, other in enumerate(trained) if other is variable), None)
-    for factor in keras_compat.factored_slots(optimizer, place) if place is not None else []:
+    for factor in keras_compat.factored_slots(optimizer, place):
         factor.assign(keras.ops.zeros_like(factor))
+
+
+def _without_wrappers(optimizer: keras.optimizers.Optimizer) -> list[keras.optimizers.Optimizer]:
+    """The optimizers that keep slots: those that a `LossScaleOptimizer` or a `MultiOptimizer`
+    wraps, or the optimizer itself.
+    """
+    inner = keras_compat.inner_optimizer(optimizer)
+    if inner is not optimizer:
+        return _without_wrappers(inner)
+    return list(getattr(optimizer, "optimizers", ())) or [optimizer]
+
+
+def _held(value) -> Iterator[keras.optimizers.Optimizer]:
+    """The optimizers in an attribute, or in the containers that it may be."""
+    if isinstance(value, keras.optimizers.Optimizer):
+        yield value
+    elif isinstance(value, dict):
+        yield from _held(list(value.values()))
+    elif isinstance(value, (list, tuple)):
+        for one in value:
+            if isinstance(one, (keras.optimizers.Optimizer, dict, list, tuple)):
+                yield from _held(one)

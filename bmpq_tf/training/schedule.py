@@ -60,3 +60,21 @@ class Schedule:
             f"it needs at least {enough} epochs. Received: epochs={epochs}. "
             "Train longer, or give BMPQCallback smaller warmup_epochs or settle_epochs."
         )
+
+    def check_begin(self, begin: int, first: int, epochs: int) -> None:
+        """Raises ValueError if a fit that begins in the middle never decides.
+
+        Args:
+            begin: its first epoch, counted from 0.
+            first: the first before which it could decide.
+            epochs: of the fit, those before `begin` included.
+        """
+        last = self.last_decision(epochs)
+        if any(self.decides(epoch, epochs) for epoch in range(first, last + 1)):
+            return
+        raise ValueError(
+            f"fit begins at epoch {begin + 1} of {epochs} and settles after epoch {last}: no "
+            "decision lies between, and none was made before. Received: "
+            f"initial_epoch={begin}, epochs={epochs}. Epochs of another model do not count: leave "
+            "initial_epoch out, or give a larger epochs."
+        )

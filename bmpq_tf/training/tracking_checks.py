@@ -1,11 +1,36 @@
-"""Do the quantizers sum up what a decision needs, and without the loss scale?"""
+"""Can a model's widths be decided: is it built and quantized, does it track what they go by?"""
 
 from collections.abc import Sequence
 
 import keras
-import tensorflow as tf
 
-from bmpq_tf.model.kernels import KernelState
+from bmpq_tf.model.kernels import KernelState, model_kernels
+
+
+def checked_kernels(
+    model: keras.Model, needs_gradients: bool, objective: str
+) -> Sequence[KernelState]:
+    """Returns the kernels of a model that a budget is asked of.
+
+    Raises:
+        ValueError: it is not built, has no quantized layers, or does not track what the widths go
+            by.
+    """
+    if not model.built:
+        raise ValueError(
+            f"Model '{model.name}' is not built, so its kernels have no size yet. Call it on a "
+            "batch or build() it first."
+        )
+    states = model_kernels(model)
+    quantized = [state for state in states if state.quantizer]
+    if not quantized:
+        raise ValueError(
+            f"Model '{model.name}' has no quantized layers, so there are no widths to allocate. "
+            "Make it with bmpq_tf.quantize_model(model), or build it from bmpq_tf.layers; if it "
+            "lies where it cannot be found, name it: BMPQCallback(budget, model=...)."
+        )
+    check_tracking(quantized, needs_gradients, objective)
+    return states
 
 
 def check_tracking(states: Sequence[KernelState], needs_gradients: bool, objective: str) -> None:
@@ -28,30 +53,3 @@ def check_tracking(states: Sequence[KernelState], needs_gradients: bool, objecti
             f"These kernels do not track single weights: {coarse}. Quantize the model with "
             'config=QuantizationConfig(track_sensitivity="joint").'
         )
-
-
-def divide_out_loss_scale(model: keras.Model, states: Sequence[KernelState]) -> None:
-    """Tells the quantizers what the optimizer multiplies the loss by.
-
-    A step traced without that is traced anew.
-
-    Raises:
-        ValueError: the model has no optimizer.
-    """
-    optimizer = getattr(model, "optimizer", None)
-    if optimizer is None:
-        raise ValueError(
-            f"Model '{model.name}' has no optimizer, whose loss scale and slots belong to "
-            "the widths. "
-            "Call model.compile(optimizer) first, in a loop of your own too, and take "
-            "model.optimizer there."
-        )
-    one = tf.ones(())
-    is_scaled = optimizer.scale_loss(one) is not one
-    stale = [
-        state.quantizer.follow_loss_scale(optimizer if is_scaled else None)
-        for state in states
-        if state.quantizer
-    ]
-    if any(stale) and model.train_function is not None:
-        model.make_train_function(force=True)
