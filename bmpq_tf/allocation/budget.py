@@ -6,11 +6,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bmpq_tf.allocation.budget_words import FORMS, KINDS, bytes_of, is_number, limit_of
+from bmpq_tf.allocation.budget_words import FORMS, KINDS, bytes_of, limit_of
 from bmpq_tf.allocation.device_plan import DevicePlan
 from bmpq_tf.allocation.infeasibility import holding_up, smallest_reached
 from bmpq_tf.allocation.kernel import FLOAT_BITS, Kernel, Limit, stored_bytes
 from bmpq_tf.allocation.npu_flash import npu_flash_limit
+from bmpq_tf.arguments import plain, real
 
 
 class InfeasibleBudgetError(ValueError):
@@ -78,11 +79,12 @@ class Budget:
         for name, value in given.items():
             if name in KINDS.values() and isinstance(value, str):
                 value = bytes_of(value, name)
-            if not is_number(value) or not math.isfinite(value) or value <= 0:
+            number = real(value)
+            if number is None or not math.isfinite(number) or number <= 0:
                 raise ValueError(
                     f"A budget must be a positive number. Received: {name}={value!r}. Say {FORMS}."
                 )
-            object.__setattr__(self, name, float(value))
+            object.__setattr__(self, name, number)
 
     @classmethod
     def parse(cls, budget: "str | float | Budget | dict[str, float]") -> "Budget":
@@ -105,10 +107,13 @@ class Budget:
                     f"budget={budget!r}. Known: {', '.join(known)}."
                 )
             return cls(**budget)
-        if not is_number(budget) and not isinstance(budget, str):
+        said = plain(budget)
+        if real(said) is None and not isinstance(said, str):
             raise ValueError(f"Cannot read the budget. Received: budget={budget!r}. Say {FORMS}.")
         limits: dict[str, float] = {}
-        for part in re.split(r",|\band\b", str(budget).lower()):
+        for part in re.split(
+            r",|\band\b", said.lower() if isinstance(said, str) else f"{float(said)}"
+        ):
             name, value = limit_of(part, budget)
             if name in limits:
                 raise ValueError(

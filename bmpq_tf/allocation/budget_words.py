@@ -1,7 +1,6 @@
 """Budgets in words: forms and units."""
 
 import math
-import numbers
 import re
 
 _UNITS = {
@@ -56,8 +55,3 @@ def bytes_of(text: str, name: str) -> float:
             f"A size in bytes is asked for. Received: {name}={text!r}. Say '64 kB', for example."
         )
     return value
-
-
-def is_number(value) -> bool:
-    """Whether something is a real number, and no truth value."""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)

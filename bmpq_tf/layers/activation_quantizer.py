@@ -27,7 +27,7 @@ class ActivationQuantizer(keras.layers.Layer):
     Args:
         bits: the width `a`: 8, 4 or 2.
         signed: whether the range may reach below zero; PACT's starts there.
-        limit: the largest clip, such as ReLU6's 6; `None` for none.
+        limit: the largest clip, such as ReLU6's 6, any real number; `None` for none.
         **kwargs: `keras.layers.Layer`'s own.
 
     Attributes:
@@ -48,8 +48,9 @@ class ActivationQuantizer(keras.layers.Layer):
                 "An activation quantizer needs a width. Received: bits=None. Give 8, 4 or 2, or "
                 "leave the quantizer out."
             )
-        self.bits, self.signed = checked, signed
-        self.limit = limit
+        # As plain floats, since neither tensors nor files take what people write for them.
+        self.bits, self.signed = checked, bool(signed)
+        self.limit = None if limit is None else float(limit)
         self.rounding: Callable[[tf.Tensor], tf.Tensor] = tf.round
         self.stand_in: Callable[[tf.Tensor], tf.Tensor] | None = None
         self._fixed: tuple[tf.Tensor, tf.Tensor] | None = None

@@ -33,14 +33,15 @@ class QuantReLU(keras.layers.ReLU):
     def __init__(
         self, max_value=None, negative_slope=0.0, threshold=0.0, *, bits: int = 8, **kwargs
     ):
-        super().__init__(max_value, negative_slope, threshold, **kwargs)
+        limit = None if max_value is None else float(max_value)
+        super().__init__(limit, float(negative_slope), float(threshold), **kwargs)
         if negative_slope:
             raise ValueError(
                 f"QuantReLU has no values below zero. Received: negative_slope={negative_slope}. "
                 "Put QuantIdentity behind a leaky ReLU instead."
             )
         self.activation_quantizer = ActivationQuantizer(
-            bits, limit=max_value, name="activation_quantizer", trainable=self.trainable
+            bits, limit=limit, name="activation_quantizer", trainable=self.trainable
         )
 
     def build(self, input_shape):

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from bmpq_tf.arguments import plain, whole
 from bmpq_tf.arithmetic.quantizers import LARGEST_BITS, SMALLEST_BITS
 from bmpq_tf.arithmetic.scales import GRANULARITIES, RULES, STARTS
 
@@ -26,8 +27,8 @@ def checked_candidates(candidate_bits, where: str = "") -> tuple[int, ...]:
     """
     of = f" for '{where}'" if where else ""
     hint = f"Give integers from {SMALLEST_BITS} to {LARGEST_BITS}, such as (2, 4, 8)."
-    if isinstance(candidate_bits, int) and not isinstance(candidate_bits, bool):
-        candidate_bits = (candidate_bits,)
+    if (width := whole(candidate_bits)) is not None:
+        candidate_bits = (width,)
     if isinstance(candidate_bits, (str, Mapping)) or not isinstance(candidate_bits, Iterable):
         raise ValueError(
             f"candidate_bits{of} must be a sequence of integers. Received: "
@@ -40,15 +41,15 @@ def checked_candidates(candidate_bits, where: str = "") -> tuple[int, ...]:
             f"candidate_bits={candidate_bits!r}. {hint}"
         )
     for width in widths:
-        whole = hasattr(width, "__index__") and not isinstance(width, bool)
-        if not whole or not SMALLEST_BITS <= width <= LARGEST_BITS:
+        number = whole(width)
+        if number is None or not SMALLEST_BITS <= number <= LARGEST_BITS:
             raise ValueError(
                 f"A candidate width{of} must be an integer from {SMALLEST_BITS} to {LARGEST_BITS}, "
                 "because LiteRT stores "
                 f"nothing wider per channel. Received: {width!r} in "
                 f"candidate_bits={candidate_bits!r}. {hint}"
             )
-    return tuple(sorted({int(width) for width in widths}))
+    return tuple(sorted({int(whole(width) or 0) for width in widths}))
 
 
 def checked_activation_bits(value, name: str = "activation_bits") -> int | None:
@@ -57,11 +58,10 @@ def checked_activation_bits(value, name: str = "activation_bits") -> int | None:
     Raises:
         ValueError: it is none of `None`, 8, 4 and 2.
     """
-    if value is not None and (
-        isinstance(value, bool) or not hasattr(value, "__index__") or value not in ACTIVATION_BITS
-    ):
+    bits = whole(value)
+    if value is not None and bits not in ACTIVATION_BITS:
         raise ValueError(f"{name} must be None (float), 8, 4 or 2. Received: {name}={value!r}.")
-    return None if value is None else int(value)
+    return bits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,12 +107,14 @@ class QuantizerSettings:
         }
         switches = dict.fromkeys(("normalise_kernels", "track_oscillations"), (True, False))
         for name, known in {**choices, **switches}.items():
-            value = getattr(self, name)
+            value = plain(getattr(self, name))
             if value not in known:
                 raise ValueError(
                     f"Unknown {name}. Received: {name}={value!r}. Known: "
                     f"{', '.join(map(str, known))}."
                 )
+            # 1 counts as True; a file is to say which it was.
+            object.__setattr__(self, name, known[known.index(value)])
         if self.initial_scale != "statistical" and self.scale != "learned":
             raise ValueError(
                 f"Only learned scales have a start. Received: initial_scale={self.initial_scale!r} "
@@ -152,6 +154,7 @@ class QuantizerConfig(QuantizerSettings):
 
     def __post_init__(self):
         super().__post_init__()
+        object.__setattr__(self, "pinned", bool(self.pinned))
         if self.pinned and len(self.candidate_bits) > 1:
             raise ValueError(
                 "A pinned layer has one width, such as candidate_bits=(8,). Received: "

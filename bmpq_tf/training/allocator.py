@@ -6,10 +6,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import keras
 import numpy as np
 
-from bmpq_tf.allocation.budget import Budget, is_number
+from bmpq_tf.allocation.budget import Budget
 from bmpq_tf.allocation.device_plan import DevicePlan
 from bmpq_tf.allocation.sensitivity import OBJECTIVES, Measurement, estimate_costs
 from bmpq_tf.allocation.solver import Solution
+from bmpq_tf.arguments import real
 from bmpq_tf.model.kernels import KernelState, measurement, model_kernels, within
 from bmpq_tf.training import device_budget, distribution
 from bmpq_tf.training.optimizer_state import optimizers_in, reset_slots
@@ -148,18 +149,20 @@ def costs_by(sensitivity: "str | Sensitivity") -> Sensitivity:
     }
 
 
-def check_arguments(min_improvement, time_limit) -> None:
-    """Raises ValueError for what is no share, or no number of seconds."""
-    if not is_number(min_improvement) or not 0.0 <= min_improvement < 1.0:
+def checked_arguments(min_improvement, time_limit) -> tuple[float, float]:
+    """Returns both as floats. Raises ValueError for what is no share, or no number of seconds."""
+    share, seconds = real(min_improvement), real(time_limit)
+    if share is None or not 0.0 <= share < 1.0:
         raise ValueError(
             "min_improvement is a share, from 0 to below 1. Received: "
             f"min_improvement={min_improvement!r}."
         )
-    if not is_number(time_limit) or not time_limit >= 0.0:
+    if seconds is None or not seconds >= 0.0:
         raise ValueError(
             f"time_limit is a number of seconds. Received: time_limit={time_limit!r}. Give "
             "math.inf for none."
         )
+    return share, seconds
 
 
 def objective_of(sensitivity: "str | Sensitivity") -> str:

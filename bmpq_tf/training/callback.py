@@ -24,7 +24,7 @@ from bmpq_tf.training import decision_record, device_budget, distribution
 from bmpq_tf.training.allocator import (
     Sensitivity,
     assign,
-    check_arguments,
+    checked_arguments,
     costs_by,
     objective_of,
     open_kernels,
@@ -144,10 +144,8 @@ class BMPQCallback(keras.callbacks.Callback):
         self._said = budget
         self.schedule = Schedule(warmup_epochs, interval_epochs, settle_epochs)
         self._costs_of = costs_by(sensitivity)
-        check_arguments(min_improvement, time_limit)
+        self.min_improvement, self.time_limit = checked_arguments(min_improvement, time_limit)
         self.sensitivity = sensitivity
-        self.min_improvement = min_improvement
-        self.time_limit = time_limit
         self.verbose = verbose
 
     @property

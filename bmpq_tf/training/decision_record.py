@@ -31,7 +31,7 @@ def keep(
         if state.quantizer:
             kernel = measured.get(state.kernel.path)
             record = {
-                "epoch": epoch,
+                "epoch": int(epoch),
                 "status": solution.status,
                 "budget": budget.to_dict(),
                 "bits": solution.bits[state.kernel.path],

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from bmpq_tf.arguments import real, whole
 from bmpq_tf.arithmetic import oscillations
 from bmpq_tf.model.kernels import model_kernels, read
 
@@ -46,24 +47,19 @@ class FreezeOscillations(keras.callbacks.Callback):
 
     def __init__(self, threshold: float = 0.02, *, last_epochs: int | None = None):
         super().__init__()
-        if (
-            not isinstance(threshold, (int, float))
-            or isinstance(threshold, bool)
-            or not 0.0 < threshold < 1.0
-        ):
+        share, epochs = real(threshold), whole(last_epochs)
+        if share is None or not 0.0 < share < 1.0:
             raise ValueError(
                 "threshold is a share of the steps, between 0 and 1. Received: "
                 f"threshold={threshold!r}."
             )
-        if last_epochs is not None and (
-            not isinstance(last_epochs, int) or isinstance(last_epochs, bool) or last_epochs < 1
-        ):
+        if last_epochs is not None and (epochs is None or epochs < 1):
             raise ValueError(
                 "last_epochs must be a whole number of epochs, 1 or more. Received: "
                 f"last_epochs={last_epochs!r}."
             )
-        self.threshold = threshold
-        self.last_epochs = last_epochs
+        self.threshold = share
+        self.last_epochs = epochs
 
     def on_train_begin(self, logs=None):
         quantizers = [state.quantizer for state in model_kernels(self.model) if state.quantizer]

@@ -3,6 +3,8 @@
 import dataclasses
 import itertools
 
+from bmpq_tf.arguments import whole
+
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
@@ -23,13 +25,13 @@ class Schedule:
 
     def __post_init__(self):
         for name, value in dataclasses.asdict(self).items():
-            if value is not None and (
-                not isinstance(value, int) or isinstance(value, bool) or value < 1
-            ):
+            epochs = whole(value)
+            if value is not None and (epochs is None or epochs < 1):
                 raise ValueError(
                     f"{name} must be a whole number of epochs, 1 or more. Received: "
                     f"{name}={value!r}."
                 )
+            object.__setattr__(self, name, epochs)
 
     def settling(self, epochs: int) -> int:
         """Returns how many of so many epochs settle."""
