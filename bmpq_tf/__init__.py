@@ -51,6 +51,7 @@ _HOMES = {
     "allocation.solver": ("AllocationError", "Solution"),
     "conversion.config": ("QuantizationConfig",),
     "conversion.dequantize": ("dequantize_model",),
+    "conversion.keras2": ("load_keras2_model",),
     "conversion.quantize": ("SkippedLayersWarning", "quantize_model"),
     "export.micro.firmware": ("write_firmware",),
     "export.micro.verification": ("MicroReport",),
@@ -83,6 +84,7 @@ if TYPE_CHECKING:
     from bmpq_tf.allocation.solver import AllocationError, Solution
     from bmpq_tf.conversion.config import QuantizationConfig
     from bmpq_tf.conversion.dequantize import dequantize_model
+    from bmpq_tf.conversion.keras2 import load_keras2_model
     from bmpq_tf.conversion.quantize import SkippedLayersWarning, quantize_model
     from bmpq_tf.export.errors import (
         ConstantColumnsWarning,
@@ -143,6 +145,7 @@ __all__ = [
     "inspect_vela",
     "kernel_table",
     "layers",
+    "load_keras2_model",
     "prepare_for_workers",
     "quantize_model",
     "run_tflite",

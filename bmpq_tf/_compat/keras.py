@@ -14,6 +14,8 @@ Layer = keras.layers.Layer
 # Keras's own classes and functions lie in modules of this prefix.
 _PREFIX = "keras."
 _SYMBOLIC_BUILD = "_maybe_symbolic_build"
+# What Keras wraps for each single layer, when it is made.
+WRAPPED_METHODS = frozenset(("build", "quantize"))
 
 
 def is_from_keras(thing) -> bool:

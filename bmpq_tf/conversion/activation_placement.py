@@ -8,6 +8,7 @@ from bmpq_tf._compat import keras as keras_compat
 from bmpq_tf.allocation.kernel import FLOAT_BITS
 from bmpq_tf.layers import QuantReLU
 from bmpq_tf.layers.base import RELU_LIMITS, is_cell
+from bmpq_tf.layers.inheritance import config_of_parent, keras_class
 from bmpq_tf.model import keras_graph
 from bmpq_tf.model.activation_widths import (
     RAW,
@@ -64,7 +65,7 @@ class ActivationPlacement:
             or id(layer) in self._float_ends
         ):
             return None
-        config = layer.get_config()
+        config = config_of_parent(layer)
         if isinstance(layer, keras.layers.Activation):
             config = {
                 **{key: config[key] for key in ("name", "trainable", "dtype")},
@@ -91,9 +92,10 @@ class ActivationPlacement:
 
 def is_relu(operation) -> bool:
     """Whether this is a layer that is nothing but a ReLU, with or without a maximum."""
-    if type(operation) is keras.layers.ReLU:
+    computes_as = keras_class(operation)
+    if computes_as is keras.layers.ReLU:
         return not operation.negative_slope
-    return type(operation) is keras.layers.Activation and operation.activation in RELU_LIMITS
+    return computes_as is keras.layers.Activation and operation.activation in RELU_LIMITS
 
 
 def _producers_of_outputs(model: keras.Model) -> set[int]:

@@ -4,7 +4,6 @@ Each layer may get a twin of another class.
 """
 
 import contextlib
-import inspect
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -13,15 +12,20 @@ import keras
 import numpy as np
 
 from bmpq_tf._compat import keras as keras_compat
-from bmpq_tf.layers.activation_quantizer import ActivationQuantizer
+from bmpq_tf.conversion.layer_configs import (
+    STATE,
+    functions_by_name,
+    known_parts,
+    naming,
+    own_functions,
+    with_functions,
+)
 from bmpq_tf.layers.base import QuantizedLayer
-from bmpq_tf.layers.kernel_quantizer import KernelQuantizer
+from bmpq_tf.layers.inheritance import config_of_parent
 from bmpq_tf.layers.registry import entry_for, quantized_entry_for
-from bmpq_tf.layers.serialization import is_ours
 from bmpq_tf.model import keras_graph
 
 Layer = keras.layers.Layer
-_STATE = (KernelQuantizer, ActivationQuantizer)
 
 
 def clone(
@@ -42,20 +46,18 @@ def clone(
     def rebuilt(layer: Layer) -> Layer:
         if keras_graph.is_graph(layer):
             return keras.models.clone_model(layer, clone_function=rebuilt, recursive=True)
-        config = layer.get_config()
-        if _is_known(layer):
-            config |= _own_functions(layer)
+        told: dict[str, Any] = {}
         if (
             in_variable_dtype
             and isinstance(layer, Layer)
             and layer.compute_dtype != layer.variable_dtype
         ):
-            config["dtype"] = layer.variable_dtype
+            told["dtype"] = layer.variable_dtype
         entry = entry_for(layer) or quantized_entry_for(layer)
         for key, attribute in (entry.held if entry else {}).items():
             held = getattr(layer, attribute)
             serialize = keras.saving.serialize_keras_object
-            config[key] = (
+            told[key] = (
                 [serialize(rebuilt(part)) for part in held]
                 if isinstance(held, (list, tuple))
                 else serialize(rebuilt(held))
@@ -71,7 +73,10 @@ def clone(
                 layer.arguments,
                 **said,
             )
-        return twin(layer, config) or type(layer).from_config(config)
+        with naming(layer):
+            made = twin(layer, {**with_functions(layer, config_of_parent(layer)), **told})
+            config = {} if made else {**with_functions(layer, layer.get_config()), **told}
+            return made or type(layer).from_config(config)
 
     def replace(layer: Layer) -> Layer:
         made = rebuilt(layer)
@@ -80,7 +85,7 @@ def clone(
             pairs.append((layer, made))
         return made
 
-    with _uncompiled(model), keras.saving.custom_object_scope(_by_name(model)):
+    with _uncompiled(model), keras.saving.custom_object_scope(functions_by_name(model)):
         copy = keras.models.clone_model(model, clone_function=replace, recursive=True)
     _complete(model, copy, pairs, on_grid)
     return copy
@@ -102,9 +107,9 @@ def _complete(
         _copy_weights(part, made, on_grid)
     # Layers inside layers were told of functions by names, which Keras may have functions of too.
     for part, made in [
-        pair for layers in pairs for pair in zip(*map(_known_parts, layers), strict=True)
+        pair for layers in pairs for pair in zip(*map(known_parts, layers), strict=True)
     ]:
-        for name, function in _own_functions(part).items():
+        for name, function in own_functions(part, part.get_config()).items():
             # Recurrent layers only pass on what their cells hold.
             if name in vars(made):
                 setattr(made, name, function)
@@ -131,66 +136,6 @@ def check_class(model: keras.Model, copy: keras.Model, methods: Iterable[str]) -
         )
 
 
-def _is_known(layer) -> bool:
-    return keras_compat.is_from_keras(type(layer)) or is_ours(type(layer))
-
-
-def _known_parts(layer: Layer) -> list[Layer]:
-    """A layer and those inside it, as far as Keras's classes reach.
-
-    One of the user's makes its parts, and functions for them, itself.
-    """
-    inside = (
-        [part for part in keras_compat.layers_inside(layer) if not isinstance(part, _STATE)]
-        if _is_known(layer)
-        else []
-    )
-    return [
-        *([layer] if _is_known(layer) else []),
-        *(part for inner in inside for part in _known_parts(inner)),
-    ]
-
-
-def _is_own(function) -> bool:
-    return inspect.isfunction(function) and not keras_compat.is_from_keras(function)
-
-
-def _own_functions(layer: Layer) -> dict[str, Callable]:
-    """Functions that are not Keras's, such as activations of the user's, under the keys of a
-    layer's config, which tells their names only.
-    """
-    held: dict[str, Any] = {key: getattr(layer, key, None) for key in layer.get_config()}
-    return {key: function for key, function in held.items() if _is_own(function)}
-
-
-def _by_name(model: keras.Model) -> dict[str, Callable]:
-    """Every function that a layer of a model holds, by its name, so that configs which tell only
-    that can be read.
-    """
-    found: dict[bool, dict[str, Callable]] = {True: {}, False: {}}
-    for layer in keras_graph.sublayers(model):
-        # Keras wraps methods such as build for each layer, and has no names for lambdas.
-        held = [
-            value
-            for name, value in vars(layer).items()
-            if _is_own(value) and not hasattr(type(layer), name)
-        ]
-        named = found[_is_known(layer)]
-        for function in [function for function in held if function.__name__ != "<lambda>"]:
-            # Copies of Keras's layers get their functions themselves; others only have the name to
-            # go by.
-            if named.setdefault(function.__name__, function) is not function and not _is_known(
-                layer
-            ):
-                raise ValueError(
-                    "Two functions of layers of your own have one name, so a copy of model "
-                    f"'{model.name}' could not tell them apart. "
-                    f"Received: {function.__name__!r}, also in layer '{layer.name}'. Give each a "
-                    "__name__ of its own."
-                )
-    return found[True] | found[False]
-
-
 @contextlib.contextmanager
 def _uncompiled(model: keras.Model) -> Iterator[None]:
     """Keeps Keras from compiling the copy, which needs every loss and metric to be registered, and
@@ -208,7 +153,7 @@ def _uncompiled(model: keras.Model) -> Iterator[None]:
 
 def _parts(layer: Layer) -> list[Layer]:
     """A layer and those inside it, without the quantizers, in an order that the twin has too."""
-    return [part for part in [layer, *keras_graph.sublayers(layer)] if not isinstance(part, _STATE)]
+    return [part for part in [layer, *keras_graph.sublayers(layer)] if not isinstance(part, STATE)]
 
 
 def _own_variables(layer: Layer) -> list[keras.Variable]:
@@ -277,7 +222,7 @@ def _copy_adapted(source: Layer, target: Layer) -> None:
 
 
 def _quantizers(layer: Layer) -> list[Layer]:
-    return [part for part in keras_compat.layers_inside(layer) if isinstance(part, _STATE)]
+    return [part for part in keras_compat.layers_inside(layer) if isinstance(part, STATE)]
 
 
 def _tie(parts: list[tuple[Layer, Layer]]) -> None:

@@ -7,7 +7,15 @@ from collections.abc import Iterator
 
 import keras
 
+from bmpq_tf._compat import keras as keras_compat
+from bmpq_tf.conversion.layer_configs import with_functions
 from bmpq_tf.layers.base import unsupported_policy
+from bmpq_tf.layers.inheritance import (
+    config_of_parent,
+    keras_class,
+    keras_parent,
+    overridden,
+)
 from bmpq_tf.layers.registry import entry_for, registered
 from bmpq_tf.model import keras_graph
 
@@ -38,7 +46,7 @@ def ineligible_layers(model: keras.Model) -> dict[int, str]:
     tied = _tied_layers(model)
     reasons = {}
     for layer in keras_graph.sublayers(model):
-        if not keras_graph.kernel_variables(layer):
+        if not keras_graph.kernel_variables(layer) and id(layer) not in unknown:
             continue
         reason = unknown.get(id(layer)) or _own_reason(layer) or tied.get(id(layer))
         if reason:
@@ -50,11 +58,17 @@ def _unknown_holders(model: keras.Model) -> dict[int, str]:
     """Layers inside a layer that is no model and that the registry does not know."""
     found: dict[int, str] = {}
     for holder in keras_graph.sublayers(model):
-        if keras_graph.is_graph(holder) or entry_for(holder) or id(holder) in found:
+        if keras_graph.is_graph(holder) or id(holder) in found:
+            continue
+        entry = entry_for(holder)
+        added = _added(holder) if entry and entry.is_composite else None
+        if entry and not added:
             continue
         what = (
             "which rescales its kernel at every step"
             if isinstance(holder, keras.layers.SpectralNormalization)
+            else f"whose class adds {added} to those of {entry.float_class.__name__}"
+            if entry
             else "which bmpq_tf does not know"
         )
         for part in keras_graph.sublayers(holder):
@@ -67,19 +81,9 @@ def _unknown_holders(model: keras.Model) -> dict[int, str]:
 def _own_reason(layer: Layer) -> str | None:
     entry = entry_for(layer)
     if entry is None:
-        known = next(
-            (
-                type_
-                for type_ in type(layer).__mro__
-                if type_ in {e.float_class for e in registered()}
-            ),
-            None,
-        )
-        return (
-            f"its class derives from {known.__name__} and may do anything"
-            if known
-            else "bmpq_tf has no quantized twin of its class"
-        )
+        return _why_not_as_parent(layer)
+    if (added := _added(layer)) is not None:
+        return f"its class derives from {entry.float_class.__name__} and adds {added}"
     if getattr(layer, "lora_enabled", False):
         return "LoRA is enabled on it, so that its kernel is a sum"
     if (why := unsupported_policy(layer)) is not None:
@@ -98,6 +102,36 @@ def _own_reason(layer: Layer) -> str | None:
             "hold for the float weights only"
         )
     return "its kernel has no elements" if any(0 in kernel.shape for kernel in kernels) else None
+
+
+def _why_not_as_parent(layer: Layer) -> str:
+    """Why a layer without an entry has none."""
+    parent = keras_parent(layer)
+    if parent not in {entry.float_class for entry in registered()}:
+        return "bmpq_tf has no quantized twin of its class"
+    return (
+        f"its class derives from {parent.__name__} and has its own "
+        f"{', '.join(overridden(layer))}, so it may compute something else"
+    )
+
+
+def _added(layer: Layer) -> str | None:
+    """What a subclass that computes as its parent holds beside what that has, in words."""
+    if keras_compat.is_from_keras(type(layer)):
+        return None
+    parent = keras_class(layer)
+    assert parent is not None
+    plain = parent.from_config(with_functions(layer, config_of_parent(layer)))
+    if layer.built:
+        plain.build_from_config(layer.get_build_config())
+    inside, plain_inside = (len(keras_graph.sublayers(one)) for one in (layer, plain))
+    own, plain_own = (
+        [tuple(variable.shape) for variable in keras_compat.own_variables(one)]
+        for one in (layer, plain)
+    )
+    if inside != plain_inside:
+        return "layers"
+    return None if own == plain_own else "weights"
 
 
 def _tied_layers(model: keras.Model) -> dict[int, str]:

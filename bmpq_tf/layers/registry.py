@@ -10,6 +10,7 @@ import keras
 
 from bmpq_tf.layers.base import ChannelAxes, kernels_read_once, quantized_weight
 from bmpq_tf.layers.composite import QuantizedComposite
+from bmpq_tf.layers.inheritance import config_of_parent, keras_class
 from bmpq_tf.layers.serialization import serializable
 
 Layer = keras.layers.Layer
@@ -83,11 +84,11 @@ def register(
 
 
 def entry_for(layer: Layer) -> Entry | None:
-    """Returns the entry whose Keras class is exactly the layer's.
-
-    A user's subclass may do anything, so it has none.
+    """Returns the entry whose Keras class a layer computes as: its own, or its parent's where a
+    subclass changes nothing that matters.
     """
-    return _BY_FLOAT_CLASS.get(type(layer))
+    parent = keras_class(layer)
+    return _BY_FLOAT_CLASS.get(parent) if parent else None
 
 
 def quantized_entry_for(layer: Layer) -> Entry | None:
@@ -117,7 +118,7 @@ def _twin_of(layer: Layer, quantizer) -> Layer | None:
             "Give a layer that is not built yet, or quantize the whole model with "
             "bmpq_tf.quantize_model(model)."
         )
-    return entry.quantized_class.from_config({**layer.get_config(), "quantizer": quantizer})
+    return entry.quantized_class.from_config({**config_of_parent(layer), "quantizer": quantizer})
 
 
 # Keras looks at the signatures of `build` and `call`, which `wraps` keeps.

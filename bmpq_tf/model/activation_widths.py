@@ -10,6 +10,7 @@ from bmpq_tf.allocation.kernel import FLOAT_BITS
 from bmpq_tf.layers import QuantIdentity, QuantReLU
 from bmpq_tf.layers.activation_quantizer import ActivationQuantizer
 from bmpq_tf.layers.base import QuantizedLayer
+from bmpq_tf.layers.inheritance import keras_class
 from bmpq_tf.model import keras_graph
 
 Layer = keras.layers.Layer
@@ -145,11 +146,11 @@ def _mark_of_output(operation, given: set[int], emitted: int | None) -> int:
 
 def preserves_values(operation) -> bool:
     """Returns whether an operation's outputs are all among its inputs, as a reshape's are."""
-    if type(operation) is keras.layers.Activation:
+    computes_as = keras_class(operation)
+    if computes_as is keras.layers.Activation:
         return operation.activation is keras.activations.linear
     return (
-        type(operation) in _PRESERVING
-        and getattr(operation, "interpolation", "nearest") == "nearest"
+        computes_as in _PRESERVING and getattr(operation, "interpolation", "nearest") == "nearest"
     )
 
 
