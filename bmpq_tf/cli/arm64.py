@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> None:
         return
     print(f"{root}: setting up the emulated arm64 runtime")
     setup.make_root(root)
-    session = Session()
+    session = Session.emulated()
     told = session.versions()
     session.close()
     print(f"{root}: {told} answers, after {time.perf_counter() - start:.0f} s.")

@@ -1,9 +1,15 @@
 """Arrays of a user's own: images and labels, or a model's inputs."""
 
+import contextlib
 import os
+from collections.abc import Iterator, Mapping
 
 import keras
 import numpy as np
+
+from bmpq_tf.export.errors import first_line
+
+_HINT = "Write it anew with np.savez(path, images=, labels=)."
 
 
 def load_arrays(
@@ -17,31 +23,31 @@ def load_arrays(
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it has no such arrays, or not as many labels as images.
+        ValueError: it cannot be read, has no such arrays, or not as many labels as images.
     """
     if not path or not os.path.isfile(path):
         raise FileNotFoundError(
             f"There is no such file. Received: {flag}={path}. Give an .npz file with `images` and "
             "integer `labels`."
         )
-    arrays = np.load(path, allow_pickle=False)
-    if not isinstance(arrays, np.lib.npyio.NpzFile):
-        raise ValueError(
-            f"The file holds one array without a name. Received: {flag}={path}. Write it with "
-            "np.savez(path, images=, labels=)."
-        )
-    with arrays:
+    with _opened(path, flag) as arrays:
+        if not isinstance(arrays, np.lib.npyio.NpzFile):
+            raise ValueError(
+                f"The file holds one array without a name. Received: {flag}={path}. {_HINT}"
+            )
         if not {"images", "labels"} <= set(arrays):
             raise ValueError(
                 f"The file needs `images` and `labels`. Received: {flag}={path} with "
-                f"{', '.join(sorted(arrays))}."
+                f"{', '.join(sorted(arrays)) or 'nothing'}. {_HINT}"
             )
-        images, labels = arrays["images"], arrays["labels"]
+        images, labels = (_array(arrays, name, path, flag) for name in ("images", "labels"))
     if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
         raise ValueError(
             f"Each image needs one integer label. Received: {flag}={path} with images "
-            f"{images.shape}, labels {labels.shape} {labels.dtype}."
+            f"{images.shape}, labels {labels.shape} {labels.dtype}. {_HINT}"
         )
+    if not len(images):
+        raise ValueError(f"There are no images. Received: {flag}={path}. Give some.")
     return images, labels
 
 
@@ -52,22 +58,64 @@ def load_inputs(path: str, model: keras.Model, flag: str) -> list[np.ndarray]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: arrays are missing.
+        ValueError: it cannot be read, or arrays are missing.
     """
-    if not os.path.exists(path):
-        raise FileNotFoundError(f"No such file of inputs. Received: {flag}={path}.")
-    loaded = np.load(path, allow_pickle=False)
-    if isinstance(loaded, np.ndarray):
-        return [loaded]
-    with loaded:
+    if not os.path.isfile(path):
+        raise FileNotFoundError(
+            f"No such file of inputs. Received: {flag}={path}. Give an .npy or .npz file."
+        )
+    with _opened(path, flag) as loaded:
+        if isinstance(loaded, np.ndarray):
+            return [_checked(loaded, "its array", path, flag)]
         names = [tensor.name for tensor in model.inputs]
         # As own_model.py and tune.py read them.
         if len(names) == 1 and "images" in loaded and names[0] not in loaded:
-            return [loaded["images"]]
+            return [_array(loaded, "images", path, flag)]
         missing = [name for name in names if name not in loaded]
         if missing:
             raise ValueError(
                 f"Arrays of these inputs are missing: {', '.join(missing)}. Received: "
                 f"{flag}={path} with {', '.join(loaded) or 'none'}."
             )
-        return [loaded[name] for name in names]
+        return [_array(loaded, name, path, flag) for name in names]
+
+
+@contextlib.contextmanager
+def _opened(path: str | os.PathLike, flag: str) -> Iterator:
+    """Yields what `np.load` gives, which never unpickles here."""
+    with open(path, "rb") as file:
+        try:
+            loaded = np.load(file, allow_pickle=False)
+        # zipfile, zlib and NumPy have a class of error for each way in which a file is damaged.
+        except Exception as error:
+            raise _unreadable("The file", error, path, flag) from error
+        yield loaded
+
+
+def _array(arrays: Mapping, name: str, path: str | os.PathLike, flag: str) -> np.ndarray:
+    try:
+        array = arrays[name]
+    except Exception as error:
+        raise _unreadable(f"Array `{name}`", error, path, flag) from error
+    return _checked(array, f"`{name}`", path, flag)
+
+
+def _checked(array, name: str, path: str | os.PathLike, flag: str) -> np.ndarray:
+    # Where an entry is no array, NumPy gives its bytes.
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf" or not array.ndim:
+        what = f"{array.shape} {array.dtype}" if isinstance(array, np.ndarray) else "no array"
+        raise ValueError(
+            f"An array of numbers with an axis of examples is needed. Received: {flag}={path}, "
+            f"where {name} is {what}. {_HINT}"
+        )
+    return array
+
+
+def _unreadable(what: str, error: Exception, path: str | os.PathLike, flag: str) -> ValueError:
+    size, why = os.path.getsize(path), first_line(error)
+    # NumPy tells how to load them all the same, which is not for files of others.
+    if "pickle" in why:
+        why = "it holds Python objects, which could run code and are never loaded."
+    return ValueError(
+        f"{what} cannot be read: {why} Received: {flag}={path}, {size:,} bytes. {_HINT}"
+    )

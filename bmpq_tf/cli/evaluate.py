@@ -13,19 +13,25 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 # isort: split
+import contextlib
 import pathlib
+from collections.abc import Iterator
 
 import tensorflow as tf
 from absl import flags
 
-from bmpq_tf._compat import keras as keras_compat
 from bmpq_tf.cli.arrays import load_arrays
+from bmpq_tf.cli.models import load_model
 from bmpq_tf.cli.program import run as run_program
 from bmpq_tf.export.errors import first_line
-from bmpq_tf.export.micro.runtime import MicroModel, runtime_of
+from bmpq_tf.export.micro.operators import check_installed
+from bmpq_tf.export.micro.runtime import MicroModel, runs_apart, runtime_of
+from bmpq_tf.export.tflite.inspection import inspect_content
 from bmpq_tf.export.tflite.interpreter import classification_accuracy, in_rank
 from bmpq_tf.export.verification.comparison import compare
-from bmpq_tf.export.verification.runtimes import PLACES, check_place, runtime_on
+from bmpq_tf.export.verification.runtimes import PLACES, check_place, runtime_apart
+
+_HINT = "If it is damaged, export it again."
 
 flags.DEFINE_string(
     "data", None, "An .npz file with images (as the model takes them) and integer labels."
@@ -54,18 +60,20 @@ def main(arguments: list[str]) -> None:
     content = path.read_bytes()
     runtime, name = _runtime(content, path, given.on)
     file = _read(runtime, name, content, path)
+    model = load_model(given.keras, "--keras") if given.keras else None
     images, labels = load_arrays(given.data)
     # A file of several inputs is refused below.
     images = in_rank(images, _shape(file.inputs[0]))
     batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(250)
     _check_inputs_and_outputs(file, path, images.shape[1:])
+    with _running(name, content, path):
+        accuracy = classification_accuracy(content, batches, runtime)
     print(
-        f"{path}: accuracy in {name}{where} "
-        f"{classification_accuracy(content, batches, runtime):.2%} on "
-        f"{len(labels):,} images of {given.data}"
+        f"{path}: accuracy in {name}{where} {accuracy:.2%} on {len(labels):,} images of "
+        f"{given.data}"
     )
-    if given.keras:
-        parity = compare(keras_compat.load_model(given.keras), content, batches, runtime=runtime)
+    if model:
+        parity = compare(model, content, batches, runtime=runtime)
         print(
             f"top-1 equal to {given.keras} on {parity.agreement:.2%}; largest difference "
             f"{parity.max_abs_diff:.2e} of {parity.logit_scale:.1f}"
@@ -74,30 +82,41 @@ def main(arguments: list[str]) -> None:
 
 def _runtime(content: bytes, path: pathlib.Path, place: str):
     """What runs the file, and its name."""
-    try:
-        is_for_tflm = runtime_of(content) is MicroModel
-    except ValueError as error:
-        raise ValueError(
-            f"The file cannot be read. Received: '{path}', {len(content):,} bytes. "
-            f"{first_line(error)}"
-        ) from error
-    if not is_for_tflm:
-        return runtime_on(place), "LiteRT"
+    # Says in a line what is broken.
+    inspect_content(content, str(path))
+    if runtime_of(content) is not MicroModel:
+        return runtime_apart(place), "LiteRT"
     if place != "host":
         raise ValueError(
             f"The file is for TFLM, which runs on this machine only. Received: '{path}', "
             f"--on={place}. Leave --on out."
         )
+    check_installed("Running a file in TFLM")
+    if not runs_apart(content):
+        raise ValueError(
+            f"TFLM cannot run the file. Received: '{path}', {len(content):,} bytes. {_HINT}"
+        )
     return MicroModel, "TFLM"
 
 
 def _read(runtime, name: str, content: bytes, path: pathlib.Path):
+    with _running(name, content, path, "read"):
+        file = runtime(content)
+    if not file.inputs or not file.outputs:
+        raise ValueError(f"The file has no inputs or no outputs. Received: '{path}'. {_HINT}")
+    return file
+
+
+@contextlib.contextmanager
+def _running(name: str, content: bytes, path: pathlib.Path, what: str = "run") -> Iterator[None]:
+    """Says what a runtime says of a file, in a line."""
     try:
-        return runtime(content)
-    except RuntimeError as error:
+        yield
+    # LiteRT has a ValueError for tensors that a damaged file never fills.
+    except (RuntimeError, ValueError) as error:
         raise ValueError(
-            f"{name} cannot read the file. Received: '{path}', {len(content):,} bytes. It says: "
-            f"{first_line(error)}"
+            f"{name} cannot {what} the file. Received: '{path}', {len(content):,} bytes. It says: "
+            f"{first_line(error)} {_HINT}"
         ) from error
 
 

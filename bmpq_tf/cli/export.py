@@ -16,8 +16,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from absl import flags
 
 import bmpq_tf
-from bmpq_tf._compat import keras as keras_compat
 from bmpq_tf.cli.arrays import load_inputs
+from bmpq_tf.cli.models import load_model
 from bmpq_tf.cli.program import run as run_program
 from bmpq_tf.export.integer.static import IO_DTYPES
 from bmpq_tf.export.kernels.storage import MODES
@@ -77,15 +77,10 @@ def main(arguments: list[str]) -> None:
             "--help."
         )
     given = flags.FLAGS
-    if not os.path.exists(arguments[1]):
-        raise FileNotFoundError(
-            f"No such model. Received: '{arguments[1]}'. Save one with model.save(path) after "
-            "training."
-        )
     if given.firmware:
         _check_firmware(given)
     check_place("--verify_on", given.verify_on)
-    model = keras_compat.load_model(arguments[1])
+    model = load_model(arguments[1])
     report = bmpq_tf.export_tflite(
         model,
         arguments[2],

@@ -1,5 +1,6 @@
 """What the commands share: errors for people, exit codes, bit-widths from flags."""
 
+import functools
 import importlib.util
 import os
 import sys
@@ -26,28 +27,31 @@ def run(main: Callable[[list[str]], None], hints: Mapping[str, str] = HINTS) -> 
         main: takes the command's arguments, its own name first.
         hints: by module that may be missing, the command that installs it.
     """
-
-    def guarded(arguments: list[str]) -> int:
-        _expand_home()
-        try:
-            main(arguments)
-        except FOR_PEOPLE as error:
-            if os.environ.get("BMPQ_TRACEBACK"):
-                raise
-            print(f"error: {error}\n(BMPQ_TRACEBACK=1 shows where)", file=sys.stderr)
-            return 1
-        except ModuleNotFoundError as error:
-            missing = (error.name or "").partition(".")[0]
-            if missing not in hints:
-                raise
-            print(_not_installed(missing, hints), file=sys.stderr)
-            return 1
-        return 0
-
     _show_help_of(sys.modules[main.__module__])
     # TFLite's converter talks at length at the lower levels.
     logging.set_verbosity(logging.ERROR)
-    app.run(guarded)
+    app.run(functools.partial(answer, main, hints=hints))
+
+
+def answer(
+    main: Callable[[list[str]], None], arguments: list[str], hints: Mapping[str, str] = HINTS
+) -> int:
+    """Calls a command's `main`, prints an error that a user can mend, and returns the exit code."""
+    _expand_home()
+    try:
+        main(arguments)
+    except FOR_PEOPLE as error:
+        if os.environ.get("BMPQ_TRACEBACK"):
+            raise
+        print(f"error: {error}\n(BMPQ_TRACEBACK=1 shows where)", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in hints:
+            raise
+        print(_not_installed(missing, hints), file=sys.stderr)
+        return 1
+    return 0
 
 
 def check_installed(*modules: str, hints: Mapping[str, str] = HINTS) -> None:

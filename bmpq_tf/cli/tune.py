@@ -29,7 +29,6 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
-from bmpq_tf._compat import keras as keras_compat
 from bmpq_tf.cli.program import check_installed
 from bmpq_tf.cli.program import run as run_program
 
@@ -38,6 +37,7 @@ check_installed("keras_tuner")
 # isort: split
 from bmpq_tf.arithmetic.scales import GRANULARITIES
 from bmpq_tf.cli.arrays import load_arrays
+from bmpq_tf.cli.models import load_model
 from bmpq_tf.files import write_text
 from bmpq_tf.tuning.front import export_front, front, plot_front
 from bmpq_tf.tuning.recipe import SCHEDULES
@@ -155,7 +155,7 @@ def _own_problem(given) -> Problem:
             "--data=x.npz."
         )
     images, labels = load_arrays(given.data)
-    model = keras_compat.load_model(given.model)
+    model = load_model(given.model, "--model")
     order = np.random.default_rng(given.seed).permutation(len(labels))
     held, kept = np.split(order, [max(1, round(given.validation * len(labels)))])
 

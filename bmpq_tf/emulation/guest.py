@@ -1,4 +1,5 @@
-"""Runs under the emulator: does in LiteRT what the other end of a pipe asks for.
+"""Runs in a process of its own, mostly under the emulator: does in LiteRT what the other end of a
+pipe asks for.
 
 `session.py` starts it by its path, in a Python that has LiteRT and NumPy and nothing else.
 """

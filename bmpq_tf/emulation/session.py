@@ -1,4 +1,6 @@
-"""LiteRT's interpreter, computing on an emulated ARM processor."""
+"""LiteRT's interpreter, computing in a process of its own: on an emulated ARM processor, or here,
+where a damaged file may end that process and not ours.
+"""
 
 import contextlib
 import itertools
@@ -6,42 +8,73 @@ import os
 import pathlib
 import pickle
 import subprocess
+import sys
 import tempfile
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any
 
 from bmpq_tf.emulation.root import CPU, PYTHON, QEMU, SITE, ready_root
 
 _GUEST = pathlib.Path(__file__).with_name("guest.py")
+# For an answer of a process on this machine: one batch, whatever the model.
+SECONDS = 300.0
 _ERRORS = {"ValueError": ValueError, "TypeError": TypeError}
 
 
 class Session:
-    """One emulated process, which holds any number of interpreters.
+    """One process, which holds any number of interpreters.
 
     Args:
-        cpu: the processor, as qemu calls it.
-
-    Raises:
-        FileNotFoundError: the emulated root is not set up.
+        name: what it is called in messages.
+        command: how it is started.
+        environment: its variables; this process's by default.
+        seconds: how long an answer may take; any time by default.
     """
 
-    def __init__(self, cpu: str = CPU):
-        root = ready_root()
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str | os.PathLike],
+        environment: dict[str, str] | None = None,
+        seconds: float | None = None,
+    ):
+        self._name, self._seconds = name, seconds
         # What a library says there is shown only if the process ends.
         self._said = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
-            [root / QEMU, "-cpu", cpu, "-L", root, root / PYTHON, "-B", _GUEST],
+            [*command, "-B", _GUEST],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,
-            env={"PYTHONPATH": str(root / SITE), "LC_ALL": "C.UTF-8"},
+            env=environment,
         )
         self._lock, self._numbers = threading.Lock(), itertools.count()
         self._released: list[int] = []
         self.close = weakref.finalize(self, _end, self._process, self._said)
+
+    @classmethod
+    def emulated(cls, cpu: str = CPU) -> "Session":
+        """Starts one on an emulated processor.
+
+        Args:
+            cpu: the processor, as qemu calls it.
+
+        Raises:
+            FileNotFoundError: the emulated root is not set up.
+        """
+        root = ready_root()
+        return cls(
+            "The emulated arm64 runtime",
+            [root / QEMU, "-cpu", cpu, "-L", root, root / PYTHON],
+            {"PYTHONPATH": str(root / SITE), "LC_ALL": "C.UTF-8"},
+        )
+
+    @classmethod
+    def beside(cls) -> "Session":
+        """Starts one on this machine."""
+        return cls("LiteRT", [sys.executable], seconds=SECONDS)
 
     @property
     def is_open(self) -> bool:
@@ -73,27 +106,48 @@ class Session:
             released, self._released = self._released, []
             assert self._process.stdin is not None
             assert self._process.stdout is not None
-            try:
-                pickle.dump((released, number, method, arguments), self._process.stdin, protocol=5)
-                self._process.stdin.flush()
-                error, value = pickle.load(self._process.stdout)
-            except (EOFError, OSError, pickle.UnpicklingError) as broken:
-                raise RuntimeError(self._last_words()) from broken
+            with self._limited() as took_too_long:
+                try:
+                    request = (released, number, method, arguments)
+                    pickle.dump(request, self._process.stdin, protocol=5)
+                    self._process.stdin.flush()
+                    error, value = pickle.load(self._process.stdout)
+                except (EOFError, OSError, pickle.UnpicklingError) as broken:
+                    raise RuntimeError(self._last_words(took_too_long.is_set())) from broken
         if error:
             raise _ERRORS.get(error, RuntimeError)(value)
         return value
 
-    def _last_words(self) -> str:
+    @contextlib.contextmanager
+    def _limited(self) -> Iterator[threading.Event]:
+        """Ends the process where an answer takes longer than it may; the event tells of it."""
+        took_too_long = threading.Event()
+        if self._seconds is None:
+            yield took_too_long
+            return
+
+        def end() -> None:
+            took_too_long.set()
+            self._process.kill()
+
+        timer = threading.Timer(self._seconds, end)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield took_too_long
+        finally:
+            timer.cancel()
+
+    def _last_words(self, took_too_long: bool) -> str:
+        if took_too_long:
+            return f"{self._name} gave no answer within {self._seconds:.0f} seconds."
         try:
             code: int | str = self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:
             code = "none yet"
         self._said.seek(0)
         said = self._said.read().decode(errors="replace").strip().splitlines()
-        return (
-            f"The emulated arm64 runtime ended (exit code {code}). It said: "
-            f"{said[-1] if said else 'nothing'}"
-        )
+        return f"{self._name} ended (exit code {code}). It said: {said[-1] if said else 'nothing'}"
 
 
 def _end(process: subprocess.Popen, said: IO[bytes]) -> None:
@@ -112,13 +166,23 @@ def _end(process: subprocess.Popen, said: IO[bytes]) -> None:
 
 # By process: a forked one must not talk into its parent's pipe.
 _sessions: dict[int, Session] = {}
+_beside: dict[int, Session] = {}
 
 
 def shared() -> Session:
-    """Returns the session of this process; starts it when it is first asked for, or has ended."""
-    session = _sessions.get(os.getpid())
+    """Returns this process's emulated one; starts it when it is first asked for, or has ended."""
+    return _of_this_process(_sessions, Session.emulated)
+
+
+def beside() -> Session:
+    """Returns this process's other one on this machine, likewise."""
+    return _of_this_process(_beside, Session.beside)
+
+
+def _of_this_process(sessions: dict[int, Session], start: Callable[[], Session]) -> Session:
+    session = sessions.get(os.getpid())
     if session is None or not session.is_open:
-        session = _sessions[os.getpid()] = Session()
+        session = sessions[os.getpid()] = start()
     return session
 
 
@@ -130,7 +194,7 @@ def on_processor(cpu: str) -> Iterator[Session]:
         cpu: as qemu calls it.
     """
     before = _sessions.get(os.getpid())
-    session = _sessions[os.getpid()] = Session(cpu)
+    session = _sessions[os.getpid()] = Session.emulated(cpu)
     try:
         yield session
     finally:
@@ -147,7 +211,7 @@ class Interpreter:
         model_content: as LiteRT's own takes it.
         num_threads: likewise.
         experimental_op_resolver_type: likewise.
-        session: where; this process's own by default.
+        session: where; this process's emulated one by default.
 
     Raises:
         FileNotFoundError: the emulated root is not set up.

@@ -121,21 +121,32 @@ def least_arena(content: bytes, run: bool = True) -> Arena:
 def _least_size(content: bytes, start: int) -> int:
     """Returns the first multiple of `ARENA_STEP` from `start` that TFLM gets by with."""
     size = -(-start // ARENA_STEP) * ARENA_STEP
-    trials = _trials()
-    assert trials.stdin is not None
-    assert trials.stdout is not None
     with tempfile.NamedTemporaryFile(suffix=".tflite") as file:
         file.write(content)
         file.flush()
-        while True:
-            trials.stdin.write(f"{size} {file.name}\n")
-            trials.stdin.flush()
-            answer = trials.stdout.readline().strip()
-            if answer == "1":
-                return size
-            if answer != "0":
-                raise RuntimeError("The program that tries arenas has ended.")
+        while not _tried(file.name, size):
             size += ARENA_STEP
+    return size
+
+
+def runs_apart(content: bytes) -> bool:
+    """Whether TFLM runs a file on zeros, in a process of its own: a damaged one may end it."""
+    with tempfile.NamedTemporaryFile(suffix=".tflite") as file:
+        file.write(content)
+        file.flush()
+        return _tried(file.name, _ample(content), compute=True)
+
+
+def _tried(name: str, size: int, compute: bool = False) -> bool:
+    trials = _trials()
+    assert trials.stdin is not None
+    assert trials.stdout is not None
+    trials.stdin.write(f"{size} {int(compute)} {name}\n")
+    trials.stdin.flush()
+    answer = trials.stdout.readline().strip()
+    if answer not in ("0", "1"):
+        raise RuntimeError("The program that tries arenas has ended.")
+    return answer == "1"
 
 
 @functools.cache

@@ -18,6 +18,12 @@ _TYPE_NAMES = {
 }
 # A constant of fewer axes is a bias, a shape or a table of factors.
 _KERNEL_RANK = 2
+# What bmpq_tf writes into every file, and into one for a microcontroller.
+_METADATA = (
+    {"versions", "optimize_for", "compression", "budget", "kernels"},
+    {"bmpq_tf", "bits", "budget"},
+)
+_HINT = "Export or download it again."
 
 
 class UnreadableFileError(ValueError):
@@ -64,17 +70,21 @@ def inspect_content(content: bytes, name: str = "the bytes given") -> Inspection
     try:
         model = flatbuffer.parse(content)
     except ValueError as error:
-        raise UnreadableFileError(f"{error} Received: '{name}', {len(content):,} bytes.") from error
+        raise UnreadableFileError(
+            f"{first_line(error)} Received: '{name}', {len(content):,} bytes. {_HINT}"
+        ) from error
     except Exception as error:
         raise UnreadableFileError(
             f"The file is broken: its tables point outside of it. Received: '{name}', "
-            f"{len(content):,} bytes."
+            f"{len(content):,} bytes. {_HINT}"
         ) from error
     try:
         return _inspect(model, len(content))
-    except (IndexError, TypeError, ValueError, AttributeError) as error:
+    # A broken table can lead to an error of any class.
+    except Exception as error:
         raise UnreadableFileError(
-            f"The file is broken: {first_line(error)} Received: '{name}', {len(content):,} bytes."
+            f"The file is broken: {first_line(error)} Received: '{name}', {len(content):,} bytes. "
+            f"{_HINT}"
         ) from error
 
 
@@ -134,8 +144,18 @@ def _inspect(model, size: int) -> Inspection:
         ),
         orphaned_bytes=sum(bytes_ for number, bytes_ in sizes.items() if number not in used),
         custom_operators=tuple(sorted(custom)),
-        metadata=json.loads(named[flatbuffer.METADATA]) if flatbuffer.METADATA in named else None,
+        metadata=_told(named[flatbuffer.METADATA]) if flatbuffer.METADATA in named else None,
     )
+
+
+def _told(data: bytes) -> dict:
+    told = json.loads(data)
+    if not isinstance(told, dict) or not any(fields <= set(told) for fields in _METADATA):
+        raise ValueError("What bmpq_tf wrote into it is not complete.")
+    # What is printed and looked up by name.
+    for kernel in told.get("kernels", []):
+        kernel["name"], kernel["tensors"] = str(kernel["name"]), list(kernel["tensors"])
+    return {**told, "versions": dict(told["versions"])} if "versions" in told else told
 
 
 def _signatures(model) -> tuple[Signature, ...]:

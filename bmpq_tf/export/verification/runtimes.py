@@ -32,3 +32,14 @@ def runtime_on(place: str) -> Runtime:
     if place == "host" or is_arm():
         return TFLiteModel
     return functools.partial(TFLiteModel, interpreter=session.Interpreter)
+
+
+def runtime_apart(place: str) -> Runtime:
+    """Returns what runs files there, in a process of its own: a damaged file may end LiteRT's."""
+    if place != "host" and not is_arm():
+        return runtime_on(place)
+    return functools.partial(TFLiteModel, interpreter=_beside)
+
+
+def _beside(**arguments) -> session.Interpreter:
+    return session.Interpreter(**arguments, session=session.beside())

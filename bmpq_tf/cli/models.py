@@ -1,0 +1,101 @@
+"""Keras models of a user's own, whose files may be damaged or another's."""
+
+import os
+import subprocess
+import sys
+import zipfile
+
+import keras
+
+from bmpq_tf import _compat
+from bmpq_tf._compat import keras as keras_compat
+from bmpq_tf.export.errors import first_line
+
+_FORMATS = (".keras", ".h5", ".hdf5")
+_HINT = (
+    "Save it again with model.save(path); a model with classes of your own is loaded in a script, "
+    "behind their definitions, and given to bmpq_tf.export_tflite there."
+)
+# Reading the weights alone; a damaged file may keep HDF5 busy for ever.
+_SECONDS = 120
+# Keras tells a whole config before, and sometimes behind, what was wrong.
+_REASON, _CONFIG = "Exception encountered:", "Full object config:"
+_LONGEST = 400
+
+
+def load_model(path: str | os.PathLike, flag: str = "") -> keras.Model:
+    """Loads a model file without running code that it may hold.
+
+    Args:
+        path: of a .keras file, or of an .h5 file of older Keras.
+        flag: what named it, for the messages.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it cannot be read, is damaged, names classes that are not known, or holds no
+            model.
+    """
+    name = f"{flag}={path}" if flag else f"'{path}'"
+    if not os.path.exists(path):
+        raise FileNotFoundError(
+            f"No such model. Received: {name}. Save one with model.save(path) after training."
+        )
+    received = f"Received: {name}, {os.path.getsize(path):,} bytes."
+    # Keras also saves folders, whose parts it reads itself.
+    if not str(path).endswith(_FORMATS) and not os.path.isdir(path):
+        raise ValueError(f"A model file ends in {' or '.join(_FORMATS)}. {received} {_HINT}")
+    if not os.path.isdir(path) and (damage := _damage(path)):
+        raise ValueError(f"The model file is damaged: {damage} {received} {_HINT}")
+    try:
+        model = keras_compat.load_model(path)
+    # Keras gives on whatever a broken config or other weights lead to.
+    except Exception as error:
+        raise ValueError(
+            f"The model cannot be loaded: {_reason(error)} {received} {_HINT}"
+        ) from error
+    if not isinstance(model, keras.Model):
+        raise ValueError(
+            f"The file holds no model but a {type(model).__name__}. {received} {_HINT}"
+        )
+    return model
+
+
+def _damage(path: str | os.PathLike) -> str | None:
+    """What is wrong with the file as a file, in a sentence."""
+    if str(path).endswith(".keras"):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                broken = archive.testzip()
+        # Also what zlib raises, and what is not implemented in zipfile.
+        except Exception as error:
+            return first_line(error)
+        if broken is not None:
+            return f"the checksum of its part '{broken}' is another."
+    return _damage_of_weights(path)
+
+
+def _damage_of_weights(path: str | os.PathLike) -> str | None:
+    """Reads the weights in a process of its own: a damaged file may crash HDF5, or keep it busy."""
+    program = os.path.join(os.path.dirname(_compat.__file__), "hdf5_trial.py")
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", program, os.fspath(path)],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        return f"its weights were not read within {_SECONDS} seconds."
+    if done.returncode == 0:
+        return done.stdout.strip() or None
+    return "reading its weights ends the process that does it."
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).rpartition(_REASON)[2].partition(_CONFIG)[0].strip() or repr(error)
+    # The line of Keras that says something; the first may only count.
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    told = " ".join(lines[:2])
+    told = told if len(told) <= _LONGEST else told[:_LONGEST].rsplit(" ", 1)[0] + " ..."
+    return told.rstrip(".") + "."
