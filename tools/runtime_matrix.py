@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bmpq_research.program import run as run_program
-from bmpq_research.runtime_probe import lowering, probe
+from bmpq_research.runtime_probe import int8_operators, lowering, probe
 from bmpq_research.runtime_probe.table import COLUMNS, markdown, rows
 from bmpq_tf.emulation import root as emulated
 from bmpq_tf.export.micro.operators import check_installed
@@ -35,6 +35,7 @@ flags.DEFINE_bool(
     "lowering", False, "Time convolutions beside fully connected layers of 8, 4 and 2 bits instead."
 )
 flags.DEFINE_bool("micro", False, "Run static integer models in TFLM instead.")
+flags.DEFINE_bool("int8", False, "Run operators between int8 tensors instead, in TFLM too.")
 flags.DEFINE_bool("json", False, "Print everything that was seen as JSON.")
 flags.DEFINE_bool("markdown", False, "Print the table of docs/runtime_matrix.md.")
 
@@ -47,10 +48,15 @@ def versions(*names: str) -> str:
     return f"{packages}, {platform.machine()}"
 
 
+def _has_arm() -> bool:
+    return emulated.is_ready(emulated.default_root())
+
+
 def main(_: list[str]) -> None:
     """Probes and prints."""
     given = flags.FLAGS
     probed = ("tflite-micro",) if given.micro else ("ai-edge-litert", "tensorflow")
+    probed += ("tflite-micro",) * given.int8
     if given.micro:
         check_installed("--micro")
         from bmpq_research.runtime_probe import micro
@@ -58,6 +64,14 @@ def main(_: list[str]) -> None:
         found = micro.probe_micro()
         plain = [seen.to_dict() for seen in found]
         columns, cells = micro.COLUMNS, micro.rows(found)
+    elif given.int8:
+        check_installed("--int8")
+        found = int8_operators.probe_all(
+            (*int8_operators.RUNTIMES, *(probe.ARM_RUNTIMES if _has_arm() else ()))
+        )
+        plain = [dataclasses.asdict(seen) for seen in found]
+        cells = int8_operators.rows(found)
+        columns = int8_operators.COLUMNS[: len(cells[0])]
     elif given.lowering:
         found = lowering.measure()
         plain = [dataclasses.asdict(lowering) for lowering in found]
@@ -70,7 +84,7 @@ def main(_: list[str]) -> None:
         )
     else:
         found = probe.probe(timed=given.timed)
-        if emulated.is_ready(emulated.default_root()):
+        if _has_arm():
             found += probe.probe(runtimes=probe.ARM_RUNTIMES)
         plain = [seen.to_dict() for seen in found]
         cells = rows(found)

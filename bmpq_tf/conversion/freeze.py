@@ -38,7 +38,12 @@ def frozen_model(model: keras.Model) -> keras.Model:
     """
     check_quantized(model)
     copy = clone(model, lambda layer, config: None)
-    for part in keras_compat.flattened_layers(copy):
-        if isinstance(part, (QuantizedLayer, ActivationQuantizer)):
+    parts = keras_compat.flattened_layers(copy)
+    quantizers = [part for part in parts if isinstance(part, ActivationQuantizer)]
+    is_trained = any(quantizer.has_range for quantizer in quantizers)
+    for quantizer in quantizers:
+        quantizer.freeze(is_trained)
+    for part in parts:
+        if isinstance(part, QuantizedLayer):
             part.freeze()
     return copy

@@ -18,14 +18,14 @@ class ExportError(RuntimeError):
     """The file would not be what the model is, so there is none.
 
     Example:
-        >>> soft = keras.layers.Activation("softplus", name="soft")(float_model.output)
-        >>> model = bmpq_tf.quantize_model(keras.Model(float_model.input, soft))
+        >>> sparse = keras.layers.Activation("sparsemax", name="sparse")(float_model.output)
+        >>> model = bmpq_tf.quantize_model(keras.Model(float_model.input, sparse))
         >>> options = {"optimize_for": "integer", "calibrate_with": images}
         >>> try:
         ...     bmpq_tf.export_tflite(model, folder / "model.tflite", **options)
         ... except bmpq_tf.ExportError as error:
         ...     print(error)
-        Model ... cannot be an integer-only file: EXP of layer 'soft' (Activation), ...
+        Model ... cannot be an integer-only file: TOPK_V2 of layer 'sparse' (Activation), ...
     """
 
 

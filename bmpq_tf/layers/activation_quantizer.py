@@ -123,18 +123,25 @@ class ActivationQuantizer(keras.layers.Layer):
         """Returns `alpha`, the width of the learned range, a positive float32 scalar."""
         return self._learned(tf.convert_to_tensor(self.clip_base.value))
 
-    def freeze(self) -> None:
+    @property
+    def has_range(self) -> bool:
+        """Whether a training batch has set the range; one of zeros does not."""
+        return bool(tf.convert_to_tensor(self.observed.value) > 0)
+
+    def freeze(self, is_trained: bool = False) -> None:
         """Makes the range a constant, for conversion.
 
+        Args:
+            is_trained: whether the model was trained: what has no range then saw zeros only, and
+                they are zeros in any range.
+
         Raises:
-            ValueError: no training batch has set the range yet, or all were zero.
+            ValueError: no training batch has set the range yet.
         """
-        if not bool(tf.convert_to_tensor(self.observed.value) > 0):
+        if not (self.has_range or is_trained):
             raise ValueError(
                 f"Activation quantizer '{self.path}' has no range yet, since it saw no training "
-                "batch, or nothing but zeros. Train the model first, if only for a step; where the "
-                "layer gives zeros only, such as a ReLU whose inputs are all negative, take it out "
-                "or make it live."
+                "batch. Train the model first, if only for a step."
             )
         self._fixed = (
             tf.constant(self.clip().numpy()),

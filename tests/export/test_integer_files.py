@@ -77,12 +77,12 @@ def test_operators_that_only_move_values_stay_integer(tmp_path):
 def test_an_operator_without_an_integer_kernel_is_named(tmp_path):
     inputs = keras.Input((6,))
     # Converted, 'odd' is in a scope called odd_1; and the last one is called as the output is.
-    x = keras.layers.Activation("softplus", name="odd")(keras.layers.Dense(5)(inputs))
+    x = keras.layers.Activation("sparsemax", name="odd")(keras.layers.Dense(5)(inputs))
     x = keras.layers.Dense(3)(
         keras.layers.Activation("relu", name="odd_1")(keras.layers.Dense(4)(x))
     )
     model = with_widths(
-        keras.Model(inputs, keras.layers.Activation("softplus", name="end")(x)), [4]
+        keras.Model(inputs, keras.layers.Activation("sparsemax", name="end")(x)), [4]
     )
     data = np.random.default_rng(0).standard_normal((20, 6)).astype("float32")
     with pytest.raises(
@@ -194,7 +194,9 @@ def test_a_kernel_that_is_lost_in_conversion_leaves_no_integer_file(model, tmp_p
 
 def test_an_output_that_stays_float_leaves_no_int8_file(model, tmp_path, monkeypatch):
     honest = static.quantize
-    monkeypatch.setattr(static, "quantize", lambda *given: honest(*given[:-1], "float32"))
+    monkeypatch.setattr(
+        static, "quantize", lambda *given: honest(*given[:3], "float32", *given[4:])
+    )
     with pytest.raises(ExportError, match=r"would stay float: .*Take io_dtype=\"float32\""):
         export(model, tmp_path / "model.tflite", "integer", IMAGES, io_dtype="int8")
     assert not list(tmp_path.iterdir())

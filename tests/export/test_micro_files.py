@@ -161,9 +161,9 @@ def test_a_wrong_index_is_caught_when_it_is_read_back(model, tmp_path, monkeypat
     ("build", "error", "words"),
     [
         (
-            lambda image: layers.Activation("gelu", name="smooth")(layers.Dense(4)(image)),
+            lambda image: layers.Activation("sparsemax", name="sparse")(layers.Dense(4)(image)),
             ExportError,
-            "TFLM has no .* of layer 'smooth'",
+            "TFLM has no .* of layer 'sparse'",
         ),
         (
             lambda image: layers.Flatten()(layers.Embedding(9, 3, name="lookup")(image)),

@@ -45,8 +45,8 @@ ALONE = _PLAIN | _codes(
     "ABS EXP LOG SQRT CAST EQUAL NOT_EQUAL GREATER GREATER_EQUAL LESS LESS_EQUAL"
 )
 ALONE |= _codes("LOGICAL_AND LOGICAL_OR LOGICAL_NOT SELECT SELECT_V2")
-# TFLM has these between float tensors only.
-ALONE_IN_TFLM = ALONE - _codes("EXP LOG SQRT")
+# TFLM has these between float tensors only, wrong, or not at all.
+ALONE_IN_TFLM = ALONE - _codes("EXP LOG SQRT GELU RELU6 RELU_N1_TO_1 RELU_0_TO_1")
 # What stands for a table until the grids are known.
 STAND_IN = _BUILTIN.CUSTOM
 _CODE = b"BMPQ_TABLE"
@@ -70,12 +70,18 @@ class Function:
             source, result: `(scale, zero point)` of what is read and of what is given.
         """
         steps = np.arange(-128, 128, dtype=np.float64)
-        values = (steps - float(source[1][0])) * float(source[0][0])
-        answers = np.float64(TFLiteModel(self.content)([values.astype(np.float32)])[0])
+        given, told = (_values(grid, steps) for grid in (source, result))
+        with np.errstate(all="ignore"):
+            answers = np.float64(TFLiteModel(self.content)([given.astype(np.float32)])[0])
         # Beyond the domain lie values that only the grid's rounding has.
-        answers = np.nan_to_num(answers, nan=0.0)
+        answers = np.clip(np.nan_to_num(answers), told[0], told[-1])
         rounded = np.round(answers / float(result[0][0])) + float(result[1][0])
         return np.clip(rounded, -128, 127).astype(np.int8)
+
+
+def _values(grid, steps: np.ndarray) -> np.ndarray:
+    """What integers mean on a grid."""
+    return (steps - float(grid[1][0])) * float(grid[0][0])
 
 
 def folded(model, alone: frozenset[int] = ALONE) -> tuple[Any, dict[str, Function]]:

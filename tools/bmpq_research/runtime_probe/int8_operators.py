@@ -14,7 +14,8 @@ from bmpq_tf.export.tflite import flatbuffer
 
 _BUILTIN, _TYPE = schema.BuiltinOperator, schema.TensorType
 _BOUND = 1  # step of the output
-COLUMNS = ("int8 operator", *probe.RUNTIMES[:2], "tf.lite", "arm64", "TFLM")
+RUNTIMES = (*probe.RUNTIMES, "TFLM")
+COLUMNS = ("int8 operator", *RUNTIMES, "arm64")
 _SHAPE = (2, 6, 5, 8)
 _NUMPY = {_TYPE.INT8: np.int8, _TYPE.INT32: np.int32, _TYPE.BOOL: np.bool_}
 
@@ -154,7 +155,9 @@ def _runner(content: bytes, runtime: str) -> Callable[..., np.ndarray]:
     return lambda *given: model.integers(list(given))[1][0]
 
 
-def probe_all(runtimes: Iterable[str], operators: Iterable[str] | None = None) -> list[Seen]:
+def probe_all(
+    runtimes: Iterable[str] = RUNTIMES, operators: Iterable[str] | None = None
+) -> list[Seen]:
     """Runs every case in every runtime."""
     return [
         judge(operator, runtime)
@@ -162,6 +165,35 @@ def probe_all(runtimes: Iterable[str], operators: Iterable[str] | None = None) -
         for operator in OPERATORS
         if operators is None or operator.name in operators
     ]
+
+
+def rows(found: Iterable[Seen]) -> list[tuple[str, ...]]:
+    """Returns the table's cells, a row for each operator.
+
+    The last column tells what an ARM processor does otherwise than LiteRT here, and is left out
+    where none was asked.
+    """
+    table: dict[str, dict[str, str]] = {}
+    for seen in found:
+        outcome = "-" if seen.outcome == "refused" else seen.outcome
+        table.setdefault(seen.operator, {})[seen.runtime] = outcome
+    return [
+        (
+            name,
+            *(cells[runtime] for runtime in RUNTIMES if runtime in cells),
+            *_on_arm(cells),
+        )
+        for name, cells in table.items()
+    ]
+
+
+def _on_arm(cells: dict[str, str]) -> tuple[str, ...]:
+    asked = [runtime for runtime in probe.ARM_RUNTIMES if runtime in cells]
+    if not asked:
+        return ()
+    pairs = zip(probe.RUNTIMES[:2], probe.ARM_RUNTIMES, strict=True)
+    others = [f"{theirs}: {cells[theirs]}" for own, theirs in pairs if cells[own] != cells[theirs]]
+    return ("; ".join(others) or "same",)
 
 
 def _unary(name: str, answer, operand: Part, result: Part, options=("", {})) -> Int8Operator:
@@ -282,11 +314,11 @@ OPERATORS = (
         "FILL",
         _BUILTIN.FILL,
         (
-            Part(None, None, _TYPE.INT32, (4,), True, _SHAPE),
-            Part(shape=(1,), integers=77),
+            Part(None, None, _TYPE.INT32, (4,), False, _SHAPE),
+            Part(shape=(), constant=True, integers=77),
         ),
         Part(),
-        lambda shape, value: np.full(shape, value[0]),
+        lambda shape, value: np.full(shape, value),
         ("Fill", {}),
     ),
     Int8Operator(
