@@ -74,6 +74,11 @@ def einsum_kernel(layer: keras.layers.EinsumDense) -> keras.Variable:
     return layer._kernel
 
 
+def set_einsum_kernel(layer: keras.layers.EinsumDense, kernel: keras.Variable) -> None:
+    """Gives a built EinsumDense another float kernel."""
+    replace_attribute(layer, "_kernel", kernel)
+
+
 def attention_projections(layer: Layer) -> list[Layer]:
     """Returns the layers inside attention that read what it reads."""
     return [layer._query_dense, layer._key_dense, layer._value_dense]

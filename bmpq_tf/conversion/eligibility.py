@@ -47,6 +47,10 @@ def ineligible_layers(model: keras.Model) -> dict[int, str]:
     reasons = {}
     for layer in keras_graph.sublayers(model):
         if not keras_graph.kernel_variables(layer) and id(layer) not in unknown:
+            if isinstance(layer, keras.layers.EinsumDense):
+                reasons[id(layer)] = (
+                    "its kernel is a vector, which stays float and counts nothing, like a bias"
+                )
             continue
         reason = unknown.get(id(layer)) or _own_reason(layer) or tied.get(id(layer))
         if reason:

@@ -25,16 +25,24 @@ class QuantDense(QuantizedLayer, keras.layers.Dense):
 
 
 def _einsum_output_axes(layer: keras.layers.EinsumDense) -> tuple[int, ...]:
-    """The kernel's axes whose letters are in the output: those are not summed over."""
+    """The kernel's axes that are new in the output.
+
+    Where there is none, the last of those that reach it from both operands: groups, positions or
+    experts with a matrix each, which have their output units in common, since files hold scales for
+    one axis.
+    """
     operands, output = layer.equation.replace(" ", "").split("->")
-    letters = operands.split(",")[1]
-    return tuple(axis - len(letters) for axis, letter in enumerate(letters) if letter in output)
+    inputs, letters = operands.split(",")
+    axes = range(-len(letters), 0)
+    reaching = [axis for axis in axes if letters[axis] in output]
+    new = tuple(axis for axis in reaching if letters[axis] not in inputs)
+    return new or tuple(reaching[-1:])
 
 
 @register(keras.layers.EinsumDense, kernel=_einsum_output_axes)
 class QuantEinsumDense(QuantizedLayer, keras.layers.EinsumDense):
     """`keras.layers.EinsumDense` with a quantized kernel, whose channels are the positions of its
-    axes that reach the output.
+    axes that are in the output and not in the input.
 
     Example:
         >>> layer = bmpq_tf.layers.QuantEinsumDense("abc,cd->abd", (None, 5))

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from bmpq_tf._compat import keras as keras_compat
-from bmpq_tf.export.converter import loops, origin, rewrites
+from bmpq_tf.export.converter import einsum, loops, origin, rewrites
 from bmpq_tf.export.errors import ConversionError, first_line
 from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.layers.serialization import is_ours
@@ -48,16 +48,17 @@ def to_float_model(model: keras.Model, batch_size: int | None = None, *, unroll:
 
     try:
         as_loops = loops.unrolled if unroll else loops.as_while
-        with as_loops(model), rewrites.one_axis_softmax(model):
+        # What is changed in the model for the conversion holds variables, so until it is over.
+        with as_loops(model), rewrites.one_axis_softmax(model), einsum.in_known_forms(model):
             function = answer.get_concrete_function()
-        errors = rewrites.ErrorFunctions() if rewrites.has_error_functions(function) else None
-        content = None
-        if errors:
-            # The converter knows them in a GELU only. As custom operators it leaves the others.
-            content = _converted(function, custom=True)
-            if rewrites.has_custom(flatbuffer.parse(content)):
-                content = None
-        content = content or _converted(function, errors)
+            errors = rewrites.ErrorFunctions() if rewrites.has_error_functions(function) else None
+            content = None
+            if errors:
+                # The converter knows them in a GELU only. As custom operators it leaves the others.
+                content = _converted(function, custom=True)
+                if rewrites.has_custom(flatbuffer.parse(content)):
+                    content = None
+            content = content or _converted(function, errors)
         return _in_order(flatbuffer.parse(content))
     except (OSError, MemoryError, tf.errors.ResourceExhaustedError):
         # A temporary folder, or a memory, that is full is no fault of the model.

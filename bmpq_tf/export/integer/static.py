@@ -164,8 +164,7 @@ def _generated(
 def _separate_biases(model) -> None:
     """Gives each operator a bias of its own.
 
-    Equal constants, shared by the converter, get different grids and, where one is no bias,
-    different types.
+    Equal constants, shared by the converter, get grids and types of their own.
     """
     for subgraph in model.subgraphs:
         readings = [
@@ -177,13 +176,12 @@ def _separate_biases(model) -> None:
         read = collections.Counter(
             int(subgraph.tensors[operator.inputs[place]].buffer) for operator, place in readings
         )
-        for number, (operator, place) in enumerate(readings):
+        for operator, place in readings:
             tensor = subgraph.tensors[operator.inputs[place]]
-            if place != _BIAS.get(flatbuffer.builtin_of(model, operator)):
-                continue
-            values = flatbuffer.constant(model, tensor)
+            is_bias = place == _BIAS.get(flatbuffer.builtin_of(model, operator))
+            values = flatbuffer.constant(model, tensor) if is_bias else None
             if values is not None and read[int(tensor.buffer)] > 1:
-                name = f"{flatbuffer.tensor_name(tensor)}_{number}"
+                name = flatbuffer.tensor_name(tensor)
                 operator.inputs[place] = flatbuffer.add_tensor(
                     model, subgraph, name, values.shape, flatbuffer.FLOAT32, values
                 )
@@ -200,12 +198,15 @@ def _on_one_grid(
 ) -> packing.StoredKernel:
     """What a lookup copies, or an operator reads as it reads activations, lies on one grid.
 
-    Rounded there, as any activation is.
+    Rounded there, as any activation is; not where all channels have one scale already.
     """
     subgraph = model.subgraphs[match.subgraph]
     readers = [operator for _, operator in _readers(model, match)]
-    lookup = any(flatbuffer.builtin_of(model, operator) == _BUILTIN.GATHER for operator in readers)
-    if not lookup and all(
+    builtins = {flatbuffer.builtin_of(model, operator) for operator in readers}
+    if _BUILTIN.BATCH_MATMUL in builtins and len(set(stored.scales)) == 1:
+        one = {"scales": stored.scales[:1], "zero_points": stored.zero_points[:1]}
+        return dataclasses.replace(stored, **one, axis=0)
+    if not builtins & {_BUILTIN.GATHER, _BUILTIN.BATCH_MATMUL} and all(
         reads_as_weights(model, subgraph, operator, match.tensor, match.channel_axis)
         for operator in readers
     ):
@@ -227,7 +228,8 @@ def _on_one_grid(
     along = [-1 if axis == stored.axis else 1 for axis in range(stored.integers.ndim)]
     values = stored.integers * stored.scales.reshape(along)
     integers = np.clip(np.round(values / scale) + zero_point, -128, 127).astype(np.int8)
-    return dataclasses.replace(stored, integers=integers, scales=scale, zero_points=zero_point)
+    grid = {"scales": scale, "zero_points": zero_point, "axis": 0}
+    return dataclasses.replace(stored, integers=integers, **grid)
 
 
 def _with_room_for_biases(

@@ -67,17 +67,21 @@ def plan(model, matches: Sequence[Match], mode: str) -> list[tuple[Match, packin
 
 def _choose(model, subgraph, match: Match, reader, mode: str, lowered: bool) -> Container:
     builtin = flatbuffer.builtin_of(model, reader)
-    if mode != "size" and not reads_as_weights(
-        model, subgraph, reader, match.tensor, match.channel_axis
+    name = flatbuffer.schema_name(builtin)
+    is_weights = reads_as_weights(model, subgraph, reader, match.tensor, match.channel_axis)
+    product = builtin == _BUILTIN.BATCH_MATMUL
+    if mode == "integer" and (
+        not is_weights or (product and len(set(packing.stored_scales(match))) > 1)
     ):
-        name = flatbuffer.schema_name(builtin)
-        if mode == "integer":
-            return Container(
-                8,
-                "static",
-                f"in int8 on one grid, as {name} reads it: rounded once more, not exactly as "
-                "trained",
-            )
+        return Container(
+            8,
+            "static",
+            f"in int8 on one grid, as {name} reads it: rounded once more, not exactly as trained",
+        )
+    # The kernel for int8 weights beside float inputs answers wrongly for more than one axis of
+    # matrices.
+    many = product and len(subgraph.tensors[match.tensor].shape) > 3
+    if mode == "latency" and (not is_weights or many):
         return Container(
             8,
             "weight_only",

@@ -155,16 +155,16 @@ def _axis_read(model, subgraph, operator, tensor: int) -> int | None:
 def channels_first(values: np.ndarray, channel_axes: Sequence[int]) -> np.ndarray:
     """Returns a kernel as a matrix `(channels, weights per channel)`.
 
-    Without channel axes the last one is taken.
+    Without channel axes there is one channel.
     """
-    axes = tuple(axis % values.ndim for axis in (channel_axes or (-1,)))
+    axes = tuple(axis % values.ndim for axis in channel_axes)
     moved = np.moveaxis(values, axes, range(len(axes)))
     return np.ascontiguousarray(moved.reshape(int(np.prod(moved.shape[: len(axes)])), -1))
 
 
 def feature_sizes(shape: Sequence[int], channel_axes: Sequence[int]) -> tuple[int, ...]:
     """Returns the sizes of the axes that `channels_first` joins for each channel."""
-    axes = {axis % len(shape) for axis in (channel_axes or (-1,))}
+    axes = {axis % len(shape) for axis in channel_axes}
     return tuple(int(size) for axis, size in enumerate(shape) if axis not in axes)
 
 

@@ -53,6 +53,14 @@ def signed_integers(match: Match) -> np.ndarray:
     )
 
 
+def stored_scales(match: Match) -> np.ndarray:
+    """Returns a kernel's scales, float32, as the file will hold them."""
+    # A scale that is zero or denormal, of a channel that folding silenced, would keep the operator
+    # out of XNNPACK.
+    scales = np.abs(match.row) * match.kernel.scales
+    return np.maximum(scales, _SMALLEST_SCALE).astype(np.float32)
+
+
 def stored_kernel(
     match: Match, name: str, shape: Sequence[int], container: Container
 ) -> StoredKernel:
@@ -79,9 +87,7 @@ def stored_kernel(
     return StoredKernel(
         name=name,
         integers=np.ascontiguousarray(stored),
-        # A scale that is zero or denormal, of a channel that folding silenced, would keep the
-        # operator out of XNNPACK.
-        scales=np.maximum(np.abs(match.row) * kernel.scales, _SMALLEST_SCALE).astype(np.float32),
+        scales=stored_scales(match),
         zero_points=np.where(overflow, -1, 0).astype(np.int64),
         axis=match.channel_axis,
         container=container,
