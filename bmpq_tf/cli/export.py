@@ -48,8 +48,7 @@ flags.DEFINE_string(
 flags.DEFINE_float(
     "tolerance",
     None,
-    "For latency and integer: the difference that is close enough, as a share of the outputs' "
-    "root mean square.",
+    "The difference that is close enough, as a share of the outputs' root mean square.",
 )
 flags.DEFINE_string(
     "budget", None, "Refuse a model that takes more; by default the budget it was trained for."

@@ -62,13 +62,10 @@ def check_options(options: ExportOptions, rounds: bool) -> None:
             )
     integer = options.optimize_for in ("integer", "micro")
     check_place("verify_on", options.verify_on)
-    if options.tolerance is not None and (
-        options.optimize_for == "size" or not options.tolerance > 0
-    ):
+    if options.tolerance is not None and not options.tolerance > 0:
         raise ValueError(
-            'tolerance= is a positive number and serves "latency", "integer" and "micro"; "size" '
-            "computes as Keras does. "
-            f"Received: tolerance={options.tolerance!r}, optimize_for={options.optimize_for!r}."
+            "tolerance= is a positive number, the largest root mean square of the differences "
+            f"relative to an output's own. Received: tolerance={options.tolerance!r}."
         )
     if integer and options.calibrate_with is None and not rounds:
         raise ValueError(

@@ -55,11 +55,12 @@ def export_tflite(
             `QuantIdentity` at the end.
         io_dtype: for `"integer"` and `"micro"`: whether the file's inputs and outputs are
             `"float32"`, by default of `"integer"`, or `"int8"`, by default of `"micro"`.
-        tolerance: for all but `"size"`: the root mean square of the differences,
-            relative to an output's own, that is close enough, in place of the default and of top-1
-            agreement on `verify_with`; 0.1 and 0.2 by default, and for an integer file of a model
-            whose narrowest activation quantizer has 8, 4 or 2 bits 0.05, 0.15 and 0.4. A trained
-            ResNet-20 stays below 0.03.
+        tolerance: the root mean square of the differences, relative to an output's own, that is
+            close enough, in place of the default and of top-1 agreement on `verify_with`. By
+            default no answer of a `"size"` file may differ by more than 1e-4 of the largest, ties
+            in the rounding of activations apart; 0.1 and 0.2 serve `"latency"` and `"integer"`,
+            and for an integer file of a model whose narrowest activation quantizer has 8, 4 or 2
+            bits 0.05, 0.15 and 0.4. A trained ResNet-20 stays below 0.03.
         budget: what the model's widths must meet; by default the budget of the model's last
             allocation, where there was one.
         overwrite: whether an existing file may be replaced.

@@ -28,6 +28,7 @@ from bmpq_tf.export.state import ExportState
 from bmpq_tf.export.tflite import cleanup, flatbuffer
 from bmpq_tf.export.verification import error_localization
 from bmpq_tf.export.verification.comparison import compare
+from bmpq_tf.export.verification.constants import check_constants, check_grids
 from bmpq_tf.export.verification.inputs import few_inputs, input_batches
 from bmpq_tf.export.verification.read_back import read_back as read
 from bmpq_tf.export.verification.rounding_ties import name_roundings
@@ -137,8 +138,12 @@ def clean_up(state: ExportState) -> None:
 
 
 def read_back(state: ExportState) -> None:
-    """Checks that the bytes hold the trained integers."""
+    """Checks that the bytes hold the trained integers, and nothing that was not decided."""
     state.packed_bytes = read(state.content, state.stored_by_path)
+    kernels = {stored.name: match for match, stored in state.stored}
+    check_constants(state.content, state.floats, kernels)
+    if state.arithmetic == "integer":
+        check_grids(state.content, state.floats, state.known_ranges)
 
 
 def pack_for_micro(state: ExportState) -> None:

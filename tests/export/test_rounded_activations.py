@@ -9,6 +9,7 @@ import pytest
 from conftest import compiled, sequence_model, small_data, small_model
 
 from bmpq_tf import ExportError, export_tflite, quantize_model
+from bmpq_tf.export import stages
 from bmpq_tf.export.kernels import packing
 from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.export.tflite.inner_tensors import Exposed
@@ -100,6 +101,8 @@ def test_ties_are_told_and_followed_and_nothing_else_passes(tmp_path, monkeypatc
     with pytest.raises(ExportError, match="answers differ from Keras's by up to"):
         export_tflite(model, tmp_path / "other.tflite", verify_with=data)
     monkeypatch.undo()
+    # What compares constants would find it first.
+    monkeypatch.setattr(stages, "check_constants", lambda *arguments: None)
     honest = packing.stored_kernel
 
     def slightly_wrong(match, name, shape, container):
@@ -123,6 +126,72 @@ def test_equal_roundings_that_the_converter_makes_one_are_followed_both(tmp_path
         sum(rounding_ties.use_of(name) is not None for name in tensors)
         == len(comparison.activation_quantizers(model)) - 1
     )
+
+
+def layouts():
+    """A Conv1D, behind which the converter moves a reshape, and attention, with its transposes."""
+    inputs = keras.Input((8, 6))
+    x = keras.layers.Conv1D(6, 3, padding="same", name="conv")(inputs)
+    x = keras.layers.Add()([keras.layers.ReLU(name="relu")(x), inputs])
+    x = keras.layers.MultiHeadAttention(2, 3, name="attention")(x, x)
+    outputs = keras.layers.Dense(3, name="head")(keras.layers.Flatten()(x))
+    return quantize_model(keras.Model(inputs, outputs), activation_bits=8)
+
+
+def test_roundings_that_the_converter_renames_and_turns_are_found(tmp_path):
+    model = layouts()
+    data = np.random.default_rng(0).standard_normal((5, 8, 6)).astype("float32")
+    model(data, training=True)
+    export_tflite(model, tmp_path / "model.tflite", verify_with=data)
+    content = (tmp_path / "model.tflite").read_bytes()
+    rounded = rounding_ties.rounded_tensors(content)
+    assert any(rounding_ties.use_of(name) is None for name in rounded)
+    tensors = Exposed(content, wanted=rounded.__contains__)([data])[1]
+    given = {name: values for name, values in tensors.items() if name in rounded}
+    # The output of the attention's heads: (examples, heads, steps, size) in the file.
+    assert any(values.shape == (5, 2, 8, 3) for values in given.values())
+    following = rounding_ties.Following(model, 1e-4)
+    with following.taking(given):
+        model(data)
+    assert following.departed == ""
+    name = next(name for name in given if rounding_ties.use_of(name) is None)
+    wrong = given[name].copy()
+    wrong.reshape(-1)[-1] += 3
+    with following.taking({**given, name: wrong}):
+        model(data)
+    assert "The first rounding that departs is '" in following.departed
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        lambda values: values.transpose(0, 2, 1, 3),
+        lambda values: values.reshape(6, 1, 4, 5),
+        lambda values: values.reshape(6, 20).T,
+        lambda values: values.reshape(2, 3, 20).transpose(0, 2, 1),
+    ],
+)
+def test_a_rounding_is_found_in_every_order_of_its_axes(turn):
+    values = np.random.default_rng(0).uniform(-99, 99, (2, 3, 4, 5)).astype("float32")
+    other = np.random.default_rng(1).uniform(-99, 99, (120,)).astype("float32")
+    given = {"other": np.round(other), "its": turn(np.round(values))}
+    found = rounding_ties._rounding_of(values, given, (0, 0), 0.01)
+    np.testing.assert_array_equal(found, np.round(values))
+    assert rounding_ties._rounding_of(values, {"other": np.round(other)}, (0, 0), 0.01) is None
+
+
+def test_a_tolerance_of_ones_own_serves_files_that_compute_as_keras_does(tmp_path, monkeypatch):
+    model, data = at_the_edges()
+    monkeypatch.setattr(
+        comparison.Following, "_rounding", lambda self, *arguments: comparison.tf.round
+    )
+    with pytest.raises(ExportError, match=r"that rounding explains.*say so with tolerance="):
+        export_tflite(model, tmp_path / "model.tflite", verify_with=data)
+    with pytest.raises(ExportError, match=r"more than the 1e-07 that tolerance= allows"):
+        export_tflite(model, tmp_path / "model.tflite", verify_with=data, tolerance=1e-7)
+    assert not list(tmp_path.iterdir())
+    report = export_tflite(model, tmp_path / "model.tflite", verify_with=data, tolerance=0.05)
+    assert 1e-7 < report.parity.rms <= 0.05
 
 
 def test_a_shared_relu_and_a_nested_model_round_at_every_use(tmp_path):

@@ -94,8 +94,7 @@ def place(file, model: keras.Model) -> dict[int, Grid]:
             and operator.builtinOptions.alpha <= -_FIRST_MARK
         ):
             quantizer = quantizers[int(-operator.builtinOptions.alpha) - _FIRST_MARK]
-            step = float(quantizer.clip()) / steps(quantizer.bits)
-            grid = Grid(step, int(quantizer.zero_point.numpy()), quantizer.bits)
+            grid = _grid_of_quantizer(quantizer)
             source, result = int(operator.inputs[0]), int(operator.outputs[0])
             low, high = (float(np.float32(end)) for end in grid.range)
             options = (
@@ -112,11 +111,41 @@ def place(file, model: keras.Model) -> dict[int, Grid]:
     return found
 
 
+def _grid_of_quantizer(quantizer) -> Grid:
+    step = float(quantizer.clip()) / steps(quantizer.bits)
+    return Grid(step, int(quantizer.zero_point.numpy()), quantizer.bits)
+
+
 def grid_of(operator) -> Grid:
     """Returns the grid of a `FAKE_QUANT`."""
     options = operator.builtinOptions
     step = (options.max - options.min) / steps(options.numBits)
     return Grid(step, round(-options.min / step), options.numBits)
+
+
+def trained_share(file, model: keras.Model) -> float:
+    """Returns the share of the int8 activations of a parsed file that lie on a grid that the model
+    trained; 0 where there are none.
+    """
+    trained = [
+        int8_grid(limits)
+        for quantizer in activation_quantizers(model)
+        for grid in [_grid_of_quantizer(quantizer)]
+        for limits in (grid.entry, grid.range)
+    ]
+    found = [
+        any(
+            int(tensor.quantization.zeroPoint[0]) == zero_point
+            and np.isclose(tensor.quantization.scale[0], scale, rtol=1e-4, atol=0)
+            for scale, zero_point in trained
+        )
+        for subgraph in file.subgraphs
+        for tensor in subgraph.tensors
+        if tensor.type == flatbuffer.INT8
+        and flatbuffer.scale_count(tensor) == 1
+        and flatbuffer.constant(file, tensor) is None
+    ]
+    return float(np.mean(found)) if found else 0.0
 
 
 def int8_grid(limits: Range) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Does the packed file hold the integers of the int8 file?"""
+"""Does the packed file hold the integers, scales and zero points of the int8 file?"""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,9 @@ from bmpq_tf.export.tflite.decode import decoded_constants, is_decode
 
 
 def read_back(content: bytes, integer_content: bytes) -> int:
-    """Compares every constant that an operator reads as int8, operator by operator.
+    """Compares every constant that an operator reads as int8 and the grid of every tensor.
+
+    Operator by operator.
 
     Args:
         content: the packed file.
@@ -32,12 +34,45 @@ def read_back(content: bytes, integer_content: bytes) -> int:
         # Equal scales of all channels may lie there as one.
         same = name == other and np.array_equal(values, others)
         if not (same and np.all(scales == its_scales)):
-            raise ExportError(
-                f"The packed file does not hold the integers that its {name} was given. Nothing "
-                "was written."
-            )
+            raise _differs(name, "integers")
+    for (name, grid), (_, its_grid) in zip(
+        _grids(model), _grids(flatbuffer.parse(integer_content)), strict=True
+    ):
+        # That of a bias may be gone.
+        if grid is not None and (its_grid is None or not all(map(_meet, grid, its_grid))):
+            raise _differs(name, "grids")
     buffers = {buffer: len(model.buffers[buffer].data) for *_, buffer in found}
     return sum(buffers.values())
+
+
+def _differs(operator: str, what: str) -> ExportError:
+    return ExportError(
+        f"The packed file does not hold the {what} that its {operator} was given. Nothing was "
+        "written."
+    )
+
+
+def _meet(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether what is the same for all channels may stand there once."""
+    return min(len(one), len(other)) in (1, max(len(one), len(other))) and bool(
+        np.all(one == other)
+    )
+
+
+def _grids(model) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray] | None]]:
+    """Yields the operator and the scales and zero points of each tensor that it reads or writes."""
+    subgraph = model.subgraphs[0]
+    for operator in subgraph.operators:
+        if is_decode(model, operator):
+            continue
+        name = flatbuffer.schema_name(flatbuffer.builtin_of(model, operator))
+        for index in (*operator.inputs, *operator.outputs):
+            tensor = subgraph.tensors[index] if index >= 0 else None
+            if tensor is None or not flatbuffer.scale_count(tensor):
+                yield name, None
+            else:
+                grid = tensor.quantization
+                yield name, (np.asarray(grid.scale), np.asarray(grid.zeroPoint))
 
 
 def operands(model) -> Iterator[tuple[str, np.ndarray, np.ndarray, int]]:

@@ -8,18 +8,23 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from bmpq_tf.export.integer.grids import trained_share
+from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.export.tflite.inner_tensors import Exposed
 from bmpq_tf.export.tflite.interpreter import Runtime, TFLiteModel
 from bmpq_tf.export.verification.constant_columns import ColumnRanges
 from bmpq_tf.export.verification.inputs import first_examples, input_batches
+from bmpq_tf.export.verification.near_ties import near_ties, output_steps
 from bmpq_tf.export.verification.parity import (
+    MOSTLY,
     TOLERANCE,
+    Limits,
     Parity,
     limits_of,
     mistakes_allowed,
     tolerance_of,
 )
-from bmpq_tf.export.verification.rounding_ties import Following, use_of
+from bmpq_tf.export.verification.rounding_ties import Following, rounded_tensors
 from bmpq_tf.model import keras_graph
 from bmpq_tf.model.activation_widths import activation_quantizers
 
@@ -114,19 +119,23 @@ class _Follower:
     """
 
     def __init__(self, model: keras.Model, content: bytes, xnnpack: bool, runtime: Runtime):
-        self._model = model
-        self._exposed = Exposed(content, xnnpack, lambda name: use_of(name) is not None, runtime)
+        self._model, self._rounded = model, rounded_tensors(content)
+        self._exposed = Exposed(content, xnnpack, self._rounded.__contains__, runtime)
         self._following = Following(model, TOLERANCE)
 
     @property
     def ties(self) -> int:
         return self._following.ties
 
+    @property
+    def departed(self) -> str:
+        return self._following.departed
+
     def differences(self, batch: Sequence[np.ndarray]) -> np.ndarray:
         received, tensors = self._exposed(batch)
-        with self._following.taking(
-            {use: values for name, values in tensors.items() if (use := use_of(name))}
-        ):
+        # Float inputs come along.
+        rounded = {name: values for name, values in tensors.items() if name in self._rounded}
+        with self._following.taking(rounded):
             expected = keras_answers(self._model, batch)
         return _largest_differences(expected, received)
 
@@ -179,10 +188,15 @@ class _Tally:
             if follows
             else {}
         )
-        outputs = len(model.outputs)
-        self.difference, self.unexplained, self.scale, self.equal, self.compared = np.zeros(
-            (5, outputs)
+        file = flatbuffer.parse(content)
+        self._mostly_trained = (
+            optimize_for != "integer" or not self._rounded or trained_share(file, model) >= MOSTLY
         )
+        self._departed = ""
+        outputs = len(model.outputs)
+        self.difference, self.unexplained, self.scale = np.zeros((3, outputs))
+        self.equal, self.near, self.compared = np.zeros((3, outputs), int)
+        self._steps = output_steps(file)
         self.squares = np.zeros((2, outputs, 2))
         self._columns = (
             [ColumnRanges(model, number) for number in range(outputs)]
@@ -204,6 +218,8 @@ class _Tally:
         self.difference = np.maximum(self.difference, apart)
         if self._followers and not (apart <= tolerance_of(self._optimize_for, self.scale)).all():
             apart = self._followers[xnnpack].differences(batch)
+            if not (apart <= tolerance_of(self._optimize_for, self.scale)).all():
+                self._departed = self._departed or self._followers[xnnpack].departed
         self.unexplained = np.maximum(self.unexplained, apart)
         if xnnpack:
             for columns, ours, theirs in zip(self._columns, expected, received, strict=False):
@@ -216,10 +232,13 @@ class _Tally:
             # The examples of the built-in kernels are among those of XNNPACK.
             if xnnpack and ours.ndim >= 2 and ours.shape[-1] > 1:
                 same = ours.argmax(-1) == theirs.argmax(-1)
-                self.equal[number], self.compared[number] = (
-                    self.equal[number] + same.sum(),
-                    self.compared[number] + same.size,
-                )
+                self.equal[number] += same.sum()
+                self.compared[number] += same.size
+                self.near[number] += near_ties(ours, theirs, self._steps[number])
+
+    @property
+    def _limits(self) -> Limits:
+        return limits_of(self._optimize_for, self._rounded, self._mostly_trained)
 
     def parity(
         self, examples: int, generated: bool, allowed: float | None, judge_top1: bool = True
@@ -230,12 +249,10 @@ class _Tally:
             beyond = self.unexplained / tolerance_of(self._optimize_for, self.scale)
         worst = int(np.argmax(beyond if beyond.any() else self.difference))
         agreement = np.divide(
-            self.equal, self.compared, out=np.ones_like(self.equal), where=self.compared > 0
+            self.equal, self.compared, out=np.ones(len(self.equal)), where=self.compared > 0
         )
         mistakes = (
-            self.compared
-            - self.equal
-            - mistakes_allowed(limits_of(self._optimize_for, self._rounded), self.compared)
+            self.compared - self.equal - self.near - mistakes_allowed(self._limits, self.compared)
         )
         least = min(
             range(len(agreement)),
@@ -252,9 +269,12 @@ class _Tally:
             rms=rms,
             optimize_for=self._optimize_for,
             compared=int(self.compared[least]),
+            near_ties=int(self.near[least]),
             allowed=allowed,
             ties=ties,
+            departed=self._departed,
             rounded=self._rounded,
+            mostly_trained=self._mostly_trained,
             judges_top1=judge_top1 and not generated and allowed is None,
             constant=tuple(found for columns in self._columns if (found := columns.constant())),
         )

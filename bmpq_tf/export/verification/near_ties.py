@@ -1,0 +1,36 @@
+"""Which top-1 answers differ only because an int8 output cannot tell two columns apart."""
+
+import numpy as np
+
+from bmpq_tf._compat.litert import schema
+from bmpq_tf.export.tflite import flatbuffer
+
+
+def output_steps(model) -> list[float]:
+    """Returns the step of each output of a parsed file; 0 where it is computed with floats."""
+    subgraph = model.subgraphs[0]
+    dequantized = {
+        int(operator.outputs[0]): int(operator.inputs[0])
+        for operator in subgraph.operators
+        if flatbuffer.builtin_of(model, operator) == schema.BuiltinOperator.DEQUANTIZE
+    }
+    held = [subgraph.tensors[dequantized.get(int(index), int(index))] for index in subgraph.outputs]
+    return [
+        float(tensor.quantization.scale[0])
+        if tensor.type == flatbuffer.INT8 and flatbuffer.scale_count(tensor)
+        else 0.0
+        for tensor in held
+    ]
+
+
+def near_ties(expected: np.ndarray, received: np.ndarray, step: float) -> int:
+    """Returns how many positions have another top-1 whose answer Keras has at most a step below its
+    own.
+
+    Args:
+        expected, received: Keras's answers and the file's, columns last.
+        step: of the file's output.
+    """
+    chosen = received.argmax(-1)
+    below = expected.max(-1) - np.take_along_axis(expected, chosen[..., None], -1)[..., 0]
+    return int(np.count_nonzero((chosen != expected.argmax(-1)) & (below <= step)))
