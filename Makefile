@@ -10,7 +10,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=worksteal
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo demo-micro test test-quick test-all test-latest test-arm bench bench-quick lint format clean
+.PHONY: demo demo-micro test test-quick test-all test-latest test-arm fuzz bench bench-quick lint format clean
 
 demo: .venv/.tools
 	$(BIN)/python tools/train.py --model=digits_cnn --dataset=digits --budget=12x --epochs=30 --with_float --verbose=0 \
@@ -46,6 +46,10 @@ test-latest: .venv/bin/python
 test-arm: .venv/.test
 	$(BIN)/bmpq-arm64
 	$(BIN)/python tools/arm.py
+
+# Random models through training and every kind of file, at most four hours; goes on where it was.
+fuzz: .venv/.test
+	$(BIN)/python tools/fuzz.py --models=300 --minutes=240 --out=runs/fuzz.jsonl
 
 # At most 90 minutes; the first time it also makes the peers' virtual environments in runs/peers.
 bench: .venv/.bench
