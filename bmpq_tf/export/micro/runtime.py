@@ -107,8 +107,11 @@ def least_arena(content: bytes, run: bool = True) -> Arena:
     for number, detail in enumerate(_ends(interpreter)[0] if run else ()):
         interpreter.set_input(np.zeros(detail["shape"], detail["dtype"]), number)
     with _silenced() as said:
-        if run:
-            interpreter.invoke()
+        try:
+            if run:
+                interpreter.invoke()
+        except RuntimeError as error:
+            raise RuntimeError(_in_a_line(error, said())) from error
         interpreter.print_allocations()
         told = said()
     total, persistent = (
@@ -190,8 +193,13 @@ def _started(content: bytes, arena_bytes: int):
         try:
             return Interpreter.from_bytes(content, arena_size=arena_bytes)
         except RuntimeError as error:
-            lines = [line for line in said().splitlines() if line.strip()]
-            raise RuntimeError(f"{error}. {' '.join(lines[:2])}".rstrip()) from error
+            raise RuntimeError(_in_a_line(error, said())) from error
+
+
+def _in_a_line(error: Exception, said: str) -> str:
+    """What TFLM raised, with what it wrote on standard error, which names the operator."""
+    lines = [line for line in said.splitlines() if line.strip()]
+    return f"{str(error).rstrip('.')}. {' '.join(lines[:2])}".rstrip()
 
 
 def _ends(interpreter) -> tuple[list[dict], list[dict]]:
