@@ -71,7 +71,9 @@ def convert(state: ExportState) -> None:
     """
     frozen, integer = frozen_model(state.computed), state.arithmetic == "integer"
     (grids.mark if integer else name_roundings)(frozen)
-    state.file = to_float_model(frozen, batch_size=1 if state.is_micro else None, unroll=integer)
+    state.file = to_float_model(
+        frozen, batch_size=1 if state.is_micro else None, unroll=state.is_micro
+    )
     if integer:
         rounded = grids.place(state.file, frozen)
         rewrites.rewrite(state.file, state.alone)
@@ -106,7 +108,9 @@ def calibrate(state: ExportState) -> None:
         return
     batches = input_batches(model, given, what="calibrate_with")
     measured = calibration.ranges(
-        flatbuffer.serialised(state.file), batches, model.inputs[0].shape[0]
+        flatbuffer.serialised(state.file),
+        batches,
+        model.inputs[0].shape[0] or (1 if state.is_micro else None),
     )
     state.known_ranges = masks.limited(state.file, measured | state.known_ranges)
 

@@ -9,7 +9,7 @@ import keras
 
 from bmpq_tf.allocation.budget import Budget
 from bmpq_tf.export.integer import lookup_tables
-from bmpq_tf.export.integer.calibration import Range
+from bmpq_tf.export.integer.ranges import Range
 from bmpq_tf.export.kernels.match import Match
 from bmpq_tf.export.kernels.packing import StoredKernel
 from bmpq_tf.export.micro.verification import MicroReport

@@ -9,6 +9,8 @@ import pytest
 from bmpq_tf import export_tflite, inspect_tflite, quantize_model, run_tflite
 from bmpq_tf._compat.litert import schema
 from bmpq_tf.export.converter import loops
+from bmpq_tf.export.converter.convert import to_float_tflite
+from bmpq_tf.export.integer import calibration, loop_states
 from bmpq_tf.export.kernels.match import KernelIntegers
 from bmpq_tf.export.kernels.search import find_kernels
 from bmpq_tf.export.tflite import flatbuffer
@@ -114,6 +116,104 @@ def test_a_loop_answers_as_keras_and_holds_each_kernel_at_its_own_width(name, tm
             ]
         else:
             assert {one.compute for one in report.layers} <= {"dynamic", "weight_only"}
+
+
+INTEGER = [name for name in MODELS if "masked" not in name]
+FAST_INTEGER = ("LSTM", "unknown steps")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in FAST_INTEGER else pytest.mark.slow)
+        for name in INTEGER
+    ],
+)
+def test_a_loop_of_an_integer_file_carries_integers(name, tmp_path):
+    model = with_widths(MODELS[name](), (8,))
+    data = data_for(model, 32)
+    path = tmp_path / "model.tflite"
+    options = {"calibrate_with": data, "io_dtype": "int8"}
+    report = export_tflite(model, path, optimize_for="integer", **options)
+    assert {one.compute for one in report.layers} == {"static"}
+    file = flatbuffer.parse(path.read_bytes())
+    assert "WHILE" in inspect_tflite(path).operators
+    assert not [
+        flatbuffer.tensor_name(tensor)
+        for subgraph in file.subgraphs
+        for tensor in subgraph.tensors
+        if tensor.type == flatbuffer.FLOAT32
+    ]
+    # What is carried means the same at every end of a loop.
+    for loop in loop_states.loops(file):
+        body = file.subgraphs[loop.body]
+        for place, index in enumerate(loop.operator.outputs):
+            tensors = [
+                file.subgraphs[0].tensors[int(index)],
+                file.subgraphs[0].tensors[int(loop.operator.inputs[place])],
+                body.tensors[int(body.inputs[place])],
+                body.tensors[int(body.outputs[place])],
+            ]
+            grids = {
+                (tuple(one.quantization.scale), tuple(one.quantization.zeroPoint))
+                for one in tensors
+                if one.type == flatbuffer.INT8
+            }
+            assert len(grids) <= 1
+
+
+def test_a_mask_is_carried_too(tmp_path):
+    """Untrained embeddings are too small for int8's tanh, so these are larger."""
+    model = masked(layers.Bidirectional(layers.GRU(3)), layers.RepeatVector(2), layers.LSTM(3))
+    model.layers[1].set_weights([np.random.default_rng(0).standard_normal((10, 4))])
+    model = with_widths(model, (8,))
+    data = data_for(model, 32)
+    options = {"optimize_for": "integer", "calibrate_with": data}
+    assert export_tflite(model, tmp_path / "model.tflite", **options).parity.rms < 0.1
+
+
+def test_ranges_in_a_loop_are_those_of_all_its_steps():
+    model = sequences(6, layers.SimpleRNN(1, activation=None))
+    cell = model.layers[1].cell
+    for kernel, value in ((cell.kernel, 0.0), (cell.recurrent_kernel, 1.0)):
+        kernel.assign(np.full(kernel.shape, value, "float32"))
+    cell.bias.assign([1.0])
+    measured = calibration.ranges(to_float_tflite(model), [data_for(model)])
+    (carried,) = {
+        limits for name, limits in measured.items() if "while_body_arg" in name and limits[1] == 6
+    }
+    assert carried == (0.0, 6.0)
+
+
+def test_an_integer_file_of_a_loop_needs_data(tmp_path):
+    inputs = keras.Input((4, 5))
+    x = layers.Dense(4, activation="relu")(inputs)
+    model = keras.Model(inputs, layers.Dense(3)(layers.LSTM(4)(x)))
+    model = quantize_model(model, (8,), activation_bits=8)
+    model.compile("sgd", "mse")
+    model.fit(np.ones((8, 4, 5), "float32"), np.ones((8, 3)), verbose=0)
+    with pytest.raises(ValueError, match="need data"):
+        export_tflite(model, tmp_path / "model.tflite", optimize_for="integer")
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: layers.LSTM(4),
+        pytest.param(lambda: layers.GRU(4, reset_after=False), marks=pytest.mark.slow),
+        pytest.param(
+            lambda: layers.Bidirectional(layers.SimpleRNN(3, return_sequences=True)),
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_a_microcontroller_takes_the_steps_one_by_one(layer, tmp_path):
+    pytest.importorskip("tflite_micro")
+    model = with_widths(sequences(4, layer()), (4,))
+    options = {"optimize_for": "micro", "calibrate_with": data_for(model, 32)}
+    report = export_tflite(model, tmp_path / "model.tflite", **options)
+    assert "WHILE" not in report.micro.operators
+    assert {one.stored_bits for one in report.layers} == {4}
 
 
 @pytest.mark.slow

@@ -88,7 +88,7 @@ def _loop(layer) -> Callable:
             lambda step, *_: step < body.steps, body, start, maximum_iterations=None
         )
         if layer.zero_output_for_mask and mask is not None:
-            last = tf.where(body.mask_of(body.steps - 1, last), last, tf.zeros_like(last))
+            last = tf.where(body.mask_of(body.steps - 1, last), last, tf.zeros((), last.dtype))
         outputs = _swapped(outputs) if layer.return_sequences else last[:, None]
         return last, outputs, keras.tree.pack_sequence_as(states, flat)
 
@@ -149,7 +149,7 @@ class _Body:
     def _shown(self, step, output):
         if self._mask is None or not self._layer.zero_output_for_mask:
             return output
-        return tf.where(self.mask_of(step, output), output, tf.zeros_like(output))
+        return tf.where(self.mask_of(step, output), output, tf.zeros((), output.dtype))
 
     @property
     def _size(self):

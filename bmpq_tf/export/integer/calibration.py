@@ -1,12 +1,15 @@
 """The ranges of a model's activations, measured on data."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from bmpq_tf.export.integer import loop_states, loop_steps
+from bmpq_tf.export.integer.ranges import Range
+from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.export.tflite.inner_tensors import Exposed
+from bmpq_tf.export.tflite.interpreter import TFLiteModel
 
-Range = tuple[float, float]
 _AT_ONCE = 16
 _UNIT = (0.0, 1.0)
 
@@ -26,15 +29,16 @@ def ranges(
         ValueError: there is no batch.
     """
     measured: dict[str, Range] = {}
-    exposed = Exposed(content)
+    exposed, model = Exposed(content), flatbuffer.parse(content)
+    steps = [
+        loop_steps.Steps(content, number, TFLiteModel)
+        for number in range(len(loop_states.loops(model)))
+    ]
     # Every tensor of the model is kept for a moment, so only a few examples at a time.
     for batch in (few for whole in batches for few in _parts(whole, at_once or _AT_ONCE)):
-        for name, values in exposed(batch)[1].items():
-            low, high = measured.get(name, (np.inf, -np.inf))
-            measured[name] = (
-                min(low, float(values.min(initial=np.inf))),
-                max(high, float(values.max(initial=-np.inf))),
-            )
+        _add(measured, exposed(batch)[1])
+        for step in (one for loop in steps for one in loop(batch)):
+            _add(measured, step)
     if not measured:
         raise ValueError(
             "calibrate_with has no examples, or not a whole batch. Give at least one of inputs "
@@ -42,7 +46,17 @@ def ranges(
         )
     # What is zero on all examples lies on any grid; XNNPACK refuses the scale that an empty range
     # would give.
+    measured = loop_states.with_carried(model, measured)
     return {name: limits if any(limits) else _UNIT for name, limits in measured.items()}
+
+
+def _add(measured: dict[str, Range], tensors: Mapping[str, np.ndarray]) -> None:
+    for name, values in tensors.items():
+        low, high = measured.get(name, (np.inf, -np.inf))
+        measured[name] = (
+            min(low, float(values.min(initial=np.inf))),
+            max(high, float(values.max(initial=-np.inf))),
+        )
 
 
 def _parts(batch: Sequence[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:

@@ -16,9 +16,8 @@ import numpy as np
 import tensorflow as tf
 
 from bmpq_tf._compat.litert import schema
-from bmpq_tf._compat.litert_quantizer import qtyping, tensor_zp_scale_from_min_max
 from bmpq_tf.arithmetic.activations import steps
-from bmpq_tf.export.integer.calibration import Range
+from bmpq_tf.export.integer.ranges import Range, int8_grid
 from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.model.activation_widths import activation_quantizers
 
@@ -146,17 +145,6 @@ def trained_share(file, model: keras.Model) -> float:
         and flatbuffer.constant(file, tensor) is None
     ]
     return float(np.mean(found)) if found else 0.0
-
-
-def int8_grid(limits: Range) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the scale and the zero point of an int8 tensor for a range, as litert-quantizer
-    chooses them; arrays of one value.
-    """
-    low, high = (np.array([limit], np.float32) for limit in limits)
-    zero_point, scale = tensor_zp_scale_from_min_max(
-        low, high, 8, False, qtyping.QuantGranularity.TENSORWISE
-    )
-    return np.float32(scale).reshape(-1), np.int64(zero_point).reshape(-1)
 
 
 def integer_constant(model, subgraph, index: int, grid=None) -> int:

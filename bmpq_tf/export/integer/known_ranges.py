@@ -5,8 +5,8 @@ what they hold.
 from collections.abc import Mapping
 
 from bmpq_tf._compat.litert import schema
-from bmpq_tf.export.integer.calibration import Range
 from bmpq_tf.export.integer.grids import Grid
+from bmpq_tf.export.integer.ranges import Range
 from bmpq_tf.export.tflite import flatbuffer
 
 _BUILTIN = schema.BuiltinOperator

@@ -97,7 +97,8 @@ def folded(model, alone: frozenset[int] = ALONE) -> tuple[Any, dict[str, Functio
     subgraph = model.subgraphs[0]
     roots = _Roots(model, subgraph)
     twin, part = copy.copy(model), copy.copy(subgraph)
-    twin.subgraphs, twin.operatorCodes = [part], list(model.operatorCodes)
+    twin.subgraphs = [part, *model.subgraphs[1:]]
+    twin.operatorCodes = list(model.operatorCodes)
     kept, functions = [], {}
     needed = {int(index) for index in subgraph.outputs}
     for operator in reversed(subgraph.operators):

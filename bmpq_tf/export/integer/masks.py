@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from bmpq_tf._compat.litert import schema
-from bmpq_tf.export.integer.calibration import Range
+from bmpq_tf.export.integer.ranges import Range
 from bmpq_tf.export.tflite import flatbuffer
 
 _BUILTIN = schema.BuiltinOperator

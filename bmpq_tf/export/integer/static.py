@@ -18,8 +18,13 @@ from bmpq_tf._compat.litert_quantizer import (
     recipe,
     symmetric_quantize_bias_tensor,
 )
-from bmpq_tf.export.integer import lookup_tables, unlisted_operators
-from bmpq_tf.export.integer.calibration import Range
+from bmpq_tf.export.integer import (
+    lookup_tables,
+    loop_states,
+    loose_ends,
+    unlisted_operators,
+)
+from bmpq_tf.export.integer.ranges import Range
 from bmpq_tf.export.kernels import packing
 from bmpq_tf.export.kernels.match import Match, reads_as_weights
 from bmpq_tf.export.tflite import flatbuffer
@@ -66,7 +71,9 @@ def quantize(
     """
     _separate_biases(model)
     model, functions = lookup_tables.folded(model, alone)
-    instructions = _generated(model, ranges, io_dtype)
+    looped = bool(loop_states.loops(model))
+    # The ends of loops' bodies would be taken for the model's.
+    instructions = _generated(model, ranges, "float32" if looped else io_dtype)
     placed = []
     for match, stored in kernels:
         stored = _with_room_for_biases(
@@ -74,9 +81,12 @@ def quantize(
         )
         _place(model, instructions, match, packing.parameters(stored))
         placed.append((match, stored))
-    return unlisted_operators.carry_integers(
-        modified(model, instructions), ranges, io_dtype, functions
-    ), placed
+    changed = modified(model, instructions)
+    if looped and io_dtype == "int8":
+        loop_states.round_model(changed, ranges)
+    file = unlisted_operators.carry_integers(changed, ranges, io_dtype, functions)
+    loose_ends.round_unread(file)
+    return file, placed
 
 
 def unsupported(model) -> list[tuple[str, str]]:

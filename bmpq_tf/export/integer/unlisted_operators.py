@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from bmpq_tf._compat.litert import schema
-from bmpq_tf.export.integer import grids, lookup_tables
-from bmpq_tf.export.integer.calibration import Range
+from bmpq_tf.export.integer import grids, lookup_tables, loop_states, loose_ends
+from bmpq_tf.export.integer.ranges import Range, int8_grid
 from bmpq_tf.export.tflite import flatbuffer
 
 _BUILTIN = schema.BuiltinOperator
@@ -65,11 +65,13 @@ def carry_integers(
         io_dtype: of the file's inputs and outputs, `"float32"` or `"int8"`.
         functions: what the stand-ins compute, by the name of their results.
     """
+    loop_states.carry(model, ranges)
+    for loop in loop_states.loops(model):
+        for number in (loop.condition, loop.body):
+            _moved(model, model.subgraphs[number], ranges, functions)
+        loose_ends.drop_copies(model, model.subgraphs[loop.body])
     subgraph = model.subgraphs[0]
-    moved = _Moved(model, subgraph, ranges, functions)
-    operators, subgraph.operators = subgraph.operators, []
-    for operator in operators:
-        moved.add(operator)
+    moved = _moved(model, subgraph, ranges, functions)
     if io_dtype == "int8":
         # A float reader of an output, gone by now, had put its DEQUANTIZE before it.
         subgraph.outputs = [
@@ -81,6 +83,15 @@ def carry_integers(
             entry.tensorIndex = moved.integers.get(int(entry.tensorIndex), int(entry.tensorIndex))
     _drop_dead(model, subgraph)
     return model
+
+
+def _moved(model, subgraph, ranges: Mapping[str, Range], functions) -> "_Moved":
+    moved = _Moved(model, subgraph, ranges, functions)
+    operators, subgraph.operators = subgraph.operators, []
+    for operator in operators:
+        moved.add(operator)
+    _drop_dead(model, subgraph)
+    return moved
 
 
 class _Moved:
@@ -140,7 +151,7 @@ class _Moved:
         elif builtin not in _OWN_GRID:
             grid = self._grid_of(self.integers[operands[0]])
         elif name in self.ranges:
-            grid = grids.int8_grid(self.ranges[name])
+            grid = int8_grid(self.ranges[name])
         else:
             self.subgraph.operators.append(operator)
             return
@@ -165,7 +176,7 @@ class _Moved:
         given = index in list(self.subgraph.inputs) and index not in self.integers
         if given and self._name(index) in self.ranges:
             self.integers[index] = self._integer_twin(
-                index, grids.int8_grid(self.ranges[self._name(index)])
+                index, int8_grid(self.ranges[self._name(index)])
             )
             self._append(_BUILTIN.QUANTIZE, index, self.integers[index], _QUANTIZE)
 
@@ -221,7 +232,7 @@ class _Moved:
             self.subgraph.operators.append(operator)
             return
         source, grid = self.integers.get(data, data), grids.grid_of(operator)
-        wanted = [grids.int8_grid(grid.entry), grids.int8_grid(self.ranges[self._name(result)])]
+        wanted = [int8_grid(grid.entry), int8_grid(self.ranges[self._name(result)])]
         if self.rounded.get(source) == grid:
             wanted = []
         for number, one in enumerate(wanted[:1] if grid.bits == 8 else wanted):

@@ -59,7 +59,7 @@ class TFLiteModel:
         """
         signature = self.inputs[0]["shape_signature"]
         size = int(signature[0]) if len(signature) else -1
-        if size in (-1, len(inputs[0])):
+        if size == -1 or size == len(inputs[0]):
             return self._run(inputs)
         count = len(inputs[0])
         parts = [

@@ -12,7 +12,7 @@ import numpy as np
 from bmpq_tf._compat.litert import schema
 from bmpq_tf.export.errors import ExportError
 from bmpq_tf.export.integer import grids
-from bmpq_tf.export.integer.calibration import Range
+from bmpq_tf.export.integer.ranges import Range, int8_grid
 from bmpq_tf.export.kernels.match import Match, reads_as_weights
 from bmpq_tf.export.tflite import flatbuffer
 
@@ -79,7 +79,7 @@ def check_grids(content: bytes, floats, ranges: Mapping[str, Range]) -> None:
         if flatbuffer.builtin_of(floats, operator) == _BUILTIN.FAKE_QUANT
     ]
     known = [
-        grids.int8_grid(limits)
+        int8_grid(limits)
         for limits in (
             *ranges.values(),
             *(limits for grid in trained for limits in (grid.entry, grid.range)),

@@ -1,0 +1,208 @@
+"""What a loop carries from step to step, as integers.
+
+litert-quantizer computes with integers inside of a loop's body, and leaves `WHILE` itself, and so
+the ends of its subgraphs, float. Here each tensor that is carried gets one grid: where the loop
+starts, in its condition, at both ends of its body, and where it ends.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from bmpq_tf._compat.litert import schema
+from bmpq_tf.export.integer.ranges import Range, int8_grid, joined
+from bmpq_tf.export.tflite import flatbuffer
+
+_BUILTIN = schema.BuiltinOperator
+
+
+@dataclasses.dataclass(frozen=True)
+class Loop:
+    """A `WHILE` of a file's main subgraph.
+
+    Attributes:
+        operator: itself.
+        condition, body: the numbers of its subgraphs.
+    """
+
+    operator: Any
+    condition: int
+    body: int
+
+
+def loops(model) -> list[Loop]:
+    """Returns the loops of a parsed file, in the order of computation."""
+    return [
+        Loop(
+            operator,
+            int(operator.builtinOptions.condSubgraphIndex),
+            int(operator.builtinOptions.bodySubgraphIndex),
+        )
+        for operator in model.subgraphs[0].operators
+        if flatbuffer.builtin_of(model, operator) == _BUILTIN.WHILE
+    ]
+
+
+def with_carried(model, ranges: Mapping[str, Range]) -> dict[str, Range]:
+    """Returns the ranges with one for all tensors that are the same value at two steps.
+
+    Args:
+        model: the parsed float file.
+        ranges: by tensor name, those of loops' bodies included.
+    """
+    found = dict(ranges)
+    for loop in loops(model):
+        for tensors in _carried(model, loop):
+            names = [flatbuffer.tensor_name(tensor) for tensor in tensors]
+            known = [found[name] for name in names if name in found]
+            known += [
+                (float(values.min(initial=0)), float(values.max(initial=0)))
+                for tensor in tensors
+                if (values := flatbuffer.constant(model, tensor)) is not None
+            ]
+            if known:
+                found |= dict.fromkeys(names, joined(known))
+    return found
+
+
+def carry(model, ranges: Mapping[str, Range]) -> None:
+    """Makes loops carry integers; changes a partly quantized file in place."""
+    main = model.subgraphs[0]
+    for loop in loops(model):
+        body, condition = model.subgraphs[loop.body], model.subgraphs[loop.condition]
+        named = [
+            flatbuffer.tensor_name(main.tensors[int(index)]) for index in loop.operator.outputs
+        ]
+        places = {
+            place: int8_grid(ranges[name])
+            for place, name in enumerate(named)
+            if main.tensors[int(loop.operator.outputs[place])].type == flatbuffer.FLOAT32
+        }
+        for subgraph in (body, condition):
+            round_ends(model, subgraph, places, places if subgraph is body else {})
+        _round_around(model, main, loop.operator, places)
+
+
+def round_model(model, ranges: Mapping[str, Range]) -> None:
+    """Makes the float inputs and outputs of a file's main subgraph integers."""
+    main = model.subgraphs[0]
+    behind = {
+        int(operator.outputs[0]): int(operator.inputs[0])
+        for operator in main.operators
+        if flatbuffer.builtin_of(model, operator) == _BUILTIN.DEQUANTIZE
+    }
+    inputs, outputs = (
+        {
+            place: int8_grid(ranges[flatbuffer.tensor_name(main.tensors[int(index)])])
+            for place, index in enumerate(ends)
+            if main.tensors[int(index)].type == flatbuffer.FLOAT32 and int(index) not in behind
+        }
+        for ends in (main.inputs, main.outputs)
+    )
+    twins = round_ends(model, main, inputs, outputs) | behind
+    main.outputs = [behind.get(int(index), int(index)) for index in main.outputs]
+    for signature in model.signatureDefs or ():
+        for entry in [*signature.inputs, *signature.outputs]:
+            entry.tensorIndex = twins.get(int(entry.tensorIndex), int(entry.tensorIndex))
+
+
+def round_ends(model, subgraph, inputs: Mapping[int, Any], outputs: Mapping[int, Any]) -> dict:
+    """Makes inputs and outputs of a subgraph integers, by their places, on the given grids.
+
+    Returns:
+        What takes the place of each.
+    """
+    twins: dict[int, int] = {}
+    before, behind = [], []
+    for place, grid in inputs.items():
+        index = int(subgraph.inputs[place])
+        twins[index] = twin = integer_twin(model, subgraph, index, grid)
+        before.append(_dequantize(model, twin, index))
+    subgraph.inputs = [twins.get(int(index), int(index)) for index in subgraph.inputs]
+    ends = [int(index) for index in subgraph.outputs]
+    for place, grid in outputs.items():
+        index = ends[place]
+        if index in twins:
+            # Handed on as it is.
+            ends[place] = twins[index]
+            continue
+        ends[place] = integer_twin(model, subgraph, index, grid)
+        behind.append(_quantize(model, index, ends[place]))
+    given = dict(zip(map(int, subgraph.outputs), ends, strict=True))
+    subgraph.operators = [*before, *subgraph.operators, *behind]
+    subgraph.outputs = ends
+    return twins | given
+
+
+def integer_twin(model, subgraph, index: int, grid) -> int:
+    """Adds an int8 tensor of another one's shape."""
+    tensor = subgraph.tensors[index]
+    return flatbuffer.add_tensor(
+        model,
+        subgraph,
+        f"{flatbuffer.tensor_name(tensor)}_carried_{len(subgraph.tensors)}",
+        tensor.shape,
+        flatbuffer.INT8,
+        signature=tensor.shapeSignature,
+        grid=grid,
+    )
+
+
+def _carried(model, loop: Loop) -> Iterator[list[Any]]:
+    """Yields the float tensors that hold one carried value, wherever they are."""
+    main = model.subgraphs[0]
+    body, condition = model.subgraphs[loop.body], model.subgraphs[loop.condition]
+    for place, index in enumerate(loop.operator.outputs):
+        tensors = [
+            main.tensors[int(loop.operator.inputs[place])],
+            condition.tensors[int(condition.inputs[place])],
+            body.tensors[int(body.inputs[place])],
+            body.tensors[int(body.outputs[place])],
+            main.tensors[int(index)],
+        ]
+        if tensors[-1].type == flatbuffer.FLOAT32:
+            yield tensors
+
+
+def _round_around(model, main, operator, places: Mapping[int, Any]) -> None:
+    position = next(at for at, one in enumerate(main.operators) if one is operator)
+    before, behind = [], []
+    inputs, outputs = [int(i) for i in operator.inputs], [int(i) for i in operator.outputs]
+    for place, grid in places.items():
+        values = flatbuffer.constant(model, main.tensors[inputs[place]])
+        if values is None:
+            twin = integer_twin(model, main, inputs[place], grid)
+            before.append(_quantize(model, inputs[place], twin))
+        else:
+            twin = _constant_twin(model, main, inputs[place], values, grid)
+        inputs[place] = twin
+        twin = integer_twin(model, main, outputs[place], grid)
+        behind.append(_dequantize(model, twin, outputs[place]))
+        outputs[place] = twin
+    operator.inputs, operator.outputs = inputs, outputs
+    main.operators[position : position + 1] = [*before, operator, *behind]
+
+
+def _constant_twin(model, subgraph, index: int, values: np.ndarray, grid) -> int:
+    scale, zero_point = grid
+    integers = np.clip(np.round(values / scale[0]) + zero_point[0], -128, 127).astype(np.int8)
+    return flatbuffer.add_tensor(
+        model,
+        subgraph,
+        f"{flatbuffer.tensor_name(subgraph.tensors[index])}_carried_{len(subgraph.tensors)}",
+        values.shape,
+        flatbuffer.INT8,
+        integers,
+        grid=grid,
+    )
+
+
+def _quantize(model, source: int, result: int):
+    return flatbuffer.new_operator(model, _BUILTIN.QUANTIZE, [source], [result], ("Quantize", {}))
+
+
+def _dequantize(model, source: int, result: int):
+    options = ("Dequantize", {})
+    return flatbuffer.new_operator(model, _BUILTIN.DEQUANTIZE, [source], [result], options)

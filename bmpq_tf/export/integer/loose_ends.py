@@ -1,0 +1,48 @@
+"""What litert-quantizer leaves at the ends of a subgraph, and of operators that nothing reads."""
+
+import numpy as np
+
+from bmpq_tf._compat.litert import schema
+from bmpq_tf.export.tflite import flatbuffer
+
+_BUILTIN = schema.BuiltinOperator
+
+
+def drop_copies(model, subgraph) -> None:
+    """Takes out the conversions before a subgraph's outputs that change nothing."""
+    copies = {
+        int(operator.outputs[0]): int(operator.inputs[0])
+        for operator in subgraph.operators
+        if flatbuffer.builtin_of(model, operator) == _BUILTIN.QUANTIZE
+        and _same_grid(subgraph, operator)
+    }
+    subgraph.outputs = [copies.get(int(index), int(index)) for index in subgraph.outputs]
+    read = {int(index) for operator in subgraph.operators for index in operator.inputs}
+    subgraph.operators = [
+        operator
+        for operator in subgraph.operators
+        if not (int(operator.outputs[0]) in copies and int(operator.outputs[0]) not in read)
+    ]
+
+
+def _same_grid(subgraph, operator) -> bool:
+    one, other = (subgraph.tensors[int(ends[0])] for ends in (operator.inputs, operator.outputs))
+    return one.type == other.type and all(
+        np.array_equal(getattr(one.quantization, field), getattr(other.quantization, field))
+        for field in ("scale", "zeroPoint")
+    )
+
+
+def round_unread(model) -> None:
+    """Makes integers of results that nothing reads beside others that are, such as a gate's that
+    meets a state of zeros: litert-quantizer leaves them float.
+    """
+    for subgraph in model.subgraphs:
+        read = {int(index) for operator in subgraph.operators for index in operator.inputs}
+        read |= {int(index) for index in subgraph.outputs}
+        for operator in subgraph.operators:
+            results = [(int(index), subgraph.tensors[int(index)]) for index in operator.outputs]
+            whole = [tensor for _, tensor in results if tensor.type == flatbuffer.INT8]
+            for index, tensor in results if whole else ():
+                if index not in read and tensor.type == flatbuffer.FLOAT32:
+                    tensor.type, tensor.quantization = whole[0].type, whole[0].quantization
