@@ -2,7 +2,6 @@
 the weights' places.
 """
 
-import collections
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,6 +18,7 @@ from bmpq_tf._compat.litert_quantizer import (
     symmetric_quantize_bias_tensor,
 )
 from bmpq_tf.export.integer import (
+    biases,
     lookup_tables,
     loop_states,
     loose_ends,
@@ -32,13 +32,6 @@ from bmpq_tf.export.tflite import flatbuffer
 IO_DTYPES = ("float32", "int8")
 _BUILTIN = schema.BuiltinOperator
 _CONVERSIONS = (_BUILTIN.QUANTIZE, _BUILTIN.DEQUANTIZE)
-# Which operand is the bias, where an operator has one.
-_BIAS = {
-    _BUILTIN.CONV_2D: 2,
-    _BUILTIN.DEPTHWISE_CONV_2D: 2,
-    _BUILTIN.FULLY_CONNECTED: 2,
-    _BUILTIN.TRANSPOSE_CONV: 3,
-}
 # Which operand may have a scale for each channel.
 _BY_CHANNEL = {
     _BUILTIN.CONV_2D: 1,
@@ -69,7 +62,7 @@ def quantize(
         io_dtype: of inputs and outputs, `"float32"` or `"int8"`.
         alone: operators whose kernels the runtime has, as `lookup_tables.folded` takes them.
     """
-    _separate_biases(model)
+    biases.separate(model)
     model, functions = lookup_tables.folded(model, alone)
     looped = bool(loop_states.loops(model))
     # The ends of loops' bodies would be taken for the model's.
@@ -171,32 +164,6 @@ def _generated(
         )
 
 
-def _separate_biases(model) -> None:
-    """Gives each operator a bias of its own.
-
-    Equal constants, shared by the converter, get grids and types of their own.
-    """
-    for subgraph in model.subgraphs:
-        readings = [
-            (operator, place)
-            for operator in subgraph.operators
-            for place, index in enumerate(operator.inputs)
-            if index >= 0
-        ]
-        read = collections.Counter(
-            int(subgraph.tensors[operator.inputs[place]].buffer) for operator, place in readings
-        )
-        for operator, place in readings:
-            tensor = subgraph.tensors[operator.inputs[place]]
-            is_bias = place == _BIAS.get(flatbuffer.builtin_of(model, operator))
-            values = flatbuffer.constant(model, tensor) if is_bias else None
-            if values is not None and read[int(tensor.buffer)] > 1:
-                name = flatbuffer.tensor_name(tensor)
-                operator.inputs[place] = flatbuffer.add_tensor(
-                    model, subgraph, name, values.shape, flatbuffer.FLOAT32, values
-                )
-
-
 def _readers(model, match: Match):
     subgraph = model.subgraphs[match.subgraph]
     for position in flatbuffer.consumers(subgraph, match.tensor):
@@ -271,7 +238,9 @@ def _place(model, instructions, match: Match, weights: qtyping.UniformQuantParam
         content = _bias(model, match, operator)
         if content is not None:
             name = flatbuffer.tensor_name(
-                subgraph.tensors[operator.inputs[_BIAS[flatbuffer.builtin_of(model, operator)]]]
+                subgraph.tensors[
+                    operator.inputs[biases.PLACES[flatbuffer.builtin_of(model, operator)]]
+                ]
             )
             activations = _input_parameters(model, instructions, match, operator, position)
             _replace(
@@ -291,7 +260,7 @@ def _replace(
 
 
 def _bias(model, match: Match, operator) -> np.ndarray | None:
-    place = _BIAS.get(flatbuffer.builtin_of(model, operator))
+    place = biases.PLACES.get(flatbuffer.builtin_of(model, operator))
     if place is None or place >= len(operator.inputs) or operator.inputs[place] < 0:
         return None
     return flatbuffer.constant(
