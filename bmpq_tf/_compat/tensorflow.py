@@ -6,7 +6,7 @@ See `tests/compat/test_tensorflow.py`.
 import pathlib
 from collections.abc import Mapping
 
-from tensorflow.core.framework import types_pb2
+import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 
@@ -40,5 +40,5 @@ def _call(nodes, functions: Mapping[str, str]) -> list[str]:
         del node.attr["T"]
         node.attr["f"].func.name = name
         for key in ("Tin", "Tout"):
-            node.attr[key].list.type.append(types_pb2.DT_FLOAT)
+            node.attr[key].list.type.append(tf.float32.as_datatype_enum)
     return [node.name for node in changed]

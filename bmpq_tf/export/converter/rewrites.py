@@ -4,6 +4,7 @@ import contextlib
 import functools
 import itertools
 from collections.abc import Callable, Iterator
+from typing import cast
 
 import keras
 import tensorflow as tf
@@ -22,7 +23,8 @@ _ERF_BELOW = (
     *(-7.37332916720468e-03, -1.42647390514189e-02),
 )
 _ERROR_FUNCTIONS = ("Erf", "Erfc")
-_FLOATS = tf.TensorSpec(None, tf.float32)
+# TensorFlow's types leave out that a shape may be unknown.
+_FLOATS = tf.TensorSpec(None, tf.float32)  # pyright: ignore[reportArgumentType]
 
 
 @contextlib.contextmanager
@@ -50,7 +52,7 @@ def one_axis_softmax(model: keras.Model) -> Iterator[None]:
 def _over_one_axis(layer: keras.layers.Softmax, call: Callable) -> Callable:
     @functools.wraps(call)
     def joined(inputs, mask=None):
-        rank, several = len(inputs.shape), layer.axis
+        rank, several = len(inputs.shape), cast("tuple[int, ...]", layer.axis)
         last = sorted(axis % rank for axis in several)
         order = [*(axis for axis in range(rank) if axis not in last), *last]
         back = [order.index(axis) for axis in range(rank)]

@@ -76,7 +76,7 @@ class Function:
         # Beyond the domain lie values that only the grid's rounding has.
         answers = np.clip(np.nan_to_num(answers), told[0], told[-1])
         rounded = np.round(answers / float(result[0][0])) + float(result[1][0])
-        return np.clip(rounded, -128, 127).astype(np.int8)
+        return np.asarray(np.clip(rounded, -128, 127), np.int8)
 
 
 def _values(grid, steps: np.ndarray) -> np.ndarray:
@@ -138,7 +138,7 @@ def written(model, subgraph, source: int, result: int, table: np.ndarray) -> lis
         added(suffix, tensor.shape, int32, signature=tensor.shapeSignature)
         for suffix in ("whole", "places")
     )
-    first = added("first", [1], int32, np.int32([128]))
+    first = added("first", [1], int32, np.array([128], np.int32))
     grid = (tensor.quantization.scale, tensor.quantization.zeroPoint)
     held = added("table", [_SIZE], int8, table, grid=grid)
     return [

@@ -69,7 +69,9 @@ def _limit(
         operator.inputs[place] = _constant(model, subgraph, index, values, size)
         return True
     maker = next((one for one in subgraph.operators if index in list(one.outputs)), None)
-    kind = None if maker is None else flatbuffer.builtin_of(model, maker)
+    if maker is None:
+        return False
+    kind = flatbuffer.builtin_of(model, maker)
     if kind not in (_BUILTIN.MUL, _BUILTIN.ADD, _BUILTIN.SUB):
         return False
     size = size if kind == _BUILTIN.MUL else added

@@ -79,5 +79,5 @@ def _reciprocal(model, subgraph, operator) -> int:
 
 def _number(model, name: str, value: float) -> int:
     return flatbuffer.add_tensor(
-        model, model.subgraphs[0], name, (), flatbuffer.FLOAT32, np.float32(value)
+        model, model.subgraphs[0], name, (), flatbuffer.FLOAT32, np.array(value, np.float32)
     )

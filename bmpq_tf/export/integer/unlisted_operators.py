@@ -37,7 +37,7 @@ _OWN_GRID = (
     lookup_tables.STAND_IN,
 )
 # Its kernel gives one grid only.
-_FIXED_GRID = {_BUILTIN.LOG_SOFTMAX: (np.float32([16 / 256]), np.int64([127]))}
+_FIXED_GRID = {_BUILTIN.LOG_SOFTMAX: (np.array([16 / 256], np.float32), np.array([127], np.int64))}
 # Those that give no numbers of a grid.
 _LOOKS = (
     *(_BUILTIN.SHAPE, _BUILTIN.ARG_MAX, _BUILTIN.ARG_MIN),
@@ -47,7 +47,7 @@ _LOOKS = (
 _ON_ONE_GRID = (_BUILTIN.MINIMUM, _BUILTIN.FILL)
 _CARRIES = (*_SAME_GRID, *_OWN_GRID, *_FIXED_GRID, *_LOOKS)
 _QUANTIZE, _DEQUANTIZE = ("Quantize", {}), ("Dequantize", {})
-_TRUTH = (np.float32([1.0]), np.int64([0]))
+_TRUTH = (np.array([1.0], np.float32), np.array([0], np.int64))
 
 
 def carry_integers(
