@@ -72,6 +72,7 @@ _HOMES = {
     "model.keras_graph": ("ends_in_softmax",),
     "model.summary": ("KernelRow", "kernel_table", "summary"),
     "training.allocator": ("allocate_bits", "assign_bits"),
+    "training.backup": ("BackupAndRestore",),
     "training.callback": ("BMPQCallback",),
     "training.distribution": ("prepare_for_workers",),
     "training.oscillation_freezing": ("FreezeOscillations",),
@@ -105,6 +106,7 @@ if TYPE_CHECKING:
     from bmpq_tf.model.keras_graph import ends_in_softmax
     from bmpq_tf.model.summary import KernelRow, kernel_table, summary
     from bmpq_tf.training.allocator import allocate_bits, assign_bits
+    from bmpq_tf.training.backup import BackupAndRestore
     from bmpq_tf.training.callback import BMPQCallback
     from bmpq_tf.training.distribution import prepare_for_workers
     from bmpq_tf.training.oscillation_freezing import FreezeOscillations
@@ -112,6 +114,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AllocationError",
     "BMPQCallback",
+    "BackupAndRestore",
     "Budget",
     "ConstantColumnsWarning",
     "ConversionError",

@@ -199,3 +199,19 @@ def has_own_symbolic_build(model: keras.Model) -> bool:
 def set_symbolic_build(model: keras.Model, build) -> None:
     """Replaces that method on one model."""
     setattr(model, _SYMBOLIC_BUILD, build)
+
+
+class BackupHooks(keras.callbacks.BackupAndRestore):
+    """Keras's callback, which knows when to save and what to note of it; how is a subclass's."""
+
+    def save_state(self, noted: dict[str, int]) -> None:
+        """Saves the model; `noted` has the `epoch` and the `batch` that it goes on with."""
+        raise NotImplementedError
+
+    def _save_model(self):
+        self.save_state({"epoch": self._current_epoch, "batch": self._last_batch_seen})
+
+
+def begin_at(model: keras.Model, epoch: int) -> None:
+    """Lets the `fit` that is running begin at another epoch, counted from 0."""
+    model._initial_epoch = epoch

@@ -160,3 +160,22 @@ def test_keras_own_classes_are_known():
     assert compat.is_from_keras(layers.Dense)
     assert compat.is_from_keras(keras.activations.relu)
     assert not compat.is_from_keras(test_keras_own_classes_are_known)
+
+
+def test_backups_are_written_and_begun_from_as_keras_does(tmp_path):
+    noted = []
+
+    class Backup(compat.BackupHooks):
+        def save_state(self, told):
+            noted.append(told)
+
+    class Begin(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            compat.begin_at(self.model, 2)
+
+    one = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
+    one.compile("sgd", "mse", run_eagerly=True)
+    x = np.zeros((4, 2), "float32")
+    told = one.fit(x, x[:, :1], epochs=4, verbose=0, callbacks=[Backup(str(tmp_path)), Begin()])
+    assert told.epoch == [2, 3]
+    assert noted == [{"epoch": 3, "batch": 0}, {"epoch": 4, "batch": 0}]
