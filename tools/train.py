@@ -11,7 +11,7 @@ Examples:
       --io_dtype=int8 --out_dir=runs/resnet8
 
 A run that was killed and is started again with the same flags and --backup_dir goes on at its last
-epoch.
+epoch, or with its export if it was killed there.
 """
 
 import os
@@ -185,8 +185,6 @@ def main(arguments: list[str]) -> None:
     if len(arguments) > 1:
         raise ValueError(f"This tool takes flags only. Received: {arguments[1:]}. See --help.")
     given = flags.FLAGS
-    if given.out_dir:
-        check_folder(given.out_dir, given.overwrite)
     if given.optimize_for == "micro":
         check_installed('--optimize_for="micro"')
     names = [field for field in TrainConfig.__dataclass_fields__ if field != "candidate_bits"]
@@ -194,6 +192,8 @@ def main(arguments: list[str]) -> None:
         **{name: given[name].value for name in names},
         candidate_bits=bit_widths(given.candidate_bits),
     )
+    if given.out_dir:
+        check_folder(given.out_dir, given.overwrite, config, given.optimize_for, given.io_dtype)
     console = Console()
     if not given.out_dir:
         console.print(

@@ -326,7 +326,7 @@ def test_a_cell_whose_need_nobody_runs_is_given_up_with_the_reason(here, tmp_pat
 @pytest.mark.slow
 def test_a_killed_cell_goes_on_at_its_last_epoch(tmp_path, monkeypatch):
     (cell,) = cells({**BASE, "epochs": 4, "grid": [{"methods": ["uniform4"]}]})
-    original = training.keras.callbacks.BackupAndRestore.on_epoch_end
+    original = training.BackupAndRestore.on_epoch_end
 
     def killed(self, epoch, logs=None):
         original(self, epoch, logs)
@@ -334,7 +334,7 @@ def test_a_killed_cell_goes_on_at_its_last_epoch(tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(training.keras.callbacks.BackupAndRestore, "on_epoch_end", killed)
+        patched.setattr(training.BackupAndRestore, "on_epoch_end", killed)
         with pytest.raises(KeyboardInterrupt):
             run_cell(cell, "", tmp_path, verbose=0)
     trained = []

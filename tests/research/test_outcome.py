@@ -1,5 +1,7 @@
 """What a run leaves, also where its export is refused."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -36,6 +38,30 @@ def test_a_refused_export_does_not_cost_the_training(tmp_path, monkeypatch):
             overwrite=True,
         )
     assert [path.name for path in (tmp_path / "new" / "out").iterdir()] == ["model.keras"]
+
+
+def test_a_half_that_a_kill_has_left_is_replaced_by_the_same_run_alone(tmp_path, monkeypatch):
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(outcome, "export_tflite", killed)
+    images, labels = small_data()
+    pixels = np.zeros(images.shape, "uint8")
+    dataset = ImageDataset("small", (pixels, labels), (pixels, labels), 3, augment=False)
+    config, other = TrainConfig(), TrainConfig(seed=1)
+    run = Run(config, dataset, quantize_model(small_model()), None, [], {})
+    with pytest.raises(KeyboardInterrupt):
+        outcome.write_outcome(run, tmp_path)
+    # As a kill leaves them beside.
+    (tmp_path / ".report-abc.json").write_text("{")
+    for settings in ((other,), (config, "latency"), ()):
+        with pytest.raises(FileExistsError, match=r"model\.keras"):
+            outcome.check_folder(tmp_path, False, *settings)
+    moved = dataclasses.replace(config, backup_dir="elsewhere", data_dir="elsewhere")
+    assert outcome.check_folder(tmp_path, False, moved) == tmp_path
+    with pytest.raises(KeyboardInterrupt):
+        outcome.write_outcome(run, tmp_path)
+    assert {file.name for file in tmp_path.iterdir()} == {"model.keras", ".unfinished.json"}
 
 
 @pytest.mark.slow

@@ -7,28 +7,65 @@ import pathlib
 from typing import Any
 
 from bmpq_research.datasets import normalised_training_images
-from bmpq_research.experiments.training import Run
+from bmpq_research.experiments.training import Run, TrainConfig
 from bmpq_tf.export.checks import check_writable
 from bmpq_tf.export.micro.runtime import runtime_of
 from bmpq_tf.export.pipeline import export_tflite
 from bmpq_tf.export.report import ExportReport
 from bmpq_tf.export.tflite.interpreter import classification_accuracy
-from bmpq_tf.files import write_text
+from bmpq_tf.files import replacing, write_text
 from bmpq_tf.model.allocation_plot import plot_allocations
 from bmpq_tf.model.kernels import model_kernels
 
 FILES = ("model.tflite", "model.keras", "float.keras", "report.json", "bits.png")
 _CALIBRATED = 512
+_ELSEWHERE = ("data_dir", "download", "backup_dir")
+# There while an outcome is written, and after a kill: whose half lies here.
+_UNFINISHED = ".unfinished.json"
 
 
-def check_folder(folder: str | os.PathLike, overwrite: bool) -> pathlib.Path:
+def check_folder(
+    folder: str | os.PathLike,
+    overwrite: bool,
+    config: TrainConfig | None = None,
+    optimize_for: str = "size",
+    io_dtype: str | None = None,
+) -> pathlib.Path:
     """Returns the folder if the outcome can be written there, and raises before any training if
     not.
+
+    Args:
+        folder: that `write_outcome` will be given.
+        overwrite: whether the files of an earlier run may be replaced.
+        config, optimize_for, io_dtype: of the run. A half that a kill has left of its own outcome
+            may be replaced in any case.
     """
     folder = pathlib.Path(folder)
+    overwrite = overwrite or _is_left_by(folder, _settings(config, optimize_for, io_dtype))
     for name in FILES:
         check_writable(folder / name, overwrite)
     return folder
+
+
+def _settings(config: TrainConfig | None, optimize_for: str, io_dtype: str | None) -> dict:
+    """What decides an outcome, as JSON gives it back; where data and backups lie does not."""
+    told = dataclasses.asdict(config) if config else {}
+    decisive = {key: told[key] for key in told if key not in _ELSEWHERE}
+    return json.loads(
+        json.dumps({"config": decisive, "optimize_for": optimize_for, "io_dtype": io_dtype})
+    )
+
+
+def _is_left_by(folder: pathlib.Path, settings: dict) -> bool:
+    file = folder / _UNFINISHED
+    return file.exists() and json.loads(file.read_text()) == settings
+
+
+def _remove_halves(folder: pathlib.Path) -> None:
+    """Removes the temporary files that a kill has left."""
+    for path in [*map(pathlib.Path, FILES), pathlib.Path(_UNFINISHED)]:
+        for half in folder.glob(f".{path.stem}-*{path.suffix}"):
+            half.unlink()
 
 
 def write_outcome(
@@ -52,14 +89,33 @@ def write_outcome(
     Returns:
         The content of `report.json`.
     """
-    folder = check_folder(folder, overwrite)
+    folder = check_folder(folder, overwrite, run.config, optimize_for, io_dtype)
     folder.mkdir(parents=True, exist_ok=True)
+    _remove_halves(folder)
+    write_text(
+        folder / _UNFINISHED, json.dumps(_settings(run.config, optimize_for, io_dtype), indent=1)
+    )
+    try:
+        told = _write_files(run, folder, optimize_for, io_dtype)
+    except Exception:
+        # The same command would be refused again.
+        (folder / _UNFINISHED).unlink()
+        raise
+    (folder / _UNFINISHED).unlink()
+    return told
+
+
+def _write_files(
+    run: Run, folder: pathlib.Path, optimize_for: str, io_dtype: str | None
+) -> dict[str, Any]:
     # First of all: an export that is refused should not cost the training.
-    run.model.save(folder / "model.keras")
+    with replacing(folder / "model.keras") as temporary:
+        run.model.save(temporary)
     for name in set(FILES) - {"model.keras"}:
         (folder / name).unlink(missing_ok=True)
     if run.float_model is not None:
-        run.float_model.save(folder / "float.keras")
+        with replacing(folder / "float.keras") as temporary:
+            run.float_model.save(temporary)
     exported = export_tflite(
         run.model,
         folder / "model.tflite",
@@ -69,7 +125,7 @@ def write_outcome(
         if optimize_for in ("size", "latency")
         else normalised_training_images(run.dataset, _CALIBRATED),
         io_dtype=io_dtype,
-        overwrite=overwrite,
+        overwrite=True,
     )
     content = (folder / "model.tflite").read_bytes()
     accuracy = {
@@ -133,6 +189,6 @@ def report(run: Run, exported: ExportReport, accuracy: dict[str, float]) -> dict
         "config": {
             name: value
             for name, value in dataclasses.asdict(config).items()
-            if name not in ("data_dir", "download", "backup_dir")
+            if name not in _ELSEWHERE
         },
     }

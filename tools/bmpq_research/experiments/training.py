@@ -29,6 +29,7 @@ from bmpq_tf import QuantizationConfig, allocate_bits, assign_bits
 from bmpq_tf.conversion.quantize import quantize_model
 from bmpq_tf.files import write_text
 from bmpq_tf.model import keras_graph
+from bmpq_tf.training.backup import BackupAndRestore
 from bmpq_tf.training.callback import BMPQCallback
 from bmpq_tf.training.oscillation_freezing import FreezeOscillations
 from bmpq_tf.tuning.losses import ClassificationLoss, accuracy, with_teacher
@@ -347,11 +348,7 @@ def fit(
     callbacks = [*callbacks, EpochWatch(folder)]
     if folder:
         # Kept at the end, so that a run killed in its second part does not train the first again.
-        callbacks.append(
-            keras.callbacks.BackupAndRestore(
-                str(folder), double_checkpoint=True, delete_checkpoint=False
-            )
-        )
+        callbacks.append(BackupAndRestore(folder, delete_checkpoint=False))
     history = model.fit(
         batches,
         epochs=config.epochs,
