@@ -38,9 +38,9 @@ def quantized_part(fitted: keras.Model) -> keras.Model:
                 "one the budget is of: BMPQCallback(budget, model=...); model= the fitted model "
                 "counts all that is in it. One callback for each is possible too."
             )
-        return inside[0] if inside else fitted
+        return quantized_part(inside[0]) if inside else fitted
     if len(inside) == 1 and not _trains_beside(fitted, inside[0]):
-        return inside[0]
+        return quantized_part(inside[0])
     return fitted
 
 

@@ -123,6 +123,8 @@ class Perceptual(keras.Model):
 def test_a_network_is_found_beside_a_frozen_one_that_its_loss_is_of():
     network = quantized()
     fitted = Perceptual(network, net("features", width=64))
+    # However deep it lies.
+    assert quantized_part(Momentum(fitted, net("target"))) is network
     fitted.compile("adam", "mse")
     assert_allocated(fitted, network)
 
@@ -158,6 +160,12 @@ def test_of_several_quantized_models_one_is_named():
         np.testing.assert_array_equal(weight, value)
     assert_allocated(fitted, there, callback=BMPQCallback("8x", model=there, verbose=0))
     assert {state.bits for state in model_kernels(back)} == {8}
+    other = BMPQCallback("6x", model=back, verbose=0)
+    fitted.fit(
+        X, Y, epochs=3, verbose=0, callbacks=[BMPQCallback("12x", model=there, verbose=0), other]
+    )
+    assert [decision["budget"] for decision in other.history] == [{"compression": 6.0}] * 2
+    assert {state.bits for state in model_kernels(there)} <= {2, 4}
 
 
 def test_a_model_beside_the_fitted_one_is_named():
