@@ -1,4 +1,4 @@
-"""Which top-1 answers differ only because an int8 output cannot tell two columns apart."""
+"""Which top-1 answers differ only because an int8 output cannot tell two probabilities apart."""
 
 import numpy as np
 
@@ -24,13 +24,16 @@ def output_steps(model) -> list[float]:
 
 
 def near_ties(expected: np.ndarray, received: np.ndarray, step: float) -> int:
-    """Returns how many positions have another top-1 whose answer Keras has at most a step below its
-    own.
+    """Returns how many positions have another top-1 that is at most a step less probable in Keras.
+
+    0 for answers that are no probabilities, where a step may decide.
 
     Args:
         expected, received: Keras's answers and the file's, columns last.
         step: of the file's output.
     """
+    if not np.allclose(expected.sum(-1), 1, atol=1e-3):
+        return 0
     chosen = received.argmax(-1)
     below = expected.max(-1) - np.take_along_axis(expected, chosen[..., None], -1)[..., 0]
     return int(np.count_nonzero((chosen != expected.argmax(-1)) & (below <= step)))

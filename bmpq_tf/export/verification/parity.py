@@ -71,8 +71,9 @@ class Parity:
             (`bmpq_tf.export.verification.rounding_ties`); `max_abs_diff` where activations are
             float.
         ties: how many values those were, in the batches where they moved an answer.
-        near_ties: how many positions of another top-1 do not count, since Keras's answers there are
-            at most one step of an int8 output apart, which cannot tell them from each other.
+        near_ties: how many positions of another top-1 do not count, since Keras's probabilities
+            there are at most one step of an int8 output apart, which cannot tell them from each
+            other.
         departed: where what is left starts, in words: the first rounding that the file does in
             another way than Keras, for another reason than an edge.
         rounded: the narrowest width that the model rounds activations to, or `None`.
@@ -170,7 +171,7 @@ class Parity:
                 )
                 * self.generated
             )
-        mistakes = (1 - self.agreement) * self.compared - self.near_ties
+        mistakes = round((1 - self.agreement) * self.compared) - self.near_ties
         if self.judges_top1 and mistakes > mistakes_allowed(limits, self.compared):
             return (
                 f"LiteRT's top-1 is Keras's for {self.agreement:.4f} of {self.examples} examples, "

@@ -1,0 +1,83 @@
+"""What counts as close: by kind of file, by its grids, and where columns are nearly equal."""
+
+import keras
+import numpy as np
+import pytest
+
+from bmpq_tf import export_tflite, quantize_model
+from bmpq_tf.export.integer import grids
+from bmpq_tf.export.tflite import flatbuffer
+from bmpq_tf.export.verification import near_ties, parity
+
+
+def convolutional():
+    inputs = keras.Input((12, 3))
+    x = keras.layers.Conv1D(6, 3, padding="same", activation="relu")(inputs)
+    x = keras.layers.Conv1D(6, 3, padding="same", activation="relu")(x)
+    return keras.Model(inputs, keras.layers.Dense(4)(keras.layers.Flatten()(x)))
+
+
+def transformer():
+    inputs = keras.Input((12, 4))
+    x = keras.layers.LayerNormalization()(keras.layers.Dense(4)(inputs))
+    x = keras.layers.Add()([inputs, keras.layers.MultiHeadAttention(2, 2)(x, x)])
+    x = keras.layers.GlobalAveragePooling1D()(keras.layers.LayerNormalization()(x))
+    return keras.Model(inputs, keras.layers.Dense(4)(x))
+
+
+@pytest.mark.parametrize(("build", "limit"), [(convolutional, 0.05), (transformer, 0.2)])
+def test_integer_files_have_the_limits_of_the_grids_that_most_of_them_lies_on(
+    build, limit, tmp_path
+):
+    model = quantize_model(build(), activation_bits=8)
+    data = np.random.default_rng(0).standard_normal((32, *model.input_shape[1:])).astype("float32")
+    model(data, training=True)
+    path = tmp_path / "model.tflite"
+    report = export_tflite(
+        model, path, optimize_for="integer", calibrate_with=data, verify_with=data, tolerance=0.5
+    )
+    share = grids.trained_share(flatbuffer.parse(path.read_bytes()), model)
+    assert report.parity.mostly_trained == (share >= 0.5) == (limit == 0.05)
+    assert report.parity.limits.rms == limit
+
+
+@pytest.mark.parametrize(
+    ("kind", "bits", "mostly_trained", "limits"),
+    [
+        ("size", 4, True, (1e-4, 0.0)),
+        ("latency", None, True, (0.1, 0.9)),
+        ("latency", 8, True, (0.1, 0.9)),
+        ("latency", 4, True, (0.15, 0.9)),
+        ("latency", 2, True, (0.4, 0.85)),
+        ("integer", None, False, (0.2, 0.8)),
+        ("integer", 4, True, (0.15, 0.9)),
+        ("integer", 4, False, (0.2, 0.8)),
+        ("integer", 2, False, (0.4, 0.85)),
+    ],
+)
+def test_the_wider_limit_holds_where_values_are_rounded_once_more(
+    kind, bits, mostly_trained, limits
+):
+    found = parity.limits_of(kind, bits, mostly_trained)
+    assert (found.rms, found.agreement) == limits
+
+
+def test_columns_that_an_int8_output_cannot_tell_apart_are_no_mistake():
+    expected = np.array([[0.401, 0.4, 0.199], [0.45, 0.4, 0.15], [0.1, 0.2, 0.7]], np.float32)
+    received = np.array([[0.399, 0.402, 0.199], [0.4, 0.45, 0.15], [0.1, 0.2, 0.7]], np.float32)
+    assert near_ties.near_ties(expected, received, 1 / 256) == 1
+    assert near_ties.near_ties(expected, received, 0.0) == 0
+    # A step of what is no probability may decide.
+    assert near_ties.near_ties(expected * 20, received * 20, 20 / 256) == 0
+    fields = {
+        "max_abs_diff": 0.05,
+        "logit_scale": 0.3,
+        "examples": 20,
+        "generated": False,
+        "unexplained_diff": 0.05,
+        "optimize_for": "integer",
+        "compared": 20,
+        "agreement": 0.7,
+    }
+    assert "top-1 is Keras's for 0.7000" in parity.Parity(**fields).problem
+    assert parity.Parity(**fields, near_ties=2).holds
