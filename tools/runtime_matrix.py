@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bmpq_research.program import run as run_program
-from bmpq_research.runtime_probe import int8_operators, lowering, probe
+from bmpq_research.runtime_probe import conversions, int8_operators, lowering, probe, sixteen
 from bmpq_research.runtime_probe.table import COLUMNS, markdown, rows
 from bmpq_tf.emulation import root as emulated
 from bmpq_tf.export.micro.operators import check_installed
@@ -36,6 +36,8 @@ flags.DEFINE_bool(
 )
 flags.DEFINE_bool("micro", False, "Run static integer models in TFLM instead.")
 flags.DEFINE_bool("int8", False, "Run operators between int8 tensors instead, in TFLM too.")
+flags.DEFINE_bool("conversions", False, "Convert integers into others instead, in TFLM too.")
+flags.DEFINE_bool("int16", False, "Run activations of 16 bits instead, in TFLM too.")
 flags.DEFINE_bool("json", False, "Print everything that was seen as JSON.")
 flags.DEFINE_bool("markdown", False, "Print the table of docs/runtime_matrix.md.")
 
@@ -56,7 +58,9 @@ def main(_: list[str]) -> None:
     """Probes and prints."""
     given = flags.FLAGS
     probed = ("tflite-micro",) if given.micro else ("ai-edge-litert", "tensorflow")
-    probed += ("tflite-micro",) * given.int8
+    if given.int8 or given.conversions or given.int16:
+        check_installed("The column of TFLM")
+        probed += ("tflite-micro",)
     if given.micro:
         check_installed("--micro")
         from bmpq_research.runtime_probe import micro
@@ -65,13 +69,17 @@ def main(_: list[str]) -> None:
         plain = [seen.to_dict() for seen in found]
         columns, cells = micro.COLUMNS, micro.rows(found)
     elif given.int8:
-        check_installed("--int8")
         found = int8_operators.probe_all(
             (*int8_operators.RUNTIMES, *(probe.ARM_RUNTIMES if _has_arm() else ()))
         )
         plain = [dataclasses.asdict(seen) for seen in found]
         cells = int8_operators.rows(found)
         columns = int8_operators.COLUMNS[: len(cells[0])]
+    elif given.conversions or given.int16:
+        kind = conversions if given.conversions else sixteen
+        found = kind.probe_all()
+        plain = [dataclasses.asdict(seen) for seen in found]
+        columns, cells = kind.COLUMNS, kind.rows(found)
     elif given.lowering:
         found = lowering.measure()
         plain = [dataclasses.asdict(lowering) for lowering in found]

@@ -19,6 +19,8 @@ TYPES = {
 }
 # A grid that no symmetric rule finds by itself.
 _INPUT_SCALE, _INPUT_ZERO = np.float32(2 / 127), 3
+# Modes of integers only: the type of the activations, their zero point, and the type of a bias.
+_STATIC = {"static": (np.int8, _INPUT_ZERO, np.int32), "16x8": (np.int16, 0, np.int64)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +86,7 @@ def build(
         bits: 2, 4 or 8 as stored; 32 builds the float model.
         granularity: one scale a `"channel"` or a `"tensor"`.
         mode: `"weight_only"`: integers and a `DEQUANTIZE`; `"dynamic"`: integers beside float
-            inputs; `"static"`: integers only.
+            inputs; `"static"`: integers only; `"16x8"`: integers only, activations of 16 bits.
         narrow: without the lowest level, `-2^(bits - 1)`.
         timed: with the shapes that time is taken on.
         levels: the width whose levels the weights are on; that of their type by default.
@@ -102,13 +104,16 @@ def build(
         weight_shape,
         operator.channel_axis if granularity == "channel" else None,
     )
-    static = mode == "static" and bits != 32
-    steps = generator.integers(-128, 128, input_shape)
-    inputs = steps * _INPUT_SCALE
+    static = mode in _STATIC and bits != 32
+    kind, zero, bias_kind = _STATIC.get(mode, _STATIC["static"])
+    levels_of_inputs = np.iinfo(kind)
+    steps = generator.integers(levels_of_inputs.min, levels_of_inputs.max + 1, input_shape)
+    scale = np.float32(_INPUT_SCALE * 127 / levels_of_inputs.max)
+    inputs = steps * scale
     if operator.builtin in _LOOKUPS:
         inputs = generator.integers(0, weight_shape[0], input_shape)
     elif static:
-        inputs = (steps - _INPUT_ZERO) * _INPUT_SCALE
+        inputs = (steps - zero) * scale
     outputs = operator.answer(
         inputs.astype(np.int32 if operator.builtin in _LOOKUPS else np.float64),
         weights.astype(np.float64),
@@ -117,12 +122,12 @@ def build(
     bias = None
     if operator.has_bias:
         bias = generator.uniform(-size, size, outputs.shape[-1]) / 4
-        unit = np.broadcast_to(scales * _INPUT_SCALE, bias.shape)
-        whole = np.round(bias / unit).astype(np.int32)
+        unit = np.broadcast_to(scales * scale, bias.shape)
+        whole = np.round(bias / unit).astype(bias_kind)
         outputs = outputs + whole * unit.astype(np.float64)
         bias = (whole, unit) if static else (whole * unit).astype(np.float32)
     # The largest answers saturate, as they would at the end of a calibrated range.
-    step = np.float32(size / 127) if static else None
+    step = np.float32(size / levels_of_inputs.max) if static else None
     content = _content(
         operator,
         (input_shape, outputs.shape),
@@ -132,7 +137,8 @@ def build(
         step,
     )
     if static:
-        return Case(content, steps.astype(np.int8), np.round(outputs / step).clip(-128, 127))
+        wanted = np.round(outputs / step).clip(levels_of_inputs.min, levels_of_inputs.max)
+        return Case(content, steps.astype(kind), wanted)
     return Case(
         content, inputs.astype(np.int32 if operator.builtin in _LOOKUPS else np.float32), outputs
     )
@@ -155,9 +161,12 @@ def _content(operator: Operator, shapes, weights, bias, mode: str, step) -> byte
     integers, scales, bits, granularity = weights
     static, quantized = step is not None, bits != 32
     file = flatbuffer.Builder()
-    activation = schema.TensorType.INT8 if static else schema.TensorType.FLOAT32
+    kind, zero, bias_kind = _STATIC.get(mode, _STATIC["static"])
+    types = {np.int8: schema.TensorType.INT8, np.int16: schema.TensorType.INT16}
+    activation = types[kind] if static else schema.TensorType.FLOAT32
     index = operator.builtin in _LOOKUPS
-    grid = (np.float32([_INPUT_SCALE]), np.int64([_INPUT_ZERO]), 0) if static else None
+    scale = np.float32(_INPUT_SCALE * 127 / np.iinfo(kind).max)
+    grid = (np.float32([scale]), np.int64([zero]), 0) if static else None
     fed = file.tensor(
         "input", shapes[0], schema.TensorType.INT32 if index else activation, grid=grid
     )
@@ -185,7 +194,9 @@ def _content(operator: Operator, shapes, weights, bias, mode: str, step) -> byte
     if static and bias is not None:
         whole, unit = bias
         grid = (unit[: len(scales)].astype(np.float32), np.zeros(len(scales), np.int64), 0)
-        operands.append(file.tensor("bias", whole.shape, schema.TensorType.INT32, whole, grid=grid))
+        wide = bias_kind is np.int64
+        bias_type = schema.TensorType.INT64 if wide else schema.TensorType.INT32
+        operands.append(file.tensor("bias", whole.shape, bias_type, whole, grid=grid))
     elif bias is not None:
         operands.append(file.tensor("bias", bias.shape, schema.TensorType.FLOAT32, bias))
     result = file.tensor(

@@ -6,7 +6,7 @@ import dataclasses
 import statistics
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -123,6 +123,11 @@ def _error(case: one_operator.Case, mode: str, runtime: str) -> float:
         np.abs(received - case.expected).max()
         / (1.0 if mode == "static" else np.abs(case.expected).max())
     )
+
+
+def run_with(content: bytes, runtime: str, inputs: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns the first output of a model."""
+    return interpreter(content, runtime)(*inputs)
 
 
 def interpreter(content: bytes, runtime: str, num_threads: int = 1):
