@@ -32,7 +32,7 @@ NAMES = (
 # Whose examples need what an extra brings.
 NEEDS = dict.fromkeys(("VelaError", "VelaReport", "inspect_vela"), "ethosu")
 # Whose examples change `model`, and so get a copy.
-CHANGING = {"BMPQCallback", "assign_bits"}
+CHANGING = {"BMPQCallback", "BackupAndRestore", "assign_bits"}
 
 
 @pytest.fixture(scope="module")
