@@ -69,7 +69,7 @@ _HOMES = {
     "export.tflite.interpreter": ("run_tflite",),
     "export.verification.comparison": ("compare_tflite",),
     "export.verification.parity": ("Parity",),
-    "model.keras_graph": ("ends_in_softmax",),
+    "model.graph_view": ("ends_in_softmax",),
     "model.summary": ("KernelRow", "kernel_table", "summary"),
     "training.allocator": ("allocate_bits", "assign_bits"),
     "training.backup": ("BackupAndRestore",),
@@ -103,7 +103,7 @@ if TYPE_CHECKING:
     from bmpq_tf.export.tflite.interpreter import run_tflite
     from bmpq_tf.export.verification.comparison import compare_tflite
     from bmpq_tf.export.verification.parity import Parity
-    from bmpq_tf.model.keras_graph import ends_in_softmax
+    from bmpq_tf.model.graph_view import ends_in_softmax
     from bmpq_tf.model.summary import KernelRow, kernel_table, summary
     from bmpq_tf.training.allocator import allocate_bits, assign_bits
     from bmpq_tf.training.backup import BackupAndRestore

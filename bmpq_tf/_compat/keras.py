@@ -3,8 +3,10 @@
 `tests/compat/test_keras.py` fails by the name of what a release takes away.
 """
 
+import contextlib
+import functools
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import keras
@@ -215,3 +217,64 @@ class BackupHooks(keras.callbacks.BackupAndRestore):
 def begin_at(model: keras.Model, epoch: int) -> None:
     """Lets the `fit` that is running begin at another epoch, counted from 0."""
     model._initial_epoch = epoch
+
+
+def change_class(layer: Layer, cls: type) -> None:
+    """Makes a layer an instance of another class, with all that it holds."""
+    object.__setattr__(layer, "__class__", cls)
+    # What Keras notes of a call when a layer is made; not tracked, as its dicts would be.
+    signature = inspect.signature(layer.call)
+    names = [parameter.name for parameter in signature.parameters.values()]
+    notes = {
+        "_call_signature": signature,
+        "call_signature_parameters": names,
+        "_call_has_training_arg": "training" in names,
+        "_call_has_mask_arg": "mask" in names,
+        "_call_has_context_arg": {name: name in names for name in layer._call_context_args},
+    }
+    for name, value in notes.items():
+        object.__setattr__(layer, name, value)
+
+
+def after_build(layer: Layer, then: Callable[[], None]) -> None:
+    """Has a layer that is not built do something more once it is."""
+    build = layer.build
+
+    @functools.wraps(build)
+    def build_and_more(*args, **kwargs):
+        build(*args, **kwargs)
+        then()
+
+    object.__setattr__(layer, "build", build_and_more)
+
+
+@contextlib.contextmanager
+def unlocked(layer: Layer) -> Iterator[None]:
+    """Lets a built layer take more variables and layers."""
+    locked = layer._tracker.locked
+    layer._tracker.unlock()
+    try:
+        yield
+    finally:
+        if locked:
+            layer._tracker.lock()
+
+
+def drop_layer(layer: Layer, name: str) -> None:
+    """Takes a layer out of a layer that holds it under a name."""
+    held = vars(layer)[name]
+    with unlocked(layer):
+        layer._tracker.untrack(held)
+    delattr(layer, name)
+
+
+def set_autocast(variable: keras.Variable, autocast: bool) -> None:
+    """Says whether a variable reads in 16 bits where layers compute in them."""
+    variable._autocast = autocast
+
+
+def forget_compilation(model: keras.Model) -> None:
+    """Makes a model one that was never compiled: optimizer, loss and traced steps are gone."""
+    model.compiled, model.optimizer = False, None
+    model._loss_tracker = model._compile_loss = model._compile_metrics = None
+    model.train_function = model.test_function = model.predict_function = None

@@ -25,7 +25,7 @@ class ActivationPlacement:
     """Which layers of a float model get which activation quantizers.
 
     Args:
-        model: a built functional or sequential model.
+        model: a built functional or sequential model; `None` where nothing is placed.
         bits: the width of the activations; `None` places nothing.
         chosen: whether a layer is to be quantized.
         weighted: whether a layer that is chosen will have quantized kernels.
@@ -33,13 +33,13 @@ class ActivationPlacement:
 
     def __init__(
         self,
-        model: keras.Model,
+        model: keras.Model | None,
         bits: int | None,
         chosen: Callable[[Layer], bool],
         weighted: Callable[[Layer], bool],
     ):
         self._bits, self._chosen = bits, chosen
-        self._float_ends = set() if bits is None else _producers_of_outputs(model)
+        self._float_ends = set() if bits is None or model is None else _producers_of_outputs(model)
 
         def emitted(operation) -> int | None:
             ends_in_relu = is_relu(operation) or (
@@ -51,7 +51,7 @@ class ActivationPlacement:
                 else None
             )
 
-        self._read = {} if bits is None else widths_read(model, emitted)
+        self._read = {} if bits is None or model is None else widths_read(model, emitted)
 
     def relu(self, layer: Layer) -> QuantReLU | None:
         """Returns the quantized twin of a ReLU.

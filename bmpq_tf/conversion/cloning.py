@@ -23,7 +23,7 @@ from bmpq_tf.conversion.layer_configs import (
 from bmpq_tf.layers.base import QuantizedLayer
 from bmpq_tf.layers.inheritance import config_of_parent
 from bmpq_tf.layers.registry import entry_for, quantized_entry_for
-from bmpq_tf.model import keras_graph
+from bmpq_tf.model import graph_view, keras_graph
 
 Layer = keras.layers.Layer
 
@@ -33,10 +33,13 @@ def clone(
     twin: Callable[[Layer, dict], Layer | None],
     on_grid: bool = True,
     in_variable_dtype: bool = False,
+    inside: Callable[[Layer, Layer], None] | None = None,
 ) -> keras.Model:
     """Clones a model and copies the weights.
 
     `twin` makes a layer's copy from its config, or returns `None` for a copy of its class.
+
+    `inside` is given each layer of the user's own classes with its copy, which has its weights.
 
     Where a quantized layer's copy is a float one, it has the kernel as it reads, or, not `on_grid`,
     the latent one. Copies compute in the precision of the originals, or `in_variable_dtype`.
@@ -88,6 +91,10 @@ def clone(
     with _uncompiled(model), keras.saving.custom_object_scope(functions_by_name(model)):
         copy = keras.models.clone_model(model, clone_function=replace, recursive=True)
     _complete(model, copy, pairs, on_grid)
+    if inside is not None:
+        for layer, made in pairs:
+            if graph_view.is_of_user(made):
+                inside(layer, made)
     return copy
 
 

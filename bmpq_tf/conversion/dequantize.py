@@ -1,19 +1,24 @@
 """From a quantized Keras model back to a float one."""
 
+from typing import Any
+
 import keras
 
 from bmpq_tf._compat import keras as keras_compat
 from bmpq_tf.conversion.cloning import clone
 from bmpq_tf.conversion.supported_models import check_quantized
 from bmpq_tf.layers import QuantIdentity, QuantReLU
+from bmpq_tf.layers.in_place import float_in_place, unmark
 from bmpq_tf.layers.registry import quantized_entry_for
 from bmpq_tf.layers.serialization import is_ours
+from bmpq_tf.model import keras_graph
 
 Layer = keras.layers.Layer
 
 
 def dequantize_model(model: keras.Model, *, on_grid: bool = True) -> keras.Model:
-    """Returns a copy of plain Keras layers whose kernels lie on the quantized model's grid.
+    """Returns a copy of plain Keras layers whose kernels lie on the quantized model's grid; a
+    subclassed model itself, whose layers become float ones where they stand.
 
     They need no bmpq_tf to load.
 
@@ -36,6 +41,9 @@ def dequantize_model(model: keras.Model, *, on_grid: bool = True) -> keras.Model
         True
     """
     check_quantized(model)
+    if not keras_graph.is_graph(model):
+        keras_compat.forget_compilation(model)
+        return _float_inside(model, on_grid)
 
     def twin(layer: Layer, config: dict) -> Layer | None:
         if isinstance(layer, (QuantReLU, QuantIdentity)):
@@ -56,4 +64,11 @@ def dequantize_model(model: keras.Model, *, on_grid: bool = True) -> keras.Model
         )
         return plain.from_config(config) if plain and is_ours(type(layer)) else None
 
-    return clone(model, twin, on_grid)
+    return clone(model, twin, on_grid, inside=lambda layer, made: _float_inside(made, on_grid))
+
+
+def _float_inside(model: Layer, on_grid: bool) -> Any:
+    unmark(model)
+    for part in keras_compat.flattened_layers(model):
+        float_in_place(part, on_grid)
+    return model

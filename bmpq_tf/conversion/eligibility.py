@@ -17,7 +17,7 @@ from bmpq_tf.layers.inheritance import (
     overridden,
 )
 from bmpq_tf.layers.registry import entry_for, registered
-from bmpq_tf.model import keras_graph
+from bmpq_tf.model import graph_view, keras_graph
 
 Layer = keras.layers.Layer
 
@@ -64,13 +64,16 @@ def _unknown_holders(model: keras.Model) -> dict[int, str]:
     for holder in keras_graph.sublayers(model):
         if keras_graph.is_graph(holder) or id(holder) in found:
             continue
+        # What stands inside classes of the user's is quantized where it stands.
+        if graph_view.is_of_user(holder) and not _rescales(holder) and not entry_for(holder):
+            continue
         entry = entry_for(holder)
         added = _added(holder) if entry and entry.is_composite else None
         if entry and not added:
             continue
         what = (
             "which rescales its kernel at every step"
-            if isinstance(holder, keras.layers.SpectralNormalization)
+            if _rescales(holder)
             else f"whose class adds {added} to those of {entry.float_class.__name__}"
             if entry
             else "which bmpq_tf does not know"
@@ -80,6 +83,10 @@ def _unknown_holders(model: keras.Model) -> dict[int, str]:
                 id(part), f"it is inside '{holder.name}' ({type(holder).__name__}), {what}"
             )
     return found
+
+
+def _rescales(holder: Layer) -> bool:
+    return isinstance(holder, keras.layers.SpectralNormalization)
 
 
 def _own_reason(layer: Layer) -> str | None:
@@ -148,7 +155,10 @@ def _tied_layers(model: keras.Model) -> dict[int, str]:
             for variable in keras_graph.kernel_variables(part):
                 holders.setdefault(id(variable), []).append((outer, part))
     found: dict[int, str] = {}
+    in_place = not keras_graph.is_graph(model)
     for places in holders.values():
+        if in_place and len({id(part) for _, part in places}) == 1:
+            continue
         for outer, part in places if len(places) > 1 else ():
             other, other_part = next(place for place in places if place != (outer, part))
             tie = (

@@ -18,13 +18,13 @@ WORDS = ("auto", "ends", "first", "last")
 
 
 def pinned_and_large(
-    model: keras.Model, pin, parts: list[Layer], is_open: Callable[[Layer], bool]
+    model: keras.Model | None, pin, parts: list[Layer], is_open: Callable[[Layer], bool]
 ) -> tuple[set[int], dict[int, str]]:
     """Returns the ids of the layers that `pin` holds at one width, and what `"auto"` made of each
     end that it decided on: `"small"` (pinned too) or `"large"`.
 
     Args:
-        model: the float model.
+        model: the float model; `None` where `pin` asks for no end of it.
         pin: as `quantize_model` takes it.
         parts: the model's layers.
         is_open: whether a layer's kernels will be quantized, at widths that are not said otherwise.
@@ -63,9 +63,9 @@ def large_ends(sizes: Mapping[int, int], model_weights: int) -> set[int]:
     return set(sizes) - set(small)
 
 
-def _ends(model: keras.Model, words: list[str]) -> set[int]:
+def _ends(model: keras.Model | None, words: list[str]) -> set[int]:
     """The ids of the first or last weighted layers, and of all layers inside them."""
-    if not words:
+    if not words or model is None:
         return set()
     first, last = keras_graph.first_and_last(model, _weighted)
     ends = [*(first if words != ["last"] else ()), *(last if words != ["first"] else ())]

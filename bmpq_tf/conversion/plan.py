@@ -8,12 +8,13 @@ from bmpq_tf._compat import keras as keras_compat
 from bmpq_tf.conversion.activation_placement import ActivationPlacement
 from bmpq_tf.conversion.config import QuantizationConfig
 from bmpq_tf.conversion.eligibility import ineligible_layers
-from bmpq_tf.conversion.pinning import pinned_and_large
-from bmpq_tf.conversion.selectors import Layer, covered
+from bmpq_tf.conversion.pinning import WORDS, pinned_and_large
+from bmpq_tf.conversion.selectors import Layer, as_list, covered
 from bmpq_tf.layers import QuantizerConfig
 from bmpq_tf.layers.config import checked_candidates
+from bmpq_tf.layers.in_place import quantize_in_place, relu_in_place, renamed
 from bmpq_tf.layers.registry import entry_for
-from bmpq_tf.model import keras_graph
+from bmpq_tf.model import graph_view, keras_graph
 
 
 class QuantizationPlan:
@@ -29,12 +30,14 @@ class QuantizationPlan:
         configs: the config of each layer whose own kernels will be quantized, by the layer's `id`.
         skipped: layers with kernels that were chosen and stay float.
         reasons: why, in lines.
+        unpinned: why `pin="auto"` cannot see the ends of the model; empty where it can.
     """
 
     def __init__(
         self, model: keras.Model, config: QuantizationConfig, layers, exclude, pin, overrides
     ):
         self.model, self.parts = model, keras_graph.sublayers(model)
+        graph, self.unpinned = _graph_of(model, config, pin)
         self._chosen = (
             covered(layers, self.parts, "layers")
             if layers is not None
@@ -42,16 +45,17 @@ class QuantizationPlan:
         )
         left_out = covered(exclude, self.parts, "exclude")
         self._wanted = self._chosen - left_out
+        self._done: set[int] = set()
         self._reasons = ineligible_layers(model)
         own_candidates = _own_candidates(overrides, self.parts)
         pinned, ends = pinned_and_large(
-            model,
+            graph,
             pin,
             self.parts,
             lambda layer: self._is_quantizable(layer) and id(layer) not in own_candidates,
         )
         self.placement = ActivationPlacement(
-            model, config.activation_bits, self._is_wanted, self._is_quantizable
+            graph, config.activation_bits, self._is_wanted, self._is_quantizable
         )
         self.configs = {
             id(layer): config.of_layer(
@@ -87,6 +91,29 @@ class QuantizationPlan:
             return self.placement.relu(layer)
         return entry.quantized_class.from_config({**config, "quantizer": quantizer})
 
+    def quantize_inside(self, layer: Layer, made: Layer) -> None:
+        """Quantizes in place what is inside a layer or model of a class of the user's.
+
+        Args:
+            layer: of the float model.
+            made: its copy, or the layer itself.
+        """
+        pairs = zip(
+            list(keras_compat.layers_inside(layer)),
+            list(keras_compat.layers_inside(made)),
+            strict=True,
+        )
+        for part, its in pairs:
+            if id(its) in self._done:
+                continue
+            self._done.add(id(its))
+            if (quantizer := _quantizer_argument(part, self.configs)) is not None:
+                quantize_in_place(its, renamed(its, quantizer))
+            elif (relu := self.placement.relu(part)) is not None:
+                relu_in_place(its, relu.activation_quantizer.bits, relu.max_value)
+            else:
+                self.quantize_inside(part, its)
+
     def _is_wanted(self, layer: Layer) -> bool:
         return id(layer) in self._wanted
 
@@ -116,6 +143,37 @@ class QuantizationPlan:
                 f"Its layers with weights are of the classes {', '.join(known) or '(none)'}. "
                 f"{self.reasons}"
             )
+
+
+def _graph_of(
+    model: keras.Model, config: QuantizationConfig, pin
+) -> tuple[keras.Model | None, str]:
+    """The model's graph, as far as something is to be read from it, and why `"auto"` cannot.
+
+    Raises:
+        ValueError: it is needed and cannot be seen.
+    """
+    if keras_graph.is_graph(model):
+        return model, ""
+    asked = [word for word in as_list(pin) if word in WORDS]
+    if not asked and config.activation_bits is None:
+        return None, ""
+    try:
+        return graph_view.followed(model), ""
+    except graph_view.NotFollowedError as error:
+        if asked == ["auto"] and config.activation_bits is None:
+            return None, str(error)
+        what = (
+            f"activation_bits={config.activation_bits}"
+            if config.activation_bits is not None
+            else f"pin={pin!r}"
+        )
+        raise ValueError(
+            f"{what} asks which layers of a model read what, and that cannot be seen. {error} "
+            "Or quantize it with pin=None, or with the names of layers, and without "
+            "activation_bits: bmpq_tf.layers.QuantReLU and QuantIdentity round activations where "
+            "your class puts them."
+        ) from error
 
 
 def _quantizer_argument(layer: Layer, configs: dict[int, QuantizerConfig]) -> dict | None:

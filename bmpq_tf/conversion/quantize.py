@@ -1,6 +1,6 @@
-"""From a float Keras model to a quantized one and back, by cloning.
+"""From a float Keras model to a quantized one.
 
-The models handed in stay as they are.
+By cloning, where the model handed in stays as it is, or in place, where its class says what it is.
 """
 
 import dataclasses
@@ -9,12 +9,14 @@ from collections.abc import Iterable, Mapping
 
 import keras
 
+from bmpq_tf._compat.keras import forget_compilation
 from bmpq_tf.conversion.cloning import check_class, clone
 from bmpq_tf.conversion.config import QuantizationConfig
 from bmpq_tf.conversion.eligibility import check_not_quantized_by_keras
 from bmpq_tf.conversion.plan import QuantizationPlan
 from bmpq_tf.conversion.selectors import Selector
 from bmpq_tf.conversion.supported_models import check_model
+from bmpq_tf.layers.in_place import mark
 from bmpq_tf.model import keras_graph
 
 _TRAINING = ("train_step", "test_step", "compute_loss", "compute_metrics")
@@ -46,11 +48,16 @@ def quantize_model(
     overrides: Mapping[Selector, int | Iterable[int]] | None = None,
 ) -> keras.Model:
     """Returns a copy of the model whose kernels are quantized while it trains, with the same
-    weights.
+    weights; a subclassed model itself, quantized in place.
+
+    A subclass of `keras.Model` cannot be copied, so its layers become their quantized twins where
+    they stand, as Keras's own `quantize()` does it, and it must be compiled anew. What stands
+    inside layers of your own classes is quantized too.
 
     Args:
-        model: a built functional or sequential model; nested models and shared layers are kept as
-            such.
+        model: any Keras model; nested models and shared layers are kept as such. A sequential one
+            must be built; a subclassed one that is not takes no word in `pin` and no
+            `activation_bits`.
         candidate_bits: widths that the allocation may choose from, integers from 2 to 8. Training
             starts at the widest. `(2, 4, 8)` by default.
         activation_bits: 8, 4 or 2 rounds activations too: the output of every ReLU with PACT, and
@@ -77,14 +84,15 @@ def quantize_model(
             any of them over `pin`.
 
     Returns:
-        A new, uncompiled model of the same kind, layer names and weights.
+        A new, uncompiled model of the same kind, layer names and weights; of a subclassed model the
+        model itself, uncompiled.
 
     Raises:
-        TypeError: the model is subclassed, so its layers cannot be replaced from outside; or it has
-            a `call` or `train_step` of its own, and a constructor that Keras does not copy models
-            with.
-        ValueError: it is not built, is quantized already (by us or by Keras), an argument is not
-            understood, an override is for layers that stay float, or nothing would be quantized.
+        TypeError: a functional model has a `call` or `train_step` of its own, and a constructor
+            that Keras does not copy models with; or a layer of your own cannot be copied.
+        ValueError: it is not built, its graph is asked for and cannot be followed, is quantized
+            already (by us or by Keras), an argument is not understood, an override is for layers
+            that stay float, or nothing would be quantized.
 
     Warns:
         SkippedLayersWarning: once, if layers with kernels stay float; it lists each with the
@@ -110,8 +118,19 @@ def quantize_model(
     check_not_quantized_by_keras(model)
     config = _config(config, candidate_bits, activation_bits)
     plan = QuantizationPlan(model, config, layers, exclude, pin, overrides)
-    quantized = clone(model, plan.twin)
-    check_class(model, quantized, _TRAINING)
+    if keras_graph.is_graph(model):
+        quantized = clone(model, plan.twin, inside=plan.quantize_inside)
+        check_class(model, quantized, _TRAINING)
+    else:
+        quantized = model
+        plan.quantize_inside(model, model)
+        forget_compilation(model)
+    mark(quantized)
+    if plan.unpinned:
+        told = (
+            f'pin="auto" pins nothing, since the ends of the model cannot be seen. {plan.unpinned}'
+        )
+        warnings.warn(f"{told} Say pin=None, or name layers, to silence this.", stacklevel=2)
     if plan.skipped:
         told = (
             "These layers stay float and count 32 bits a weight. Name them in exclude= to "

@@ -2,9 +2,10 @@
 asked for its memory, with one kernel unpacked after the other.
 """
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import keras
 import numpy as np
@@ -21,7 +22,7 @@ from bmpq_tf.export.state import ExportOptions, ExportState
 from bmpq_tf.export.tflite import cleanup, flatbuffer
 from bmpq_tf.export.verification.inputs import input_batches
 from bmpq_tf.layers.activation_quantizer import ActivationQuantizer
-from bmpq_tf.model import keras_graph
+from bmpq_tf.model import graph_view, keras_graph
 from bmpq_tf.model.kernels import model_kernels
 
 WIDTHS = range(2, 9)
@@ -53,6 +54,7 @@ def device_plan(model: keras.Model) -> DevicePlan:
         ModuleNotFoundError: the extra `micro` is not installed.
         ValueError, ExportError, ConversionError: as `bmpq_tf.export_tflite` for `"micro"`.
     """
+    model = graph_view.as_graph(model)
     check_micro(model)
     state = _int8_file(model)
     measured = _Measured(state.content)
@@ -177,15 +179,38 @@ def _at_width(kernel: packing.Kernel, bits: int, turned: bool) -> packing.Kernel
 
 def _int8_file(model: keras.Model) -> ExportState:
     """The int8 file of a copy with random weights, and which tensors hold which kernels."""
-    copy = clone(model, lambda layer, config: None)
-    _randomize(copy)
-    random = next(input_batches(copy, None))
-    inputs = keras_graph.structured_inputs(copy, random)
-    state = ExportState(copy, ExportOptions("", "micro", calibrate_with=inputs))
-    state.computed, state.kernels = copy, model_kernels(copy)
-    for stage in _PREPARATION:
-        stage(state)
+    with _randomized(model) as copy:
+        random = next(input_batches(copy, None))
+        inputs = keras_graph.structured_inputs(copy, random)
+        state = ExportState(copy, ExportOptions("", "micro", calibrate_with=inputs))
+        state.computed, state.kernels = copy, model_kernels(copy)
+        for stage in _PREPARATION:
+            stage(state)
     return state
+
+
+@contextlib.contextmanager
+def _randomized(model: keras.Model) -> Iterator[keras.Model]:
+    """A copy with random weights, or the model itself with them for a while if classes of the
+    user's make it, which Keras may not be able to copy.
+    """
+    layers = keras_compat.flattened_layers(model)
+    if not any(graph_view.is_of_user(layer) for layer in layers):
+        copy = clone(model, lambda layer, config: None)
+        _randomize(copy)
+        yield copy
+        return
+    kept = {
+        id(variable): (variable, variable.numpy())
+        for layer in layers
+        for variable in keras_compat.own_variables(layer)
+    }
+    try:
+        _randomize(model)
+        yield model
+    finally:
+        for variable, value in kept.values():
+            variable.assign(value)
 
 
 def _randomize(model: keras.Model) -> None:

@@ -26,6 +26,7 @@ def export_tflite(
     budget: "str | float | Budget | None" = None,
     overwrite: bool = False,
     verify_on: str = "host",
+    input_shapes=None,
 ) -> ExportReport:
     """Writes a quantized model as a `.tflite` file that holds exactly the integers that were
     trained; `"integer"` rounds embeddings anew.
@@ -37,7 +38,9 @@ def export_tflite(
     in a wider type than their width asks for.
 
     Args:
-        model: a trained model from `quantize_model`.
+        model: a trained model from `quantize_model`, or one of quantized layers of a class of your
+            own that can be called on symbolic inputs. While it is converted it is frozen in place,
+            so nothing else may use it.
         path: where to write; parent folders are made.
         optimize_for: `"size"`: weights packed at 2, 4 and 8 bits, dequantized when the file is
             loaded; computes as Keras does. `"latency"`: int8 arithmetic, activations rounded to 8
@@ -67,6 +70,9 @@ def export_tflite(
         verify_on: whose answers are compared: `"host"`, this machine's, or `"arm64"`, those of an
             emulated phone's processor, which `bmpq-arm64` sets up. Emulation is slow: a few
             hundred inputs are enough.
+        input_shapes: what a subclassed model takes, as shapes of one example: `(32, 32, 3)`, or a
+            list or dict of such; a `tf.TensorSpec` in place of a shape says a dtype too. By default
+            that of `verify_with` or `calibrate_with`, or what the model was built with.
 
     Returns:
         An `ExportReport`.
@@ -107,10 +113,12 @@ def export_tflite(
         budget,
         overwrite,
         verify_on,
+        input_shapes,
     )
     state = ExportState(model, options)
-    for stage in STAGES:
-        stage(state)
+    with state.until_end:
+        for stage in STAGES:
+            stage(state)
     for category, told in state.warnings:
         warnings.warn(told, category, stacklevel=2)
     return state.report

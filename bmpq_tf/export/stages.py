@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from bmpq_tf.allocation.budget import Budget
 from bmpq_tf.allocation.kernel import FLOAT_BITS
-from bmpq_tf.conversion.freeze import float32_model, frozen_model
+from bmpq_tf.conversion.freeze import frozen, in_float32
 from bmpq_tf.export import checks, file_checks, report
 from bmpq_tf.export.converter.convert import to_float_model
 from bmpq_tf.export.errors import (
@@ -34,6 +34,7 @@ from bmpq_tf.export.verification.read_back import read_back as read
 from bmpq_tf.export.verification.rounding_ties import name_roundings
 from bmpq_tf.export.verification.runtimes import runtime_on
 from bmpq_tf.files import write_bytes
+from bmpq_tf.model import graph_view
 from bmpq_tf.model.activation_widths import activation_quantizers
 from bmpq_tf.model.kernels import model_kernels, stored_budget, total_bits
 
@@ -42,7 +43,12 @@ def check_request(state: ExportState) -> None:
     """Refuses what can be refused before any work."""
     options = state.options
     state.path = checks.check_writable(options.path, options.overwrite)
-    state.computed = float32_model(state.model)
+    given = options.verify_with if options.verify_with is not None else options.calibrate_with
+    written, state.model = (
+        state.model,
+        graph_view.as_graph(state.model, options.input_shapes, given),
+    )
+    state.computed = state.until_end.enter_context(in_float32(state.model))
     checks.check_layers(state.model)
     checks.check_options(options, bool(activation_quantizers(state.model)))
     if state.is_micro:
@@ -57,7 +63,7 @@ def check_request(state: ExportState) -> None:
         )
         state.options = dataclasses.replace(options, calibrate_with=both[0], verify_with=both[1])
         state.judge_top1 = False
-    state.kernels = model_kernels(state.model)
+    state.kernels = model_kernels(written)
     state.limit = (
         Budget.parse(options.budget) if options.budget is not None else stored_budget(state.model)
     )
@@ -66,24 +72,25 @@ def check_request(state: ExportState) -> None:
 
 
 def convert(state: ExportState) -> None:
-    """Converts a copy whose kernels are constants on their grids, and whose activation quantizers
-    can be found again.
+    """Converts the model while its kernels are constants on their grids, and its activation
+    quantizers can be found again.
     """
-    frozen, integer = frozen_model(state.computed), state.arithmetic == "integer"
-    (grids.mark if integer else name_roundings)(frozen)
-    state.file = to_float_model(
-        frozen, batch_size=1 if state.is_micro else None, unroll=state.is_micro
-    )
+    integer = state.arithmetic == "integer"
+    with frozen(state.computed) as model:
+        (grids.mark if integer else name_roundings)(model)
+        state.file = to_float_model(
+            model, batch_size=1 if state.is_micro else None, unroll=state.is_micro
+        )
+        placed = grids.place(state.file, model) if integer else {}
     if integer:
-        rounded = grids.place(state.file, frozen)
         rewrites.rewrite(state.file, state.alone)
-        state.known_ranges = known_ranges.known_ranges(state.file, rounded)
+        state.known_ranges = known_ranges.known_ranges(state.file, placed)
     if state.is_micro:
         file_checks.check_operators(state)
     flatbuffer.add_signature(
         state.file,
-        [tensor.name for tensor in frozen.inputs],
-        [f"output_{i}" for i in range(len(frozen.outputs))],
+        [tensor.name for tensor in model.inputs],
+        [f"output_{i}" for i in range(len(model.outputs))],
     )
 
 

@@ -1,5 +1,6 @@
 """What an export is asked for, and what its stages hand on."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -31,6 +32,7 @@ class ExportOptions:
     budget: "str | float | Budget | None" = None
     overwrite: bool = False
     verify_on: str = "host"
+    input_shapes: Any = None
 
 
 @dataclasses.dataclass
@@ -45,6 +47,7 @@ class ExportState:
         judge_top1: whether the share of equal top-1 must reach its limit.
         path: where the file goes.
         computed: the model in float32, which the file's answers are compared with.
+        until_end: what is undone when the export ends, well or not.
         kernels: every kernel of the model.
         limit: the budget that the widths must meet, if any.
         file: the model as flatbuffer objects: float after `convert`, integers after
@@ -68,6 +71,9 @@ class ExportState:
     judge_top1: bool = True
     path: pathlib.Path = dataclasses.field(init=False, repr=False)
     computed: keras.Model = dataclasses.field(init=False, repr=False)
+    until_end: contextlib.ExitStack = dataclasses.field(
+        default_factory=contextlib.ExitStack, repr=False
+    )
     kernels: list[KernelState] = dataclasses.field(default_factory=list)
     limit: Budget | None = None
     file: Any = dataclasses.field(init=False, repr=False)

@@ -148,6 +148,10 @@ class ActivationQuantizer(keras.layers.Layer):
             tf.constant(tf.convert_to_tensor(self.zero_point.value).numpy()),
         )
 
+    def thaw(self) -> None:
+        """Undoes `freeze`, and whatever stood in for the rounding."""
+        self._fixed, self.stand_in, self.rounding = None, None, tf.round
+
     def _range(self, values, before: Callable | None) -> list[tf.Tensor]:
         """Returns `[clip_base, zero_point, observed]` as they are, or as this batch would set them
         if none has.

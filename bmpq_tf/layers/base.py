@@ -50,6 +50,10 @@ class QuantizedLayer(_Layer):
 
     def __init__(self, *args, quantizer=None, **kwargs):
         super().__init__(*args, **kwargs)
+        self.take_quantizer(quantizer)
+
+    def take_quantizer(self, quantizer) -> None:
+        """Gives the layer the quantizers that a config asks for; they are not built yet."""
         self.quantizer = QuantizerConfig.of(quantizer)
         if (why := unsupported_policy(self)) is not None:
             raise ValueError(
@@ -105,6 +109,10 @@ class QuantizedLayer(_Layer):
 
     def build(self, input_shape):
         super().build(input_shape)
+        self.build_quantizers()
+
+    def build_quantizers(self) -> None:
+        """Builds the quantizers of a layer whose kernels are there."""
         for kernel, quantizer in self.kernels():
             quantizer.build_for(kernel)
         for quantizer in self.activation_quantizers():
@@ -132,6 +140,12 @@ class QuantizedLayer(_Layer):
         for kernel, quantizer in self.kernels():
             kernel.assign(quantizer.call(tf.convert_to_tensor(kernel.value)))
         self._frozen = True
+
+    def thaw(self, kernels: list) -> None:
+        """Undoes `freeze`, given what the kernels were."""
+        for (kernel, _), values in zip(self.kernels(), kernels, strict=True):
+            kernel.assign(values)
+        self._frozen = False
 
     def kernels(self) -> list[tuple[keras.Variable, KernelQuantizer]]:
         """Returns each float kernel with its quantizer.

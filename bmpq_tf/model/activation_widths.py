@@ -11,7 +11,7 @@ from bmpq_tf.layers import QuantIdentity, QuantReLU
 from bmpq_tf.layers.activation_quantizer import ActivationQuantizer
 from bmpq_tf.layers.base import QuantizedLayer
 from bmpq_tf.layers.inheritance import keras_class
-from bmpq_tf.model import keras_graph
+from bmpq_tf.model import graph_view, keras_graph
 
 Layer = keras.layers.Layer
 # What is computed from the model's inputs alone, before any weighted layer, is quantized at 8 bits
@@ -70,10 +70,12 @@ def activation_widths(model: keras.Model) -> dict[int, int]:
     """Returns the width at which each quantized layer's kernel meets its inputs, by the layer's
     `id`; 32 is float.
 
-    A shared layer counts the widest of its uses. In a model whose graph cannot be seen
-    (subclassed), only a layer that rounds its input itself is known to read less than 32 bits.
+    A shared layer counts the widest of its uses. In a model whose graph cannot be followed
+    (a class of the user's), only a layer that rounds its input itself is known to read less than 32
+    bits.
     """
-    read = widths_read(model, rounded_output) if keras_graph.is_graph(model) else {}
+    graph = graph_view.seen(model)
+    read = widths_read(graph, rounded_output) if graph is not None else {}
     widths = {}
     for layer in keras_graph.quantized_layers(model):
         marks = read.get(id(layer), {FLOAT_BITS})

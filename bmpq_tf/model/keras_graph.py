@@ -6,7 +6,6 @@ Which layers it has, and which weighted ones come first and last.
 from collections.abc import Callable, Iterator
 
 import keras
-import tensorflow as tf
 
 from bmpq_tf._compat import keras as keras_compat
 from bmpq_tf.layers.base import QuantizedLayer
@@ -159,25 +158,6 @@ def inputs_of_call(node, model: keras.Model) -> list:
     """
     return flat_inputs(
         model, node.arguments.args[0] if node.arguments.args else node.arguments.kwargs["inputs"]
-    )
-
-
-def ends_in_softmax(model: keras.Model) -> bool:
-    """Whether a functional or sequential model's first output is probabilities, not logits.
-
-    Example:
-        >>> bmpq_tf.ends_in_softmax(float_model)
-        False
-        >>> answers = keras.layers.Softmax()(float_model.output)
-        >>> bmpq_tf.ends_in_softmax(keras.Model(float_model.input, answers))
-        True
-    """
-    last = keras_compat.producer(outputs_of(model)[0])[0]
-    while (inner := graph_inside(last)) is not None:
-        last = keras_compat.producer(outputs_of(inner)[0])[0]
-    return isinstance(last, keras.layers.Softmax) or getattr(last, "activation", None) in (
-        keras.activations.softmax,
-        tf.nn.softmax,
     )
 
 

@@ -19,7 +19,7 @@ from bmpq_tf.arithmetic import scales
 from bmpq_tf.layers.base import QuantizedLayer
 from bmpq_tf.layers.kernel_quantizer import KernelQuantizer
 from bmpq_tf.layers.registry import entry_for, quantized_entry_for
-from bmpq_tf.model import keras_graph
+from bmpq_tf.model import graph_view, keras_graph
 from bmpq_tf.model.activation_widths import activation_widths
 
 _DENSE = (keras.layers.Dense, keras.layers.EinsumDense)
@@ -222,7 +222,8 @@ def _calls(model: keras.Model) -> dict[int, list]:
     Those in a nested model as often as that is called.
     """
     calls = collections.defaultdict(list)
-    for node in keras_graph.nodes_in_order(model) if keras_graph.is_graph(model) else ():
+    graph = graph_view.seen(model)
+    for node in keras_graph.nodes_in_order(graph) if graph is not None else ():
         if keras_graph.is_graph(node.operation):
             for layer, nodes in _calls(node.operation).items():
                 calls[layer] += nodes

@@ -21,7 +21,7 @@ from bmpq_tf.allocation.budget import InfeasibleBudgetError
 from bmpq_tf.conversion.config import QuantizationConfig
 from bmpq_tf.conversion.quantize import quantize_model
 from bmpq_tf.files import replacing
-from bmpq_tf.model import keras_graph
+from bmpq_tf.model import graph_view
 from bmpq_tf.model.kernels import compression, model_kernels
 from bmpq_tf.training.callback import BMPQCallback
 from bmpq_tf.tuning.front import Point
@@ -56,7 +56,7 @@ class Problem:
     @property
     def from_logits(self) -> bool:
         """Whether the model ends in logits."""
-        return not keras_graph.ends_in_softmax(self.model)
+        return not graph_view.ends_in_softmax(self.model)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -179,3 +179,62 @@ def test_backups_are_written_and_begun_from_as_keras_does(tmp_path):
     told = one.fit(x, x[:, :1], epochs=4, verbose=0, callbacks=[Backup(str(tmp_path)), Begin()])
     assert told.epoch == [2, 3]
     assert noted == [{"epoch": 3, "batch": 0}, {"epoch": 4, "batch": 0}]
+
+
+def test_a_layer_of_another_class_is_called_as_that_asks():
+    class Trained(layers.Dense):
+        def call(self, inputs, training=None, mask=None):
+            return inputs if training else super().call(inputs)
+
+    layer = layers.Dense(3)
+    layer.build((None, 3))
+    compat.change_class(layer, Trained)
+    x = np.ones((2, 3), "float32")
+    np.testing.assert_array_equal(layer(x, training=True), x)
+    assert type(layer) is Trained
+    assert layer._call_has_training_arg
+    assert layer._call_has_mask_arg
+
+
+def test_more_is_done_after_a_layer_is_built():
+    layer, built = layers.Dense(3), []
+    compat.after_build(layer, lambda: built.append(layer.built))
+    layer(np.ones((2, 3), "float32"))
+    assert built == [True]
+    assert layer.get_build_config() == {"input_shape": (2, 3)}
+
+
+def test_a_built_layer_takes_and_drops_layers():
+    layer = layers.Dense(3)
+    layer.build((None, 3))
+    with compat.unlocked(layer):
+        layer.inner = layers.Dense(2)
+    with pytest.raises(ValueError, match="cannot add new elements of state"):
+        layer.other = layers.Dense(2)
+    assert [part.name for part in compat.layers_inside(layer)] == [layer.inner.name]
+    compat.drop_layer(layer, "inner")
+    assert not compat.layers_inside(layer)
+    assert not hasattr(layer, "inner")
+
+
+def test_a_variable_can_be_kept_in_float32():
+    layer = layers.Dense(3, dtype="mixed_float16")
+    layer.build((None, 3))
+    compat.set_autocast(layer.kernel, False)
+    read = []
+    layer.kernel_constraint = None
+    layer.call = lambda inputs: read.append(layer._kernel.value.dtype) or inputs
+    layer(np.ones((2, 3), "float32"))
+    assert read == ["float32"]
+
+
+def test_a_compilation_is_forgotten():
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
+    model.compile("adam", "mse")
+    model.fit(np.ones((2, 2)), np.ones((2, 1)), verbose=0)
+    compat.forget_compilation(model)
+    assert model.metrics == []
+    with pytest.raises(ValueError, match="compile"):
+        model.fit(np.ones((2, 2)), np.ones((2, 1)), verbose=0)
+    model.compile("sgd", "mse", jit_compile=False)
+    model.fit(np.ones((2, 2)), np.ones((2, 1)), verbose=0)

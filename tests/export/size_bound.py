@@ -5,7 +5,7 @@ What a file holds is no excuse for holding it.
 
 import math
 
-from bmpq_tf.conversion.freeze import frozen_model
+from bmpq_tf.conversion.freeze import frozen
 from bmpq_tf.export.converter.convert import to_float_tflite
 from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.model.kernels import model_kernels
@@ -15,7 +15,8 @@ def size_bound(model, report) -> float:
     """Returns `1.03 * (packed weights + 12 a scale + every other constant that the graph needs) +
     16 kB + 400 an op`.
     """
-    floats = flatbuffer.parse(to_float_tflite(frozen_model(model)))
+    with frozen(model) as constant:
+        floats = flatbuffer.parse(to_float_tflite(constant))
     kept = {layer.name: layer for layer in report.layers if layer.stored_bits < 32}
     kernels = [state for state in model_kernels(model) if state.kernel.path in kept]
     packed = sum(

@@ -25,7 +25,7 @@ from bmpq_tf.export.verification.parity import (
     tolerance_of,
 )
 from bmpq_tf.export.verification.rounding_ties import Following, rounded_tensors
-from bmpq_tf.model import keras_graph
+from bmpq_tf.model import graph_view, keras_graph
 from bmpq_tf.model.activation_widths import activation_quantizers
 
 
@@ -65,7 +65,7 @@ def compare_tflite(
     content = (
         bytes(path) if isinstance(path, (bytes, bytearray)) else pathlib.Path(path).read_bytes()
     )
-    return compare(model, content, inputs, optimize_for)
+    return compare(graph_view.as_graph(model, data=inputs), content, inputs, optimize_for)
 
 
 def compare(
