@@ -11,6 +11,7 @@ import keras
 from bmpq_tf.allocation.budget import Budget
 from bmpq_tf.allocation.kernel import FLOAT_BITS
 from bmpq_tf.export.converter import origin
+from bmpq_tf.export.errors import ConversionError
 from bmpq_tf.export.integer.static import IO_DTYPES
 from bmpq_tf.export.kernels.storage import MODES
 from bmpq_tf.export.micro.operators import check_installed
@@ -19,6 +20,15 @@ from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.export.verification.runtimes import check_place
 from bmpq_tf.model import keras_graph
 from bmpq_tf.model.kernels import KernelState, compression, total_bits, within
+
+# Layers of tables and hashes of Keras's own.
+TABLES = (
+    keras.layers.TextVectorization,
+    keras.layers.StringLookup,
+    keras.layers.IntegerLookup,
+    keras.layers.Hashing,
+    keras.layers.HashedCrossing,
+)
 
 
 def check_writable(path: str | os.PathLike, overwrite: bool = False) -> pathlib.Path:
@@ -80,7 +90,7 @@ def check_options(options: ExportOptions, rounds: bool) -> None:
         )
 
 
-def check_layers(model: keras.Model) -> None:
+def check_states(model: keras.Model) -> None:
     """Raises ValueError for layers that keep something from one call to the next."""
     stateful = [
         origin.described(layer)
@@ -120,6 +130,21 @@ def check_micro(model: keras.Model) -> None:
                 f"Received: model '{model.name}', optimize_for=\"micro\". Feed it vectors, or take "
                 'optimize_for="integer" for a phone.'
             )
+
+
+def check_layers(model: keras.Model) -> None:
+    """Raises ConversionError for layers that no kind of file can hold."""
+    for layer in keras_graph.sublayers(model):
+        said = f"Layer {origin.described(layer)} of model '{model.name}'"
+        if isinstance(layer, TABLES):
+            raise ConversionError(
+                f"{said} looks up or hashes what it is given, which no TFLite builtin does. Export "
+                f"from its output on: export_tflite(..., inputs='{layer.name}'), or "
+                f"--inputs={layer.name}. The file then takes what that layer gives, and the data "
+                "for verifying and calibrating stay those of the whole model."
+            )
+        if isinstance(layer, keras.layers.Conv3D) and layer.groups > 1:
+            raise ConversionError(f"{said} does not run in LiteRT. {origin.way_out(layer)}")
 
 
 def check_budget(kernels: list[KernelState], budget: Budget | None) -> None:

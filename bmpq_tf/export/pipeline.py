@@ -9,6 +9,7 @@ import warnings
 import keras
 
 from bmpq_tf.allocation.budget import Budget
+from bmpq_tf.export import failures
 from bmpq_tf.export.report import ExportReport
 from bmpq_tf.export.stages import STAGES
 from bmpq_tf.export.state import ExportOptions, ExportState
@@ -86,7 +87,8 @@ def export_tflite(
             training batch has set yet, or data does not fit it or is missing.
         ConversionError: a layer has no TFLite builtin.
         ExportError: integers or answers differ from the model's, an operator would stay float in
-            an integer file, or TFLM does not have it; nothing was written.
+            an integer file, TFLM does not have it, or a runtime does not run it; nothing was
+            written.
         ModuleNotFoundError: `"micro"` without its extra.
 
     Warns:
@@ -118,7 +120,8 @@ def export_tflite(
     state = ExportState(model, options)
     with state.until_end:
         for stage in STAGES:
-            stage(state)
+            with failures.in_words(state):
+                stage(state)
     for category, told in state.warnings:
         warnings.warn(told, category, stacklevel=2)
     return state.report

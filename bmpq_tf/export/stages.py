@@ -12,11 +12,7 @@ from bmpq_tf.allocation.kernel import FLOAT_BITS
 from bmpq_tf.conversion.freeze import frozen, in_float32
 from bmpq_tf.export import checks, file_checks, report
 from bmpq_tf.export.converter.convert import to_float_model
-from bmpq_tf.export.errors import (
-    ConstantColumnsWarning,
-    ExportError,
-    first_line,
-)
+from bmpq_tf.export.errors import ConstantColumnsWarning, ExportError
 from bmpq_tf.export.integer import calibration, grids, known_ranges, masks, rewrites, static
 from bmpq_tf.export.kernels import lowering, packing
 from bmpq_tf.export.kernels.match import kernel_integers
@@ -49,6 +45,7 @@ def check_request(state: ExportState) -> None:
         graph_view.as_graph(state.model, options.input_shapes, given),
     )
     state.computed = state.until_end.enter_context(in_float32(state.model))
+    checks.check_states(state.model)
     checks.check_layers(state.model)
     checks.check_options(options, bool(activation_quantizers(state.model)))
     if state.is_micro:
@@ -177,22 +174,16 @@ def verify(state: ExportState) -> None:
     """
     options = state.options
     runtime = runtime_on(options.verify_on)
-    try:
-        content = state.integer_content or state.content
-        state.parity = compare(
-            state.computed,
-            content,
-            options.verify_with,
-            state.arithmetic,
-            options.tolerance,
-            judge_top1=state.judge_top1,
-            runtime=runtime,
-        )
-    except RuntimeError as error:
-        raise ExportError(
-            f"LiteRT does not run the file: {first_line(error)} Nothing was written to "
-            f"'{state.path}'."
-        ) from error
+    content = state.integer_content or state.content
+    state.parity = compare(
+        state.computed,
+        content,
+        options.verify_with,
+        state.arithmetic,
+        options.tolerance,
+        judge_top1=state.judge_top1,
+        runtime=runtime,
+    )
     if not state.parity.holds:
         few = few_inputs(state.model, options.verify_with)
         found = error_localization.describe(

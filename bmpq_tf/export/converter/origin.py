@@ -31,14 +31,20 @@ def layer_of(model: keras.Model, name: str) -> str | None:
         name: a tensor's or an operation's; the converter joins those of what it fused with
             semicolons.
     """
+    layer = found(model, name)
+    return None if layer is None else described(layer)
+
+
+def found(model: keras.Model, name: str):
+    """Returns what `layer_of` describes: a layer, or an operation that gives one of the outputs."""
     first = name.split(";")[0]
     if output := _OUTPUT.match(first):
-        return described(keras_compat.producer(model.outputs[int(output[1])])[0])
+        return keras_compat.producer(model.outputs[int(output[1])])[0]
     layers = {layer.name: layer for layer in keras_graph.sublayers(model)}
     owner = next(
         (owner for part in reversed(first.split("/")) if (owner := _owner(part, layers))), None
     )
-    return described(layers[owner]) if owner else None
+    return layers[owner] if owner else None
 
 
 def scopes(name: str, layers: Container[str]) -> set[str]:
@@ -64,17 +70,38 @@ def refused(model: keras.Model, error: Exception) -> str:
         model: the model that was converted.
         error: the converter's.
     """
-    found = {}
+    named, hints = {}, {}
     for data in getattr(error, "errors", ()):
-        path = next((call.name for call in data.location.call if call.name), "")
+        # A function inside a layer, such as a grouped convolution's, has names of its own.
+        paths = [call.name for call in data.location.call if call.name] or [""]
+        layer = next((one for path in paths if (one := found(model, path)) is not None), None)
         if data.operator.name:
-            owner = layer_of(model, path)
-            found[data.operator.name, owner or path] = (
+            owner = layer and described(layer)
+            named[data.operator.name, owner or paths[0]] = (
                 f"{data.operator.name} of layer {owner}"
                 if owner
-                else f"{data.operator.name} ('{path}')"
+                else f"{data.operator.name} ('{paths[0]}')"
             )
-    return f"TFLite has no builtin for {_joined(found.values())}." if found else ""
+            hints |= dict.fromkeys([way_out(layer)] if layer is not None and way_out(layer) else [])
+    if not named:
+        return ""
+    return " ".join([f"TFLite has no builtin for {_joined(named.values())}.", *hints])
+
+
+def way_out(layer) -> str:
+    """Returns what to do about a layer that no runtime has a kernel for, or nothing."""
+    if isinstance(layer, keras.layers.Conv3D) and layer.groups > 1:
+        return (
+            "It has no grouped 3D convolution: take groups=1, or slice the channels, give each "
+            "slice a Conv3D of its own and join the results with Concatenate."
+        )
+    dilation = getattr(layer, "dilation_rate", 1)
+    sizes = dilation if isinstance(dilation, (list, tuple)) else (dilation,)
+    return (
+        "It has no kernel for that dilation_rate: take dilation_rate=1 and a larger kernel_size."
+        if any(size != 1 for size in sizes)
+        else ""
+    )
 
 
 def _joined(parts: Iterable[str]) -> str:

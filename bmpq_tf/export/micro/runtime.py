@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import functools
 import math
-import os
 import pathlib
 import re
 import subprocess
@@ -20,6 +19,7 @@ from bmpq_tf.export.micro.operators import check_installed
 from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.export.tflite.decode import is_decode
 from bmpq_tf.export.tflite.interpreter import TFLiteModel, dequantized, quantized
+from bmpq_tf.export.tflite.standard_error import silenced
 
 # TFLM aligns what it allocates to 16 bytes; a figure for a data sheet need not be finer than this.
 ARENA_STEP = 64
@@ -64,7 +64,7 @@ class MicroModel:
             for number, value in enumerate(given):
                 part = np.take(value, range(start, start + size), 0, mode="wrap")
                 self._interpreter.set_input(part, number)
-            self._interpreter.invoke()
+            _invoke(self._interpreter)
             parts.append([self._interpreter.get_output(n).copy() for n in range(len(self.outputs))])
         return given, [np.concatenate(output)[:count] for output in zip(*parts, strict=True)]
 
@@ -106,12 +106,9 @@ def least_arena(content: bytes, run: bool = True) -> Arena:
     interpreter = _started(content, _ample(content))
     for number, detail in enumerate(_ends(interpreter)[0] if run else ()):
         interpreter.set_input(np.zeros(detail["shape"], detail["dtype"]), number)
-    with _silenced() as said:
-        try:
-            if run:
-                interpreter.invoke()
-        except RuntimeError as error:
-            raise RuntimeError(_in_a_line(error, said())) from error
+    if run:
+        _invoke(interpreter)
+    with silenced() as said:
         interpreter.print_allocations()
         told = said()
     total, persistent = (
@@ -189,17 +186,25 @@ def _ample(content: bytes) -> int:
 def _started(content: bytes, arena_bytes: int):
     from bmpq_tf._compat.tflite_micro import Interpreter
 
-    with _silenced() as said:
+    with _telling_why():
+        return Interpreter.from_bytes(content, arena_size=arena_bytes)
+
+
+def _invoke(interpreter) -> None:
+    with _telling_why():
+        interpreter.invoke()
+
+
+@contextlib.contextmanager
+def _telling_why() -> Iterator[None]:
+    """Adds to TFLM's errors what it writes on standard error."""
+    with silenced() as said:
         try:
-            return Interpreter.from_bytes(content, arena_size=arena_bytes)
+            yield
         except RuntimeError as error:
-            raise RuntimeError(_in_a_line(error, said())) from error
-
-
-def _in_a_line(error: Exception, said: str) -> str:
-    """What TFLM raised, with what it wrote on standard error, which names the operator."""
-    lines = [line for line in said.splitlines() if line.strip()]
-    return f"{str(error).rstrip('.')}. {' '.join(lines[:2])}".rstrip()
+            lines = [line for line in said().splitlines() if line.strip()]
+            text = f"{str(error).rstrip('.')}. {' '.join(lines[:2])}"
+            raise RuntimeError(text.rstrip()) from error
 
 
 def _ends(interpreter) -> tuple[list[dict], list[dict]]:
@@ -209,7 +214,7 @@ def _ends(interpreter) -> tuple[list[dict], list[dict]]:
 
 def _details(describe) -> list[dict]:
     found = []
-    with _silenced():
+    with silenced():
         while True:
             try:
                 detail = describe(len(found))
@@ -219,22 +224,3 @@ def _details(describe) -> list[dict]:
             scales = parameters["scales"]
             grid = (scales[0], parameters["zero_points"][0]) if len(scales) else (0.0, 0)
             found.append({**detail, "quantization": grid})
-
-
-@contextlib.contextmanager
-def _silenced() -> Iterator:
-    """Keeps what TFLM writes on standard error, and yields a function that returns it so far."""
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as kept:
-        before = os.dup(2)
-        os.dup2(kept.fileno(), 2)
-
-        def said() -> str:
-            kept.seek(0)
-            return kept.read().decode(errors="replace")
-
-        try:
-            yield said
-        finally:
-            os.dup2(before, 2)
-            os.close(before)

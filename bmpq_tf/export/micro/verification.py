@@ -1,21 +1,16 @@
 """Does TFLM answer with the packed file as with the int8 file, and as LiteRT does?"""
 
 import dataclasses
-import re
 
 import keras
 import numpy as np
 
-from bmpq_tf.export.converter import origin
-from bmpq_tf.export.errors import ExportError, first_line
+from bmpq_tf.export.errors import ExportError
 from bmpq_tf.export.micro.runtime import Arena, MicroModel, least_arena
 from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.export.tflite.decode import DECODE, is_decode
 from bmpq_tf.export.tflite.interpreter import TFLiteModel
 from bmpq_tf.export.verification.inputs import input_batches
-
-# How TFLM names the operator that it stops at.
-_NODE = re.compile(r"Node (\w+) \(number (\d+)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,29 +62,21 @@ def verify(
             that is allowed.
 
     Raises:
-        ExportError: TFLM refuses the file, or an answer differs.
+        ExportError: an answer differs.
+        RuntimeError: TFLM refuses the file.
     """
-    try:
-        arena = least_arena(content)
-        packed, plain = MicroModel(content), MicroModel(integer_content)
-        litert, examples, apart = TFLiteModel(integer_content), 0, _Apart(packed.outputs)
-        for batch in input_batches(model, verify_with):
-            answers, same = packed(batch), plain(batch)
-            if not all(map(np.array_equal, answers, same)):
-                raise ExportError(
-                    "In TFLM the packed file does not answer as the int8 file of the same model "
-                    "does, bit for bit. Nothing was written."
-                )
-            apart.add(answers, litert(batch))
-            examples += len(batch[0])
-    except RuntimeError as error:
-        if isinstance(error, ExportError):
-            raise
-        raise ExportError(
-            f"TFLM does not run the file{_at_layer(model, content, integer_content, error)}: "
-            f'{first_line(error)} Replace that layer, or take optimize_for="integer" for a phone. '
-            "Nothing was written."
-        ) from error
+    arena = least_arena(content)
+    packed, plain = MicroModel(content), MicroModel(integer_content)
+    litert, examples, apart = TFLiteModel(integer_content), 0, _Apart(packed.outputs)
+    for batch in input_batches(model, verify_with):
+        answers, same = packed(batch), plain(batch)
+        if not all(map(np.array_equal, answers, same)):
+            raise ExportError(
+                "In TFLM the packed file does not answer as the int8 file of the same model does, "
+                "bit for bit. Nothing was written."
+            )
+        apart.add(answers, litert(batch))
+        examples += len(batch[0])
     if not apart.rms <= rms_limit:
         raise ExportError(
             f"TFLM's answers differ from LiteRT's by {apart.rms:.3g} of their size (root mean "
@@ -98,35 +85,6 @@ def verify(
     return MicroReport(
         arena, operator_names(content), examples, apart.largest, apart.near / max(1, apart.count)
     )
-
-
-def _at_layer(
-    model: keras.Model, content: bytes, integer_content: bytes, error: RuntimeError
-) -> str:
-    """Where TFLM stopped, in words, or nothing where it does not say.
-
-    The packed file has no names: the operator is looked up in the int8 file of the same model.
-    """
-    if not (told := _NODE.search(str(error))):
-        return ""
-    kind, number = told[1], int(told[2])
-    before = _positions(flatbuffer.parse(content), kind)
-    file = flatbuffer.parse(integer_content)
-    positions = _positions(file, kind)
-    if number not in before or before.index(number) >= len(positions):
-        return ""
-    graph = file.subgraphs[0]
-    result = graph.operators[positions[before.index(number)]].outputs[0]
-    owner = origin.layer_of(model, flatbuffer.tensor_name(graph.tensors[int(result)]))
-    return f" because of layer {owner}" if owner else ""
-
-
-def _positions(file, kind: str) -> list[int]:
-    return [
-        position
-        for position, operator in enumerate(file.subgraphs[0].operators)
-        if flatbuffer.schema_name(flatbuffer.builtin_of(file, operator)) == kind
-    ]
 
 
 def operator_names(content: bytes) -> tuple[str, ...]:
