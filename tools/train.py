@@ -86,7 +86,7 @@ flags.DEFINE_bool(
 flags.DEFINE_integer(
     "activation_bits",
     _DEFAULT.activation_bits,
-    "Width of the activations: 8, 4 or 2; 0 leaves them float.",
+    "Width of the activations: 16, 8, 4 or 2; 0 leaves them float.",
 )
 flags.DEFINE_enum(
     "pin",

@@ -6,6 +6,9 @@ A range is its width, the clip `alpha`, and an integer zero point `z`: the `2^a 
 `step = alpha / (2^a - 1)` reach from `-z * step` to `(2^a - 1 - z) * step`, and zero is always on
 the grid. `z = 0` is PACT (Choi et al. 2018); the general form is how LiteRT stores activations, and
 how LSQ+ trains them (Bhalgat et al. 2020).
+
+At 16 bits LiteRT's grids are symmetric, with as many steps below zero as above: `2^a - 2` in all
+and `z` half of them, whether values are negative or not.
 """
 
 from collections.abc import Callable
@@ -20,8 +23,13 @@ _INSIDE = 1.0 - 2.0**-20
 
 
 def steps(bits: int) -> int:
-    """Returns the number of steps, `2^a - 1`."""
-    return 2**bits - 1
+    """Returns the number of steps, `2^a - 1`; one less at 16 bits."""
+    return 2**bits - 1 - is_symmetric(bits)
+
+
+def is_symmetric(bits: int) -> bool:
+    """Whether a range reaches as far below zero as above."""
+    return bits == 16
 
 
 def ends(clip, zero_point, bits: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -82,12 +90,14 @@ def fake_quantize(
                 on_gradient()
             # One operation for the mask and both sums. It would count the ends as inside.
             to_values, to_low, to_high = tf.quantization.fake_quant_with_min_max_vars_gradient(
-                upstream, values, _INSIDE * low, _INSIDE * high, num_bits=bits
+                upstream, values, _INSIDE * low, _INSIDE * high, bits, is_symmetric(bits)
             )
             return to_values, (to_low * low + to_high * high) / clip, None
 
         if rounding is None:
-            rounded = tf.quantization.fake_quant_with_min_max_vars(values, low, high, num_bits=bits)
+            rounded = tf.quantization.fake_quant_with_min_max_vars(
+                values, low, high, bits, is_symmetric(bits)
+            )
         else:
             rounded = quantize(values, clip, zero_point, bits, rounding) * step
         return rounded, grad
@@ -133,7 +143,7 @@ def first_range(values, bits: int, signed: bool) -> tuple[tf.Tensor, tf.Tensor, 
     Args:
         values: float32 of any shape.
         bits: the width `a`.
-        signed: whether the range may reach below zero.
+        signed: whether the range may reach below zero, where it is not symmetric anyway.
 
     Returns:
         `(clip, zero_point, found)`, scalars; `found` is false, and the rest means nothing, if all
@@ -142,6 +152,9 @@ def first_range(values, bits: int, signed: bool) -> tuple[tf.Tensor, tf.Tensor, 
     values = tf.stop_gradient(values)
     high = tf.maximum(tf.reduce_max(values), 0.0)
     low = tf.minimum(tf.reduce_min(values), 0.0) if signed else tf.zeros_like(high)
+    if is_symmetric(bits):
+        high = tf.maximum(high, -low)
+        low = -high
     span = high - low
     found = tf.math.is_finite(tf.reduce_sum(values)) & (span > _SMALLEST_CLIP)
     span = tf.where(found, span, 1.0)

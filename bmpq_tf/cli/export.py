@@ -34,7 +34,14 @@ flags.DEFINE_enum(
     "io_dtype",
     None,
     IO_DTYPES,
-    "What an integer file takes and gives; float32 by default, int8 for a microcontroller.",
+    "What an integer file takes and gives; float32 by default, int8 for a microcontroller. Images "
+    "that are integers in the model stay so with float32.",
+)
+flags.DEFINE_enum(
+    "activation_bits",
+    None,
+    ["8", "16"],
+    "The width of an integer file's activations; that of training by default, 8 where it was none.",
 )
 flags.DEFINE_string(
     "verify_with",
@@ -95,6 +102,7 @@ def main(arguments: list[str]) -> None:
         budget=given.budget,
         overwrite=given.overwrite,
         verify_on=given.verify_on,
+        activation_bits=int(given.activation_bits) if given.activation_bits else None,
     )
     bmpq_tf.summary(model)
     _print(report)

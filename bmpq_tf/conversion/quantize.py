@@ -60,11 +60,12 @@ def quantize_model(
             `activation_bits`.
         candidate_bits: widths that the allocation may choose from, integers from 2 to 8. Training
             starts at the widest. `(2, 4, 8)` by default.
-        activation_bits: 8, 4 or 2 rounds activations too: the output of every ReLU with PACT, and
-            the input of every quantized layer that reads anything else (a linear bottleneck, swish,
-            a mean) with a signed quantizer. What comes from the model's inputs alone is rounded at
-            8 bits; the model's outputs stay float, and so does what recurrent cells read. `None`
-            leaves activations float.
+        activation_bits: 16, 8, 4 or 2 rounds activations too: the output of every ReLU with PACT,
+            and the input of every quantized layer that reads anything else (a linear bottleneck,
+            swish, a mean) with a signed quantizer. What comes from the model's inputs alone is
+            rounded at 8 bits, or 16; the model's outputs stay float, and so does what recurrent
+            cells read. At 16 bits ranges are symmetric, as LiteRT's 16x8 has them. `None` leaves
+            activations float.
         config: everything else that a quantizer can be told, and these two where they are not
             given.
         layers: which layers to quantize, ReLUs too: names, classes, predicates or layers, one or

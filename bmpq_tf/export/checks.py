@@ -12,7 +12,7 @@ from bmpq_tf.allocation.budget import Budget
 from bmpq_tf.allocation.kernel import FLOAT_BITS
 from bmpq_tf.export.converter import origin
 from bmpq_tf.export.errors import ConversionError
-from bmpq_tf.export.integer.static import IO_DTYPES
+from bmpq_tf.export.integer.static import IO_DTYPES, IO_DTYPES_AT
 from bmpq_tf.export.kernels.storage import MODES
 from bmpq_tf.export.micro.operators import check_installed
 from bmpq_tf.export.state import ExportOptions
@@ -53,13 +53,13 @@ def check_writable(path: str | os.PathLike, overwrite: bool = False) -> pathlib.
     return path
 
 
-def check_options(options: ExportOptions, rounds: bool) -> None:
+def check_options(options: ExportOptions, rounds: set[int]) -> None:
     """Raises ValueError for options that are not known or do not go together, and FileNotFoundError
     for an emulated runtime that is not set up.
 
     Args:
         options: what is asked for.
-        rounds: whether the model rounds activations.
+        rounds: the widths that the model rounds activations to.
     """
     for name, value, known in (
         ("optimize_for", options.optimize_for, MODES),
@@ -72,6 +72,8 @@ def check_options(options: ExportOptions, rounds: bool) -> None:
             )
     integer = options.optimize_for in ("integer", "micro")
     check_place("verify_on", options.verify_on)
+    if integer or options.activation_bits is not None:
+        _check_widths(options, rounds, integer)
     if options.tolerance is not None and not options.tolerance > 0:
         raise ValueError(
             "tolerance= is a positive number, the largest root mean square of the differences "
@@ -105,6 +107,34 @@ def check_states(model: keras.Model) -> None:
             "model that takes h and c and gives the states, then copy the weights with "
             "`set_weights(trained.get_weights())` and feed each call's states to the next "
             '(docs/deploy.md, "Streams"). Nothing was written.'
+        )
+
+
+def _check_widths(options: ExportOptions, rounds: set[int], integer: bool) -> None:
+    """Raises ValueError for widths of activations that no integer file has, or has not together."""
+    bits, told = options.activation_bits, f"activation_bits={options.activation_bits!r}"
+    if bits not in (None, *IO_DTYPES_AT) or (bits is not None and not integer):
+        raise ValueError(
+            'activation_bits= is 8 or 16 and serves optimize_for="integer" and "micro" only. '
+            f"Received: {told}, optimize_for={options.optimize_for!r}."
+        )
+    if 16 in rounds and (len(rounds) > 1 or bits == 8):
+        raise ValueError(
+            "An integer file has activations of 16 bits or of 8 and less, not both. Received: a "
+            f"model that rounds them to {', '.join(map(str, sorted(rounds)))} bits, {told}. Give "
+            "all of its quantizers 16 bits, or none."
+        )
+    if bits == 16 and rounds and 16 not in rounds:
+        raise ValueError(
+            "Activations of 16 bits have symmetric ranges, and the model learned others. Received: "
+            f"a model that rounds them to {', '.join(map(str, sorted(rounds)))} bits, {told}. "
+            "Train it with activation_bits=16 or None, or leave activation_bits= out."
+        )
+    width = bits or (16 if 16 in rounds else 8)
+    if options.io_dtype not in (None, *IO_DTYPES_AT[width]):
+        raise ValueError(
+            f"With activations of {width} bits inputs and outputs are "
+            f"{' or '.join(IO_DTYPES_AT[width])}. Received: io_dtype={options.io_dtype!r}."
         )
 
 

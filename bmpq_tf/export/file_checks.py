@@ -29,20 +29,21 @@ def check_integer(state: ExportState) -> None:
         for index in [*file.subgraphs[0].inputs, *file.subgraphs[0].outputs]
     ]
     left = [flatbuffer.tensor_name(tensor) for tensor in ends if tensor.type == flatbuffer.FLOAT32]
-    if state.io_dtype == "int8" and left:
+    if state.io_dtype != "float32" and left:
         raise ExportError(
             f"Inputs or outputs of model '{model.name}' would stay float: {', '.join(left)}. Take "
             'io_dtype="float32". Nothing was written.'
         )
     if found := static.unsupported(file):
+        wide = state.activation_bits == 16
         # Conversions are only there because of the others.
         found = [one for one in found if one[0] not in ("QUANTIZE", "DEQUANTIZE")] or found
         raise ExportError(
             f"Model '{model.name}' cannot be an integer-only file: "
             f"{_owned(model, found)} would compute "
-            "with floats: bmpq_tf writes no integers for them, whether or not LiteRT has a kernel "
-            'that takes some. Replace those layers, or take optimize_for="latency". Nothing was '
-            "written."
+            f"with floats{' beside 16-bit activations' * wide}: bmpq_tf writes no integers for "
+            "them, whether or not LiteRT has a kernel that takes some. Replace those layers, or "
+            f'take {"activation_bits=8 or " * wide}optimize_for="latency". Nothing was written.'
         )
 
 

@@ -28,6 +28,7 @@ def export_tflite(
     overwrite: bool = False,
     verify_on: str = "host",
     input_shapes=None,
+    activation_bits: int | None = None,
 ) -> ExportReport:
     """Writes a quantized model as a `.tflite` file that holds exactly the integers that were
     trained; `"integer"` rounds embeddings anew.
@@ -57,8 +58,12 @@ def export_tflite(
             in the same forms; a few hundred are enough. They set the ranges that no activation
             quantizer sets, and may be left out where there are none; outputs are rounded only by a
             `QuantIdentity` at the end.
-        io_dtype: for `"integer"` and `"micro"`: whether the file's inputs and outputs are
-            `"float32"`, by default of `"integer"`, or `"int8"`, by default of `"micro"`.
+        io_dtype: for `"integer"` and `"micro"`: what the file's inputs and outputs are:
+            `"float32"`, by default of `"integer"`, `"int8"`, by default of `"micro"`, or `"uint8"`,
+            as cameras give pixels; with activations of 16 bits `"int16"` in place of these two.
+            Inputs that are integers in the model keep their type with `"float32"`. Otherwise those
+            that the model casts to floats, such as images, get it too (a byte as int8 is the byte
+            less 128); indices of embeddings never do.
         tolerance: the root mean square of the differences, relative to an output's own, that is
             close enough, in place of the default and of top-1 agreement on `verify_with`. By
             default no answer of a `"size"` file may differ by more than 1e-4 of the largest, ties
@@ -74,6 +79,9 @@ def export_tflite(
         input_shapes: what a subclassed model takes, as shapes of one example: `(32, 32, 3)`, or a
             list or dict of such; a `tf.TensorSpec` in place of a shape says a dtype too. By default
             that of `verify_with` or `calibrate_with`, or what the model was built with.
+        activation_bits: for `"integer"` and `"micro"`: 8, or 16 for LiteRT's 16x8, int16
+            activations beside int8 weights: slower, for audio and regression, where 8 bits lose. By
+            default 16 where the model was trained with `activation_bits=16`, and 8 otherwise.
 
     Returns:
         An `ExportReport`.
@@ -116,6 +124,7 @@ def export_tflite(
         overwrite,
         verify_on,
         input_shapes,
+        activation_bits,
     )
     state = ExportState(model, options)
     with state.until_end:

@@ -13,7 +13,15 @@ from bmpq_tf.conversion.freeze import frozen, in_float32
 from bmpq_tf.export import checks, file_checks, report
 from bmpq_tf.export.converter.convert import to_float_model
 from bmpq_tf.export.errors import ConstantColumnsWarning, ExportError
-from bmpq_tf.export.integer import calibration, grids, known_ranges, masks, rewrites, static
+from bmpq_tf.export.integer import (
+    calibration,
+    grids,
+    input_ranges,
+    known_ranges,
+    masks,
+    rewrites,
+    static,
+)
 from bmpq_tf.export.kernels import lowering, packing
 from bmpq_tf.export.kernels.match import kernel_integers
 from bmpq_tf.export.kernels.search import find_kernels as find
@@ -47,7 +55,7 @@ def check_request(state: ExportState) -> None:
     state.computed = state.until_end.enter_context(in_float32(state.model))
     checks.check_states(state.model)
     checks.check_layers(state.model)
-    checks.check_options(options, bool(activation_quantizers(state.model)))
+    checks.check_options(options, {one.bits for one in activation_quantizers(state.model)})
     if state.is_micro:
         checks.check_micro(state.model)
     if options.verify_with is None and options.calibrate_with is not None:
@@ -80,7 +88,7 @@ def convert(state: ExportState) -> None:
         )
         placed = grids.place(state.file, model) if integer else {}
     if integer:
-        rewrites.rewrite(state.file, state.alone)
+        rewrites.rewrite(state.file, state.alone, state.activation_bits)
         state.known_ranges = known_ranges.known_ranges(state.file, placed)
     if state.is_micro:
         file_checks.check_operators(state)
@@ -108,14 +116,18 @@ def calibrate(state: ExportState) -> None:
         return
     given, model = state.options.calibrate_with, state.model
     if given is None:
+        state.known_ranges = input_ranges.ranges(state.file, {}) | state.known_ranges
         file_checks.check_ranges(state)
         return
-    batches = input_batches(model, given, what="calibrate_with")
+    batches = input_ranges.Watched(input_batches(model, given, what="calibrate_with"))
     measured = calibration.ranges(
         flatbuffer.serialised(state.file),
         batches,
         model.inputs[0].shape[0] or (1 if state.is_micro else None),
     )
+    measured |= input_ranges.ranges(state.file, measured)
+    if state.io_dtype == "uint8":
+        measured |= batches.pixel_ranges(state.file)
     state.known_ranges = masks.limited(state.file, measured | state.known_ranges)
 
 
@@ -127,7 +139,13 @@ def write_integers(state: ExportState) -> None:
     state.stored = lowering.plan(state.file, state.matches, state.arithmetic)
     if state.arithmetic == "integer":
         state.file, state.stored = static.quantize(
-            state.file, state.stored, state.known_ranges, state.io_dtype, state.alone
+            state.file,
+            state.stored,
+            state.known_ranges,
+            state.io_dtype,
+            bits=state.activation_bits,
+            is_micro=state.is_micro,
+            alone=state.alone,
         )
         file_checks.check_integer(state)
     else:
@@ -183,6 +201,7 @@ def verify(state: ExportState) -> None:
         options.tolerance,
         judge_top1=state.judge_top1,
         runtime=runtime,
+        activation_bits=16 if state.activation_bits == 16 else None,
     )
     if not state.parity.holds:
         few = few_inputs(state.model, options.verify_with)

@@ -16,6 +16,7 @@ from bmpq_tf.export.kernels.packing import StoredKernel
 from bmpq_tf.export.micro.verification import MicroReport
 from bmpq_tf.export.report import ExportReport
 from bmpq_tf.export.verification.parity import Parity
+from bmpq_tf.model.activation_widths import activation_quantizers
 from bmpq_tf.model.kernels import KernelState
 
 
@@ -33,6 +34,7 @@ class ExportOptions:
     overwrite: bool = False
     verify_on: str = "host"
     input_shapes: Any = None
+    activation_bits: int | None = None
 
 
 @dataclasses.dataclass
@@ -107,7 +109,14 @@ class ExportState:
     @property
     def io_dtype(self) -> str:
         """Of the file's inputs and outputs; a microcontroller has no float by default."""
-        return self.options.io_dtype or ("int8" if self.is_micro else "float32")
+        integer = f"int{self.activation_bits}"
+        return self.options.io_dtype or (integer if self.is_micro else "float32")
+
+    @property
+    def activation_bits(self) -> int:
+        """The width of activations in an integer file, 8 or 16."""
+        widths = {quantizer.bits for quantizer in activation_quantizers(self.model)}
+        return self.options.activation_bits or (16 if 16 in widths else 8)
 
     @property
     def stored_by_path(self) -> dict[str, list[StoredKernel]]:

@@ -25,9 +25,10 @@ class ActivationQuantizer(keras.layers.Layer):
     range and nothing is kept. All arithmetic is float32, whatever the dtype policy.
 
     Args:
-        bits: the width `a`: 8, 4 or 2.
-        signed: whether the range may reach below zero; PACT's starts there.
-        limit: the largest clip, such as ReLU6's 6, any real number; `None` for none.
+        bits: the width `a`: 16, 8, 4 or 2.
+        signed: whether the range may reach below zero; PACT's starts there. At 16 bits it always
+            does.
+        limit: the largest value, such as ReLU6's 6, any real number; `None` for none.
         **kwargs: `keras.layers.Layer`'s own.
 
     Attributes:
@@ -37,7 +38,7 @@ class ActivationQuantizer(keras.layers.Layer):
         stand_in: what a conversion has in the place of the whole quantizer, or `None`.
 
     Raises:
-        ValueError: the width is not 8, 4 or 2.
+        ValueError: the width is not 16, 8, 4 or 2.
     """
 
     def __init__(self, bits: int, *, signed: bool = False, limit: float | None = None, **kwargs):
@@ -45,8 +46,8 @@ class ActivationQuantizer(keras.layers.Layer):
         checked = checked_activation_bits(bits)
         if checked is None:
             raise ValueError(
-                "An activation quantizer needs a width. Received: bits=None. Give 8, 4 or 2, or "
-                "leave the quantizer out."
+                "An activation quantizer needs a width. Received: bits=None. Give 16, 8, 4 or 2, "
+                "or leave the quantizer out."
             )
         # As plain floats, since neither tensors nor files take what people write for them.
         self.bits, self.signed = checked, bool(signed)
@@ -186,9 +187,11 @@ class ActivationQuantizer(keras.layers.Layer):
     def _learned(self, base, gradient_share: float | tf.Tensor = 1.0) -> Any:
         log_clip = tf.convert_to_tensor(self.log_clip.value)
         clip = scales.learned(base, activations.damped(log_clip, gradient_share))
-        return activations.not_empty(
-            clip if self.limit is None else activations.bounded(clip, self.limit)
-        )
+        if self.limit is not None:
+            # The clip is the width of the range, of which a symmetric one has half above zero.
+            sides = 1 + activations.is_symmetric(self.bits)
+            clip = activations.bounded(clip, sides * self.limit)
+        return activations.not_empty(clip)
 
     def get_config(self):
         return {

@@ -5,6 +5,7 @@ PACT in place of a ReLU, and a signed quantizer anywhere.
 
 import keras
 
+from bmpq_tf.arithmetic.activations import is_symmetric
 from bmpq_tf.layers.activation_quantizer import ActivationQuantizer
 from bmpq_tf.layers.serialization import serializable
 
@@ -18,11 +19,11 @@ class QuantReLU(keras.layers.ReLU):
         max_value: as Keras's; the clip never passes it.
         negative_slope: 0, since PACT starts at zero.
         threshold: as Keras's.
-        bits: the width `a`: 8, 4 or 2.
+        bits: the width `a`: 16, 8, 4 or 2.
         **kwargs: `keras.layers.Layer`'s own.
 
     Raises:
-        ValueError: the width is not 8, 4 or 2, or the slope is not 0.
+        ValueError: the width is not 16, 8, 4 or 2, or the slope is not 0.
 
     Example:
         >>> outputs = bmpq_tf.layers.QuantReLU(bits=2)(images, training=True)
@@ -49,7 +50,8 @@ class QuantReLU(keras.layers.ReLU):
 
     def call(self, inputs, training=None):
         relu = super().call
-        if self.threshold:
+        # A threshold's values, and negative ones in a symmetric range, the range does not cut off.
+        if self.threshold or is_symmetric(self.activation_quantizer.bits):
             return self.activation_quantizer.call(relu(inputs), training)
         return self.activation_quantizer.call(inputs, training, before=relu)
 
@@ -63,11 +65,11 @@ class QuantIdentity(keras.layers.Identity):
     (METHOD.md, "Activations").
 
     Args:
-        bits: the width `a`: 8, 4 or 2.
+        bits: the width `a`: 16, 8, 4 or 2.
         **kwargs: `keras.layers.Layer`'s own.
 
     Raises:
-        ValueError: the width is not 8, 4 or 2.
+        ValueError: the width is not 16, 8, 4 or 2.
 
     Example:
         >>> outputs = bmpq_tf.layers.QuantIdentity(bits=2)(images, training=True)

@@ -15,7 +15,7 @@ FORMAT_VERSION = 7
 SCALES = (*RULES, "learned")
 TRACKED = (True, False, "joint")
 ENDS = (None, "small", "large")
-ACTIVATION_BITS = (8, 4, 2)
+ACTIVATION_BITS = (16, 8, 4, 2)
 
 
 def checked_candidates(candidate_bits, where: str = "") -> tuple[int, ...]:
@@ -56,11 +56,11 @@ def checked_activation_bits(value, name: str = "activation_bits") -> int | None:
     """Returns a width of activations, `None` for float.
 
     Raises:
-        ValueError: it is none of `None`, 8, 4 and 2.
+        ValueError: it is none of `None`, 16, 8, 4 and 2.
     """
     bits = whole(value)
     if value is not None and bits not in ACTIVATION_BITS:
-        raise ValueError(f"{name} must be None (float), 8, 4 or 2. Received: {name}={value!r}.")
+        raise ValueError(f"{name} must be None (float), 16, 8, 4 or 2. Received: {name}={value!r}.")
     return bits
 
 
@@ -75,8 +75,8 @@ class QuantizerSettings:
         granularity: `"tensor"`, one scale for the kernel, or `"channel"`, one per output channel.
         track_sensitivity: whether training accumulates bit gradients; `"joint"` also `|g|` of every
             single weight, which takes as much memory as the kernel.
-        activation_bits: the width that activations are rounded to: 8, 4 or 2; `None` leaves them
-            float.
+        activation_bits: the width that activations are rounded to: 16, 8, 4 or 2; `None` leaves
+            them float.
         initial_scale: where a learned scale starts whenever the width changes: `"statistical"`, or
             `"mse"`, the smallest squared error.
         normalise_kernels: quantize `w - mean(w)` with the scales `std(w)·S`, mean and deviation of

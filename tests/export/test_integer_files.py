@@ -195,7 +195,7 @@ def test_a_kernel_that_is_lost_in_conversion_leaves_no_integer_file(model, tmp_p
 def test_an_output_that_stays_float_leaves_no_int8_file(model, tmp_path, monkeypatch):
     honest = static.quantize
     monkeypatch.setattr(
-        static, "quantize", lambda *given: honest(*given[:3], "float32", *given[4:])
+        static, "quantize", lambda *given, **more: honest(*given[:3], "float32", **more)
     )
     with pytest.raises(ExportError, match=r"would stay float: .*Take io_dtype=\"float32\""):
         export(model, tmp_path / "model.tflite", "integer", IMAGES, io_dtype="int8")

@@ -13,7 +13,7 @@ from bmpq_tf import ConversionError, export_tflite, quantize_model
 from bmpq_tf._compat.litert import schema
 from bmpq_tf.export.converter import convert, rewrites
 from bmpq_tf.export.integer import lookup_tables, masks
-from bmpq_tf.export.integer.ranges import int8_grid
+from bmpq_tf.export.integer.ranges import integer_grid
 from bmpq_tf.export.integer.rewrites import rewrite
 from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.export.tflite.interpreter import TFLiteModel
@@ -146,7 +146,7 @@ def test_what_has_a_right_kernel_and_stands_alone_needs_no_table():
 
 def test_a_table_holds_every_answer_rounded_once():
     _, functions = lookup_tables.folded(unary_file(("EXP", ()), ("ADD", (1.0,)), ("LOG", ())))
-    source, result = int8_grid((-5.0, 6.0)), int8_grid((0.0, 6.1))
+    source, result = integer_grid((-5.0, 6.0)), integer_grid((0.0, 6.1))
     values = (np.arange(-128, 128) - source[1]) * np.float64(source[0])
     expected = np.round(np.logaddexp(values, 0) / result[0]) + result[1]
     np.testing.assert_array_equal(

@@ -18,7 +18,7 @@ def test_what_tflm_stops_at_is_named_by_its_layer(tmp_path):
     # It has the operator, but not for five axes.
     with pytest.raises(
         ExportError,
-        match=r"STRIDED_SLICE.* It is layer 'steps' \(TimeDistributed\)\. Build that part from other",
+        match=r"STRIDED_SLICE.* It is layer 'steps' \(TimeDistributed\)\. Build that part from",
     ):
         export_tflite(
             quantize_model(model),

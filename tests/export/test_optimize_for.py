@@ -268,7 +268,7 @@ def test_a_file_that_litert_refuses_is_not_written(model, tmp_path, monkeypatch)
         ({"optimize_for": "integer", "calibrate_with": iter([])}, "calibrate_with has no examples"),
         (
             {"optimize_for": "integer", "calibrate_with": IMAGES, "io_dtype": "int4"},
-            "Received: io_dtype='int4'. Known: float32, int8",
+            "Received: io_dtype='int4'. Known: float32, int8, uint8",
         ),
     ],
 )

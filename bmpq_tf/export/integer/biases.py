@@ -1,24 +1,56 @@
-"""A bias of its own for each operator: equal constants, which the converter shares, get grids and
-types of their own.
-"""
+"""Biases of integer files: one for each operator, in steps of input times weight scale."""
 
 import collections
 
+import numpy as np
+
 from bmpq_tf._compat.litert import schema
+from bmpq_tf._compat.litert_quantizer import qtyping, symmetric_quantize_bias_tensor
 from bmpq_tf.export.tflite import flatbuffer
 
 _BUILTIN = schema.BuiltinOperator
 # Which operand is the bias, where an operator has one.
-PLACES = {
+OPERAND = {
     _BUILTIN.CONV_2D: 2,
     _BUILTIN.DEPTHWISE_CONV_2D: 2,
     _BUILTIN.FULLY_CONNECTED: 2,
     _BUILTIN.TRANSPOSE_CONV: 3,
 }
+# What an int32 accumulator takes with room to spare. Beside activations of 16 bits accumulators
+# have 64, and a product with a multiplier takes 48.
+_LARGEST, _LARGEST_WIDE = 2.0**30, 2.0**46
+
+
+def largest(activations: qtyping.UniformQuantParams) -> float:
+    """Returns the largest bias, in its steps, beside such activations."""
+    return _LARGEST_WIDE if activations.num_bits == 16 else _LARGEST
+
+
+def parameters(
+    content: np.ndarray,
+    activations: qtyping.UniformQuantParams,
+    weights: qtyping.UniformQuantParams,
+) -> qtyping.UniformQuantParams:
+    """Returns a bias as litert-quantizer takes it; its own of 64 bits has the range of 32."""
+    if activations.num_bits != 16:
+        return symmetric_quantize_bias_tensor(content, activations, weights)
+    scales = (activations.scale.reshape(-1)[:1] * weights.scale.reshape(-1)).astype(np.float32)
+    values = np.round(content.astype(np.float64) / scales)
+    return qtyping.UniformQuantParams(
+        num_bits=64,
+        quantized_dimension=None if len(scales) == 1 else 0,
+        scale=scales,
+        zero_point=np.zeros(len(scales), np.int32),
+        symmetric=True,
+        quantized_data=values.astype(np.int64),
+    )
 
 
 def separate(model) -> None:
-    """Gives each operator of a parsed file a bias of its own."""
+    """Gives each operator of a parsed file a bias of its own.
+
+    Equal constants, shared by the converter, get grids and types of their own.
+    """
     for subgraph in model.subgraphs:
         readings = [
             (operator, place)
@@ -31,7 +63,7 @@ def separate(model) -> None:
         )
         for operator, place in readings:
             tensor = subgraph.tensors[operator.inputs[place]]
-            is_bias = place == PLACES.get(flatbuffer.builtin_of(model, operator))
+            is_bias = place == OPERAND.get(flatbuffer.builtin_of(model, operator))
             values = flatbuffer.constant(model, tensor) if is_bias else None
             if values is not None and read[int(tensor.buffer)] > 1:
                 name = flatbuffer.tensor_name(tensor)

@@ -7,6 +7,9 @@ end, so that what writes it rounds as the quantizer; the second has its range in
 hold every value, since 255 is a multiple of 15 and of 3, and cuts off at its upper end. That a
 convolution reads finer steps matters: its bias is rounded to steps of input times weight, and with
 15 or 3 of them an activation in a hundred would fall on another step.
+
+At 16 bits `z` is half of the steps, and an int16 tensor of that step and the zero point 0 holds
+them all.
 """
 
 import dataclasses
@@ -17,7 +20,7 @@ import tensorflow as tf
 
 from bmpq_tf._compat.litert import schema
 from bmpq_tf.arithmetic.activations import steps
-from bmpq_tf.export.integer.ranges import Range, int8_grid
+from bmpq_tf.export.integer.ranges import Range, integer_grid
 from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.model.activation_widths import activation_quantizers
 
@@ -54,7 +57,7 @@ class Grid:
         255 of the quantizer's steps from its lower end.
         """
         low, high = self.range
-        return low, high if self.bits == 8 else low + _INT8_STEPS * self.step
+        return low, high if self.bits >= 8 else low + _INT8_STEPS * self.step
 
 
 def mark(model: keras.Model) -> None:
@@ -95,7 +98,9 @@ def place(file, model: keras.Model) -> dict[int, Grid]:
             quantizer = quantizers[int(-operator.builtinOptions.alpha) - _FIRST_MARK]
             grid = _grid_of_quantizer(quantizer)
             source, result = int(operator.inputs[0]), int(operator.outputs[0])
-            low, high = (float(np.float32(end)) for end in grid.range)
+            # A FAKE_QUANT has a step more than a symmetric range, which matters to nothing.
+            low, width = grid.range[0], _levels(grid.bits) * grid.step
+            low, high = (float(np.float32(end)) for end in (low, low + width))
             options = (
                 "FakeQuant",
                 {"min": low, "max": high, "numBits": grid.bits, "narrowRange": False},
@@ -115,19 +120,24 @@ def _grid_of_quantizer(quantizer) -> Grid:
     return Grid(step, int(quantizer.zero_point.numpy()), quantizer.bits)
 
 
+def _levels(bits: int) -> int:
+    """The steps of a `FAKE_QUANT`."""
+    return 2**bits - 1
+
+
 def grid_of(operator) -> Grid:
     """Returns the grid of a `FAKE_QUANT`."""
     options = operator.builtinOptions
-    step = (options.max - options.min) / steps(options.numBits)
+    step = (options.max - options.min) / _levels(options.numBits)
     return Grid(step, round(-options.min / step), options.numBits)
 
 
 def trained_share(file, model: keras.Model) -> float:
-    """Returns the share of the int8 activations of a parsed file that lie on a grid that the model
-    trained; 0 where there are none.
+    """Returns the share of the integer activations of a parsed file that lie on a grid that the
+    model trained; 0 where there are none.
     """
     trained = [
-        int8_grid(limits)
+        integer_grid(limits, 16 if grid.bits == 16 else 8)
         for quantizer in activation_quantizers(model)
         for grid in [_grid_of_quantizer(quantizer)]
         for limits in (grid.entry, grid.range)
@@ -140,25 +150,33 @@ def trained_share(file, model: keras.Model) -> float:
         )
         for subgraph in file.subgraphs
         for tensor in subgraph.tensors
-        if tensor.type == flatbuffer.INT8
+        if tensor.type in flatbuffer.ACTIVATIONS.values()
         and flatbuffer.scale_count(tensor) == 1
         and flatbuffer.constant(file, tensor) is None
     ]
     return float(np.mean(found)) if found else 0.0
 
 
-def integer_constant(model, subgraph, index: int, grid=None) -> int:
-    """Adds the int8 form of a float constant, on a grid of its own or on this one.
+def integer_constant(model, subgraph, index: int, grid=None, bits: int = 8) -> int:
+    """Adds the integer form of a float constant, on a grid of its own or on this one.
 
     Returns its index.
     """
     tensor = subgraph.tensors[index]
     values = np.asarray(flatbuffer.constant(model, tensor))
     if grid is None:
-        grid = int8_grid((min(0.0, float(values.min())), max(0.0, float(values.max()))))
+        grid = integer_grid((min(0.0, float(values.min())), max(0.0, float(values.max()))), bits)
     scale, zero_point = grid
-    integers = np.clip(np.round(values / scale[0]) + zero_point[0], -128, 127).astype(np.int8)
+    kind = np.dtype(f"int{bits}")
+    limits = np.iinfo(kind)
+    integers = np.clip(np.round(values / scale[0]) + zero_point[0], limits.min, limits.max)
     name = f"{flatbuffer.tensor_name(tensor)}_integers_{len(subgraph.tensors)}"
     return flatbuffer.add_tensor(
-        model, subgraph, name, tensor.shape, flatbuffer.INT8, integers, grid=grid
+        model,
+        subgraph,
+        name,
+        tensor.shape,
+        flatbuffer.ACTIVATIONS[bits],
+        integers.astype(kind),
+        grid=grid,
     )

@@ -9,10 +9,9 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
-
 from bmpq_tf._compat.litert import schema
-from bmpq_tf.export.integer.ranges import Range, int8_grid, joined
+from bmpq_tf.export.integer import grids
+from bmpq_tf.export.integer.ranges import Range, integer_grid, joined
 from bmpq_tf.export.tflite import flatbuffer
 
 _BUILTIN = schema.BuiltinOperator
@@ -67,7 +66,7 @@ def with_carried(model, ranges: Mapping[str, Range]) -> dict[str, Range]:
     return found
 
 
-def carry(model, ranges: Mapping[str, Range]) -> None:
+def carry(model, ranges: Mapping[str, Range], bits: int = 8) -> None:
     """Makes loops carry integers; changes a partly quantized file in place."""
     main = model.subgraphs[0]
     for loop in loops(model):
@@ -76,16 +75,16 @@ def carry(model, ranges: Mapping[str, Range]) -> None:
             flatbuffer.tensor_name(main.tensors[int(index)]) for index in loop.operator.outputs
         ]
         places = {
-            place: int8_grid(ranges[name])
+            place: integer_grid(ranges[name], bits)
             for place, name in enumerate(named)
             if main.tensors[int(loop.operator.outputs[place])].type == flatbuffer.FLOAT32
         }
         for subgraph in (body, condition):
-            round_ends(model, subgraph, places, places if subgraph is body else {})
-        _round_around(model, main, loop.operator, places)
+            round_ends(model, subgraph, places, places if subgraph is body else {}, bits)
+        _round_around(model, main, loop.operator, places, bits)
 
 
-def round_model(model, ranges: Mapping[str, Range]) -> None:
+def round_model(model, ranges: Mapping[str, Range], bits: int = 8) -> None:
     """Makes the float inputs and outputs of a file's main subgraph integers."""
     main = model.subgraphs[0]
     behind = {
@@ -95,20 +94,22 @@ def round_model(model, ranges: Mapping[str, Range]) -> None:
     }
     inputs, outputs = (
         {
-            place: int8_grid(ranges[flatbuffer.tensor_name(main.tensors[int(index)])])
+            place: integer_grid(ranges[flatbuffer.tensor_name(main.tensors[int(index)])], bits)
             for place, index in enumerate(ends)
             if main.tensors[int(index)].type == flatbuffer.FLOAT32 and int(index) not in behind
         }
         for ends in (main.inputs, main.outputs)
     )
-    twins = round_ends(model, main, inputs, outputs) | behind
+    twins = round_ends(model, main, inputs, outputs, bits) | behind
     main.outputs = [behind.get(int(index), int(index)) for index in main.outputs]
     for signature in model.signatureDefs or ():
         for entry in [*signature.inputs, *signature.outputs]:
             entry.tensorIndex = twins.get(int(entry.tensorIndex), int(entry.tensorIndex))
 
 
-def round_ends(model, subgraph, inputs: Mapping[int, Any], outputs: Mapping[int, Any]) -> dict:
+def round_ends(
+    model, subgraph, inputs: Mapping[int, Any], outputs: Mapping[int, Any], bits: int = 8
+) -> dict:
     """Makes inputs and outputs of a subgraph integers, by their places, on the given grids.
 
     Returns:
@@ -118,7 +119,7 @@ def round_ends(model, subgraph, inputs: Mapping[int, Any], outputs: Mapping[int,
     before, behind = [], []
     for place, grid in inputs.items():
         index = int(subgraph.inputs[place])
-        twins[index] = twin = integer_twin(model, subgraph, index, grid)
+        twins[index] = twin = integer_twin(model, subgraph, index, grid, bits)
         before.append(_dequantize(model, twin, index))
     subgraph.inputs = [twins.get(int(index), int(index)) for index in subgraph.inputs]
     ends = [int(index) for index in subgraph.outputs]
@@ -128,7 +129,7 @@ def round_ends(model, subgraph, inputs: Mapping[int, Any], outputs: Mapping[int,
             # Handed on as it is.
             ends[place] = twins[index]
             continue
-        ends[place] = integer_twin(model, subgraph, index, grid)
+        ends[place] = integer_twin(model, subgraph, index, grid, bits)
         behind.append(_quantize(model, index, ends[place]))
     given = dict(zip(map(int, subgraph.outputs), ends, strict=True))
     subgraph.operators = [*before, *subgraph.operators, *behind]
@@ -136,15 +137,15 @@ def round_ends(model, subgraph, inputs: Mapping[int, Any], outputs: Mapping[int,
     return twins | given
 
 
-def integer_twin(model, subgraph, index: int, grid) -> int:
-    """Adds an int8 tensor of another one's shape."""
+def integer_twin(model, subgraph, index: int, grid, bits: int = 8) -> int:
+    """Adds an integer tensor of another one's shape."""
     tensor = subgraph.tensors[index]
     return flatbuffer.add_tensor(
         model,
         subgraph,
         f"{flatbuffer.tensor_name(tensor)}_carried_{len(subgraph.tensors)}",
         tensor.shape,
-        flatbuffer.INT8,
+        flatbuffer.ACTIVATIONS[bits],
         signature=tensor.shapeSignature,
         grid=grid,
     )
@@ -166,37 +167,23 @@ def _carried(model, loop: Loop) -> Iterator[list[Any]]:
             yield tensors
 
 
-def _round_around(model, main, operator, places: Mapping[int, Any]) -> None:
+def _round_around(model, main, operator, places: Mapping[int, Any], bits: int) -> None:
     position = next(at for at, one in enumerate(main.operators) if one is operator)
     before, behind = [], []
     inputs, outputs = [int(i) for i in operator.inputs], [int(i) for i in operator.outputs]
     for place, grid in places.items():
         values = flatbuffer.constant(model, main.tensors[inputs[place]])
         if values is None:
-            twin = integer_twin(model, main, inputs[place], grid)
+            twin = integer_twin(model, main, inputs[place], grid, bits)
             before.append(_quantize(model, inputs[place], twin))
         else:
-            twin = _constant_twin(model, main, inputs[place], values, grid)
+            twin = grids.integer_constant(model, main, inputs[place], grid, bits)
         inputs[place] = twin
-        twin = integer_twin(model, main, outputs[place], grid)
+        twin = integer_twin(model, main, outputs[place], grid, bits)
         behind.append(_dequantize(model, twin, outputs[place]))
         outputs[place] = twin
     operator.inputs, operator.outputs = inputs, outputs
     main.operators[position : position + 1] = [*before, operator, *behind]
-
-
-def _constant_twin(model, subgraph, index: int, values: np.ndarray, grid) -> int:
-    scale, zero_point = grid
-    integers = np.clip(np.round(values / scale[0]) + zero_point[0], -128, 127).astype(np.int8)
-    return flatbuffer.add_tensor(
-        model,
-        subgraph,
-        f"{flatbuffer.tensor_name(subgraph.tensors[index])}_carried_{len(subgraph.tensors)}",
-        values.shape,
-        flatbuffer.INT8,
-        integers,
-        grid=grid,
-    )
 
 
 def _quantize(model, source: int, result: int):

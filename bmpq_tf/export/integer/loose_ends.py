@@ -42,7 +42,8 @@ def round_unread(model) -> None:
         read |= {int(index) for index in subgraph.outputs}
         for operator in subgraph.operators:
             results = [(int(index), subgraph.tensors[int(index)]) for index in operator.outputs]
-            whole = [tensor for _, tensor in results if tensor.type == flatbuffer.INT8]
+            kinds = flatbuffer.ACTIVATIONS.values()
+            whole = [tensor for _, tensor in results if tensor.type in kinds]
             for index, tensor in results if whole else ():
                 if index not in read and tensor.type == flatbuffer.FLOAT32:
                     tensor.type, tensor.quantization = whole[0].type, whole[0].quantization

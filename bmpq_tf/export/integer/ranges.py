@@ -1,4 +1,4 @@
-"""Ranges of activations, and the int8 grids that hold them."""
+"""Ranges of activations, and the grids that hold them."""
 
 from collections.abc import Iterable
 
@@ -15,10 +15,11 @@ def joined(ranges: Iterable[Range]) -> Range:
     return min(lows), max(highs)
 
 
-def int8_grid(limits: Range) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the scale and the zero point of an int8 tensor that holds a range."""
+def integer_grid(limits: Range, bits: int = 8) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the scale and the zero point of an integer tensor that holds a range, as
+    litert-quantizer chooses them: 0 at 16 bits."""
     low, high = (np.array([limit], np.float32) for limit in limits)
     zero_point, scale = tensor_zp_scale_from_min_max(
-        low, high, 8, False, qtyping.QuantGranularity.TENSORWISE
+        low, high, bits, bits == 16, qtyping.QuantGranularity.TENSORWISE
     )
     return np.float32(scale).reshape(-1), np.int64(zero_point).reshape(-1)

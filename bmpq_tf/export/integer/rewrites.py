@@ -13,7 +13,7 @@ from bmpq_tf.export.tflite import flatbuffer
 _BUILTIN = schema.BuiltinOperator
 
 
-def rewrite(model, alone: frozenset[int] = lookup_tables.ALONE) -> None:
+def rewrite(model, alone: frozenset[int] = lookup_tables.ALONE, bits: int = 8) -> None:
     """Rewrites a parsed float model in place, where no lookup table will do.
 
     A square is a product, the negative of a tensor its product with -1 (the int8 kernel of `NEG`
@@ -23,9 +23,11 @@ def rewrite(model, alone: frozenset[int] = lookup_tables.ALONE) -> None:
     Args:
         model: the parsed float model.
         alone: as `lookup_tables.folded` takes them.
+        bits: the width of activations; at 16 there are no tables, and `DIV` is right.
     """
     subgraph = model.subgraphs[0]
-    for operator in lookup_tables.folded(model, alone)[0].subgraphs[0].operators:
+    kept = lookup_tables.folded(model, alone)[0] if bits == 8 else model
+    for operator in list(kept.subgraphs[0].operators):
         builtin = flatbuffer.builtin_of(model, operator) if _is_own(model, operator) else None
         if builtin == _BUILTIN.SQUARE:
             _become_product(model, operator, [operator.inputs[0]] * 2)
@@ -34,7 +36,7 @@ def rewrite(model, alone: frozenset[int] = lookup_tables.ALONE) -> None:
             _become_product(
                 model, operator, [operator.inputs[0], _number(model, f"{name}_minus_one", -1.0)]
             )
-        elif builtin == _BUILTIN.DIV and _is_float(subgraph, operator):
+        elif builtin == _BUILTIN.DIV and bits == 8 and _is_float(subgraph, operator):
             _become_product(
                 model, operator, [operator.inputs[0], _reciprocal(model, subgraph, operator)]
             )

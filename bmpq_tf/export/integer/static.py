@@ -15,10 +15,10 @@ from bmpq_tf._compat.litert_quantizer import (
     modified,
     qtyping,
     recipe,
-    symmetric_quantize_bias_tensor,
 )
 from bmpq_tf.export.integer import (
     biases,
+    integer_inputs,
     lookup_tables,
     loop_states,
     loose_ends,
@@ -29,7 +29,9 @@ from bmpq_tf.export.kernels import packing
 from bmpq_tf.export.kernels.match import Match, reads_as_weights
 from bmpq_tf.export.tflite import flatbuffer
 
-IO_DTYPES = ("float32", "int8")
+IO_DTYPES = ("float32", "int8", "uint8", "int16")
+# Those that go with each width of activations.
+IO_DTYPES_AT = {8: ("float32", "int8", "uint8"), 16: ("float32", "int16")}
 _BUILTIN = schema.BuiltinOperator
 _CONVERSIONS = (_BUILTIN.QUANTIZE, _BUILTIN.DEQUANTIZE)
 # Which operand may have a scale for each channel.
@@ -39,9 +41,6 @@ _BY_CHANNEL = {
     _BUILTIN.FULLY_CONNECTED: 1,
     _BUILTIN.TRANSPOSE_CONV: 1,
 }
-# The largest bias, in steps of input times weight scale, that an int32 accumulator takes with room
-# to spare.
-_LARGEST_BIAS = 2.0**30
 
 
 def quantize(
@@ -49,6 +48,9 @@ def quantize(
     kernels: Sequence[tuple[Match, packing.StoredKernel]],
     ranges: Mapping[str, Range],
     io_dtype: str,
+    *,
+    bits: int = 8,
+    is_micro: bool = False,
     alone: frozenset[int] = lookup_tables.ALONE,
 ) -> tuple[Any, list]:
     """Returns the parsed file, and the kernels as they lie in it.
@@ -59,27 +61,44 @@ def quantize(
         model: the parsed float model, with kernels of container `"static"`.
         kernels: its kernels.
         ranges: by tensor name, as `calibration.ranges` gives them.
-        io_dtype: of inputs and outputs, `"float32"` or `"int8"`.
+        io_dtype: of inputs and outputs, one of `IO_DTYPES_AT` the width.
+        bits: the width of activations, 8 or 16.
+        is_micro: whether TFLM will run it.
         alone: operators whose kernels the runtime has, as `lookup_tables.folded` takes them.
     """
     biases.separate(model)
-    model, functions = lookup_tables.folded(model, alone)
     looped = bool(loop_states.loops(model))
-    # The ends of loops' bodies would be taken for the model's.
-    instructions = _generated(model, ranges, "float32" if looped else io_dtype)
-    placed = []
-    for match, stored in kernels:
-        stored = _with_room_for_biases(
-            model, instructions, match, _on_one_grid(model, instructions, match, stored)
-        )
-        _place(model, instructions, match, packing.parameters(stored))
-        placed.append((match, stored))
-    changed = modified(model, instructions)
-    if looped and io_dtype == "int8":
-        loop_states.round_model(changed, ranges)
-    file = unlisted_operators.carry_integers(changed, ranges, io_dtype, functions)
+    with integer_inputs.opened(model) as doors:
+        model, functions = lookup_tables.folded(model, alone) if bits == 8 else (model, {})
+        # The ends of loops' bodies would be taken for the model's.
+        instructions = _generated(model, ranges, "float32" if looped else io_dtype, bits)
+        placed = []
+        for match, stored in kernels:
+            stored = _with_room_for_biases(
+                model, instructions, match, _on_one_grid(model, instructions, match, stored)
+            )
+            _place(model, instructions, match, packing.parameters(stored))
+            placed.append((match, stored))
+        file = modified(model, instructions)
+    if looped and io_dtype != "float32":
+        loop_states.round_model(file, ranges, bits)
+    file = unlisted_operators.carry_integers(file, ranges, io_dtype, bits, functions)
     loose_ends.round_unread(file)
+    integer_inputs.connect(file, doors, io_dtype, is_micro)
+    if io_dtype == "uint8":
+        integer_inputs.as_bytes(file)
+    if bits == 16:
+        _take_any_scale(file)
     return file, placed
+
+
+def _take_any_scale(model) -> None:
+    """Sums of int16 are computed by shifts where all scales are nearly powers of two, which a scale
+    of 1/32767 is, and refused where the shifts go the wrong way.
+    """
+    for operator in model.subgraphs[0].operators:
+        if flatbuffer.builtin_of(model, operator) in (_BUILTIN.ADD, _BUILTIN.SUB):
+            operator.builtinOptions.potScaleInt16 = False
 
 
 def unsupported(model) -> list[tuple[str, str]]:
@@ -126,7 +145,7 @@ def _same_grid(one, other) -> bool:
     """Whether two tensors of integers mean the same by them; those of indices have no grid."""
     grids = [
         (tensor.quantization.scale, tensor.quantization.zeroPoint)
-        if tensor.type == flatbuffer.INT8
+        if tensor.type in flatbuffer.ACTIVATIONS.values()
         else ()
         for tensor in (one, other)
     ]
@@ -134,10 +153,11 @@ def _same_grid(one, other) -> bool:
 
 
 def _generated(
-    model, ranges: Mapping[str, Range], io_dtype: str
+    model, ranges: Mapping[str, Range], io_dtype: str, bits: int
 ) -> dict[str, qtyping.TensorTransformationParams]:
     manager = RecipeManager()
-    manager.load_quantization_recipe(recipe.static_wi8_ai8())
+    wanted = recipe.static_wi8_ai16() if bits == 16 else recipe.static_wi8_ai8()
+    manager.load_quantization_recipe(wanted)
     if io_dtype == "float32":
         for name in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
             manager.add_quantization_config(".*", name, algorithm_key="no_quantize")
@@ -204,9 +224,17 @@ def _on_one_grid(
     )
     along = [-1 if axis == stored.axis else 1 for axis in range(stored.integers.ndim)]
     values = stored.integers * stored.scales.reshape(along)
-    integers = np.clip(np.round(values / scale) + zero_point, -128, 127).astype(np.int8)
-    grid = {"scales": scale, "zero_points": zero_point, "axis": 0}
-    return dataclasses.replace(stored, integers=integers, **grid)
+    kind = np.dtype(f"int{grid.num_bits}")
+    limits = np.iinfo(kind)
+    integers = np.clip(np.round(values / scale) + zero_point, limits.min, limits.max).astype(kind)
+    container = stored.container
+    if grid.num_bits != container.bits:
+        container = dataclasses.replace(
+            container, bits=grid.num_bits, note=container.note.replace("int8", kind.name)
+        )
+    return dataclasses.replace(
+        stored, integers=integers, scales=scale, zero_points=zero_point, container=container
+    )
 
 
 def _with_room_for_biases(
@@ -220,12 +248,8 @@ def _with_room_for_biases(
     for position, operator in _readers(model, match):
         content = _bias(model, match, operator)
         if content is not None:
-            smallest = np.abs(content) / (
-                _LARGEST_BIAS
-                * _input_parameters(model, instructions, match, operator, position).scale.reshape(
-                    -1
-                )[0]
-            )
+            read = _input_parameters(model, instructions, match, operator, position)
+            smallest = np.abs(content) / (biases.largest(read) * read.scale.reshape(-1)[0])
             scales = np.maximum(scales, smallest).astype(np.float32)
     return dataclasses.replace(stored, scales=scales)
 
@@ -239,13 +263,11 @@ def _place(model, instructions, match: Match, weights: qtyping.UniformQuantParam
         if content is not None:
             name = flatbuffer.tensor_name(
                 subgraph.tensors[
-                    operator.inputs[biases.PLACES[flatbuffer.builtin_of(model, operator)]]
+                    operator.inputs[biases.OPERAND[flatbuffer.builtin_of(model, operator)]]
                 ]
             )
             activations = _input_parameters(model, instructions, match, operator, position)
-            _replace(
-                instructions[name], symmetric_quantize_bias_tensor(content, activations, weights)
-            )
+            _replace(instructions[name], biases.parameters(content, activations, weights))
 
 
 def _replace(
@@ -260,7 +282,7 @@ def _replace(
 
 
 def _bias(model, match: Match, operator) -> np.ndarray | None:
-    place = biases.PLACES.get(flatbuffer.builtin_of(model, operator))
+    place = biases.OPERAND.get(flatbuffer.builtin_of(model, operator))
     if place is None or place >= len(operator.inputs) or operator.inputs[place] < 0:
         return None
     return flatbuffer.constant(

@@ -8,7 +8,7 @@ import numpy as np
 
 from bmpq_tf._compat.litert import schema
 from bmpq_tf.export.integer import grids, lookup_tables, loop_states, loose_ends
-from bmpq_tf.export.integer.ranges import Range, int8_grid
+from bmpq_tf.export.integer.ranges import Range, integer_grid
 from bmpq_tf.export.tflite import flatbuffer
 
 _BUILTIN = schema.BuiltinOperator
@@ -46,6 +46,8 @@ _LOOKS = (
 # Their kernels compare integers as they are. What is cut off is not what they give.
 _ON_ONE_GRID = (_BUILTIN.MINIMUM, _BUILTIN.FILL)
 _CARRIES = (*_SAME_GRID, *_OWN_GRID, *_FIXED_GRID, *_LOOKS)
+# Those whose int16 kernels were seen to answer rightly.
+_CARRIES_WIDE = (*_SAME_GRID[:-1], *(_BUILTIN.RELU6, _BUILTIN.LEAKY_RELU, _BUILTIN.SHAPE))
 _QUANTIZE, _DEQUANTIZE = ("Quantize", {}), ("Dequantize", {})
 _TRUTH = (np.array([1.0], np.float32), np.array([0], np.int64))
 
@@ -54,6 +56,7 @@ def carry_integers(
     model,
     ranges: Mapping[str, Range],
     io_dtype: str,
+    bits: int,
     functions: Mapping[str, lookup_tables.Function],
 ):
     """Returns the model, changed in place, with every `DEQUANTIZE` moved behind such operators, and
@@ -62,17 +65,18 @@ def carry_integers(
     Args:
         model: a partly quantized file, parsed.
         ranges: of the float model's tensors, by name.
-        io_dtype: of the file's inputs and outputs, `"float32"` or `"int8"`.
+        io_dtype: of the file's inputs and outputs.
+        bits: the width of activations, 8 or 16.
         functions: what the stand-ins compute, by the name of their results.
     """
-    loop_states.carry(model, ranges)
+    loop_states.carry(model, ranges, bits)
     for loop in loop_states.loops(model):
         for number in (loop.condition, loop.body):
-            _moved(model, model.subgraphs[number], ranges, functions)
+            _moved(model, model.subgraphs[number], ranges, bits, functions)
         loose_ends.drop_copies(model, model.subgraphs[loop.body])
     subgraph = model.subgraphs[0]
-    moved = _moved(model, subgraph, ranges, functions)
-    if io_dtype == "int8":
+    moved = _moved(model, subgraph, ranges, bits, functions)
+    if io_dtype != "float32":
         # A float reader of an output, gone by now, had put its DEQUANTIZE before it.
         subgraph.outputs = [
             moved.integers.get(int(index), int(index)) for index in subgraph.outputs
@@ -85,8 +89,8 @@ def carry_integers(
     return model
 
 
-def _moved(model, subgraph, ranges: Mapping[str, Range], functions) -> "_Moved":
-    moved = _Moved(model, subgraph, ranges, functions)
+def _moved(model, subgraph, ranges: Mapping[str, Range], bits: int, functions) -> "_Moved":
+    moved = _Moved(model, subgraph, ranges, bits, functions)
     operators, subgraph.operators = subgraph.operators, []
     for operator in operators:
         moved.add(operator)
@@ -97,9 +101,10 @@ def _moved(model, subgraph, ranges: Mapping[str, Range], functions) -> "_Moved":
 class _Moved:
     """Appends operators one by one, each reading integers where there are any."""
 
-    def __init__(self, model, subgraph, ranges: Mapping[str, Range], functions):
-        self.model, self.subgraph, self.ranges = model, subgraph, ranges
-        self.functions = functions
+    def __init__(self, model, subgraph, ranges: Mapping[str, Range], bits: int, functions):
+        self.model, self.subgraph, self.ranges, self.bits = model, subgraph, ranges, bits
+        self.functions, self.integer = functions, flatbuffer.ACTIVATIONS[bits]
+        self.carries = _CARRIES if bits == 8 else _CARRIES_WIDE
         self.integers: dict[int, int] = {}  # the int8 tensor behind a float one
         self.rounded: dict[int, grids.Grid] = {}  # what an int8 tensor was rounded to
         self.replaced: dict[int, int] = {}  # what a cancelled QUANTIZE would have given
@@ -107,7 +112,7 @@ class _Moved:
     def add(self, operator) -> None:
         operator.inputs = [self.replaced.get(int(index), int(index)) for index in operator.inputs]
         builtin = flatbuffer.builtin_of(self.model, operator)
-        if builtin == _BUILTIN.DEQUANTIZE and self._type(operator.inputs[0]) == flatbuffer.INT8:
+        if builtin == _BUILTIN.DEQUANTIZE and self._type(operator.inputs[0]) == self.integer:
             self.integers[int(operator.outputs[0])] = int(operator.inputs[0])
         elif builtin == _BUILTIN.QUANTIZE and operator.inputs[0] in self.integers:
             source = self.integers[operator.inputs[0]]
@@ -121,13 +126,17 @@ class _Moved:
         elif builtin == _BUILTIN.FAKE_QUANT:
             self._round(operator)
             return
-        elif builtin in _CARRIES and self._floats(operator):
+        elif builtin in self.carries and self._floats(operator):
             self._carry(operator, builtin)
             return
-        elif builtin == _BUILTIN.CAST and self._type(operator.inputs[0]) == flatbuffer.BOOL:
+        elif (
+            builtin == _BUILTIN.CAST
+            and self.bits == 8
+            and self._type(operator.inputs[0]) == flatbuffer.BOOL
+        ):
             self._cast_truth(operator)
             return
-        elif builtin != _BUILTIN.QUANTIZE and self._type(operator.outputs[0]) == flatbuffer.INT8:
+        elif builtin != _BUILTIN.QUANTIZE and self._type(operator.outputs[0]) == self.integer:
             # litert-quantizer has the last operator read an output of float32.
             operator.inputs = [self.integers.get(index, index) for index in operator.inputs]
         self.subgraph.operators.append(operator)
@@ -151,7 +160,7 @@ class _Moved:
         elif builtin not in _OWN_GRID:
             grid = self._grid_of(self.integers[operands[0]])
         elif name in self.ranges:
-            grid = int8_grid(self.ranges[name])
+            grid = self._grid(result)
         else:
             self.subgraph.operators.append(operator)
             return
@@ -175,9 +184,7 @@ class _Moved:
         """Rounds an input of the model."""
         given = index in list(self.subgraph.inputs) and index not in self.integers
         if given and self._name(index) in self.ranges:
-            self.integers[index] = self._integer_twin(
-                index, int8_grid(self.ranges[self._name(index)])
-            )
+            self.integers[index] = self._integer_twin(index, self._grid(index))
             self._append(_BUILTIN.QUANTIZE, index, self.integers[index], _QUANTIZE)
 
     def _read_integers(self, operator, grid=None) -> None:
@@ -190,7 +197,9 @@ class _Moved:
                 continue
             values = self._constant(index)
             if values is not None:
-                inputs[place] = grids.integer_constant(self.model, self.subgraph, index, grid)
+                inputs[place] = grids.integer_constant(
+                    self.model, self.subgraph, index, grid, self.bits
+                )
                 continue
             inputs[place] = source = self.integers[index]
             if grid is not None and not _equal(self._grid_of(source), grid):
@@ -232,11 +241,11 @@ class _Moved:
             self.subgraph.operators.append(operator)
             return
         source, grid = self.integers.get(data, data), grids.grid_of(operator)
-        wanted = [int8_grid(grid.entry), int8_grid(self.ranges[self._name(result)])]
+        wanted = [integer_grid(grid.entry, self.bits), self._grid(result)]
         if self.rounded.get(source) == grid:
             wanted = []
-        for number, one in enumerate(wanted[:1] if grid.bits == 8 else wanted):
-            if self._type(source) != flatbuffer.INT8 or not _equal(self._grid_of(source), one):
+        for number, one in enumerate(wanted[:1] if grid.bits >= 8 else wanted):
+            if self._type(source) != self.integer or not _equal(self._grid_of(source), one):
                 twin = self._integer_twin(result, one, f"_{number}")
                 self._append(_BUILTIN.QUANTIZE, source, twin, _QUANTIZE)
                 source = twin
@@ -256,10 +265,13 @@ class _Moved:
             self.subgraph,
             name,
             tensor.shape,
-            flatbuffer.INT8,
+            self.integer,
             signature=tensor.shapeSignature,
             grid=grid,
         )
+
+    def _grid(self, index: int):
+        return integer_grid(self.ranges[self._name(index)], self.bits)
 
     def _grid_of(self, index: int):
         parameters = self.subgraph.tensors[index].quantization

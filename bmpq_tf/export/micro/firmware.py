@@ -15,7 +15,14 @@ from bmpq_tf.export.micro.verification import operator_names
 from bmpq_tf.export.tflite.interpreter import in_rank
 
 _PER_LINE = 16
-_C_TYPES = {"int8": "int8_t", "uint8": "uint8_t", "float32": "float", "int32": "int32_t"}
+_C_TYPES = {
+    "int8": "int8_t",
+    "uint8": "uint8_t",
+    "int16": "int16_t",
+    "int32": "int32_t",
+    "float32": "float",
+    "bool": "bool",
+}
 
 
 def check_folder(folder: str | os.PathLike) -> pathlib.Path:

@@ -31,6 +31,7 @@ class Kernel:
         lows, highs: the lowest and the highest level in each channel.
         scales: how many.
         tables_by_channel: whether `DECODE` takes a table for each channel along its axis.
+        beside_int8: whether it meets activations of 8 bits, not 16.
     """
 
     builtins: Sequence[int]
@@ -39,6 +40,7 @@ class Kernel:
     highs: np.ndarray
     scales: int
     tables_by_channel: bool
+    beside_int8: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +71,7 @@ def smallest(kernel: Kernel) -> Packed:
     """
     found = [Packed("int8", 8, bytes=kernel.count)]
     low, high = int(kernel.lows.min()), int(kernel.highs.max())
-    native = all(builtin in NATIVE_INT4 for builtin in kernel.builtins)
+    native = kernel.beside_int8 and all(builtin in NATIVE_INT4 for builtin in kernel.builtins)
     # A scale for each channel is refused there at 4 bits.
     native &= kernel.scales == 1 or _BUILTIN.FULLY_CONNECTED not in kernel.builtins
     if native and low >= -8 and high < 8:
@@ -138,9 +140,15 @@ def kernels(model) -> dict[int, tuple[Kernel, list[tuple[int, int]]]]:
             channels.max(1),
             flatbuffer.scale_count(tensor),
             axis in (0, integers.ndim - 1),
+            all(_gives(model, subgraph.operators[one]) == flatbuffer.INT8 for one, _ in places),
         )
         found[index] = kernel, places
     return found
+
+
+def _gives(model, operator) -> int:
+    """The type of an operator's result."""
+    return model.subgraphs[0].tensors[int(operator.outputs[0])].type
 
 
 def _axis(tensor) -> int:

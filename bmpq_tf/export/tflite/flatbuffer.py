@@ -10,6 +10,9 @@ from bmpq_tf._compat.litert import schema
 
 FLOAT32, INT8 = fb.TensorType.FLOAT32, fb.TensorType.INT8
 INT32, BOOL = fb.TensorType.INT32, fb.TensorType.BOOL
+INT16, INT64 = fb.TensorType.INT16, fb.TensorType.INT64
+# The types of activations in integer files, by their widths.
+ACTIVATIONS = {8: INT8, 16: INT16}
 _NUMPY = {
     fb.TensorType.FLOAT32: np.float32,
     fb.TensorType.FLOAT16: np.float16,

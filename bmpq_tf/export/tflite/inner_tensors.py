@@ -40,7 +40,7 @@ class Exposed:
         shown = [
             index
             for index in computed
-            if tensors[index].type in (flatbuffer.FLOAT32, flatbuffer.INT8)
+            if tensors[index].type in (flatbuffer.FLOAT32, *flatbuffer.ACTIVATIONS.values())
             and index not in constant
         ]
         self._names = {

@@ -222,6 +222,7 @@ def _is_kernel(model, tensor) -> bool:
         flatbuffer.FLOAT32,
         schema.TensorType.FLOAT16,
         schema.TensorType.UINT8,
+        flatbuffer.INT16,
     )
     data = model.buffers[tensor.buffer].data
     return (

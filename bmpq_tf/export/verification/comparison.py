@@ -77,6 +77,7 @@ def compare(
     *,
     judge_top1: bool = True,
     runtime: Runtime = TFLiteModel,
+    activation_bits: int | None = None,
 ) -> Parity:
     """Runs both models on the same inputs.
 
@@ -91,11 +92,13 @@ def compare(
         tolerance: the largest `rms` to allow, in place of the kind's own.
         judge_top1: whether the agreement must reach its limit; that of random inputs never need.
         runtime: what runs the file.
+        activation_bits: the width of an integer file's activations, where it decides what counts as
+            close; by default the narrowest that the model rounds to.
 
     Raises:
         ValueError: the inputs do not fit the model, or there are none.
     """
-    tally = _Tally(model, content, optimize_for, runtime)
+    tally = _Tally(model, content, optimize_for, runtime, activation_bits)
     file, examples = None, 0
     for batch in input_batches(model, verify_with):
         if file is None:
@@ -176,9 +179,10 @@ class _Tally:
         content: bytes,
         optimize_for: str,
         runtime: Runtime = TFLiteModel,
+        activation_bits: int | None = None,
     ):
         self._model, self._optimize_for = model, optimize_for
-        self._rounded = min(
+        self._rounded = activation_bits or min(
             (quantizer.bits for quantizer in activation_quantizers(model)), default=None
         )
         # Where activations are 8-bit integers in the file alone, every value may differ by a step.

@@ -12,7 +12,7 @@ import numpy as np
 from bmpq_tf._compat.litert import schema
 from bmpq_tf.export.errors import ExportError
 from bmpq_tf.export.integer import grids
-from bmpq_tf.export.integer.ranges import Range, int8_grid
+from bmpq_tf.export.integer.ranges import Range, integer_grid
 from bmpq_tf.export.kernels.match import Match, reads_as_weights
 from bmpq_tf.export.tflite import flatbuffer
 
@@ -64,7 +64,7 @@ def check_constants(content: bytes, floats, kernels: Mapping[str, Match]) -> Non
 
 
 def check_grids(content: bytes, floats, ranges: Mapping[str, Range]) -> None:
-    """Looks for the grid of each int8 activation of an integer file among those that the ranges
+    """Looks for the grid of each activation of an integer file among those that the ranges
     give. Grids that an operator has by definition, such as a softmax's, have a power of two for a
     scale.
 
@@ -78,26 +78,23 @@ def check_grids(content: bytes, floats, ranges: Mapping[str, Range]) -> None:
         for operator in subgraph.operators
         if flatbuffer.builtin_of(floats, operator) == _BUILTIN.FAKE_QUANT
     ]
-    known = [
-        int8_grid(limits)
-        for limits in (
-            *ranges.values(),
-            *(limits for grid in trained for limits in (grid.entry, grid.range)),
-        )
-    ]
-    scales = np.array([float(scale[0]) for scale, _ in known])
-    zero_points = np.array([int(zero_point[0]) for _, zero_point in known])
+    limits = [*ranges.values(), *(ends for one in trained for ends in (one.entry, one.range))]
+    known = {
+        kind: [integer_grid(ends, bits) for ends in limits]
+        for bits, kind in flatbuffer.ACTIVATIONS.items()
+    }
     for subgraph in model.subgraphs:
         for tensor in subgraph.tensors:
-            if tensor.type != flatbuffer.INT8 or flatbuffer.constant(model, tensor) is not None:
+            if tensor.type not in known or flatbuffer.constant(model, tensor) is not None:
                 continue
             if flatbuffer.scale_count(tensor) != 1:
                 continue
             scale, zero_point = float(tensor.quantization.scale[0]), _zero_points(tensor)[0]
-            same = np.abs(scales - scale) <= _SCALE * scale
-            if not (same & (zero_points == zero_point)).any() and not _is_defined(
-                scale, zero_point
-            ):
+            is_known = any(
+                abs(float(one[0]) - scale) <= _SCALE * scale and int(shift[0]) == zero_point
+                for one, shift in known[tensor.type]
+            )
+            if not is_known and not _is_defined(scale, zero_point):
                 raise ExportError(
                     f"The file's tensor '{flatbuffer.tensor_name(tensor)}' has a scale of "
                     f"{scale:.6g} and the zero point {zero_point}, which no range of the model's "

@@ -40,6 +40,8 @@ LIMITS = {
 # the same steps; what is left are values at an edge that go the other way, each by a step, and the
 # tensors between two quantizers. Small residual networks: 0.012, 0.064, 0.23.
 ROUNDED_LIMITS = {
+    # What is left are biases, tables of functions, and sums of rounding errors.
+    16: Limits(None, 0.01, 0.95),
     8: Limits(None, 0.05, 0.9),
     4: Limits(None, 0.15, 0.9),
     2: Limits(None, 0.4, 0.85),

@@ -6,6 +6,9 @@ from bmpq_tf.export.errors import ExportError
 from bmpq_tf.export.kernels.packing import StoredKernel
 from bmpq_tf.export.tflite import flatbuffer
 
+# An embedding's table beside activations of 16 bits has as many.
+_BITS = {**flatbuffer.PACKED_BITS, flatbuffer.INT16: 16}
+
 
 def read_back(content: bytes, stored: dict[str, list[StoredKernel]]) -> int:
     """Checks type, integers, scales and zero points of every packed buffer in the file.
@@ -24,7 +27,7 @@ def read_back(content: bytes, stored: dict[str, list[StoredKernel]]) -> int:
             tensor = tensors[kernel.name]
             found = flatbuffer.constant(model, tensor)
             same = (
-                flatbuffer.PACKED_BITS.get(tensor.type) == kernel.bits
+                _BITS.get(tensor.type) == kernel.bits
                 and found is not None
                 and np.array_equal(found, kernel.integers)
                 and np.array_equal(np.asarray(tensor.quantization.scale, np.float32), kernel.scales)

@@ -50,7 +50,7 @@ class TrainConfig:
             them.
         initial_scale, normalise_kernels: likewise.
         pin: likewise: `"auto"`, `"ends"`, or `"none"`.
-        activation_bits: likewise: 8, 4 or 2; 0 leaves activations float.
+        activation_bits: likewise: 16, 8, 4 or 2; 0 leaves activations float.
         sensitivity, objective: of the `controls.Control` that the widths go by.
         initial_widths: what the warm-up runs at: `"widest"`, or `"allocated"`, those of the control
             `"error"` under the budget.

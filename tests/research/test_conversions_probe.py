@@ -1,0 +1,45 @@
+"""What the runtimes do with conversions of integers, and with activations of 16 bits, equals the
+copy in the docs.
+"""
+
+import pathlib
+
+import pytest
+
+from bmpq_research.runtime_probe import conversions, probe, sixteen
+from bmpq_tf.export.integer import integer_inputs
+from bmpq_tf.export.micro.operators import is_installed
+
+PAGE = pathlib.Path(__file__).parents[2] / "docs" / "runtime_matrix.md"
+
+
+@pytest.mark.parametrize("kind", [conversions, sixteen])
+def test_the_docs_hold_what_the_runtimes_do(kind):
+    found, lines = kind.rows(kind.probe_all()), PAGE.read_text().splitlines()
+    start = lines.index(f"| {' | '.join(kind.COLUMNS)} |") + 2
+    told = [
+        tuple(cell.strip() for cell in line.strip("|").split("|"))
+        for line in lines[start : start + len(found)]
+    ]
+    columns = None if is_installed() else len(kind.COLUMNS) - 1
+    assert [row[:columns] for row in told] == found
+
+
+def test_every_input_of_integers_has_a_conversion_that_is_right_everywhere():
+    right = {
+        (one.operator, one.given)
+        for one in conversions.probe_all(probe.RUNTIMES)
+        if one.outcome == "right" and one.made in ("int8", "int32")
+    }
+    names = {code: name for name, code in conversions._TYPES.items()}
+    for operator, types in (
+        ("QUANTIZE", integer_inputs._QUANTIZED),
+        ("CAST", integer_inputs._CAST),
+    ):
+        assert {(operator, names[code]) for code in types if code in names} <= right
+
+
+def test_a_conversion_that_is_a_step_off_is_seen(monkeypatch):
+    honest = probe.run_with
+    monkeypatch.setattr(probe, "run_with", lambda *given: honest(*given) + 2)
+    assert conversions._outcome("QUANTIZE", "uint8", "int8", "LiteRT") == "wrong"
