@@ -3,7 +3,7 @@
 from bmpq_tf.allocation.kernel import FLOAT_BITS
 from bmpq_tf.export.converter import origin
 from bmpq_tf.export.errors import ExportError, FloatKernelsWarning
-from bmpq_tf.export.integer import known_ranges, lookup_tables, static
+from bmpq_tf.export.integer import known_ranges, lookup_tables, unsupported
 from bmpq_tf.export.micro.operators import missing
 from bmpq_tf.export.state import ExportState
 from bmpq_tf.export.tflite import flatbuffer
@@ -34,7 +34,7 @@ def check_integer(state: ExportState) -> None:
             f"Inputs or outputs of model '{model.name}' would stay float: {', '.join(left)}. Take "
             'io_dtype="float32". Nothing was written.'
         )
-    if found := static.unsupported(file):
+    if found := unsupported.find(file):
         wide = state.activation_bits == 16
         # Conversions are only there because of the others.
         found = [one for one in found if one[0] not in ("QUANTIZE", "DEQUANTIZE")] or found

@@ -47,3 +47,16 @@ def round_unread(model) -> None:
             for index, tensor in results if whole else ():
                 if index not in read and tensor.type == flatbuffer.FLOAT32:
                     tensor.type, tensor.quantization = whole[0].type, whole[0].quantization
+
+
+def drop_unread(model, subgraph) -> None:
+    """Removes conversions that nothing reads."""
+    read = {int(index) for operator in subgraph.operators for index in operator.inputs} | {
+        int(index) for index in subgraph.outputs
+    }
+    subgraph.operators = [
+        operator
+        for operator in subgraph.operators
+        if flatbuffer.builtin_of(model, operator) != _BUILTIN.DEQUANTIZE
+        or int(operator.outputs[0]) in read
+    ]

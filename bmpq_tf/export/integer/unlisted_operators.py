@@ -85,7 +85,7 @@ def carry_integers(
             entry for signature in model.signatureDefs or () for entry in signature.outputs
         ]:
             entry.tensorIndex = moved.integers.get(int(entry.tensorIndex), int(entry.tensorIndex))
-    _drop_dead(model, subgraph)
+    loose_ends.drop_unread(model, subgraph)
     return model
 
 
@@ -94,7 +94,7 @@ def _moved(model, subgraph, ranges: Mapping[str, Range], bits: int, functions) -
     operators, subgraph.operators = subgraph.operators, []
     for operator in operators:
         moved.add(operator)
-    _drop_dead(model, subgraph)
+    loose_ends.drop_unread(model, subgraph)
     return moved
 
 
@@ -289,16 +289,3 @@ class _Moved:
 
 def _equal(one, other) -> bool:
     return all(np.array_equal(ours, theirs) for ours, theirs in zip(one, other, strict=True))
-
-
-def _drop_dead(model, subgraph) -> None:
-    """Removes conversions that nothing reads."""
-    read = {int(index) for operator in subgraph.operators for index in operator.inputs} | {
-        int(index) for index in subgraph.outputs
-    }
-    subgraph.operators = [
-        operator
-        for operator in subgraph.operators
-        if flatbuffer.builtin_of(model, operator) != _BUILTIN.DEQUANTIZE
-        or int(operator.outputs[0]) in read
-    ]
