@@ -103,6 +103,14 @@ def nodes_in_order(model: keras.Model) -> Iterator:
         yield from (node for node in by_depth[depth] if not node.is_input)
 
 
+def called_again(model: keras.Model, inputs: list) -> keras.Model:
+    """Returns a functional model of the same layers on other symbolic inputs, flat."""
+    graph = functional(model)
+    given = keras.tree.pack_sequence_as(inputs_structure(model), inputs)
+    outputs = graph._run_through_graph(given, operation_fn=lambda operation: operation)
+    return keras.Model(given, outputs, name=model.name)
+
+
 def inputs_structure(model: keras.Model):
     """Returns the structure of a model's inputs, as its constructor was given it."""
     return functional(model)._inputs_struct

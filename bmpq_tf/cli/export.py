@@ -72,6 +72,17 @@ flags.DEFINE_enum(
     PLACES,
     "Verify on this machine, or on an emulated arm64 processor that bmpq-arm64 sets up.",
 )
+flags.DEFINE_list(
+    "inputs",
+    None,
+    "Start at what these layers give, in place of the model's inputs; the inputs to verify and "
+    "calibrate on stay the whole model's.",
+)
+flags.DEFINE_list(
+    "input_shapes",
+    None,
+    "Fix open sizes of inputs, without the batch's: 32x32x3, or by name image=32x32x3,tokens=20.",
+)
 flags.DEFINE_bool("overwrite", False, "Replace an existing file.")
 
 
@@ -103,6 +114,8 @@ def main(arguments: list[str]) -> None:
         overwrite=given.overwrite,
         verify_on=given.verify_on,
         activation_bits=int(given.activation_bits) if given.activation_bits else None,
+        inputs=given.inputs,
+        input_shapes=_shapes(given.input_shapes),
     )
     bmpq_tf.summary(model)
     _print(report)
@@ -112,6 +125,27 @@ def main(arguments: list[str]) -> None:
         print(f"{given.firmware}: {', '.join(names)}")
 
 
+def _shapes(words: list[str] | None) -> list | dict | None:
+    """What `--input_shapes` says, as `export_tflite` takes it."""
+    if not words:
+        return None
+    try:
+        pairs = [
+            (name, [int(size) for size in sizes.split("x")]) for name, sizes in map(_pair, words)
+        ]
+    except ValueError:
+        raise ValueError(
+            "Sizes are whole numbers joined by x. Received: --input_shapes="
+            f"{','.join(words)}. Say 32x32x3, or image=32x32x3,tokens=20."
+        ) from None
+    return dict(pairs) if all(name for name, _ in pairs) else [shape for _, shape in pairs]
+
+
+def _pair(word: str) -> tuple[str, str]:
+    name, _, sizes = word.rpartition("=")
+    return name, sizes
+
+
 def _check_firmware(given) -> None:
     """Raises before any work what `write_firmware` would raise after it."""
     check_folder(given.firmware)
@@ -119,6 +153,11 @@ def _check_firmware(given) -> None:
         raise ValueError(
             "TFLM runs files of integers only. Received: --firmware, "
             f"--optimize_for={given.optimize_for}. Say --optimize_for=micro."
+        )
+    if given.inputs:
+        raise ValueError(
+            "A golden test is of the whole model's inputs. Received: --firmware with --inputs="
+            f"{','.join(given.inputs)}. Export without --firmware, then use write_firmware."
         )
     if not (given.verify_with or given.calibrate_with):
         raise ValueError(

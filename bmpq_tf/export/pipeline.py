@@ -27,6 +27,7 @@ def export_tflite(
     budget: "str | float | Budget | None" = None,
     overwrite: bool = False,
     verify_on: str = "host",
+    inputs=None,
     input_shapes=None,
     activation_bits: int | None = None,
 ) -> ExportReport:
@@ -76,9 +77,15 @@ def export_tflite(
         verify_on: whose answers are compared: `"host"`, this machine's, or `"arm64"`, those of an
             emulated phone's processor, which `bmpq-arm64` sets up. Emulation is slow: a few
             hundred inputs are enough.
-        input_shapes: what a subclassed model takes, as shapes of one example: `(32, 32, 3)`, or a
-            list or dict of such; a `tf.TensorSpec` in place of a shape says a dtype too. By default
-            that of `verify_with` or `calibrate_with`, or what the model was built with.
+        inputs: where the exported part starts: a layer of the model or its name, which stand for
+            what it gives, a symbolic tensor of the model, or a list of them; by default at the
+            model's own inputs. `verify_with` and `calibrate_with` stay those of the whole model,
+            which go through what comes before.
+        input_shapes: sizes of the inputs, without the batch's: of the only one, such as
+            `(32, 32, 3)`, a list of them, or a dict by the inputs' names. They fix what a model
+            leaves open, since some operators convert for known sizes only, and say what a
+            subclassed model takes, where a `tf.TensorSpec` in place of a shape says a dtype too; by
+            default that of `verify_with` or `calibrate_with`, or what it was built with.
         activation_bits: for `"integer"` and `"micro"`: 8, or 16 for LiteRT's 16x8, int16
             activations beside int8 weights: slower, for audio and regression, where 8 bits lose. By
             default 16 where the model was trained with `activation_bits=16`, and 8 otherwise.
@@ -123,6 +130,7 @@ def export_tflite(
         budget,
         overwrite,
         verify_on,
+        inputs,
         input_shapes,
         activation_bits,
     )

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 
 from bmpq_tf.allocation.budget import Budget
 from bmpq_tf.allocation.kernel import FLOAT_BITS
+from bmpq_tf.conversion import part
 from bmpq_tf.conversion.freeze import frozen, in_float32
+from bmpq_tf.conversion.supported_models import check_quantized
 from bmpq_tf.export import checks, file_checks, report
 from bmpq_tf.export.converter.convert import to_float_model
 from bmpq_tf.export.errors import ConstantColumnsWarning, ExportError
@@ -33,25 +35,21 @@ from bmpq_tf.export.tflite import cleanup, flatbuffer
 from bmpq_tf.export.verification import error_localization
 from bmpq_tf.export.verification.comparison import compare
 from bmpq_tf.export.verification.constants import check_constants, check_grids
-from bmpq_tf.export.verification.inputs import few_inputs, input_batches
+from bmpq_tf.export.verification.inputs import few_inputs, input_batches, through
 from bmpq_tf.export.verification.read_back import read_back as read
 from bmpq_tf.export.verification.rounding_ties import name_roundings
 from bmpq_tf.export.verification.runtimes import runtime_on
 from bmpq_tf.files import write_bytes
-from bmpq_tf.model import graph_view
+from bmpq_tf.model import graph_view, keras_graph
 from bmpq_tf.model.activation_widths import activation_quantizers
 from bmpq_tf.model.kernels import model_kernels, stored_budget, total_bits
 
 
 def check_request(state: ExportState) -> None:
     """Refuses what can be refused before any work."""
+    state.path = checks.check_writable(state.options.path, state.options.overwrite)
+    take_part(state)
     options = state.options
-    state.path = checks.check_writable(options.path, options.overwrite)
-    given = options.verify_with if options.verify_with is not None else options.calibrate_with
-    written, state.model = (
-        state.model,
-        graph_view.as_graph(state.model, options.input_shapes, given),
-    )
     state.computed = state.until_end.enter_context(in_float32(state.model))
     checks.check_states(state.model)
     checks.check_layers(state.model)
@@ -68,12 +66,31 @@ def check_request(state: ExportState) -> None:
         )
         state.options = dataclasses.replace(options, calibrate_with=both[0], verify_with=both[1])
         state.judge_top1 = False
-    state.kernels = model_kernels(written)
     state.limit = (
         Budget.parse(options.budget) if options.budget is not None else stored_budget(state.model)
     )
     checks.check_budget(state.kernels, state.limit)
     checks.check_size(state.model, state.kernels)
+
+
+def take_part(state: ExportState) -> None:
+    """Sees the model as a graph, narrowed to the part and the sizes that are asked for."""
+    options, written = state.options, state.model
+    if options.inputs is not None or options.input_shapes is not None:
+        check_quantized(written)
+    if not keras_graph.is_graph(written):
+        given = options.verify_with if options.verify_with is not None else options.calibrate_with
+        state.model = graph_view.as_graph(written, options.input_shapes, given)
+    if options.inputs is not None:
+        front, state.model = part.split(state.model, options.inputs)
+        passed = {
+            name: through(front, getattr(options, name), name)
+            for name in ("verify_with", "calibrate_with")
+        }
+        state.options = dataclasses.replace(options, **passed)
+    if options.input_shapes is not None and keras_graph.is_graph(written):
+        state.model = part.with_shapes(state.model, options.input_shapes)
+    state.kernels = model_kernels(state.model if keras_graph.is_graph(written) else written)
 
 
 def convert(state: ExportState) -> None:

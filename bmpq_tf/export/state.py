@@ -33,6 +33,7 @@ class ExportOptions:
     budget: "str | float | Budget | None" = None
     overwrite: bool = False
     verify_on: str = "host"
+    inputs: Any = None
     input_shapes: Any = None
     activation_bits: int | None = None
 

@@ -121,7 +121,7 @@ def test_a_loop_over_an_unknown_number_of_steps_is_named(kind, optimize_for, tmp
     data = {"calibrate_with": np.zeros((4, 5, 3), "float32")} if kind == "LSTM" else {}
     with pytest.raises(
         ConversionError,
-        match=rf"convert for a fixed number of steps in Input only: 'loop' \({kind}\)",
+        match=rf"convert for a fixed number of steps only: 'loop' \({kind}\)",
     ):
         export_tflite(model, tmp_path / "model.tflite", optimize_for=optimize_for, **data)
     assert not list(tmp_path.iterdir())

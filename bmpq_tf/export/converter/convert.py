@@ -17,6 +17,8 @@ from bmpq_tf.model import keras_graph
 # Of equal length, since the converter numbers outputs in the order of these names.
 _INPUT, _OUTPUT = "input_{}", "output_{:06}"
 
+_FIXED = " Give Input them, or the export: input_shapes=, such as input_shapes=(32, 32, 3)."
+
 
 def to_float_model(model: keras.Model, batch_size: int | None = None, *, unroll: bool = False):
     """Converts a Keras model whose kernels are plain weights to parsed flatbuffer objects.
@@ -133,7 +135,7 @@ def _suspects(model: keras.Model, unroll: bool) -> str:
     )
     said = f" Layers that are not Keras's own: {custom}." if custom else ""
     if stepwise and any(None in tensor.shape[1:] for tensor in model.inputs):
-        said += f" Loops over time convert for a fixed number of steps in Input only: {stepwise}."
+        said += f" Loops over time convert for a fixed number of steps only: {stepwise}.{_FIXED}"
     elif any(None in tensor.shape[1:] for tensor in model.inputs):
-        said += " Some operators convert for a fixed size of the inputs only: give Input one."
+        said += f" Some operators convert for fixed sizes of the inputs only.{_FIXED}"
     return said

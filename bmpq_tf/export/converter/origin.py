@@ -95,6 +95,8 @@ def way_out(layer) -> str:
             "It has no grouped 3D convolution: take groups=1, or slice the channels, give each "
             "slice a Conv3D of its own and join the results with Concatenate."
         )
+    if isinstance(layer, keras.layers.CategoryEncoding):
+        return f"Export from its output on: inputs='{layer.name}'."
     dilation = getattr(layer, "dilation_rate", 1)
     sizes = dilation if isinstance(dilation, (list, tuple)) else (dilation,)
     return (

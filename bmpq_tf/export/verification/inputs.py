@@ -55,6 +55,28 @@ def input_batches(
             yield [array[start : start + batch_size] for array in arrays]
 
 
+def through(front: keras.Model, data, what: str):
+    """Returns what the first part of a model makes of its inputs, batch by batch, as often as they
+    can be read; `None` of `None`.
+    """
+    if data is None:
+        return None
+    passed = _Passed(front, data, what)
+    return iter(passed) if isinstance(data, Iterator) else passed
+
+
+class _Passed:
+    def __init__(self, front: keras.Model, data, what: str):
+        self._front, self._data, self._what = front, data, what
+
+    def __iter__(self) -> Iterator[list[np.ndarray]]:
+        for batch in input_batches(self._front, self._data, what=self._what):
+            tensors = [tf.convert_to_tensor(array) for array in batch]
+            given = keras_graph.structured_inputs(self._front, tensors)
+            answers = keras.tree.flatten(self._front(given, training=False))
+            yield [np.asarray(answer) for answer in answers]
+
+
 def _is_endless(data) -> bool:
     if isinstance(data, tf.data.Dataset):
         return data.cardinality() == tf.data.INFINITE_CARDINALITY
@@ -127,15 +149,17 @@ def _checked(model, arrays: list[np.ndarray], what: str) -> list[np.ndarray]:
             f"The inputs in {what} do not fit model '{model.name}', which takes {wanted}. "
             f"Received: {given}."
         )
-    if not all(np.isfinite(array).all() for array in arrays):
+    # Texts come as objects.
+    if not all(np.isfinite(array).all() for array in arrays if array.dtype.kind in "fc"):
         raise ValueError(
             f"The inputs in {what} for model '{model.name}' hold NaN or infinite values. Clean "
             "them first."
         )
     # Pixels are often whole numbers where the model takes floats.
+    kinds = [keras.backend.standardize_dtype(tensor.dtype) for tensor in model.inputs]
     return [
-        array.astype(keras.backend.standardize_dtype(tensor.dtype), copy=False)
-        for array, tensor in zip(arrays, model.inputs, strict=True)
+        array if kind == "string" else array.astype(kind, copy=False)
+        for array, kind in zip(arrays, kinds, strict=True)
     ]
 
 

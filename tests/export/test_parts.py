@@ -1,0 +1,103 @@
+"""Exports of a part of a model, and of one with sizes that it leaves open."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from test_export_tflite import with_widths
+from test_optimize_for import export
+
+from bmpq_tf import ConversionError, export_tflite
+from bmpq_tf.export.tflite import flatbuffer
+
+TEXTS = np.array(["a b", "c", "b a c", "d"] * 8)
+NUMBERS = np.random.default_rng(0).standard_normal((32, 3)).astype("float32")
+
+
+def text_model(table):
+    texts, numbers = keras.Input((), dtype="string"), keras.Input((3,), name="numbers")
+    x = keras.layers.Embedding(20, 4)(table(texts))
+    x = keras.layers.Concatenate()([keras.layers.Flatten()(x), numbers])
+    return with_widths(keras.Model([texts, numbers], keras.layers.Dense(3)(x)), [4])
+
+
+def vectorization():
+    layer = keras.layers.TextVectorization(20, output_sequence_length=5, name="words")
+    layer.adapt(["a b c d"])
+    return layer
+
+
+@pytest.mark.parametrize("kind", ["size", "integer"])
+def test_a_model_with_a_table_is_exported_from_its_output_on(kind, tmp_path):
+    model = text_model(vectorization())
+    data, path = [TEXTS, NUMBERS], tmp_path / "model.tflite"
+    with pytest.raises(ConversionError, match=r"'words' \(TextVectorization\).*inputs='words'"):
+        export(model, path, kind, data)
+    report, file = export(model, path, kind, data, inputs=["words", "numbers"])
+    assert (report.parity.generated, report.parity.examples) == (False, 32)
+    shapes = [list(file.subgraphs[0].tensors[i].shape) for i in file.subgraphs[0].inputs]
+    assert shapes == [[1, 5], [1, 3]]
+
+
+def test_batches_of_any_form_go_through_what_comes_before(tmp_path):
+    model = text_model(vectorization())
+    data = tf.data.Dataset.from_tensor_slices((TEXTS, NUMBERS)).map(lambda *x: (x, 0)).batch(16)
+    start = [model.get_layer("words").output, model.inputs[1]]
+    for number, form in enumerate([data, iter(data)]):
+        path = tmp_path / f"{number}.tflite"
+        assert export_tflite(model, path, verify_with=form, inputs=start).parity.examples == 32
+
+
+@pytest.mark.parametrize("layer", ["StringLookup", "IntegerLookup", "Hashing"])
+def test_every_table_is_refused_by_name_before_any_work(layer, tmp_path):
+    table = {
+        "StringLookup": lambda: keras.layers.StringLookup(vocabulary=["a"], name="table"),
+        "IntegerLookup": lambda: keras.layers.IntegerLookup(vocabulary=[3], name="table"),
+        "Hashing": lambda: keras.layers.Hashing(9, name="table"),
+    }[layer]()
+    inputs = keras.Input((2,), dtype="int64" if layer == "IntegerLookup" else "string")
+    x = keras.layers.Flatten()(keras.layers.Embedding(20, 4)(table(inputs)))
+    model = with_widths(keras.Model(inputs, keras.layers.Dense(3)(x)), [4])
+    with pytest.raises(ConversionError, match=rf"Layer 'table' \({layer}\)"):
+        export_tflite(model, tmp_path / "model.tflite")
+    assert export_tflite(model, tmp_path / "model.tflite", inputs="table").parity.generated
+
+
+@pytest.mark.parametrize(
+    ("inputs", "told"),
+    [
+        ("nothing", "No layer of model .* is called 'nothing'.*words"),
+        ("words", "need more than that"),
+        (keras.KerasTensor((None, 5)), "no tensor of model"),
+    ],
+)
+def test_a_start_that_is_none_is_refused(inputs, told, tmp_path):
+    model = text_model(vectorization())
+    with pytest.raises(ValueError, match=told):
+        export_tflite(model, tmp_path / "model.tflite", inputs=inputs)
+
+
+def open_model():
+    inputs = keras.Input((None, None, 3), name="image")
+    x = keras.layers.Conv2D(4, 3, strides=2, padding="same")(inputs)
+    x = keras.layers.UpSampling2D(2, interpolation="bilinear")(x)
+    return with_widths(keras.Model(inputs, keras.layers.Conv2D(3, 1, name="last")(x)), [4])
+
+
+@pytest.mark.parametrize("kind", ["size", "latency", "integer"])
+@pytest.mark.parametrize("shapes", [(8, 8, 3), {"image": (8, 8, 3)}, [(8, 8, 3)]])
+def test_sizes_that_a_model_leaves_open_are_fixed(shapes, kind, tmp_path):
+    images = np.random.default_rng(0).random((16, 8, 8, 3), "float32")
+    model, path = open_model(), tmp_path / "model.tflite"
+    report, file = export(model, path, kind, images, input_shapes=shapes)
+    (given,) = file.subgraphs[0].inputs
+    assert list(file.subgraphs[0].tensors[given].shape) == [1, 8, 8, 3]
+    assert flatbuffer.text(file.signatureDefs[0].inputs[0].name) == "image"
+    assert report.parity.examples == 16
+    assert model.inputs[0].shape == (None, None, None, 3)
+
+
+@pytest.mark.parametrize("shapes", [(8, 8), (8, 8, 4), {"picture": (8, 8, 3)}, [(8, 8, 3)] * 2])
+def test_sizes_that_do_not_fit_are_refused(shapes, tmp_path):
+    with pytest.raises(ValueError, match=r"input_shapes do not fit model .*'image'"):
+        export_tflite(open_model(), tmp_path / "model.tflite", input_shapes=shapes)
