@@ -63,7 +63,7 @@ def _over_one_axis(layer: keras.layers.Softmax, call: Callable) -> Callable:
             mask = _transposed(tf.broadcast_to(mask, tf.shape(inputs)), order)
             mask = tf.reshape(mask, together)
         rows = tf.reshape(moved, together)
-        layer.axis = -1
+        layer.axis = -1  # pyright: ignore[reportAttributeAccessIssue]
         try:
             answers = call(rows, mask=mask)
         finally:
