@@ -3,7 +3,7 @@
 from bmpq_tf.allocation.kernel import FLOAT_BITS
 from bmpq_tf.export.converter import origin
 from bmpq_tf.export.errors import ExportError, FloatKernelsWarning
-from bmpq_tf.export.integer import known_ranges, lookup_tables, unsupported
+from bmpq_tf.export.integer import integer_inputs, known_ranges, lookup_tables, unsupported
 from bmpq_tf.export.micro.operators import missing
 from bmpq_tf.export.state import ExportState
 from bmpq_tf.export.tflite import flatbuffer
@@ -44,6 +44,13 @@ def check_integer(state: ExportState) -> None:
             f"with floats{' beside 16-bit activations' * wide}: bmpq_tf writes no integers for "
             "them, whether or not LiteRT has a kernel that takes some. Replace those layers, or "
             f'take {"activation_bits=8 or " * wide}optimize_for="latency". Nothing was written.'
+        )
+    if state.is_micro and (cast := integer_inputs.casts_beyond_tflm(file)):
+        raise ExportError(
+            f"Model '{model.name}' does not run on a microcontroller: TFLM casts no "
+            f"{', '.join(cast)}. Cast or rescale such an input to float32 before anything else "
+            'reads it, give the model int32, or take optimize_for="integer" for a phone. Nothing '
+            "was written."
         )
 
 

@@ -217,7 +217,7 @@ def test_dequantize_gives_plain_relus_on_the_same_kernels():
 def test_bad_widths_are_named(bits):
     with pytest.raises(
         ValueError,
-        match=r"activation_bits must be None \(float\), 8, 4 or 2. Received: activation_bits=",
+        match=r"activation_bits must be None \(float\), 16, 8, 4 or 2. Received: activation_bits=",
     ):
         quantize_model(small_model(), activation_bits=bits)
 

@@ -6,7 +6,7 @@ import pytest
 from test_export_tflite import with_widths
 from test_optimize_for import export, trained_for_a_moment
 
-from bmpq_tf import export_tflite, run_tflite, write_firmware
+from bmpq_tf import ExportError, export_tflite, run_tflite, write_firmware
 from bmpq_tf.export.integer import input_ranges, integer_inputs
 from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.export.tflite.interpreter import TFLiteModel
@@ -154,6 +154,22 @@ def test_indices_stay_indices_and_what_is_read_both_ways_keeps_its_type(io_dtype
     report, file = export(model, tmp_path / "model.tflite", "integer", data, io_dtype=io_dtype)
     assert report.parity.rms < 0.1
     assert [kind for kind, _ in ends(file)] == ["int32", "int32", io_dtype]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int64"])
+def test_bytes_that_are_moved_before_the_cast_serve_a_phone_and_tflm_says_what_it_lacks(
+    dtype, tmp_path
+):
+    pytest.importorskip("tflite_micro")
+    image = keras.Input((8, 8, 3), dtype=dtype)
+    x = layers.Conv2D(4, 3)(layers.Rescaling(1 / 255)(layers.Cropping2D(1)(image)))
+    model = with_widths(keras.Model(image, layers.GlobalAveragePooling2D()(x)), [8])
+    data = pixels(dtype)
+    report, file = export(model, tmp_path / "model.tflite", "integer", data)
+    assert report.parity.rms < 0.05
+    assert not has_floats(file)
+    with pytest.raises(ExportError, match=rf"TFLM casts no {dtype}\. Cast or rescale"):
+        export_tflite(model, tmp_path / "m.tflite", optimize_for="micro", calibrate_with=data)
 
 
 def test_trained_ranges_need_no_data_for_bytes(tmp_path):

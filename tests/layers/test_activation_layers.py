@@ -150,19 +150,19 @@ def test_a_frozen_layer_keeps_its_clip_but_finds_its_range():
     assert (float(quantizer.observed.value), float(quantizer.log_clip.value)) == (1, 0)
 
 
-@pytest.mark.parametrize("bits", [3, 1, 16, "8", True, 4.0])
+@pytest.mark.parametrize("bits", [3, 1, 32, "8", True, 4.0])
 def test_widths_of_activations_are_checked(bits):
     for make in (
         lambda: layers.QuantReLU(bits=bits),
         lambda: QuantizerConfig(activation_bits=bits),
         lambda: QuantizerConfig(input_bits=bits),
     ):
-        with pytest.raises(ValueError, match=r"must be None \(float\), 8, 4 or 2. Received: "):
+        with pytest.raises(ValueError, match=r"must be None \(float\), 16, 8, 4 or 2. Received: "):
             make()
 
 
 def test_a_layer_without_a_width_and_a_leaky_relu_are_refused():
-    with pytest.raises(ValueError, match="Give 8, 4 or 2"):
+    with pytest.raises(ValueError, match="Give 16, 8, 4 or 2"):
         layers.QuantIdentity(bits=None)
     with pytest.raises(ValueError, match="Put QuantIdentity behind a leaky ReLU"):
         layers.QuantReLU(negative_slope=0.1)

@@ -115,7 +115,7 @@ CASES = [
     ({"learning_rate": "fast"}, r"Expected a number. Received: learning_rate='fast'"),
     (
         {"activation_bits": 5},
-        r"activation_bits must be None \(float\), 8, 4 or 2. Received: activation_bits=5",
+        r"activation_bits must be None \(float\), 16, 8, 4 or 2. Received: activation_bits=5",
     ),
     (
         {"initial_widths": "narrow"},

@@ -21,6 +21,12 @@ _QUANTIZED = (_TYPE.UINT8, _TYPE.INT8, _TYPE.INT16, _TYPE.INT32)
 # Into int16 not every runtime reads bytes.
 _WIDE = (_TYPE.INT16, _TYPE.INT32)
 _CAST = (_TYPE.BOOL, _TYPE.INT64, _TYPE.UINT16, _TYPE.UINT32)
+_NOT_IN_TFLM = {
+    _TYPE.UINT8: "uint8",
+    _TYPE.INT64: "int64",
+    _TYPE.UINT16: "uint16",
+    _TYPE.UINT32: "uint32",
+}
 _WHOLE_NUMBERS = (np.array([1.0], np.float32), np.array([0], np.int64), 0)
 
 
@@ -201,6 +207,17 @@ def _insert(subgraph, source: int, operator) -> None:
         if source in map(int, other.outputs)
     ]
     subgraph.operators.insert(made[0] + 1 if made else 0, operator)
+
+
+def casts_beyond_tflm(model) -> list[str]:
+    """Returns the types that a file casts and TFLM does not."""
+    subgraph = model.subgraphs[0]
+    types = {
+        subgraph.tensors[int(operator.inputs[0])].type
+        for operator in subgraph.operators
+        if flatbuffer.builtin_of(model, operator) == _BUILTIN.CAST
+    }
+    return sorted(_NOT_IN_TFLM[kind] for kind in types & set(_NOT_IN_TFLM))
 
 
 def replace_end(model, kind: str, old: int, new: int) -> None:
