@@ -167,11 +167,15 @@ def check_layers(model: keras.Model) -> None:
     for layer in keras_graph.sublayers(model):
         said = f"Layer {origin.described(layer)} of model '{model.name}'"
         if isinstance(layer, TABLES):
+            # A part starts at a layer of the model itself.
+            outer = next(
+                (one for one in model.layers if layer in keras_graph.sublayers(one)), layer
+            )
             raise ConversionError(
                 f"{said} looks up or hashes what it is given, which no TFLite builtin does. Export "
-                f"from its output on: export_tflite(..., inputs='{layer.name}'), or "
-                f"--inputs={layer.name}. The file then takes what that layer gives, and the data "
-                "for verifying and calibrating stay those of the whole model."
+                f"from what comes behind it on: export_tflite(..., inputs='{outer.name}'), or "
+                f"--inputs={outer.name}. The file then takes what '{outer.name}' gives, and the "
+                "data for verifying and calibrating stay those of the whole model."
             )
         if isinstance(layer, keras.layers.Conv3D) and layer.groups > 1:
             raise ConversionError(f"{said} does not run in LiteRT. {origin.way_out(layer)}")

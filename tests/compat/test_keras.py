@@ -67,6 +67,9 @@ def test_what_only_private_attributes_tell():
     einsum = layers.EinsumDense("ab,bc->ac", 2)
     einsum.build((None, 3))
     assert compat.einsum_kernel(einsum).shape == (3, 2)
+    other = keras.Variable(np.ones((3, 2)))
+    compat.set_einsum_kernel(einsum, other)
+    assert compat.einsum_kernel(einsum) is other
     attention = layers.MultiHeadAttention(2, 3)
     attention.build((None, 4, 5), (None, 4, 5))
     assert [layer.name for layer in compat.attention_projections(attention)] == [
@@ -101,6 +104,14 @@ def test_the_graph_of_a_model(model):
     assert not compat.has_graph(keras.Sequential([layers.Dense(2)]))
     named = keras.Model({"in": model.inputs[0]}, model.outputs)
     assert list(compat.inputs_structure(named)) == ["in"]
+
+
+def test_a_model_is_called_again_with_its_own_layers():
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, layers.Dense(3, name="head")(inputs))
+    again = compat.called_again(model, [keras.Input((4,))])
+    assert again.get_layer("head") is model.get_layer("head")
+    assert again.outputs[0] is not model.outputs[0]
 
 
 def test_producers_and_readers(model):

@@ -7,7 +7,7 @@ import tensorflow as tf
 from test_export_tflite import with_widths
 from test_optimize_for import export
 
-from bmpq_tf import ConversionError, export_tflite
+from bmpq_tf import ConversionError, compare_tflite, export_tflite
 from bmpq_tf.export.tflite import flatbuffer
 
 TEXTS = np.array(["a b", "c", "b a c", "d"] * 8)
@@ -63,6 +63,17 @@ def test_every_table_is_refused_by_name_before_any_work(layer, tmp_path):
     assert export_tflite(model, tmp_path / "model.tflite", inputs="table").parity.generated
 
 
+def test_a_table_in_a_nested_model_is_passed_with_it(tmp_path):
+    texts = keras.Input((), dtype="string")
+    front = keras.Sequential([texts, vectorization()], name="front")
+    x = keras.layers.Flatten()(keras.layers.Embedding(20, 4)(front(texts)))
+    model = with_widths(keras.Model(texts, keras.layers.Dense(3)(x)), [4])
+    with pytest.raises(ConversionError, match=r"'words' \(TextVectorization\).*inputs='front'"):
+        export_tflite(model, tmp_path / "model.tflite")
+    report = export_tflite(model, tmp_path / "model.tflite", verify_with=TEXTS, inputs="front")
+    assert not report.parity.generated
+
+
 @pytest.mark.parametrize(
     ("inputs", "told"),
     [
@@ -77,10 +88,10 @@ def test_a_start_that_is_none_is_refused(inputs, told, tmp_path):
         export_tflite(model, tmp_path / "model.tflite", inputs=inputs)
 
 
-def open_model():
+def open_model(interpolation="bilinear"):
     inputs = keras.Input((None, None, 3), name="image")
     x = keras.layers.Conv2D(4, 3, strides=2, padding="same")(inputs)
-    x = keras.layers.UpSampling2D(2, interpolation="bilinear")(x)
+    x = keras.layers.UpSampling2D((2, 3), interpolation=interpolation)(x)
     return with_widths(keras.Model(inputs, keras.layers.Conv2D(3, 1, name="last")(x)), [4])
 
 
@@ -95,6 +106,17 @@ def test_sizes_that_a_model_leaves_open_are_fixed(shapes, kind, tmp_path):
     assert flatbuffer.text(file.signatureDefs[0].inputs[0].name) == "image"
     assert report.parity.examples == 16
     assert model.inputs[0].shape == (None, None, None, 3)
+
+
+@pytest.mark.parametrize("kind", ["size", "latency", "integer"])
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
+def test_images_of_any_size_are_upsampled(interpolation, kind, tmp_path):
+    images = np.random.default_rng(0).random((16, 8, 8, 3), "float32")
+    model, path = open_model(interpolation), tmp_path / "model.tflite"
+    report, _ = export(model, path, kind, images)
+    assert report.parity.rms < (1e-5 if kind == "size" else 0.05)
+    larger = np.random.default_rng(1).random((2, 12, 10, 3), "float32")
+    assert compare_tflite(model, path, larger, optimize_for=kind).holds
 
 
 @pytest.mark.parametrize("shapes", [(8, 8), (8, 8, 4), {"picture": (8, 8, 3)}, [(8, 8, 3)] * 2])

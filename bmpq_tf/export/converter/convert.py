@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from bmpq_tf._compat import keras as keras_compat
-from bmpq_tf.export.converter import einsum, loops, origin, rewrites
+from bmpq_tf.export.converter import einsum, loops, origin, rewrites, upsampling
 from bmpq_tf.export.errors import ConversionError, first_line
 from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.export.tflite.standard_error import silenced
@@ -52,16 +52,13 @@ def to_float_model(model: keras.Model, batch_size: int | None = None, *, unroll:
     try:
         as_loops = loops.unrolled if unroll else loops.as_while
         # What is changed in the model for the conversion holds variables, so until it is over.
-        with as_loops(model), rewrites.one_axis_softmax(model), einsum.in_known_forms(model):
-            function = answer.get_concrete_function()
-            errors = rewrites.ErrorFunctions() if rewrites.has_error_functions(function) else None
-            content = None
-            if errors:
-                # The converter knows them in a GELU only. As custom operators it leaves the others.
-                content = _converted(function, custom=True)
-                if rewrites.has_custom(flatbuffer.parse(content)):
-                    content = None
-            content = content or _converted(function, errors)
+        with (
+            as_loops(model),
+            rewrites.one_axis_softmax(model),
+            einsum.in_known_forms(model),
+            upsampling.of_open_sizes(model),
+        ):
+            content = _with_error_functions(answer.get_concrete_function())
         return _in_order(flatbuffer.parse(content))
     except (OSError, MemoryError, tf.errors.ResourceExhaustedError):
         # A temporary folder, or a memory, that is full is no fault of the model.
@@ -72,6 +69,19 @@ def to_float_model(model: keras.Model, batch_size: int | None = None, *, unroll:
             f"{origin.refused(model, error) or first_line(error)}{_suspects(model, unroll)} "
             "Replace what has no builtin, or build it from Keras layers."
         ) from error
+
+
+def _with_error_functions(function) -> bytes:
+    """Converts with `tf.Erf` and `tf.Erfc` as functions of our own where they are no part of a
+    GELU, the only place that the converter knows them in.
+    """
+    if not rewrites.has_error_functions(function):
+        return _converted(function)
+    # As custom operators it leaves those that it does not know.
+    content = _converted(function, custom=True)
+    if rewrites.has_custom(flatbuffer.parse(content)):
+        content = _converted(function, rewrites.ErrorFunctions())
+    return content
 
 
 def _converted(
