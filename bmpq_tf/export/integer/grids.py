@@ -29,6 +29,18 @@ _INT8_STEPS = steps(8)
 # A slope no model has. The converter neither merges markers of different slopes nor fuses them with
 # what stands around.
 _FIRST_MARK = 4096
+_KERNELS = tuple(
+    getattr(_BUILTIN, name)
+    for name in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
+)
+# Those of normalisations over features, attention, and activations other than a ReLU.
+_BETWEEN = tuple(
+    getattr(_BUILTIN, name)
+    for name in (
+        *("MUL", "SUB", "DIV", "SQUARED_DIFFERENCE", "BATCH_MATMUL"),
+        *("SOFTMAX", "LOGISTIC", "TANH", "RSQRT", "SQRT", "EXP", "GELU", "HARD_SWISH"),
+    )
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +108,8 @@ def place(file, model: keras.Model) -> dict[int, Grid]:
             and operator.builtinOptions.alpha <= -_FIRST_MARK
         ):
             quantizer = quantizers[int(-operator.builtinOptions.alpha) - _FIRST_MARK]
-            grid = _grid_of_quantizer(quantizer)
+            step = float(quantizer.clip()) / steps(quantizer.bits)
+            grid = Grid(step, int(quantizer.zero_point.numpy()), quantizer.bits)
             source, result = int(operator.inputs[0]), int(operator.outputs[0])
             # A FAKE_QUANT has a step more than a symmetric range, which matters to nothing.
             low, width = grid.range[0], _levels(grid.bits) * grid.step
@@ -115,11 +128,6 @@ def place(file, model: keras.Model) -> dict[int, Grid]:
     return found
 
 
-def _grid_of_quantizer(quantizer) -> Grid:
-    step = float(quantizer.clip()) / steps(quantizer.bits)
-    return Grid(step, int(quantizer.zero_point.numpy()), quantizer.bits)
-
-
 def _levels(bits: int) -> int:
     """The steps of a `FAKE_QUANT`."""
     return 2**bits - 1
@@ -132,29 +140,18 @@ def grid_of(operator) -> Grid:
     return Grid(step, round(-options.min / step), options.numBits)
 
 
-def trained_share(file, model: keras.Model) -> float:
-    """Returns the share of the integer activations of a parsed file that lie on a grid that the
-    model trained; 0 where there are none.
+def is_mostly_trained(file) -> bool:
+    """Whether a parsed integer file has more operators with kernels, which read what a quantizer
+    rounded, than operators that compute between quantizers, on grids of calibration.
+
+    What its grids are does not count, so that a wrong one cannot choose its own limit.
     """
-    trained = [
-        integer_grid(limits, 16 if grid.bits == 16 else 8)
-        for quantizer in activation_quantizers(model)
-        for grid in [_grid_of_quantizer(quantizer)]
-        for limits in (grid.entry, grid.range)
-    ]
-    found = [
-        any(
-            int(tensor.quantization.zeroPoint[0]) == zero_point
-            and np.isclose(tensor.quantization.scale[0], scale, rtol=1e-4, atol=0)
-            for scale, zero_point in trained
-        )
+    builtins = [
+        flatbuffer.builtin_of(file, operator)
         for subgraph in file.subgraphs
-        for tensor in subgraph.tensors
-        if tensor.type in flatbuffer.ACTIVATIONS.values()
-        and flatbuffer.scale_count(tensor) == 1
-        and flatbuffer.constant(file, tensor) is None
+        for operator in subgraph.operators
     ]
-    return float(np.mean(found)) if found else 0.0
+    return sum(one in _KERNELS for one in builtins) >= sum(one in _BETWEEN for one in builtins)
 
 
 def integer_constant(model, subgraph, index: int, grid=None, bits: int = 8) -> int:

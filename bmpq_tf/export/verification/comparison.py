@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bmpq_tf.export.integer.grids import trained_share
+from bmpq_tf.export.integer.grids import is_mostly_trained
 from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.export.tflite.inner_tensors import Exposed
 from bmpq_tf.export.tflite.interpreter import Runtime, TFLiteModel
@@ -16,7 +16,6 @@ from bmpq_tf.export.verification.constant_columns import ColumnRanges
 from bmpq_tf.export.verification.inputs import first_examples, input_batches
 from bmpq_tf.export.verification.near_ties import near_ties, output_steps
 from bmpq_tf.export.verification.parity import (
-    MOSTLY,
     TOLERANCE,
     Limits,
     Parity,
@@ -193,9 +192,7 @@ class _Tally:
             else {}
         )
         file = flatbuffer.parse(content)
-        self._mostly_trained = (
-            optimize_for != "integer" or not self._rounded or trained_share(file, model) >= MOSTLY
-        )
+        self._mostly_trained = is_mostly_trained(file)
         self._departed = ""
         outputs = len(model.outputs)
         self.difference, self.unexplained, self.scale = np.zeros((3, outputs))
