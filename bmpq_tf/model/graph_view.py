@@ -4,6 +4,7 @@ import contextlib
 import functools
 import inspect
 import os
+import re
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +18,9 @@ from bmpq_tf.layers.serialization import is_ours
 from bmpq_tf.model import keras_graph
 
 Layer = keras.layers.Layer
+
+
+_BOLD = re.compile(r"\x1b\[\d*m")
 
 
 class NotFollowedError(ValueError):
@@ -104,8 +108,11 @@ def _called(model: keras.Model, call) -> Any:
     try:
         return call()
     except Exception as error:
-        first = (str(error).strip() or type(error).__name__).split("\n")[0]
-        said = first.split(". ")[0].rstrip(".")[:200]
+        # Keras says which layer it called before it says what happened, in bold.
+        lines = [_BOLD.sub("", line).strip() for line in str(error).splitlines()]
+        told = [line for line in lines if line and not line.startswith("Exception encountered")]
+        said = (told or [type(error).__name__])[0]
+        said = said.split(". ")[0].rstrip(".")[:200]
         raise NotFollowedError(
             f"The code of model '{model.name}' ({type(model).__name__}) cannot be followed"
             f"{_where(error)}. Received: {said}. Write it with Keras layers and keras.ops, "
@@ -154,7 +161,7 @@ def _symbolic_arguments(model: keras.Model, input_shapes, data) -> Any:
     if input_shapes is not None:
         return _mapped(input_shapes)
     if data is not None and (specs := _specs_of(model, data)) is not None:
-        return keras.tree.map_structure(_symbolic, specs)
+        return _mapped(specs)
     config = model.get_build_config() if model.built else None
     if not config:
         raise NotFollowedError(
@@ -164,26 +171,23 @@ def _symbolic_arguments(model: keras.Model, input_shapes, data) -> Any:
     if "input_shape" in config:
         return _mapped(config["input_shape"], with_batch=True)
     shapes = {name.removesuffix("_shape"): shape for name, shape in config["shapes_dict"].items()}
-    return {name: _mapped(shape, with_batch=True) for name, shape in shapes.items()}
+    return _mapped(shapes, with_batch=True)
 
 
-def _mapped(shapes, with_batch: bool = False) -> Any:
-    """Symbolic inputs of the structure of shapes, which are tuples or lists of sizes themselves."""
+def _mapped(shapes, with_batch: bool = False, name: str | None = None) -> Any:
+    """Symbolic inputs of the structure of shapes, which are tuples or lists of sizes themselves;
+    those of a dict have its names, as Keras asks.
+    """
     if hasattr(shapes, "dtype"):
-        return _symbolic(shapes)
+        dtype = keras.backend.standardize_dtype(shapes.dtype)
+        return keras.Input(batch_shape=tuple(shapes.shape), dtype=dtype, name=name)
     if isinstance(shapes, dict):
-        return {name: _mapped(shape, with_batch) for name, shape in shapes.items()}
+        return {key: _mapped(shape, with_batch, key) for key, shape in shapes.items()}
     if isinstance(shapes, tf.TensorShape) or all(
         size is None or hasattr(size, "__index__") for size in shapes
     ):
-        return keras.Input(tuple(shapes)[1:] if with_batch else tuple(shapes))
+        return keras.Input(tuple(shapes)[1:] if with_batch else tuple(shapes), name=name)
     return type(shapes)(_mapped(shape, with_batch) for shape in shapes)
-
-
-def _symbolic(spec) -> Any:
-    return keras.Input(
-        batch_shape=tuple(spec.shape), dtype=keras.backend.standardize_dtype(spec.dtype)
-    )
 
 
 def _specs_of(model: keras.Model, data) -> Any:
