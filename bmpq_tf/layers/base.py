@@ -107,7 +107,8 @@ class QuantizedLayer(_Layer):
             kwargs["autocast"] = False
         return super().add_weight(*args, name=name, **kwargs)
 
-    def build(self, input_shape):
+    # Without a shape too: an embedding needs none.
+    def build(self, input_shape=None):
         super().build(input_shape)
         self.build_quantizers()
 

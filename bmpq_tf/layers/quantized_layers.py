@@ -62,6 +62,15 @@ class QuantEmbedding(QuantizedLayer, keras.layers.Embedding):
         TensorShape([32, 4])
     """
 
+    def __init__(self, *args, weights=None, **kwargs):
+        super().__init__(*args, **kwargs)
+        # Keras would build the layer for them before it has a quantizer.
+        if weights is not None:
+            self.build()
+            ((table, quantizer),) = self.kernels()
+            table.assign(weights[0] if isinstance(weights, list) else weights)
+            quantizer.initialise_scale(table)
+
 
 @register(keras.layers.Conv1D, kernel=(-1,))
 class QuantConv1D(QuantizedLayer, keras.layers.Conv1D):

@@ -434,3 +434,28 @@ def test_a_kernel_without_elements_adds_no_nan(scale):
     assert np.all(np.asarray(layer.kernel_quantizer.scale(layer._kernel)) > 0)
     # What was seen and not finite would stop the allocation of all the others.
     assert read(layer.kernel_quantizer.uses_seen) == 0
+
+
+def test_an_embedding_builds_without_a_shape_and_takes_the_weights_it_is_given():
+    layer = ENTRIES["Embedding"].quantized_class(5, 3)
+    layer.build()
+    assert layer.kernels()[0][0].shape == (5, 3)
+    table = np.random.default_rng(0).standard_normal((5, 3)).astype("float32")
+    for weights in (table, [table]):
+        given = ENTRIES["Embedding"].quantized_class(5, 3, weights=weights)
+        np.testing.assert_array_equal(given.kernels()[0][0], table)
+        # Its learned scales start for these weights.
+        np.testing.assert_allclose(given(np.arange(5)), table, atol=np.abs(table).max() / 60)
+
+
+def test_sparse_inputs_train_a_quantized_kernel():
+    inputs = keras.Input((6,), sparse=True)
+    model = keras.Model(inputs, ENTRIES["Dense"].quantized_class(2, name="dense")(inputs))
+    model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
+    ((kernel, quantizer),) = model.get_layer("dense").kernels()
+    before = read(kernel)
+    x = tf.sparse.from_dense(np.eye(6, dtype="float32"))
+    data = tf.data.Dataset.from_tensors((x, np.ones((6, 2), "float32")))
+    model.fit(data, shuffle=False, verbose=0)
+    assert not np.array_equal(before, read(kernel))
+    assert quantizer.accumulated().uses_finite == 1
