@@ -3,16 +3,29 @@
 from bmpq_tf.allocation.kernel import FLOAT_BITS
 from bmpq_tf.export.converter import origin
 from bmpq_tf.export.errors import ExportError, FloatKernelsWarning
-from bmpq_tf.export.integer import integer_inputs, known_ranges, lookup_tables, unsupported
+from bmpq_tf.export.integer import (
+    integer_inputs,
+    known_ranges,
+    lookup_tables,
+    unlisted_operators,
+    unsupported,
+)
 from bmpq_tf.export.micro.operators import missing
 from bmpq_tf.export.state import ExportState
 from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.model.kernels import KernelState, total_bits
 
+_FOLLOWING = {
+    *("QUANTIZE", "DEQUANTIZE", "FAKE_QUANT"),
+    *map(flatbuffer.schema_name, unlisted_operators.CARRIES),
+}
+
 
 def check_ranges(state: ExportState) -> None:
     """Raises ValueError where ranges need data and there are none."""
-    if missing := known_ranges.missing(state.file, state.known_ranges):
+    # Between the operators of a table nothing is rounded.
+    file, _ = lookup_tables.folded(state.file, state.alone)
+    if missing := known_ranges.missing(file, state.known_ranges):
         raise ValueError(
             f"Activation quantizers of model '{state.model.name}' do not set the ranges of all "
             f"that is computed: {_listed(missing)} need data. "
@@ -36,8 +49,8 @@ def check_integer(state: ExportState) -> None:
         )
     if found := unsupported.find(file):
         wide = state.activation_bits == 16
-        # Conversions are only there because of the others.
-        found = [one for one in found if one[0] not in ("QUANTIZE", "DEQUANTIZE")] or found
+        # Conversions and what has an integer form are only there because of the others.
+        found = [one for one in found if one[0] not in _FOLLOWING] or found
         raise ExportError(
             f"Model '{model.name}' cannot be an integer-only file: "
             f"{_owned(model, found)} would compute "

@@ -9,7 +9,7 @@ import tensorflow as tf
 from test_export_tflite import with_widths
 from test_optimize_for import export, trained_for_a_moment
 
-from bmpq_tf import ConversionError, export_tflite, quantize_model
+from bmpq_tf import ConversionError, ExportError, export_tflite, quantize_model
 from bmpq_tf._compat.litert import schema
 from bmpq_tf.export.converter import convert, rewrites
 from bmpq_tf.export.integer import lookup_tables, masks
@@ -17,6 +17,7 @@ from bmpq_tf.export.integer.ranges import integer_grid
 from bmpq_tf.export.integer.rewrites import rewrite
 from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.export.tflite.interpreter import TFLiteModel
+from bmpq_tf.layers import QuantIdentity
 
 LAYERS, OPS = keras.layers, keras.ops
 BUILTIN = schema.BuiltinOperator
@@ -222,3 +223,26 @@ def test_a_rounded_relu_that_lets_nothing_through_is_a_file(mode, tmp_path):
         keras.Model(inputs, LAYERS.GlobalMaxPooling2D()(x)), IMAGES, activation_bits=8
     )
     assert export(model, tmp_path / "m.tflite", mode, IMAGES)[0].parity.rms < 0.05
+
+
+def test_a_table_between_roundings_needs_no_data(tmp_path):
+    inputs = keras.Input((6,))
+    x = LAYERS.Dense(5)(QuantIdentity(bits=8)(inputs))
+    x = QuantIdentity(bits=8)(LAYERS.Activation("mish")(QuantIdentity(bits=8)(x)))
+    x = QuantIdentity(bits=8)(LAYERS.Dense(3)(x))
+    data = RANDOM.standard_normal((40, 6)).astype("float32")
+    model = trained_for_a_moment(keras.Model(inputs, x), data)
+    options = {"optimize_for": "integer", "verify_with": data}
+    assert export_tflite(model, tmp_path / "m.tflite", **options).parity.rms < 0.03
+
+
+def test_only_the_operators_that_are_in_the_way_are_named(tmp_path):
+    inputs = keras.Input((6,))
+    x = LAYERS.Lambda(lambda x: OPS.cumsum(x, axis=1), output_shape=(5,), name="odd")(
+        LAYERS.Dense(5)(inputs)
+    )
+    x = LAYERS.Dense(3)(LAYERS.Activation("softplus")(LAYERS.LeakyReLU()(x)))
+    data = RANDOM.standard_normal((40, 6)).astype("float32")
+    model = with_widths(keras.Model(inputs, x), [8])
+    with pytest.raises(ExportError, match=r"file: CUMSUM of layer 'odd' \(Lambda\) would compute"):
+        export(model, tmp_path / "m.tflite", "integer", data)

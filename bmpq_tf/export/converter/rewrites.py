@@ -4,7 +4,7 @@ import contextlib
 import functools
 import itertools
 from collections.abc import Callable, Iterator
-from typing import cast
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -23,8 +23,8 @@ _ERF_BELOW = (
     *(-7.37332916720468e-03, -1.42647390514189e-02),
 )
 _ERROR_FUNCTIONS = ("Erf", "Erfc")
-# TensorFlow's types leave out that a shape may be unknown.
-_FLOATS = tf.TensorSpec(None, tf.float32)  # pyright: ignore[reportArgumentType]
+_ANY_SHAPE: Any = None
+_FLOATS = tf.TensorSpec(_ANY_SHAPE, tf.float32)
 
 
 @contextlib.contextmanager
@@ -52,7 +52,9 @@ def one_axis_softmax(model: keras.Model) -> Iterator[None]:
 def _over_one_axis(layer: keras.layers.Softmax, call: Callable) -> Callable:
     @functools.wraps(call)
     def joined(inputs, mask=None):
-        rank, several = len(inputs.shape), cast("tuple[int, ...]", layer.axis)
+        # Keras's own annotation is of one axis.
+        several: Any = layer.axis
+        rank = len(inputs.shape)
         last = sorted(axis % rank for axis in several)
         order = [*(axis for axis in range(rank) if axis not in last), *last]
         back = [order.index(axis) for axis in range(rank)]
@@ -63,7 +65,7 @@ def _over_one_axis(layer: keras.layers.Softmax, call: Callable) -> Callable:
             mask = _transposed(tf.broadcast_to(mask, tf.shape(inputs)), order)
             mask = tf.reshape(mask, together)
         rows = tf.reshape(moved, together)
-        layer.axis = -1  # pyright: ignore[reportAttributeAccessIssue]
+        layer.axis = -1
         try:
             answers = call(rows, mask=mask)
         finally:

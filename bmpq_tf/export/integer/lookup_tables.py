@@ -157,6 +157,7 @@ class _Roots:
     def __init__(self, model, subgraph):
         self.model, self.subgraph = model, subgraph
         self.producers: dict[int, Any] = {}
+        self._places = {id(operator): n for n, operator in enumerate(subgraph.operators)}
         # By tensor: itself, and every single tensor that it can be computed from; earliest first.
         self._sources: dict[int, list[int]] = {}
         for operator in subgraph.operators:
@@ -190,16 +191,17 @@ class _Roots:
         return None
 
     def _between(self, source: int, result: int) -> list:
-        wanted, found = {result}, []
-        for operator in reversed(self.subgraph.operators):
-            if wanted.intersection(map(int, operator.outputs)):
-                found.append(operator)
-                wanted.update(
+        pending, found = [result], {}
+        while pending:
+            operator = self.producers[pending.pop()]
+            if id(operator) not in found:
+                found[id(operator)] = operator
+                pending += [
                     int(index)
                     for index in operator.inputs
                     if int(index) != source and not self._is_constant(index)
-                )
-        return found[::-1]
+                ]
+        return sorted(found.values(), key=lambda operator: self._places[id(operator)])
 
     def _is_constant(self, index: int) -> bool:
         return flatbuffer.constant(self.model, self.subgraph.tensors[index]) is not None

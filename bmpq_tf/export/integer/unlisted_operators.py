@@ -45,7 +45,7 @@ _LOOKS = (
 )
 # Their kernels compare integers as they are. What is cut off is not what they give.
 _ON_ONE_GRID = (_BUILTIN.MINIMUM, _BUILTIN.FILL)
-_CARRIES = (*_SAME_GRID, *_OWN_GRID, *_FIXED_GRID, *_LOOKS)
+CARRIES = (*_SAME_GRID, *_OWN_GRID, *_FIXED_GRID, *_LOOKS)
 # Those whose int16 kernels were seen to answer rightly.
 _CARRIES_WIDE = (*_SAME_GRID[:-1], *(_BUILTIN.RELU6, _BUILTIN.LEAKY_RELU, _BUILTIN.SHAPE))
 _QUANTIZE, _DEQUANTIZE = ("Quantize", {}), ("Dequantize", {})
@@ -104,7 +104,7 @@ class _Moved:
     def __init__(self, model, subgraph, ranges: Mapping[str, Range], bits: int, functions):
         self.model, self.subgraph, self.ranges, self.bits = model, subgraph, ranges, bits
         self.functions, self.integer = functions, flatbuffer.ACTIVATIONS[bits]
-        self.carries = _CARRIES if bits == 8 else _CARRIES_WIDE
+        self.carries = CARRIES if bits == 8 else _CARRIES_WIDE
         self.integers: dict[int, int] = {}  # the int8 tensor behind a float one
         self.rounded: dict[int, grids.Grid] = {}  # what an int8 tensor was rounded to
         self.replaced: dict[int, int] = {}  # what a cancelled QUANTIZE would have given
