@@ -91,11 +91,7 @@ class _Measured:
         self._content = content
         model = flatbuffer.parse(content)
         minimal.equal_scales_as_one(model)
-        tensors = model.subgraphs[0].tensors
-        self.kernels = {
-            flatbuffer.tensor_name(tensors[index]): kernel
-            for index, (kernel, _) in packing.kernels(model).items()
-        }
+        self.kernels = packing.kernels(model)
         self._arenas: dict[tuple, Arena] = {}
 
     def file(self, forms: Mapping[str, packing.Packed]) -> bytes:

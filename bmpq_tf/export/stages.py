@@ -100,9 +100,7 @@ def convert(state: ExportState) -> None:
     integer = state.arithmetic == "integer"
     with frozen(state.computed) as model:
         (grids.mark if integer else name_roundings)(model)
-        state.file = to_float_model(
-            model, batch_size=1 if state.is_micro else None, unroll=state.is_micro
-        )
+        state.file = to_float_model(model, batch_size=1 if state.is_micro else None)
         placed = grids.place(state.file, model) if integer else {}
     if integer:
         rewrites.rewrite(state.file, state.alone, state.activation_bits)

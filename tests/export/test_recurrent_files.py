@@ -207,13 +207,24 @@ def test_an_integer_file_of_a_loop_needs_data(tmp_path):
         ),
     ],
 )
-def test_a_microcontroller_takes_the_steps_one_by_one(layer, tmp_path):
+def test_a_microcontroller_gets_a_loop_with_kernels_at_their_own_widths(layer, tmp_path):
     pytest.importorskip("tflite_micro")
     model = with_widths(sequences(4, layer()), (4,))
     options = {"optimize_for": "micro", "calibrate_with": data_for(model, 32)}
     report = export_tflite(model, tmp_path / "model.tflite", **options)
-    assert "WHILE" not in report.micro.operators
+    assert "WHILE" in report.micro.operators
     assert {one.stored_bits for one in report.layers} == {4}
+
+
+def test_a_table_is_unpacked_in_a_loop(tmp_path):
+    pytest.importorskip("tflite_micro")
+    model = with_widths(sequences(4, layers.GRU(40), size=40), (3,))
+    options = {"optimize_for": "micro", "calibrate_with": data_for(model, 32)}
+    report = export_tflite(model, tmp_path / "model.tflite", **options)
+    assert {"WHILE", "TFLM_DECODE"} <= set(report.micro.operators)
+    assert [one.stored_bits for one in report.layers][:2] == [3, 3]
+    # The head is smaller without a table.
+    assert report.packed_weight_bytes < report.ideal_weight_bytes + 100
 
 
 @pytest.mark.slow

@@ -39,7 +39,7 @@ def as_while(model: keras.Model) -> Iterator[None]:
 def unrolled(model: keras.Model) -> Iterator[None]:
     """Within it, recurrent layers are called step by step.
 
-    What computes with integers only has to be: a loop's states are float.
+    So is what loops in a way of its own, or where a runtime has no loops.
     """
     before = {layer: (layer.unroll, layer.zero_output_for_mask) for layer in _recurrent(model)}
     # Step by step, Keras zeroes the masked outputs of a layer that goes backwards in the order of

@@ -66,9 +66,26 @@ def with_carried(model, ranges: Mapping[str, Range]) -> dict[str, Range]:
     return found
 
 
-def carry(model, ranges: Mapping[str, Range], bits: int = 8) -> None:
-    """Makes loops carry integers; changes a partly quantized file in place."""
+def generated_io(model, io_dtype: str) -> str:
+    """Returns which type of inputs and outputs litert-quantizer is asked for.
+
+    It would take the ends of loops' bodies for the model's.
+    """
+    return "float32" if loops(model) else io_dtype
+
+
+def carry(model, ranges: Mapping[str, Range], io_dtype: str, bits: int = 8) -> None:
+    """Makes loops carry integers; changes a partly quantized file in place.
+
+    Args:
+        model: the parsed file.
+        ranges: by tensor name, as `with_carried` gives them.
+        io_dtype: of inputs and outputs.
+        bits: the width of activations, 8 or 16.
+    """
     main = model.subgraphs[0]
+    if io_dtype != "float32" and loops(model):
+        _round_model(model, ranges, bits)
     for loop in loops(model):
         body, condition = model.subgraphs[loop.body], model.subgraphs[loop.condition]
         named = [
@@ -84,7 +101,7 @@ def carry(model, ranges: Mapping[str, Range], bits: int = 8) -> None:
         _round_around(model, main, loop.operator, places, bits)
 
 
-def round_model(model, ranges: Mapping[str, Range], bits: int = 8) -> None:
+def _round_model(model, ranges: Mapping[str, Range], bits: int = 8) -> None:
     """Makes the float inputs and outputs of a file's main subgraph integers."""
     main = model.subgraphs[0]
     behind = {

@@ -21,7 +21,6 @@ from bmpq_tf.export.integer import (
     integer_inputs,
     lookup_tables,
     loop_states,
-    loose_ends,
     unlisted_operators,
 )
 from bmpq_tf.export.integer.ranges import Range
@@ -59,11 +58,10 @@ def quantize(
         alone: operators whose kernels the runtime has, as `lookup_tables.folded` takes them.
     """
     biases.separate(model)
-    looped = bool(loop_states.loops(model))
     with integer_inputs.opened(model) as doors:
         model, functions = lookup_tables.folded(model, alone) if bits == 8 else (model, {})
-        # The ends of loops' bodies would be taken for the model's.
-        instructions = _generated(model, ranges, "float32" if looped else io_dtype, bits)
+        generated = loop_states.generated_io(model, io_dtype)
+        instructions = _generated(model, ranges, generated, bits)
         placed = []
         for match, stored in kernels:
             stored = _with_room_for_biases(
@@ -72,10 +70,7 @@ def quantize(
             _place(model, instructions, match, packing.parameters(stored))
             placed.append((match, stored))
         file = modified(model, instructions)
-    if looped and io_dtype != "float32":
-        loop_states.round_model(file, ranges, bits)
     file = unlisted_operators.carry_integers(file, ranges, io_dtype, bits, functions)
-    loose_ends.round_unread(file)
     integer_inputs.connect(file, doors, io_dtype, is_micro)
     if io_dtype == "uint8":
         integer_inputs.as_bytes(file)

@@ -69,7 +69,7 @@ def carry_integers(
         bits: the width of activations, 8 or 16.
         functions: what the stand-ins compute, by the name of their results.
     """
-    loop_states.carry(model, ranges, bits)
+    loop_states.carry(model, ranges, io_dtype, bits)
     for loop in loop_states.loops(model):
         for number in (loop.condition, loop.body):
             _moved(model, model.subgraphs[number], ranges, bits, functions)
@@ -86,6 +86,7 @@ def carry_integers(
         ]:
             entry.tensorIndex = moved.integers.get(int(entry.tensorIndex), int(entry.tensorIndex))
     loose_ends.drop_unread(model, subgraph)
+    loose_ends.round_unread(model)
     return model
 
 

@@ -112,11 +112,19 @@ def tables(packed: Packed) -> np.ndarray:
     return np.clip(levels, -128, 127).astype(np.int8)
 
 
-def kernels(model) -> dict[int, tuple[Kernel, list[tuple[int, int]]]]:
-    """Returns each int8 constant that operators read, by its tensor, with the operators and the
-    place among their inputs.
+def kernels(model) -> dict[str, Kernel]:
+    """Returns each int8 constant that operators read, by its tensor's name; loops' bodies too."""
+    return {
+        flatbuffer.tensor_name(subgraph.tensors[index]): kernel
+        for subgraph in model.subgraphs
+        for index, (kernel, _) in _kernels_in(model, subgraph).items()
+    }
+
+
+def _kernels_in(model, subgraph) -> dict[int, tuple[Kernel, list[tuple[int, int]]]]:
+    """The kernels of a subgraph by their tensors, with the operators that read each and the place
+    among their inputs.
     """
-    subgraph = model.subgraphs[0]
     readers: dict[int, list[tuple[int, int]]] = {}
     for position, operator in enumerate(subgraph.operators):
         for place, index in enumerate(map(int, operator.inputs)):
@@ -173,11 +181,18 @@ def pack(
     """
     from bmpq_tf._compat import tflite_micro
 
-    subgraph = model.subgraphs[0]
     chosen: dict[str, Packed] = {}
+    for subgraph in model.subgraphs:
+        _pack_in(model, subgraph, chosen, forms, encode or tflite_micro.pack_indices)
+    return chosen
+
+
+def _pack_in(model, subgraph, chosen: dict[str, Packed], forms, encode) -> None:
+    from bmpq_tf._compat import tflite_micro
+
     shared: dict[bytes, int] = {}
     decodes: dict[int, list[tuple[int, int, int]]] = {}
-    for index, (kernel, readers) in kernels(model).items():
+    for index, (kernel, readers) in _kernels_in(model, subgraph).items():
         tensor = subgraph.tensors[index]
         name = flatbuffer.tensor_name(tensor)
         stays = Packed("int8", 8, bytes=kernel.count)
@@ -192,7 +207,7 @@ def pack(
             continue
         axis = _axis(tensor) if len(form.starts) > 1 else None
         indices = _indices(integers, form, axis)
-        content = (encode or tflite_micro.pack_indices)(indices, form.bits)
+        content = encode(indices, form.bits)
         encoded = _constant(model, subgraph, content)
         told = tflite_micro.ancillary_data(form.bits, tables(form), axis)
         if told not in shared:
@@ -202,8 +217,7 @@ def pack(
             subgraph.operators[position].inputs[place] = decoded
             decodes.setdefault(position, []).append((encoded, shared[told], decoded))
         tensor.buffer = 0
-    _insert(model, decodes)
-    return chosen
+    _insert(model, subgraph, decodes)
 
 
 def _indices(integers: np.ndarray, form: Packed, axis: int | None) -> np.ndarray:
@@ -231,7 +245,7 @@ def _twin(subgraph, tensor) -> int:
     return len(subgraph.tensors) - 1
 
 
-def _insert(model, decodes: dict[int, list[tuple[int, int, int]]]) -> None:
+def _insert(model, subgraph, decodes: dict[int, list[tuple[int, int, int]]]) -> None:
     """Puts one `DECODE` in front of each operator that reads decoded kernels: what it writes lives
     until the next operator only.
     """
@@ -242,11 +256,17 @@ def _insert(model, decodes: dict[int, list[tuple[int, int, int]]]) -> None:
     code = schema.OperatorCodeT()
     code.builtinCode, code.version = _BUILTIN.CUSTOM, 1
     code.deprecatedBuiltinCode, code.customCode = _BUILTIN.CUSTOM, tflite_micro.DECODE_NAME.encode()
-    model.operatorCodes.append(code)
-    subgraph = model.subgraphs[0]
+    known = [number for number, one in enumerate(model.operatorCodes) if _same_code(one, code)]
+    number = known[0] if known else len(model.operatorCodes)
+    if not known:
+        model.operatorCodes.append(code)
     for position in sorted(decodes, reverse=True):
         operator = schema.OperatorT()
-        operator.opcodeIndex = len(model.operatorCodes) - 1
+        operator.opcodeIndex = number
         operator.inputs = [index for one in decodes[position] for index in one[:2]]
         operator.outputs = [decoded for *_, decoded in decodes[position]]
         subgraph.operators.insert(position, operator)
+
+
+def _same_code(one, other) -> bool:
+    return one.customCode is not None and one.customCode == other.customCode

@@ -79,7 +79,11 @@ def operands(model) -> Iterator[tuple[str, np.ndarray, np.ndarray, int]]:
     """Yields the operator, the integers, the scales and the buffer of each constant or decoded
     int8 operand, in the order of the operators.
     """
-    subgraph = model.subgraphs[0]
+    for subgraph in model.subgraphs:
+        yield from _operands_in(model, subgraph)
+
+
+def _operands_in(model, subgraph) -> Iterator[tuple[str, np.ndarray, np.ndarray, int]]:
     decoded = decoded_constants(model, subgraph)
     for operator in subgraph.operators:
         if is_decode(model, operator):

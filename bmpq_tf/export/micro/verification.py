@@ -95,7 +95,8 @@ def operator_names(content: bytes) -> tuple[str, ...]:
             DECODE
             if is_decode(model, operator)
             else flatbuffer.schema_name(flatbuffer.builtin_of(model, operator))
-            for operator in model.subgraphs[0].operators
+            for subgraph in model.subgraphs
+            for operator in subgraph.operators
         )
     )
 
