@@ -38,6 +38,7 @@ flags.DEFINE_bool("micro", False, "Run static integer models in TFLM instead.")
 flags.DEFINE_bool("int8", False, "Run operators between int8 tensors instead, in TFLM too.")
 flags.DEFINE_bool("conversions", False, "Convert integers into others instead, in TFLM too.")
 flags.DEFINE_bool("int16", False, "Run activations of 16 bits instead, in TFLM too.")
+flags.DEFINE_bool("recurrent", False, "Run recurrent layers in each form that a file may have.")
 flags.DEFINE_bool("json", False, "Print everything that was seen as JSON.")
 flags.DEFINE_bool("markdown", False, "Print the table of docs/runtime_matrix.md.")
 
@@ -80,6 +81,12 @@ def main(_: list[str]) -> None:
         found = kind.probe_all()
         plain = [dataclasses.asdict(seen) for seen in found]
         columns, cells = kind.COLUMNS, kind.rows(found)
+    elif given.recurrent:
+        from bmpq_research.runtime_probe import recurrent
+
+        found = recurrent.probe_recurrent(given.timed)
+        plain = [dataclasses.asdict(seen) for seen in found]
+        columns, cells = recurrent.COLUMNS, recurrent.rows(found)
     elif given.lowering:
         found = lowering.measure()
         plain = [dataclasses.asdict(lowering) for lowering in found]
