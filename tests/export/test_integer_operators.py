@@ -46,6 +46,7 @@ FUNCTIONS = {
     "mish": keras.activations.mish,
     "selu": keras.activations.selu,
     "squareplus": keras.activations.squareplus,
+    "tanh_shrink of little": lambda x: keras.activations.tanh_shrink(0.1 * x),
     "hard_shrink": keras.activations.hard_shrink,
     "exact gelu of a sum": lambda x: keras.activations.gelu(x, approximate=False) + OPS.erf(x),
     "sine": OPS.sin,

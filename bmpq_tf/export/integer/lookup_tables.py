@@ -186,9 +186,15 @@ class _Roots:
             builtins = {flatbuffer.builtin_of(self.model, one) for one in operators}
             if len(operators) == 1 and not builtins <= alone:
                 return source, operators
-            if len(operators) > 1 and builtins & _ROUGH:
+            if len(operators) > 1 and (builtins & _ROUGH or any(map(self._cancels, operators))):
                 return source, operators
         return None
+
+    def _cancels(self, operator) -> bool:
+        """Whether two roundings of one tensor's functions are subtracted, such as x - tanh(x)."""
+        return flatbuffer.builtin_of(self.model, operator) == _BUILTIN.SUB and not any(
+            self._is_constant(index) for index in operator.inputs
+        )
 
     def _between(self, source: int, result: int) -> list:
         pending, found = [result], {}
