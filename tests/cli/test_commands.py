@@ -229,3 +229,20 @@ def test_a_tilde_in_a_flag_is_the_home_folder(monkeypatch):
     monkeypatch.setenv("HOME", "/home/someone")
     program._expand_home()
     assert (own.out, own.costs, own.seed) == ("/home/someone/runs", ["/home/someone/a", "b"], 0)
+
+
+def test_export_starts_behind_a_layer_and_fixes_open_sizes(tmp_path):
+    words = keras.Input((3,), dtype="string", name="words")
+    values = keras.Input((None, 2), name="values")
+    x = keras.layers.Embedding(9, 4)(keras.layers.Hashing(9, name="hashes")(words))
+    x = [keras.layers.GlobalAveragePooling1D()(one) for one in (x, values)]
+    x = keras.layers.Dense(2)(keras.layers.Concatenate()(x))
+    quantize_model(keras.Model([words, values], x), pin=None).save(tmp_path / "model.keras")
+    data = {"words": np.array([["a", "b", "c"]] * 8), "values": np.ones((8, 5, 2), "float32")}
+    np.savez(tmp_path / "data.npz", **data)
+    both = [tmp_path / "model.keras", tmp_path / "model.tflite"]
+    start, given = "--inputs=hashes,values", f"--verify_with={tmp_path / 'data.npz'}"
+    told = command("export", *both, start, "--input_shapes=values=five", ok=False)
+    assert "Sizes are whole numbers joined by x" in told
+    told = command("export", *both, start, given, "--input_shapes=values=5x2")
+    assert "of 8 images" in told
