@@ -36,7 +36,7 @@ def load_keras2_model(
     Example:
         >>> float_model.save(folder / "old.h5")
         >>> [layer.name for layer in bmpq_tf.load_keras2_model(folder / "old.h5").layers]
-        ['image', 'conv', 'bn', 'relu', 'flatten', 'head']
+        ['image', 'conv', 'flatten', 'head']
     """
     path = pathlib.Path(path)
     if not path.is_file():
