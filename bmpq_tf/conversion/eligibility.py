@@ -64,8 +64,10 @@ def _unknown_holders(model: keras.Model) -> dict[int, str]:
     for holder in keras_graph.sublayers(model):
         if keras_graph.is_graph(holder) or id(holder) in found:
             continue
-        # What stands inside classes of the user's is quantized where it stands.
-        if graph_view.is_of_user(holder) and not _rescales(holder) and not entry_for(holder):
+        # What stands inside classes of the user's is quantized where it stands; not a loop's cell,
+        # which would count each step as a use of its own.
+        keeps = _rescales(holder) or isinstance(holder, keras.layers.RNN)
+        if graph_view.is_of_user(holder) and not keeps and not entry_for(holder):
             continue
         entry = entry_for(holder)
         added = _added(holder) if entry and entry.is_composite else None

@@ -9,7 +9,7 @@ from test_optimize_for import export
 
 from bmpq_tf import ConversionError, ExportError, export_tflite
 from bmpq_tf.export import stages
-from bmpq_tf.export.integer import static
+from bmpq_tf.export.integer import biases
 from bmpq_tf.export.tflite import flatbuffer
 
 IMAGES, _ = small_data()
@@ -85,7 +85,7 @@ def test_what_litert_quantizer_refuses_is_no_argument_of_the_users(tmp_path, mon
 
 
 def test_a_fault_of_the_export_itself_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(static, "_BIAS", None)
+    monkeypatch.setattr(biases, "OPERAND", None)
     with pytest.raises(ExportError, match="The export of model 'small' fails: Attribute") as raised:
         export(with_widths(small_model(), [4]), tmp_path / "model.tflite", "integer", IMAGES)
     assert isinstance(raised.value.__cause__, AttributeError)

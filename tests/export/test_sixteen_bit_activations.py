@@ -205,7 +205,7 @@ def test_a_wrong_bias_is_caught_that_8_bits_would_hide(tmp_path, monkeypatch):
         return honest(content + 0.02 * np.abs(content).max() + 0.01, *grids)
 
     monkeypatch.setattr(biases, "parameters", moved)
-    with pytest.raises(ExportError, match="16-bit activations"):
+    with pytest.raises(ExportError, match="is not the model's: "):
         export(model, tmp_path / "model.tflite", "integer", data, activation_bits=16)
 
 

@@ -9,7 +9,7 @@ index of each value, and `GATHER` reads the table.
 
 import copy
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -84,7 +84,9 @@ def _values(grid, steps: np.ndarray) -> np.ndarray:
     return (steps - float(grid[1][0])) * float(grid[0][0])
 
 
-def folded(model, alone: frozenset[int] = ALONE) -> tuple[Any, dict[str, Function]]:
+def folded(
+    model, alone: frozenset[int] = ALONE, read: Iterable[int] = ()
+) -> tuple[Any, dict[str, Function]]:
     """Returns a copy of a float model in which a stand-in takes the place of operators that compute
     a function of one tensor, and these functions by the name of their results.
 
@@ -93,6 +95,7 @@ def folded(model, alone: frozenset[int] = ALONE) -> tuple[Any, dict[str, Functio
     Args:
         model: the parsed float model.
         alone: operators that need no table where they stand alone.
+        read: tensors that something outside of the model reads, beside its outputs.
     """
     subgraph = model.subgraphs[0]
     roots = _Roots(model, subgraph)
@@ -100,7 +103,7 @@ def folded(model, alone: frozenset[int] = ALONE) -> tuple[Any, dict[str, Functio
     twin.subgraphs = [part, *model.subgraphs[1:]]
     twin.operatorCodes = list(model.operatorCodes)
     kept, functions = [], {}
-    needed = {int(index) for index in subgraph.outputs}
+    needed = {int(index) for index in [*subgraph.outputs, *read]}
     for operator in reversed(subgraph.operators):
         results = [int(index) for index in operator.outputs]
         if not needed.intersection(results):

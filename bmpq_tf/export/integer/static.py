@@ -59,7 +59,11 @@ def quantize(
     """
     biases.separate(model)
     with integer_inputs.opened(model) as doors:
-        model, functions = lookup_tables.folded(model, alone) if bits == 8 else (model, {})
+        model, functions = (
+            lookup_tables.folded(model, alone, [door.source for door in doors])
+            if bits == 8
+            else (model, {})
+        )
         generated = loop_states.generated_io(model, io_dtype)
         instructions = _generated(model, ranges, generated, bits)
         placed = []

@@ -148,15 +148,15 @@ def _kernels_in(model, subgraph) -> dict[int, tuple[Kernel, list[tuple[int, int]
             channels.max(1),
             flatbuffer.scale_count(tensor),
             axis in (0, integers.ndim - 1),
-            all(_gives(model, subgraph.operators[one]) == flatbuffer.INT8 for one, _ in places),
+            all(_gives(subgraph, subgraph.operators[one]) == flatbuffer.INT8 for one, _ in places),
         )
         found[index] = kernel, places
     return found
 
 
-def _gives(model, operator) -> int:
+def _gives(subgraph, operator) -> int:
     """The type of an operator's result."""
-    return model.subgraphs[0].tensors[int(operator.outputs[0])].type
+    return subgraph.tensors[int(operator.outputs[0])].type
 
 
 def _axis(tensor) -> int:

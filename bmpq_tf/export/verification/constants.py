@@ -47,13 +47,15 @@ def check_constants(content: bytes, floats, kernels: Mapping[str, Match]) -> Non
         wanted = {flatbuffer.tensor_name(tensor): tensor for tensor in before.tensors}
         for index, tensor in enumerate(subgraph.tensors):
             name = flatbuffer.tensor_name(tensor)
-            found = flatbuffer.constant(model, tensor)
+            found = _constant(model, tensor, name)
             expected = flatbuffer.constant(floats, wanted[name]) if name in wanted else None
             if found is None or expected is None or found.size != expected.size:
                 continue
             if name in kernels:
                 expected = _values(kernels[name], found.shape)
-            exact = name in kernels and not _is_on_one_grid(model, subgraph, index)
+            exact = name in kernels and not (
+                _is_on_one_grid(model, subgraph, index) or _has_lost_scales(tensor, kernels[name])
+            )
             wrong = _is_wrong(tensor, found, expected.reshape(found.shape), exact)
             wrong &= ~_is_silenced(model, subgraph, index, found.shape)
             if count := np.count_nonzero(wrong):
@@ -80,7 +82,7 @@ def check_grids(content: bytes, floats, ranges: Mapping[str, Range]) -> None:
     ]
     limits = [*ranges.values(), *(ends for one in trained for ends in (one.entry, one.range))]
     known = {
-        kind: [integer_grid(ends, bits) for ends in limits]
+        kind: [integer_grid(ends, bits) for ends in limits] + _copied_grids(model, kind)
         for bits, kind in flatbuffer.ACTIVATIONS.items()
     }
     for subgraph in model.subgraphs:
@@ -102,12 +104,38 @@ def check_grids(content: bytes, floats, ranges: Mapping[str, Range]) -> None:
                 )
 
 
+def _constant(model, tensor, name: str) -> np.ndarray | None:
+    try:
+        return flatbuffer.constant(model, tensor)
+    except ValueError as error:
+        raise ExportError(
+            f"The file's constant '{name}' is of another size than its tensor. Nothing was written."
+        ) from error
+
+
 def _values(match: Match, shape: tuple[int, ...]) -> np.ndarray:
     """What a kernel's integers stand for, with what the converter multiplied into its channels."""
     kernel = match.kernel
     values = (match.row * kernel.scales)[:, None] * kernel.integers
     others = [size for axis, size in enumerate(shape) if axis != match.channel_axis % len(shape)]
     return np.moveaxis(values.reshape(len(values), *others), 0, match.channel_axis)
+
+
+def _copied_grids(model, kind: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The grids of the constants that lookups copy values out of."""
+    tables = [
+        subgraph.tensors[int(operator.inputs[0])]
+        for subgraph in model.subgraphs
+        for operator in subgraph.operators
+        if flatbuffer.builtin_of(model, operator) == _BUILTIN.GATHER
+    ]
+    return [
+        (np.atleast_1d(table.quantization.scale), np.atleast_1d(table.quantization.zeroPoint))
+        for table in tables
+        if table.type == kind
+        and flatbuffer.scale_count(table) == 1
+        and flatbuffer.constant(model, table) is not None
+    ]
 
 
 def _is_defined(scale: float, zero_point: int) -> bool:
@@ -154,6 +182,11 @@ def _is_on_one_grid(model, subgraph, index: int) -> bool:
             subgraph.operators[position] for position in flatbuffer.consumers(subgraph, index)
         )
     )
+
+
+def _has_lost_scales(tensor, match: Match) -> bool:
+    """Whether a kernel with a scale for each channel has one for all of them in the file."""
+    return flatbuffer.scale_count(tensor) == 1 and len(np.unique(match.kernel.scales)) > 1
 
 
 def _is_silenced(model, subgraph, index: int, shape: tuple[int, ...]) -> np.ndarray:
