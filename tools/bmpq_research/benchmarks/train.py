@@ -30,7 +30,10 @@ _SETTINGS: dict[str, dict] = {
     "jit_compile": {"jit_compile": True, "rounds": 3, "steps": 1},
     "mixed_bfloat16": {"policy": "mixed_bfloat16", "steps": 1},
 }
-_JUDGED = "with sensitivities"
+_JUDGED = {
+    "with sensitivities": "training {}",
+    "with sensitivities and 8-bit activations": "training {}, 8-bit activations",
+}
 _EPOCH_IMAGES = 50_000  # of CIFAR-10: what a decision between two epochs is set against
 
 
@@ -64,17 +67,19 @@ def train(
 
 
 def quick(rounds=7, seconds=25.0) -> list[Result]:
-    """The ratios alone: every network at its batch size, plain, ours with sensitivities."""
+    """The ratios alone: every network at its batch size, plain, ours with sensitivities, and with
+    8-bit activations too.
+    """
     results = []
     for name in NETWORKS:
         rows, ratios = _setting(
-            name, "plain", rounds=rounds, seconds=seconds, ours=(_JUDGED,), steps=1
+            name, "plain", rounds=rounds, seconds=seconds, ours=tuple(_JUDGED), steps=1
         )
         results.append(
             Result(
                 f"Training {name}, batch {NETWORKS[name][2]}",
                 rows,
-                ratios={f"training {name}": ratios[_JUDGED]},
+                ratios={told.format(name): ratios[key] for key, told in _JUDGED.items()},
             )
         )
     return results
@@ -247,14 +252,16 @@ def _peer(name: str, folder: pathlib.Path, rounds: int, seconds: float) -> Resul
         speed = {
             key: 2 * NETWORKS[name][2] / statistics.median(values) for key, values in times.items()
         }
-        ratio = paired_ratio(times["float"], times["quantized"])
-        rows.append(
+        rows += [
             {
                 "peer": peer,
+                "what": key,
                 "its float, images/s": speed["float"],
-                "images/s": speed["quantized"],
-                "ratio to its float": ratio,
+                "images/s": speed[key],
+                "ratio to its float": paired_ratio(times["float"], times[key]),
                 "rounds": len(times["float"]),
             }
-        )
+            for key in times
+            if key != "float"
+        ]
     return Result(f"Peers training {name}, each beside its own float", rows, tuple(notes))

@@ -53,7 +53,7 @@ def train_in_turn(
     rounds: int,
     seconds: float,
 ) -> dict[str, list[float]]:
-    """Returns seconds a round of the peer's float and quantized network, by `peers/train.py` in the
+    """Returns seconds a round of the peer's float and quantized networks, by `peers/train.py` in the
     peer's environment.
 
     No further round starts after `seconds`.

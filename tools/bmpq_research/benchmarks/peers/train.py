@@ -27,7 +27,7 @@ def tfmot(build, inputs):
     return quantize_model(tf.keras.Model(inputs, build(tf.keras.layers, inputs)))
 
 
-def qkeras(build, inputs):
+def qkeras(build, inputs, **more):
     """QKeras with weights at 4 bits and a scale a channel.
 
     With `alpha=1`, fixed steps of 1/8, most of these weights are zero.
@@ -43,8 +43,16 @@ def qkeras(build, inputs):
         "Conv2D": layer(QConv2D, "kernel_quantizer"),
         "DepthwiseConv2D": layer(QDepthwiseConv2D, "depthwise_quantizer"),
         "Dense": layer(QDense, "kernel_quantizer"),
+        **more,
     }
     return tf.keras.Model(inputs, build(_with(tf.keras.layers, twins), inputs))
+
+
+def qkeras_with_activations(build, inputs):
+    """The same, and each ReLU quantized at 8 bits, up to 8."""
+    from qkeras import QActivation, quantized_relu
+
+    return qkeras(build, inputs, ReLU=lambda: QActivation(quantized_relu(8, 3)))
 
 
 def hgq2(build, inputs):
@@ -68,8 +76,18 @@ def _with(layers, twins):
     )
 
 
+CONTESTANTS = {
+    "tfmot": {"weights and activations at 8 bits": tfmot},
+    "qkeras": {
+        "weights at 4 bits": qkeras,
+        "weights at 4 bits, ReLUs at 8": qkeras_with_activations,
+    },
+    "hgq2": {"its defaults": hgq2},
+}
+
+
 def main(peer, network, batch_size, steps, rounds, limit):
-    """Prints `{"float": [seconds, ...], "quantized": [...]}`, one figure a round.
+    """Prints `{"float": [seconds, ...], ...}`, one figure a round for each contestant of a peer.
 
     After `limit` seconds no further round starts.
     """
@@ -77,10 +95,8 @@ def main(peer, network, batch_size, steps, rounds, limit):
     keras.utils.set_random_seed(0)
     build, shape, _ = NETWORKS[network]
     inputs = keras.Input(shape)
-    models = {
-        "float": keras.Model(inputs, build(keras.layers, inputs)),
-        "quantized": globals()[peer](build, keras.Input(shape)),
-    }
+    models = {"float": keras.Model(inputs, build(keras.layers, inputs))}
+    models |= {name: make(build, keras.Input(shape)) for name, make in CONTESTANTS[peer].items()}
     generator = np.random.default_rng(0)
     images = tf.constant(generator.standard_normal((batch_size, *shape)), tf.float32)
     labels = tf.constant(generator.integers(0, 10, batch_size))
