@@ -53,8 +53,8 @@ def train_in_turn(
     rounds: int,
     seconds: float,
 ) -> dict[str, list[float]]:
-    """Returns seconds a round of the peer's float and quantized networks, by `peers/train.py` in the
-    peer's environment.
+    """Returns seconds a round of the peer's float and quantized networks, by `peers/train.py` in
+    the peer's environment.
 
     No further round starts after `seconds`.
 
