@@ -155,6 +155,11 @@ def place_in(optimizer, variable) -> int | None:
     return inner._trainable_variables_indices.get(inner._var_key(variable))
 
 
+def copy_remat_mode(layer: Layer, copy: Layer) -> None:
+    """Has a copy compute anew, for its gradient, what a `keras.RematScope` had its original do."""
+    copy._remat_mode = layer._remat_mode
+
+
 def progress(optimizer) -> tuple:
     """Returns what every step of an optimizer changes: its steps, and of one that scales the loss
     the scale and what counts towards the next.

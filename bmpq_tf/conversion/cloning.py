@@ -111,6 +111,7 @@ def _complete(
         pair for layer, made in pairs for pair in zip(_parts(layer), _parts(made), strict=True)
     ]
     for part, made in parts:
+        keras_compat.copy_remat_mode(part, made)
         _copy_weights(part, made, on_grid)
     # Layers inside layers were told of functions by names, which Keras may have functions of too.
     for part, made in [

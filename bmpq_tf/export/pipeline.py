@@ -10,6 +10,7 @@ import keras
 
 from bmpq_tf.allocation.budget import Budget
 from bmpq_tf.export import failures
+from bmpq_tf.export.progress import Progress
 from bmpq_tf.export.report import ExportReport
 from bmpq_tf.export.stages import STAGES
 from bmpq_tf.export.state import ExportOptions, ExportState
@@ -135,10 +136,10 @@ def export_tflite(
         input_shapes,
         activation_bits,
     )
-    state = ExportState(model, options)
+    state, progress = ExportState(model, options), Progress(model.name)
     with state.until_end:
         for stage in STAGES:
-            with failures.in_words(state):
+            with progress.stage(stage), failures.in_words(state):
                 stage(state)
     for category, told in state.warnings:
         warnings.warn(told, category, stacklevel=2)

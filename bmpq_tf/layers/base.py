@@ -2,6 +2,7 @@
 
 import contextlib
 import contextvars
+import functools
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -126,6 +127,11 @@ class QuantizedLayer(_Layer):
             inputs = self.input_quantizer.call(inputs, training)
         outputs = super().call(inputs, *args, **kwargs)
         return self.output_quantizer.call(outputs, training) if self.output_quantizer else outputs
+
+    def rematerialized_call(self, layer_call, *args, **kwargs):
+        # A graph's computation anew takes no keywords, and `training` is one.
+        again = super().rematerialized_call(functools.partial(layer_call, **kwargs), *args)
+        return lambda *inputs, **_: again(*inputs)
 
     def activation_quantizers(self) -> list[ActivationQuantizer]:
         """Returns the quantizers of the input and of the output, where the layer has them."""

@@ -249,3 +249,12 @@ def test_a_compilation_is_forgotten():
         model.fit(np.ones((2, 2)), np.ones((2, 1)), verbose=0)
     model.compile("sgd", "mse", jit_compile=False)
     model.fit(np.ones((2, 2)), np.ones((2, 1)), verbose=0)
+
+
+def test_a_copy_is_rematerialized_as_its_original():
+    with keras.RematScope(mode="full"):
+        original = layers.Dense(3)
+    copy = layers.Dense(3)
+    compat.copy_remat_mode(original, copy)
+    assert copy._remat_mode == original._remat_mode
+    assert copy._remat_mode.mode == "full"

@@ -3,6 +3,7 @@
 Which layers are quantized, which are pinned, what is refused.
 """
 
+import contextlib
 import importlib
 import math
 
@@ -336,3 +337,26 @@ def test_another_backend_of_keras_is_refused_at_import(monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     with pytest.raises(ImportError, match=r"TensorFlow backend\. Received: .*'jax'.*KERAS_BACKEND"):
         importlib.reload(bmpq_tf)
+
+
+@pytest.mark.parametrize("mode", ["full", "activations"])
+def test_layers_compute_anew_what_a_remat_scope_says_and_measure_the_same(mode):
+    data = np.random.default_rng(0).standard_normal((16, 6, 6, 2)).astype("float32")
+
+    def measured(scope):
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((6, 6, 2))
+        with scope:
+            convolution = keras.layers.Conv2D(8, 3, activation="relu", name="convolution")
+            head = keras.layers.Dense(3, name="head")
+        outputs = head(keras.layers.GlobalAveragePooling2D()(convolution(inputs)))
+        model = quantize_model(keras.Model(inputs, outputs), activation_bits=8, pin=None)
+        model.compile("sgd", "mse", jit_compile=False)
+        model.train_on_batch(data, np.ones((16, 3), "float32"))
+        return model, [state.quantizer.accumulated().bit_gradient for state in model_kernels(model)]
+
+    plain, expected = measured(contextlib.nullcontext())
+    again, found = measured(keras.RematScope(mode=mode))
+    assert plain.get_layer("convolution")._remat_mode is None
+    assert again.get_layer("convolution")._remat_mode.mode == mode
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
