@@ -1,0 +1,72 @@
+"""Brings a trained float model under budgets in a few epochs, in each of three ways, beside int8
+after training; a line of JSON a run. The same command goes on where it was.
+
+Example:
+  python tools/train.py --with_float --epochs=30 --out_dir=runs/trained
+  python tools/fine_tune.py --float_model=runs/trained/float.keras --budgets=8x,12x \\
+      --out=runs/fine_tuning.jsonl
+"""
+
+import os
+
+# Before TensorFlow is imported; its start-up messages would bury ours.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+# isort: split
+import dataclasses
+import json
+
+from absl import flags
+
+from bmpq_research.datasets import DATA_DIR_HELP, DATASETS, load_dataset
+from bmpq_research.experiments.fine_tuning import WAYS, FineTuning, after_training, load_float, run
+from bmpq_research.program import run as run_program
+from bmpq_tf.files import append_line, whole_lines
+
+flags.DEFINE_string(
+    "float_model", None, "The trained model: .keras, or an .h5 of Keras 2.", required=True
+)
+flags.DEFINE_string("dataset", "digits", f"The data set: {', '.join(DATASETS)}.")
+flags.DEFINE_string("data_dir", None, DATA_DIR_HELP)
+flags.DEFINE_list("budgets", ["8x", "12x"], "Budgets, each in every way.")
+flags.DEFINE_multi_enum("way", list(WAYS), WAYS, "What is trained.")
+flags.DEFINE_integer("epochs", 2, "Epochs of each run.", lower_bound=2)
+flags.DEFINE_float("learning_rate", 0.01, "Peak of the learning rate.")
+flags.DEFINE_integer("activation_bits", 8, "Width of the activations; 0 leaves them float.")
+flags.DEFINE_list("seeds", ["0"], "Of order and augmentation.")
+flags.DEFINE_string("out", None, "File of JSON lines, one a run.", required=True)
+
+
+def main(arguments: list[str]) -> None:
+    """Judges the float model and int8 after training, then fine-tunes in every way."""
+    given = flags.FLAGS
+    if len(arguments) > 1:
+        raise ValueError(f"This tool takes flags only. Received: {arguments[1:]}. See --help.")
+    done = {json.loads(line)["run"] for line in whole_lines(given.out)}
+    dataset = load_dataset(given.dataset, given.data_dir)
+    model = load_float(given.float_model)
+    if "float" not in done:
+        _keep(given.out, {"run": "float", **after_training(model, dataset)})
+    for seed in map(int, given.seeds):
+        for budget in given.budgets:
+            for way in given.way:
+                config = FineTuning(
+                    budget,
+                    way,
+                    given.epochs,
+                    learning_rate=given.learning_rate,
+                    activation_bits=given.activation_bits,
+                    seed=seed,
+                )
+                name = json.dumps(dataclasses.asdict(config))
+                if name not in done:
+                    _keep(given.out, {"run": name, **run(model, dataset, config)})
+
+
+def _keep(path: str, told: dict) -> None:
+    append_line(path, json.dumps(told))
+    print({key: value for key, value in told.items() if key != "bits"}, flush=True)
+
+
+if __name__ == "__main__":
+    run_program(main)
