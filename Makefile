@@ -31,7 +31,7 @@ test-quick: .venv/.test
 
 # Tests that compare speeds come last, with nothing beside them.
 test-all: .venv/.test .venv/.peers
-	$(PYTEST) -m "not timed" --cov=bmpq_tf --cov-report=term:skip-covered tests
+	$(PYTEST) -m "not timed" --durations=25 --cov=bmpq_tf --cov-report=term:skip-covered tests
 	$(BIN)/python -m pytest -m timed
 
 # The newest releases of everything, in an environment of their own; docs/runtime_matrix.md says what was found.

@@ -9,6 +9,8 @@ import numpy as np
 
 from bmpq_tf.export.errors import first_line
 
+# Of NumPy's dtypes: numbers and truth values.
+_NUMBERS = "biuf"
 _HINT = "Write it anew with np.savez(path, images=, labels=)."
 
 
@@ -64,20 +66,21 @@ def load_inputs(path: str, model: keras.Model, flag: str) -> list[np.ndarray]:
         raise FileNotFoundError(
             f"No such file of inputs. Received: {flag}={path}. Give an .npy or .npz file."
         )
+    kinds = _NUMBERS + "U" * any(tensor.dtype == "string" for tensor in model.inputs)
     with _opened(path, flag) as loaded:
         if isinstance(loaded, np.ndarray):
-            return [_checked(loaded, "its array", path, flag)]
+            return [_checked(loaded, "its array", path, flag, kinds)]
         names = [tensor.name for tensor in model.inputs]
         # As own_model.py and tune.py read them.
         if len(names) == 1 and "images" in loaded and names[0] not in loaded:
-            return [_array(loaded, "images", path, flag)]
+            return [_array(loaded, "images", path, flag, kinds)]
         missing = [name for name in names if name not in loaded]
         if missing:
             raise ValueError(
                 f"Arrays of these inputs are missing: {', '.join(missing)}. Received: "
                 f"{flag}={path} with {', '.join(loaded) or 'none'}."
             )
-        return [_array(loaded, name, path, flag) for name in names]
+        return [_array(loaded, name, path, flag, kinds) for name in names]
 
 
 @contextlib.contextmanager
@@ -92,17 +95,21 @@ def _opened(path: str | os.PathLike, flag: str) -> Iterator:
         yield loaded
 
 
-def _array(arrays: Mapping, name: str, path: str | os.PathLike, flag: str) -> np.ndarray:
+def _array(
+    arrays: Mapping, name: str, path: str | os.PathLike, flag: str, kinds: str = _NUMBERS
+) -> np.ndarray:
     try:
         array = arrays[name]
     except Exception as error:
         raise _unreadable(f"Array `{name}`", error, path, flag) from error
-    return _checked(array, f"`{name}`", path, flag)
+    return _checked(array, f"`{name}`", path, flag, kinds)
 
 
-def _checked(array, name: str, path: str | os.PathLike, flag: str) -> np.ndarray:
+def _checked(
+    array, name: str, path: str | os.PathLike, flag: str, kinds: str = _NUMBERS
+) -> np.ndarray:
     # Where an entry is no array, NumPy gives its bytes.
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf" or not array.ndim:
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in kinds or not array.ndim:
         what = f"{array.shape} {array.dtype}" if isinstance(array, np.ndarray) else "no array"
         raise ValueError(
             f"An array of numbers with an axis of examples is needed. Received: {flag}={path}, "

@@ -156,7 +156,7 @@ def test_bad_input_is_answered_in_a_line(folder, tmp_path):
     np.savez(tmp_path / "none.npz", pictures=np.zeros(1))
     data = f"--data={folder / 'data.npz'}"
     for name, arguments, message in (
-        ("evaluate", [tmp_path / "broken.tflite", data], "The file cannot be read"),
+        ("evaluate", [tmp_path / "broken.tflite", data], "Export or download it again"),
         ("evaluate", [tmp_path / "none.tflite", data], "No such file"),
         (
             "evaluate",

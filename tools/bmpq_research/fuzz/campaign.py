@@ -1,6 +1,7 @@
 """Many seeds, one after the other, in processes that may crash or hang; lines of JSON."""
 
 import collections
+import contextlib
 import json
 import os
 import pathlib
@@ -101,7 +102,7 @@ class _Worker:
         if line:
             return json.loads(line)
         code = process.wait()
-        self._process, self._asked = None, 0
+        self.close()
         what = f"no end within {SECONDS:.0f} seconds" if late.is_set() else f"exit code {code}"
         stage = {"name": "process", "outcome": "finding", "told": what, "seconds": 0.0}
         return {"seed": seed, "layers": [], "options": {}, "budget": "", "stages": [stage]}
@@ -118,5 +119,10 @@ class _Worker:
 
     def close(self) -> None:
         if self._process is not None:
-            self._process.communicate()
+            # What was not sent yet finds nobody there.
+            with contextlib.suppress(OSError):
+                self._process.communicate()
+            for pipe in (self._process.stdin, self._process.stdout):
+                with contextlib.suppress(OSError):
+                    pipe.close()
         self._process, self._asked = None, 0

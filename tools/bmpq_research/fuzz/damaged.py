@@ -4,6 +4,7 @@ Each answer is one line for people, whatever was damaged; nothing crashes, hangs
 """
 
 import collections
+import contextlib
 import dataclasses
 import json
 import os
@@ -199,8 +200,12 @@ class _Worker:
             marker.rmdir() if marker.is_dir() else marker.unlink()
             return Answer(case, "code run", line)
         if not line:
-            self._process = None
-            return Answer(case, "hang" if late.is_set() else "crash", f"exit {process.wait()}")
+            self._process, code = None, process.wait()
+            for pipe in (process.stdin, process.stdout):
+                # What was not sent yet finds nobody there.
+                with contextlib.suppress(OSError):
+                    pipe.close()
+            return Answer(case, "hang" if late.is_set() else "crash", f"exit {code}")
         told = json.loads(line)
         return Answer(case, _outcome(told), told["said"])
 

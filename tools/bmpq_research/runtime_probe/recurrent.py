@@ -12,7 +12,7 @@ import numpy as np
 
 from bmpq_research.runtime_probe.fused_lstm import fused
 from bmpq_tf import quantize_model
-from bmpq_tf.conversion.freeze import frozen_model
+from bmpq_tf.conversion.freeze import frozen
 from bmpq_tf.export.converter.convert import to_float_model
 from bmpq_tf.export.integer import calibration, static
 from bmpq_tf.export.kernels import packing
@@ -130,7 +130,8 @@ def _converted(
     answers = layer(_UNITS, return_sequences=True)(given)
     model = quantize_model(keras.Model(given, answers), (bits,), pin=None)
     inputs = np.random.default_rng(0).standard_normal((1, STEPS, _FEATURES)).astype(np.float32)
-    file = to_float_model(frozen_model(model), unroll=form == "step by step")
+    with frozen(model) as constant:
+        file = to_float_model(constant, unroll=form == "step by step")
     matches = find_kernels(file, [kernel_integers(state) for state in model_kernels(model)])
     packing.separate_buffers(file, matches)
     stored = []
