@@ -21,7 +21,7 @@ it:
                  kernels (search, match, storage, lowering, packing), integer, micro (files for
                  microcontrollers), verification, npu (what Vela makes of a file), tflite
     training     the callback, its schedule, the record of its decisions, several machines
-    tuning, cli  the search for a front; the installed commands
+    tuning, cli  the searches for a front and for the smallest budget; the installed commands
 """
 
 import importlib
@@ -76,6 +76,7 @@ _HOMES = {
     "training.callback": ("BMPQCallback",),
     "training.distribution": ("prepare_for_workers",),
     "training.oscillation_freezing": ("FreezeOscillations",),
+    "tuning.smallest": ("SmallestBudget", "smallest_budget"),
 }
 _HOME_OF = {name: f"bmpq_tf.{module}" for module, names in _HOMES.items() for name in names}
 
@@ -110,6 +111,7 @@ if TYPE_CHECKING:
     from bmpq_tf.training.callback import BMPQCallback
     from bmpq_tf.training.distribution import prepare_for_workers
     from bmpq_tf.training.oscillation_freezing import FreezeOscillations
+    from bmpq_tf.tuning.smallest import SmallestBudget, smallest_budget
 
 __all__ = [
     "AllocationError",
@@ -131,6 +133,7 @@ __all__ = [
     "Parity",
     "QuantizationConfig",
     "SkippedLayersWarning",
+    "SmallestBudget",
     "Solution",
     "UnreadableFileError",
     "VelaError",
@@ -152,6 +155,7 @@ __all__ = [
     "prepare_for_workers",
     "quantize_model",
     "run_tflite",
+    "smallest_budget",
     "summary",
     "write_firmware",
 ]

@@ -30,7 +30,10 @@ NAMES = (
     *(f"layers.{name}" for name in bmpq_tf.layers.__all__),
 )
 # Whose examples need what an extra brings.
-NEEDS = dict.fromkeys(("VelaError", "VelaReport", "inspect_vela"), "ethosu")
+NEEDS = {
+    **dict.fromkeys(("VelaError", "VelaReport", "inspect_vela"), "ethosu"),
+    "smallest_budget": "keras_tuner",
+}
 # Whose examples change `model`, and so get a copy.
 CHANGING = {"BMPQCallback", "BackupAndRestore", "assign_bits"}
 

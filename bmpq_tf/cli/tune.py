@@ -1,8 +1,13 @@
 """Searches budget, candidates, learning rate and schedule for a model's accuracy-over-size front,
-and exports its best points.
+and exports its best points; or, with --max_drop, the smallest budget that is good enough.
 
-Example:
+Examples:
   bmpq-tune --model=mine.keras --data=mine.npz --budgets=6x,10x,14x --trials=20 --out_dir=runs/mine
+  bmpq-tune --model=mine.keras --data=mine.npz --max_drop=1 --test_data=test.npz --out_dir=runs/one
+
+--max_drop=1 stays within one point of the float model's accuracy on the validation images, by
+bisection over short runs of --epochs; the winner is trained in full. It starts from the model's
+weights, which --float_epochs trains first.
 
 A search that was stopped goes on where it was when the command is given again. keras-tuner spreads
 it over processes or machines that see the same --out_dir: start it once as the chief and as often
@@ -36,6 +41,7 @@ check_installed("keras_tuner")
 
 # isort: split
 from bmpq_tf.arithmetic.scales import GRANULARITIES
+from bmpq_tf.cli import smallest
 from bmpq_tf.cli.arrays import load_arrays
 from bmpq_tf.cli.models import load_model
 from bmpq_tf.files import write_text
@@ -83,6 +89,8 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_integer("seed", 0, "Of the search, the weights, the split and the data order.")
 flags.DEFINE_string("out_dir", None, "Where the search, the front and its files go.")
+# absl shows those of other modules only where this is said.
+flags.adopt_module_key_flags(smallest)
 
 
 def _space(given) -> Space:
@@ -141,10 +149,19 @@ def main(
     given = flags.FLAGS
     if len(arguments) > 1 or not given.out_dir:
         raise ValueError(f"Give --out_dir. Received: {arguments[1:]}. See --help.")
+    if given.max_drop is not None:
+        smallest.check_flags(given)
     space = _space(given)
     keras.utils.set_random_seed(given.seed)
     problem = (problem_of or _own_problem)(given)
-    _search(problem, space, given, {name: given[name].value for name in names})
+    settings = {name: given[name].value for name in names}
+    if given.max_drop is None:
+        _search(problem, space, given, settings)
+        return
+    if given["budgets"].present:
+        space.check(problem.model)
+    _check_search(pathlib.Path(given.out_dir), given, settings)
+    smallest.find(problem, space, given)
 
 
 def _own_problem(given) -> Problem:
@@ -182,7 +199,9 @@ def _check_search(folder: pathlib.Path, given, settings: dict[str, str]) -> None
         "search",
         "seed",
     )
-    told = {**settings, **{name: given[name].value for name in names}}
+    # A search for the front goes on in folders of before there were these.
+    more = smallest.NAMES if given.max_drop is not None else ("max_drop",)
+    told = {**settings, **{name: given[name].value for name in (*names, *more)}}
     file = folder / "search.json"
     known = json.loads(file.read_text()) if file.exists() else told
     if different := [name for name in told if told[name] != known.get(name)]:

@@ -2,8 +2,9 @@
 
 import dataclasses
 import json
+import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,8 @@ class Point:
 
     Attributes:
         trial: its name.
-        accuracy: share of the validation images.
+        accuracy: share of the validation images; or another metric, negative where less of it is
+            better.
         compression: how many times fewer parameter bits than float32.
         choices: what the search chose.
         folder: where its `model.keras` is.
@@ -36,7 +38,7 @@ class Point:
 
 def front(points: Sequence[Point]) -> list[Point]:
     """Returns the points that no other one beats in both accuracy and size, the smallest first."""
-    best, kept = -1.0, []
+    best, kept = -math.inf, []
     for point in sorted(points, key=lambda point: (-point.compression, -point.accuracy)):
         if point.accuracy > best:
             kept.append(point)
@@ -81,8 +83,24 @@ def export_front(
     return reports
 
 
-def plot_front(points: Sequence[Point], path: pathlib.Path, title: str) -> None:
-    """Draws every trial, by budget, and the front through the best ones, as a PNG."""
+def plot_front(
+    points: Sequence[Point],
+    path: pathlib.Path,
+    title: str,
+    axis: str = "accuracy on the validation images, %",
+    scale: float = 100.0,
+    lines: Mapping[str, float] | None = None,
+) -> None:
+    """Draws every trial, by budget, and the front through the best ones, as a PNG.
+
+    Args:
+        points: the trials.
+        path: of the picture.
+        title: above it.
+        axis: what is drawn upwards.
+        scale: what `Point.accuracy` is multiplied with; negative where less is better.
+        lines: values on that axis to draw across the picture, by name.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -93,20 +111,22 @@ def plot_front(points: Sequence[Point], path: pathlib.Path, title: str) -> None:
         of_budget = [point for point in points if point.choices["budget"] == budget]
         axes.scatter(
             [32 / point.compression for point in of_budget],
-            [100 * point.accuracy for point in of_budget],
+            [scale * point.accuracy for point in of_budget],
             s=28,
             label=budget,
         )
     best = front(points)
     axes.step(
         [32 / point.compression for point in best],
-        [100 * point.accuracy for point in best],
+        [scale * point.accuracy for point in best],
         where="post",
         color="0.4",
         label="front",
     )
+    for style, (name, value) in zip(("--", ":"), (lines or {}).items(), strict=False):
+        axes.axhline(value, color="0.4", linewidth=1, linestyle=style, label=name)
     axes.set_xlabel("parameter bits a weight")
-    axes.set_ylabel("accuracy on the validation images, %")
+    axes.set_ylabel(axis)
     axes.set_title(title, fontsize=10)
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", fontsize=8, title="budget", title_fontsize=8)

@@ -226,7 +226,7 @@ def train_choice(problem: Problem, chosen: dict[str, Any], epochs: int, seed: in
     )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=problem.from_logits)
     model.compile(sgd(rate), loss, metrics=["accuracy"], jit_compile=False)  # pyright: ignore[reportArgumentType]
-    ends = keras.callbacks.LambdaCallback(on_epoch_end=_check_finite)
+    ends = keras.callbacks.LambdaCallback(on_epoch_end=check_finite)
     model.fit(
         batches,
         epochs=epochs,
@@ -241,7 +241,8 @@ class DivergedError(RuntimeError):
     """The training loss of a trial stopped being a finite number."""
 
 
-def _check_finite(epoch: int, logs: dict[str, float]) -> None:
+def check_finite(epoch: int, logs: dict[str, float]) -> None:
+    """Raises `DivergedError` where the loss of an epoch is no finite number."""
     if not np.isfinite(logs["loss"]):
         raise DivergedError(f"Training diverged: the loss of epoch {epoch + 1} is {logs['loss']}.")
 

@@ -1,0 +1,128 @@
+"""`bmpq-tune --max_drop`: the smallest model that is good enough."""
+
+import pathlib
+from typing import Any
+
+import keras
+import numpy as np
+from absl import flags
+from rich.console import Console
+from rich.table import Table
+
+from bmpq_tf.cli.arrays import load_arrays
+from bmpq_tf.conversion.config import QuantizationConfig
+from bmpq_tf.export.kernels.storage import MODES
+from bmpq_tf.export.tflite.interpreter import run_tflite
+from bmpq_tf.tuning.goal import checked_drop
+from bmpq_tf.tuning.recipe import learning_rate, sgd
+from bmpq_tf.tuning.search import Problem, Space
+from bmpq_tf.tuning.smallest import SmallestBudget, smallest_budget
+
+flags.DEFINE_float(
+    "max_drop",
+    None,
+    "Find the smallest budget within so many points of the float model's accuracy, or so much of "
+    "its loss.",
+)
+flags.DEFINE_enum("metric", "accuracy", ["accuracy", "loss"], "What --max_drop is of.")
+flags.DEFINE_integer("float_epochs", 0, "Epochs to train the float model for first.", 0)
+flags.DEFINE_integer("full_epochs", None, "Epochs of the winner; three times --epochs.", 2)
+flags.DEFINE_string(
+    "test_data", None, "An .npz file like --data that the search never sees, to judge the file on."
+)
+flags.DEFINE_enum("optimize_for", "size", MODES, "The kind of file of the winner.")
+NAMES = ("max_drop", "metric", "float_epochs", "full_epochs")
+# What bisection takes one of; where the flag is not given, that one.
+_ONE = {"candidate_bits": "2,4,8", "schedules": "cosine", "learning_rates": "0.05"}
+
+
+def check_flags(given) -> None:
+    """Sets what is not given to what a search for the smallest budget takes.
+
+    Raises:
+        ValueError: a flag has several values where one is needed, or --max_drop is no tolerance.
+    """
+    checked_drop(given.max_drop)
+    for name, default in _ONE.items():
+        if not given[name].present:
+            given[name].value = [default]
+        elif len(given[name].value) != 1:
+            raise ValueError(
+                "--max_drop searches over budgets alone. Received: "
+                f"--{name}={','.join(given[name].value)}. Give one."
+            )
+    # A single rate is both ends of its range.
+    given["learning_rates"].value *= 2
+
+
+def find(problem: Problem, space: Space, given) -> None:
+    """Searches, or goes on, and tells the winner and what it reaches on data that it did not see.
+
+    Args:
+        problem: the model and its data.
+        space: with one choice of all but the budget.
+        given: the flags.
+    """
+    test = load_arrays(given.test_data, "--test_data") if given.test_data else None
+    network = problem.model
+    if test and tuple(test[0].shape[1:]) != tuple(network.inputs[0].shape[1:]):
+        raise ValueError(
+            f"The images of --test_data are not what the model takes. Received: {test[0].shape}, "
+            f"and the model takes {tuple(network.inputs[0].shape)}."
+        )
+    steps = len(problem.training()[0])
+
+    def compile_model(model: keras.Model, epochs: int) -> None:
+        warmup = min(steps, steps * epochs // 10)
+        rate = learning_rate(space.learning_rates[0], steps * epochs, warmup, space.schedules[0])
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=problem.from_logits)
+        model.compile(sgd(rate), loss, metrics=["accuracy"], jit_compile=False)  # pyright: ignore[reportArgumentType]
+
+    smallest = smallest_budget(
+        network,
+        problem.training,
+        problem.validation,
+        max_drop=given.max_drop,
+        folder=given.out_dir,
+        metric=given.metric,
+        budgets=space.budgets if given["budgets"].present else None,
+        candidate_bits=space.candidates[0],
+        config=QuantizationConfig(granularity=problem.granularity),
+        epochs=space.epochs,
+        full_epochs=given.full_epochs,
+        float_epochs=given.float_epochs,
+        compile_model=compile_model,
+        batch_size=250,
+        optimize_for=given.optimize_for,
+        seed=given.seed,
+    )
+    _print(smallest, network, test, pathlib.Path(given.out_dir))
+
+
+def _print(smallest: SmallestBudget, network: keras.Model, test, folder: pathlib.Path) -> None:
+    table = Table(
+        title=f"The smallest that is good enough: {smallest.budget}",
+        title_justify="left",
+        caption_justify="left",
+    )
+    for name in ("", "float", "smallest.tflite", "drop"):
+        table.add_column(name, justify="right" if name else "left")
+
+    def row(name: str, before: float, after: float, drop: float, is_share: bool = True) -> None:
+        values = [f"{value:.2%}" if is_share else f"{value:.4g}" for value in (before, after)]
+        table.add_row(name, *values, f"{drop:.2f} points" if is_share else f"{drop:.4g}")
+
+    values = (smallest.float_value, smallest.value, smallest.drop)
+    row(f"{smallest.metric}, validation", *values, is_share=smallest.metric == "accuracy")
+    if test is not None:
+        images, labels = test
+        answers: Any = network.predict(images, batch_size=250, verbose=0)  # pyright: ignore[reportArgumentType]
+        before = float(np.mean(answers.argmax(-1) == labels))
+        (answers,) = run_tflite(smallest.report.path, images)
+        after = float(np.mean(answers.argmax(-1) == labels))
+        row("accuracy, test data, in LiteRT", before, after, 100 * (before - after))
+    table.caption = (
+        f"{smallest.compression:.2f}x fewer parameter bits, {smallest.report.tflite_bytes:,} "
+        f"bytes, {smallest.short_runs} short runs; see {folder}/ for smallest.tflite and front.png"
+    )
+    Console().print(table)

@@ -1,0 +1,176 @@
+"""What is good enough: a metric, which way is better, and how far it may fall."""
+
+import dataclasses
+from typing import Any
+
+import keras
+
+from bmpq_tf.arguments import real
+
+_K: Any = keras.metrics
+# From 0 to 1; told in percent, and their drops in points.
+_SHARES = (
+    _K.Accuracy,
+    _K.AUC,
+    _K.BinaryAccuracy,
+    _K.BinaryIoU,
+    _K.CategoricalAccuracy,
+    _K.FBetaScore,
+    _K.IoU,
+    _K.MeanIoU,
+    _K.OneHotIoU,
+    _K.OneHotMeanIoU,
+    _K.Precision,
+    _K.PrecisionAtRecall,
+    _K.Recall,
+    _K.RecallAtPrecision,
+    _K.SensitivityAtSpecificity,
+    _K.SparseCategoricalAccuracy,
+    _K.SparseTopKCategoricalAccuracy,
+    _K.SpecificityAtSensitivity,
+    _K.TopKCategoricalAccuracy,
+)
+_UP = (_K.ConcordanceCorrelation, _K.CosineSimilarity, _K.PearsonCorrelation, _K.R2Score)
+_DOWN = (
+    _K.BinaryCrossentropy,
+    _K.CategoricalCrossentropy,
+    _K.CategoricalHinge,
+    _K.FalseNegatives,
+    _K.FalsePositives,
+    _K.Hinge,
+    _K.KLDivergence,
+    _K.LogCoshError,
+    _K.MeanAbsoluteError,
+    _K.MeanAbsolutePercentageError,
+    _K.MeanSquaredError,
+    _K.MeanSquaredLogarithmicError,
+    _K.Poisson,
+    _K.RootMeanSquaredError,
+    _K.SparseCategoricalCrossentropy,
+    _K.SquaredHinge,
+)
+# Keras keeps these as functions where `metrics=["mse"]` asks for them.
+_DOWN_NAMES = ("loss", "mse", "mae", "mape", "msle")
+
+
+@dataclasses.dataclass(frozen=True)
+class Goal:
+    """A tolerance.
+
+    Attributes:
+        metric: its name, as `evaluate` gives it.
+        direction: `"max"` or `"min"`: which way is better.
+        is_share: from 0 to 1, so that drops are in points, hundredths of it.
+        float_value: the float model's.
+        max_drop: how far it may be worse, in points or in the metric's own unit.
+    """
+
+    metric: str
+    direction: str
+    is_share: bool
+    float_value: float
+    max_drop: float
+
+    @property
+    def scale(self) -> float:
+        """What the metric is multiplied with where it is told."""
+        return 100.0 if self.is_share else 1.0
+
+    def drop(self, value: float) -> float:
+        """Returns how much worse than the float model's, in points or the metric's own unit."""
+        lost = self.float_value - value if self.direction == "max" else value - self.float_value
+        return self.scale * lost
+
+    def is_met(self, value: float) -> bool:
+        """Whether a value is within the tolerance."""
+        return self.drop(value) <= self.max_drop + 1e-6
+
+    def value_of(self, score: float) -> float:
+        """Returns the metric of a score, of which more is always better."""
+        return score if self.direction == "max" else -score
+
+    def check_excludes(self) -> None:
+        """Raises ValueError if any model is within the tolerance."""
+        lost = self.scale * self.float_value
+        if self.direction == "max" and 0 <= lost <= self.max_drop:
+            unit = "points" if self.is_share else "the metric's own unit"
+            raise ValueError(
+                f"Any model is within this tolerance. Received: max_drop={self.max_drop:g} in "
+                f"{unit}, where the float model has {self.metric}={self.float_value:.4g}. Give a "
+                "smaller max_drop."
+            )
+
+    def told(self, value: float) -> str:
+        """Returns a value, and how far it is from the float model's, in words."""
+        drop = self.drop(value)
+        side = "below float" if (drop >= 0) == (self.direction == "max") else "above float"
+        if self.is_share:
+            return f"{self.metric} {value:.2%}, {abs(drop):.2f} points {side}"
+        return f"{self.metric} {value:.4g}, {abs(drop):.4g} {side}"
+
+
+def goal_for(
+    model: keras.Model, values: dict[str, float], metric: str, direction: str | None, max_drop
+) -> Goal:
+    """Returns the tolerance that is asked for.
+
+    Args:
+        model: the float model, which was evaluated.
+        values: what `evaluate` gave, by name.
+        metric, direction, max_drop: as `smallest_budget` takes them.
+
+    Raises:
+        ValueError: the model has no such metric, its direction is not known, or the tolerance is no
+            number of 0 or more.
+    """
+    drop = checked_drop(max_drop)
+    if metric not in values:
+        raise ValueError(
+            f"The model has no such metric. Received: metric={metric!r}. It has "
+            f"{', '.join(values)}. Compile it with that metric, or name one of these."
+        )
+    known, is_share = _nature(model, metric)
+    if direction is not None and direction not in ("max", "min"):
+        raise ValueError(
+            "direction is 'max', where more is better, or 'min', where less is. Received: "
+            f"direction={direction!r}."
+        )
+    if direction is None and known is None:
+        raise ValueError(
+            f"It is not known whether more or less of this metric is better. Received: "
+            f"metric={metric!r}. Say direction='max' or direction='min'."
+        )
+    return Goal(metric, direction or str(known), is_share, values[metric], drop)
+
+
+def checked_drop(max_drop) -> float:
+    """Returns a tolerance as a number.
+
+    Raises:
+        ValueError: it is none of 0 or more.
+    """
+    drop = real(max_drop)
+    if drop is None or not 0 <= drop < float("inf"):
+        raise ValueError(
+            "max_drop is a number of 0 or more: points of an accuracy, or the metric's own unit. "
+            f"Received: max_drop={max_drop!r}."
+        )
+    return drop
+
+
+def _nature(model: keras.Model, name: str) -> tuple[str | None, bool]:
+    """Which way is better, if that is known, and whether it is a share."""
+    if name in _DOWN_NAMES or name.endswith("_loss"):
+        return "min", False
+    metrics = [one for metric in model.metrics for one in getattr(metric, "metrics", [metric])]
+    # Those of a model of several outputs have the output's name before theirs.
+    for metric in metrics:
+        if name != metric.name and not name.endswith(f"_{metric.name}"):
+            continue
+        if isinstance(metric, _SHARES):
+            return "max", True
+        if isinstance(metric, _UP):
+            return "max", False
+        if isinstance(metric, _DOWN):
+            return "min", False
+    return None, False

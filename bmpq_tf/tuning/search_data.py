@@ -1,0 +1,88 @@
+"""Data of a search as people give it: arrays, data sets, functions that give either."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+# To compare a file on.
+INPUTS = 500
+
+
+def fit_arguments(data: Any, batch_size: int, name: str) -> dict[str, Any]:
+    """Returns data as arguments of `fit` and `evaluate`.
+
+    Raises:
+        ValueError: it is neither a data set nor a pair of arrays, or an endless one.
+    """
+    if isinstance(data, tf.data.Dataset):
+        if data.cardinality() == tf.data.INFINITE_CARDINALITY:
+            raise ValueError(
+                f"{name} never ends, so that a run would not. Received: an endless data set. Give "
+                "one without repeat()."
+            )
+        return {"x": data}
+    if isinstance(data, keras.utils.PyDataset):
+        return {"x": data}
+    if isinstance(data, (tuple, list)) and len(data) == 2:
+        return {"x": data[0], "y": data[1], "batch_size": batch_size}
+    parts = f" with {len(data)} parts" if isinstance(data, (tuple, list)) else ""
+    raise ValueError(
+        f"{name} is a pair of arrays (x, y) or a data set of batches. Received: {name} of type "
+        f"{type(data).__name__}{parts}."
+    )
+
+
+def training_of(
+    train: Any, batch_size: int
+) -> Callable[[], tuple[dict[str, Any], list[keras.callbacks.Callback]]]:
+    """Returns a function that gives a run's arguments of `fit`, and the callbacks they need.
+
+    Raises:
+        ValueError: the data are not understood, at once or when the function is called.
+    """
+    if not callable(train) or isinstance(train, (tf.data.Dataset, keras.utils.PyDataset)):
+        arguments = fit_arguments(train, batch_size, "train")
+        return lambda: (arguments, [])
+
+    def given():
+        data, callbacks = train()
+        return fit_arguments(data, batch_size, "train()"), list(callbacks)
+
+    return given
+
+
+def first_inputs(arguments: dict[str, Any], count: int = INPUTS) -> Any:
+    """Returns the first inputs of data that `fit_arguments` returned, as arrays."""
+    if "y" in arguments:
+        return keras.tree.map_structure(lambda array: np.asarray(array[:count]), arguments["x"])
+    data: Any = arguments["x"]
+    parts, have = [], 0
+    batches = (
+        iter(data) if isinstance(data, tf.data.Dataset) else map(data.__getitem__, range(len(data)))
+    )
+    for inputs, *_ in batches:
+        parts.append(keras.tree.map_structure(np.asarray, inputs))
+        have += len(keras.tree.flatten(parts[-1])[0])
+        if have >= count:
+            break
+    return keras.tree.map_structure(lambda *arrays: np.concatenate(arrays)[:count], *parts)
+
+
+def check_better_than_guessing(arguments: dict[str, Any], metric: str, value: float) -> None:
+    """Raises ValueError if a float model's accuracy is that of the most frequent label at most: it
+    was not trained, and anything is as good.
+    """
+    labels = np.asarray(arguments.get("y", ()))
+    if metric != "accuracy" or labels.dtype.kind not in "iu" or not labels.size:
+        return
+    share = np.unique(labels, return_counts=True)[1].max() / labels.size
+    # A model of one class learns nothing else.
+    if value <= share < 1:
+        raise ValueError(
+            "The float model is no better than one that always gives the most frequent label, so "
+            f"there is nothing to stay near. Received: {metric}={value:.2%} on the validation "
+            f"data, where that label has {share:.2%}. Train it first, or give float_epochs."
+        )

@@ -1,0 +1,73 @@
+"""What a stored search was started with; another one is not gone on with."""
+
+import hashlib
+import json
+import pathlib
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from bmpq_tf.arguments import plain
+from bmpq_tf.files import write_text
+
+_FILE = "settings.json"
+
+
+def check(folder: pathlib.Path, told: dict[str, Any]) -> None:
+    """Compares the settings of a search with those of the one that the folder has, if any.
+
+    Args:
+        folder: of the search.
+        told: by name, plain data.
+
+    Raises:
+        ValueError: the search in the folder was started with others.
+    """
+    told = json.loads(_text(told))
+    file = folder / _FILE
+    known = json.loads(file.read_text()) if file.exists() else told
+    if different := [name for name in told if told[name] != known.get(name)]:
+        was = ", ".join(f"{name}={known.get(name)!r}" for name in different)
+        now = ", ".join(f"{name}={told[name]!r}" for name in different)
+        raise ValueError(
+            f"The search in '{folder}' is another one. Received: {now}; it was started with {was}. "
+            "Give another folder, or the settings that it was started with."
+        )
+
+
+def note(folder: pathlib.Path, told: dict[str, Any]) -> None:
+    """Notes the settings of a search that begins."""
+    if not (folder / _FILE).exists():
+        write_text(folder / _FILE, _text(told))
+
+
+def _text(told: dict[str, Any]) -> str:
+    return json.dumps({name: plain(value) for name, value in told.items()}, indent=1, default=str)
+
+
+def fingerprint_of_model(model: keras.Model) -> str:
+    """Returns a short text that two models share only if their weights and shapes are the same."""
+    digest = hashlib.sha256()
+    for variable in model.weights:
+        digest.update(f"{variable.shape} {variable.dtype}".encode())
+        digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(variable)).tobytes())
+    return f"{len(model.weights)} weights, {digest.hexdigest()[:12]}"
+
+
+def fingerprint_of_data(data: Any) -> str:
+    """Returns the same of arrays; of a data set what it gives, since reading it may take long."""
+    if isinstance(data, tf.data.Dataset):
+        shapes = keras.tree.map_structure(
+            lambda spec: str(getattr(spec, "shape", spec)), data.element_spec
+        )
+        return f"data set, {int(data.cardinality())} batches of {shapes}"
+    if not isinstance(data, (tuple, list)):
+        return type(data).__name__
+    digest = hashlib.sha256()
+    arrays = [np.ascontiguousarray(array) for array in keras.tree.flatten(data)]
+    for array in arrays:
+        digest.update(f"{array.shape} {array.dtype}".encode())
+        digest.update(array.tobytes())
+    return f"arrays {[array.shape for array in arrays]}, {digest.hexdigest()[:12]}"
