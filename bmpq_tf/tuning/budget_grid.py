@@ -31,17 +31,12 @@ def budget_grid(
 
     Raises:
         InfeasibleBudgetError: a budget that no candidate widths meet.
-        ValueError: there are none, one is twice there, or two of them cannot be ordered by size.
+        ValueError: one is twice there, or two of them cannot be ordered by size.
     """
     kernels = [state.kernel for state in model_kernels(model)]
     if budgets is None:
         budgets = found = _default(kernels, count)
     else:
-        if isinstance(budgets, (str, Budget, dict)) or not list(budgets):
-            raise ValueError(
-                "budgets is a list of budgets to choose from, such as ['4x', '8x', '12x']. "
-                f"Received: budgets={budgets!r}."
-            )
         found = _ordered([Budget.parse(budget) for budget in budgets], kernels)
     for budget in budgets:
         BMPQCallback(budget, verbose=0).check(model, epochs)

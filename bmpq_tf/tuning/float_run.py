@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from bmpq_tf.files import replacing
 from bmpq_tf.training.backup import BackupAndRestore
@@ -69,7 +70,7 @@ class FloatRun:
         backup = BackupAndRestore(folder / _BACKUP, delete_checkpoint=False)
         self.model.fit(
             **arguments,
-            shuffle="y" in arguments,
+            shuffle=not isinstance(arguments["x"], tf.data.Dataset),
             epochs=self.epochs,
             verbose=0,  # pyright: ignore[reportArgumentType]
             callbacks=[*callbacks, backup],

@@ -140,7 +140,10 @@ def goal_for(
             f"It is not known whether more or less of this metric is better. Received: "
             f"metric={metric!r}. Say direction='max' or direction='min'."
         )
-    return Goal(metric, direction or str(known), is_share, values[metric], drop)
+    goal = Goal(metric, direction or str(known), is_share, values[metric], drop)
+    if is_share and drop >= 100:
+        goal.check_excludes()
+    return goal
 
 
 def checked_drop(max_drop) -> float:

@@ -47,9 +47,17 @@ def training_of(
         arguments = fit_arguments(train, batch_size, "train")
         return lambda: (arguments, [])
 
+    function: Any = train
+
     def given():
-        data, callbacks = train()
-        return fit_arguments(data, batch_size, "train()"), list(callbacks)
+        returned = function()
+        parts = returned if isinstance(returned, (tuple, list)) else ()
+        if len(parts) != 2 or not isinstance(parts[1], (tuple, list)):
+            raise ValueError(
+                "A function for train returns the data and a list of callbacks: return data, []. "
+                f"Received: {type(returned).__name__} with {len(parts)} parts."
+            )
+        return fit_arguments(parts[0], batch_size, "train()"), list(parts[1])
 
     return given
 
@@ -79,8 +87,8 @@ def check_better_than_guessing(arguments: dict[str, Any], metric: str, value: fl
     if metric != "accuracy" or labels.dtype.kind not in "iu" or not labels.size:
         return
     share = np.unique(labels, return_counts=True)[1].max() / labels.size
-    # A model of one class learns nothing else.
-    if value <= share < 1:
+    # Keras's mean is a float32. A model of one class learns nothing else.
+    if value <= share + 1e-6 and share < 1:
         raise ValueError(
             "The float model is no better than one that always gives the most frequent label, so "
             f"there is nothing to stay near. Received: {metric}={value:.2%} on the validation "

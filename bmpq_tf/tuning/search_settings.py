@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from bmpq_tf.allocation.budget import Budget
 from bmpq_tf.arguments import plain
 from bmpq_tf.files import write_text
 
@@ -41,6 +42,20 @@ def note(folder: pathlib.Path, told: dict[str, Any]) -> None:
     """Notes the settings of a search that begins."""
     if not (folder / _FILE).exists():
         write_text(folder / _FILE, _text(told))
+
+
+def told_budgets(budgets: Any) -> list[str]:
+    """Returns budgets as they are said.
+
+    Raises:
+        ValueError: they are no list, or empty.
+    """
+    if isinstance(budgets, (str, Budget, dict)) or not list(budgets):
+        raise ValueError(
+            "budgets is a list of budgets to choose from, such as ['4x', '8x', '12x']. "
+            f"Received: budgets={budgets!r}."
+        )
+    return [str(budget) for budget in budgets]
 
 
 def _text(told: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from bmpq_tf.allocation.budget import Budget
 from bmpq_tf.model.kernels import compression, model_kernels
@@ -70,7 +71,7 @@ class SharedRuns:
         self.model.fit(
             **arguments,
             # Keras warns that it does not shuffle a data set.
-            shuffle="y" in arguments,
+            shuffle=not isinstance(arguments["x"], tf.data.Dataset),
             epochs=epochs,
             verbose=0,  # pyright: ignore[reportArgumentType]
             callbacks=[BMPQCallback(budget, verbose=0), *own, *callbacks, *keep],

@@ -1,7 +1,6 @@
 """`smallest_budget`: the smallest model that is good enough."""
 
 import dataclasses
-import importlib.util
 import json
 import os
 import pathlib
@@ -12,15 +11,13 @@ import keras
 
 from bmpq_tf._compat import keras as keras_compat
 from bmpq_tf.allocation.budget import Budget
-from bmpq_tf.arguments import whole
 from bmpq_tf.conversion.config import QuantizationConfig
 from bmpq_tf.conversion.quantize import quantize_model
-from bmpq_tf.export.kernels.storage import MODES
 from bmpq_tf.export.pipeline import export_tflite
 from bmpq_tf.export.report import ExportReport
 from bmpq_tf.files import write_text
 from bmpq_tf.model import keras_graph
-from bmpq_tf.tuning import search_data, search_settings
+from bmpq_tf.tuning import search_checks, search_data, search_settings
 from bmpq_tf.tuning.bisection import FULL, SHORT, Run, found
 from bmpq_tf.tuning.bisection_progress import BisectionProgress
 from bmpq_tf.tuning.budget_grid import budget_grid
@@ -145,11 +142,11 @@ def smallest_budget(
         >>> smallest.report.path == str(folder / "smallest.tflite")
         True
     """
-    _check_installed()
-    _check_alone()
-    _check_mode(optimize_for)
+    search_checks.check_installed()
+    search_checks.check_alone()
+    search_checks.check_mode(optimize_for)
     widths = None if candidate_bits is None else tuple(candidate_bits)
-    lengths = _lengths(epochs, full_epochs, float_epochs)
+    lengths = search_checks.lengths(epochs, full_epochs, float_epochs)
     training = search_data.training_of(train, batch_size)
     judged = search_data.fit_arguments(validation, batch_size, "validation")
     settings = {
@@ -159,7 +156,7 @@ def smallest_budget(
         "max_drop": max_drop,
         "metric": metric,
         "direction": direction,
-        "budgets": None if budgets is None else [str(budget) for budget in budgets],
+        "budgets": None if budgets is None else search_settings.told_budgets(budgets),
         "candidate_bits": widths,
         "activation_bits": activation_bits,
         "config": None if config is None else repr(config),
@@ -176,15 +173,19 @@ def smallest_budget(
     def quantized() -> keras.Model:
         return quantize_model(model, widths, activation_bits=activation_bits, config=config)
 
-    if float_epochs and keras_graph.is_graph(model):
-        budget_grid(quantized(), budgets, lengths[SHORT])
-    search_settings.note(place, settings)
-    floats.train(place)
+    if lengths["float"]:
+        # Quantizing a subclassed model would take the float one away.
+        if keras_graph.is_graph(model):
+            budget_grid(quantized(), budgets, lengths[SHORT])
+        search_settings.note(place, settings)
+        floats.train(place)
     goal = floats.goal(metric, direction, max_drop)
     goal.check_excludes()
     search_data.check_better_than_guessing(judged, metric, goal.float_value)
     network = quantized()
     grid = budget_grid(network, budgets, lengths[SHORT])
+    # Not before: what is refused may be asked for again, corrected.
+    search_settings.note(place, settings)
     runs = SharedRuns(network, training, judged, floats.compile_model, metric, seed)
     tuner = _searched(runs, goal, grid, lengths, place, verbose)
     _plot(tuner, goal, place / "front.png", f"{model.name}: {metric} over size")
@@ -280,53 +281,3 @@ def _plot(tuner: "BisectionTuner", goal: Goal, path: pathlib.Path, title: str) -
     }
     axis = f"{goal.metric} on the validation data{', %' if goal.is_share else ''}"
     plot_front(points, path, title, axis, sign * goal.scale, lines)
-
-
-def _lengths(epochs, full_epochs, float_epochs) -> dict[str, int]:
-    """Returns the epochs of each kind of run."""
-    full = 3 * epochs if full_epochs is None and whole(epochs) is not None else full_epochs
-    lengths = {}
-    for name, value, least in (
-        ("epochs", epochs, 2),
-        ("full_epochs", full, 2),
-        ("float_epochs", float_epochs, 0),
-    ):
-        number = whole(value)
-        if number is None or number < least:
-            raise ValueError(
-                f"{name} is a whole number of {least} or more. Received: {name}={value!r}."
-            )
-        lengths[name] = number
-    return {
-        SHORT: lengths["epochs"],
-        FULL: lengths["full_epochs"],
-        "float": lengths["float_epochs"],
-    }
-
-
-def _check_mode(optimize_for: str) -> None:
-    if optimize_for not in MODES:
-        raise ValueError(
-            f"Unknown kind of file. Received: optimize_for={optimize_for!r}. Known: "
-            f"{', '.join(MODES)}."
-        )
-
-
-def _check_installed() -> None:
-    """Raises ModuleNotFoundError where the extra `tune` is not there."""
-    for module in ("keras_tuner", "matplotlib"):
-        if importlib.util.find_spec(module) is None:
-            raise ModuleNotFoundError(
-                f"smallest_budget needs {module}, which is not installed. Install it: "
-                "pip install 'bmpq_tf[tune]'.",
-                name=module,
-            )
-
-
-def _check_alone() -> None:
-    """Raises ValueError where keras-tuner is asked to spread the search over processes."""
-    if name := os.environ.get("KERASTUNER_TUNER_ID"):
-        raise ValueError(
-            "Each run of a bisection needs the result of the one before, so it is not spread over "
-            f"processes. Received: KERASTUNER_TUNER_ID={name!r}. Unset it."
-        )

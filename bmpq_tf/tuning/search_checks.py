@@ -1,0 +1,63 @@
+"""What of a search for the smallest budget is wrong before anything is trained."""
+
+import importlib.util
+import os
+
+from bmpq_tf.arguments import whole
+from bmpq_tf.export.kernels.storage import MODES
+from bmpq_tf.tuning.bisection import FULL, SHORT
+
+
+def lengths(epochs, full_epochs, float_epochs) -> dict[str, int]:
+    """Returns the epochs of each kind of run.
+
+    Raises:
+        ValueError: a number is none, or leaves no room for a decision.
+    """
+    full = 3 * epochs if full_epochs is None and whole(epochs) is not None else full_epochs
+    lengths = {}
+    for name, value, least in (
+        ("epochs", epochs, 2),
+        ("full_epochs", full, 2),
+        ("float_epochs", float_epochs, 0),
+    ):
+        number = whole(value)
+        if number is None or number < least:
+            raise ValueError(
+                f"{name} is a whole number of {least} or more. Received: {name}={value!r}."
+            )
+        lengths[name] = number
+    return {
+        SHORT: lengths["epochs"],
+        FULL: lengths["full_epochs"],
+        "float": lengths["float_epochs"],
+    }
+
+
+def check_mode(optimize_for: str) -> None:
+    """Raises ValueError for a kind of file that there is not."""
+    if optimize_for not in MODES:
+        raise ValueError(
+            f"Unknown kind of file. Received: optimize_for={optimize_for!r}. Known: "
+            f"{', '.join(MODES)}."
+        )
+
+
+def check_installed() -> None:
+    """Raises ModuleNotFoundError where the extra `tune` is not there."""
+    for module in ("keras_tuner", "matplotlib"):
+        if importlib.util.find_spec(module) is None:
+            raise ModuleNotFoundError(
+                f"smallest_budget needs {module}, which is not installed. Install it: "
+                "pip install 'bmpq_tf[tune]'.",
+                name=module,
+            )
+
+
+def check_alone() -> None:
+    """Raises ValueError where keras-tuner is asked to spread the search over processes."""
+    if name := os.environ.get("KERASTUNER_TUNER_ID"):
+        raise ValueError(
+            "Each run of a bisection needs the result of the one before, so it is not spread over "
+            f"processes. Received: KERASTUNER_TUNER_ID={name!r}. Unset it."
+        )

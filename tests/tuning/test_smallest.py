@@ -1,0 +1,457 @@
+"""The smallest budget that is good enough: bisection, what runs share, resuming, and refusals."""
+
+import io
+import json
+import math
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import compiled, small_data, small_model
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+import bmpq_tf
+from bmpq_tf import Budget, InfeasibleBudgetError, quantize_model
+from bmpq_tf.tuning.bisection import FULL, SHORT, found, next_run
+from bmpq_tf.tuning.budget_grid import budget_grid
+from bmpq_tf.tuning.goal import Goal, goal_for
+from bmpq_tf.tuning.search_data import first_inputs, fit_arguments
+from bmpq_tf.tuning.shared_runs import SharedRuns
+
+pytest.importorskip("keras_tuner")
+from bmpq_tf.tuning.bisection_progress import BisectionProgress, duration
+from bmpq_tf.tuning.bisection_tuner import BisectionOracle, BisectionTuner
+
+ROOT = pathlib.Path(__file__).parents[2]
+# Keras-tuner names a thread in a deprecated way.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:keras_tuner")
+GOAL = Goal("accuracy", "max", True, 0.9, 1.0)
+
+
+def searched(count: int, short_from: int, full_from: int) -> tuple[int | None, dict, dict]:
+    """Bisects where budgets from these indices on are good enough."""
+    short, full = {}, {}
+    while (run := next_run(short, full, count)) is not None:
+        ended = short if run.stage == SHORT else full
+        assert run.index not in ended, "A run is made twice."
+        ended[run.index] = run.index >= (short_from if run.stage == SHORT else full_from)
+    return found(full), short, full
+
+
+@given(st.integers(1, 200).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n))))
+def test_bisection_finds_the_smallest_that_is_good_enough(sizes):
+    count, first = sizes
+    index, short, full = searched(count, first, first)
+    assert index == (first if first < count else None)
+    assert len(short) <= math.ceil(math.log2(count + 1))
+    assert len(full) == (first < count)
+
+
+@given(
+    st.integers(1, 200).flatmap(
+        lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(0, n))
+    )
+)
+def test_one_that_does_not_hold_in_full_makes_way_for_larger_ones(sizes):
+    count, short_from, full_from = sizes
+    index, _, full = searched(count, short_from, full_from)
+    wanted = max(short_from, full_from)
+    assert index == (wanted if wanted < count else None)
+    assert len(full) <= 2 * math.log2(count) + 2
+
+
+class FakeRuns:
+    """Instead of training: the accuracy of a budget is told."""
+
+    def __init__(self, accuracies, stop_at=None):
+        self.model, self.accuracies, self.stop_at = small_model(), accuracies, stop_at
+        self.made = []
+
+    def run(self, budget, epochs, callbacks, backup=None):
+        self.made.append((budget.average_bits, epochs))
+        if len(self.made) == self.stop_at:
+            raise KeyboardInterrupt
+        return self.accuracies[budget.average_bits], 32 / budget.average_bits
+
+
+def tuner_of(runs, folder, goal=GOAL):
+    grid = [Budget(average_bits=bits) for bits in sorted(runs.accuracies)]
+    oracle = BisectionOracle(goal, grid)
+    progress = BisectionProgress(goal, 0)
+    return BisectionTuner(oracle, runs, {SHORT: 2, FULL: 6}, folder, progress)
+
+
+@pytest.mark.parametrize("stop_at", [1, 2, 3, 4])
+def test_a_search_that_was_stopped_makes_no_run_twice(stop_at, tmp_path):
+    accuracies = {2.0: 0.5, 3.0: 0.8, 4.0: 0.895, 5.0: 0.9, 6.0: 0.9, 8.0: 0.91}
+    stopped, after = FakeRuns(accuracies, stop_at), FakeRuns(accuracies)
+    with pytest.raises(KeyboardInterrupt):
+        tuner_of(stopped, tmp_path).find()
+    tuner = tuner_of(after, tmp_path)
+    tuner.find()
+    whole = [(4.0, 2), (2.0, 2), (3.0, 2), (4.0, 6)]
+    assert stopped.made[:-1] + after.made == whole
+    assert found(tuner.bisection.met(FULL)) == 2
+    assert [point.choices["budget"] for _, point in tuner.points()] == [
+        "2 bits",
+        "3 bits",
+        "4 bits, in full",
+        "4 bits",
+    ]
+
+
+def test_what_a_run_raises_comes_out_and_its_budget_is_tried_again(tmp_path):
+    def fail(*_):
+        raise OSError("the disk is full")
+
+    runs = FakeRuns({2.0: 0.9, 4.0: 0.9})
+    honest, runs.run = runs.run, fail
+    with pytest.raises(OSError, match="the disk is full"):
+        tuner_of(runs, tmp_path).find()
+    runs.run = honest
+    tuner_of(runs, tmp_path).find()
+    assert runs.made == [(2.0, 2), (2.0, 6)]
+
+
+def test_a_run_that_diverges_is_not_good_enough(tmp_path):
+    runs = FakeRuns({2.0: 0.9, 4.0: 0.9, 8.0: 0.9})
+
+    def run(budget, epochs, callbacks, backup=None):
+        if budget.average_bits < 8:
+            callbacks[0].on_epoch_end(0, {"loss": float("nan")})
+        return 0.9, 4.0
+
+    runs.run = run
+    tuner = tuner_of(runs, tmp_path)
+    tuner.find()
+    assert tuner.bisection.met(SHORT) == {1: False, 2: True}
+    assert found(tuner.bisection.met(FULL)) == 2
+
+
+def test_a_shared_run_is_what_a_fresh_model_would_have_been():
+    def model():
+        keras.utils.set_random_seed(3)
+        base = small_model()
+        dropped = keras.layers.Dropout(0.3, seed=5)(base.get_layer("flatten").output)
+        for name in ("hidden", "head"):
+            dropped = base.get_layer(name)(dropped)
+        return quantize_model(keras.Model(base.input, dropped), (2, 4, 8), pin=None)
+
+    images, labels = small_data(64)
+    data = fit_arguments((images, labels), 16, "train")
+
+    def runs():
+        return SharedRuns(model(), lambda: (data, []), data, compile_small, "accuracy", 0)
+
+    def compile_small(one, _):
+        compiled(one, metrics=["accuracy"])
+
+    shared, fresh = runs(), runs()
+    shared.run(Budget(average_bits=2.5), 3, [])
+    shared.run(Budget(average_bits=7), 2, [])
+    again, alone = (one.run(Budget(average_bits=4), 3, []) for one in (shared, fresh))
+    assert again == alone
+    # The record of decisions, too, lies in the file.
+    for ours, other in zip(shared.model.get_weights(), fresh.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, other)
+    histories = [bmpq_tf.kernel_table(one.model) for one in (shared, fresh)]
+    assert histories[0] == histories[1]
+
+
+@pytest.fixture(scope="module")
+def trained():
+    keras.utils.set_random_seed(7)
+    model = compiled(small_model(), metrics=["accuracy"])
+    model.fit(*small_data(200), epochs=8, verbose=0)
+    return model
+
+
+def smallest(model, folder, **changed):
+    data = small_data(200)
+    told = {"max_drop": 5, "budgets": ["4x", "6x"], "epochs": 3, "full_epochs": 4, "verbose": 0}
+    return bmpq_tf.smallest_budget(model, data, data, folder=folder, **{**told, **changed})
+
+
+def test_the_winner_is_exported_and_a_finished_search_trains_nothing(
+    trained, tmp_path, monkeypatch
+):
+    first = smallest(trained, tmp_path)
+    assert first.drop == pytest.approx(100 * (first.float_value - first.value))
+    assert first.drop <= 5
+    images, labels = small_data(200)
+    (answers,) = bmpq_tf.run_tflite(tmp_path / "smallest.tflite", images)
+    assert np.mean(answers.argmax(-1) == labels) == pytest.approx(first.value, abs=0.011)
+    assert (tmp_path / "front.png").read_bytes()[:4] == b"\x89PNG"
+    told = json.loads((tmp_path / "smallest.json").read_text())
+    assert told["budget"] == str(first.budget)
+    assert told["tflite_bytes"] == (tmp_path / "smallest.tflite").stat().st_size
+    monkeypatch.setattr(SharedRuns, "run", None)
+    second = smallest(trained, tmp_path)
+    assert (second.budget, second.value, second.drop) == (first.budget, first.value, first.drop)
+    for changed, message in (
+        ({"max_drop": 4}, "Received: max_drop=4; it was started with max_drop=5"),
+        ({"epochs": 4}, "Received: short_epochs=4; it was started with short_epochs=3"),
+        ({"budgets": ["4x"]}, r"budgets=\['4x'\]; it was started with budgets=\['4x', '6x'\]"),
+        ({"batch_size": 8}, "batch_size=8; it was started with batch_size=32"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            smallest(trained, tmp_path, **changed)
+    with pytest.raises(ValueError, match=r"Received: model='[^']*'; it was started with model="):
+        smallest(compiled(small_model(), metrics=["accuracy"]), tmp_path)
+
+
+def test_a_run_in_full_goes_on_where_it_was_killed(trained, tmp_path, capsys):
+    trained_epochs = []
+
+    class Killed(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            trained_epochs.append((self.params["epochs"], epoch))
+            if trained_epochs[-1] == (6, 3) and not again:
+                raise KeyboardInterrupt
+
+    def train():
+        return small_data(200), [Killed()]
+
+    def search():
+        return bmpq_tf.smallest_budget(
+            trained,
+            train,
+            small_data(200),
+            max_drop=5,
+            budgets=["4x"],
+            epochs=3,
+            full_epochs=6,
+            folder=tmp_path,
+            verbose=0,
+        )
+
+    again = False
+    with pytest.raises(KeyboardInterrupt):
+        search()
+    again = True
+    before = len(trained_epochs)
+    search()
+    assert "Resuming at epoch 4 of 6" in capsys.readouterr().out
+    assert trained_epochs[before:] == [(6, 3), (6, 4), (6, 5)]
+    assert not list(tmp_path.glob("**/backup"))
+
+
+def test_a_tolerance_that_no_budget_meets_names_the_nearest(trained, tmp_path, monkeypatch):
+    def run(self, budget, epochs, callbacks, backup=None):
+        return {4.0: 0.32, 5.0: 0.31, 6.0: 0.3}[budget.compression], budget.compression
+
+    monkeypatch.setattr(SharedRuns, "run", run)
+    with pytest.raises(
+        ValueError,
+        match=r"No budget is good enough. Received: max_drop=1, .* The nearest is 4x: accuracy "
+        r"32.00%, .* points below float. Give a larger max_drop",
+    ):
+        smallest(trained, tmp_path, max_drop=1, budgets=["4x", "5x", "6x"])
+
+
+def test_the_float_model_is_trained_once_where_asked_for(tmp_path, monkeypatch):
+    def model():
+        keras.utils.set_random_seed(1)
+        return compiled(small_model(), metrics=["accuracy"])
+
+    constant = model()
+    constant.get_layer("head").set_weights([np.zeros((6, 3)), np.array([0.0, 0.0, 1.0])])
+    with pytest.raises(ValueError, match="no better than one that always gives the most"):
+        smallest(constant, tmp_path / "constant")
+    first = model()
+    found_first = smallest(first, tmp_path / "a", float_epochs=8)
+    monkeypatch.setattr(SharedRuns, "run", None)
+    again = model()
+    monkeypatch.setattr(type(again), "fit", None)
+    second = smallest(again, tmp_path / "a", float_epochs=8)
+    assert second.float_value == found_first.float_value > 0.4
+    for ours, other in zip(first.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, other)
+
+
+def test_what_is_wrong_is_said_before_any_training(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(SharedRuns, "run", None)
+    data = small_data(200)
+    endless = tf.data.Dataset.from_tensor_slices(data).batch(8).repeat()
+    for changed, message in (
+        ({"metric": "auc"}, "no such metric. Received: metric='auc'. It has .*accuracy"),
+        ({"direction": "up"}, "Received: direction='up'"),
+        ({"max_drop": -1}, "Received: max_drop=-1"),
+        ({"max_drop": "much"}, "Received: max_drop='much'"),
+        ({"max_drop": 100}, "Any model is within this tolerance. Received: max_drop=100 in points"),
+        ({"epochs": 1}, "epochs is a whole number of 2 or more. Received: epochs=1"),
+        ({"full_epochs": 2.5}, "Received: full_epochs=2.5"),
+        ({"optimize_for": "speed"}, "Received: optimize_for='speed'"),
+        ({"budgets": "8x"}, "budgets is a list of budgets"),
+        ({"budgets": []}, r"budgets is a list of budgets .* Received: budgets=\[\]"),
+        ({"budgets": ["4x", "900 B stored"]}, "each allows more than the one before"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            smallest(trained, tmp_path, **changed)
+    with pytest.raises(InfeasibleBudgetError, match="budget='30x'"):
+        smallest(trained, tmp_path, budgets=["4x", "30x"])
+    for train, message in ((endless, "train never ends"), (data[0], "train is a pair of arrays")):
+        with pytest.raises(ValueError, match=message):
+            bmpq_tf.smallest_budget(trained, train, data, max_drop=1, folder=tmp_path)
+    with pytest.raises(ValueError, match=r"return data, \[\]. Received: tuple with 2 parts"):
+        bmpq_tf.smallest_budget(
+            compiled(small_model(), metrics=["accuracy"]),
+            lambda: data,
+            data,
+            max_drop=1,
+            float_epochs=2,
+            folder=tmp_path / "function",
+        )
+    with pytest.raises(ValueError, match="The model is not compiled"):
+        smallest(small_model(), tmp_path / "other")
+    monkeypatch.setenv("KERASTUNER_TUNER_ID", "chief")
+    with pytest.raises(ValueError, match=r"Received: KERASTUNER_TUNER_ID='chief'. Unset it"):
+        smallest(trained, tmp_path)
+
+
+def test_metrics_know_which_way_is_better():
+    def own(y_true, y_pred):
+        return keras.ops.mean(y_pred)
+
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, activation="sigmoid")])
+    area = keras.metrics.AUC(name="area")
+    model.compile("sgd", "mse", metrics=["mae", "RootMeanSquaredError", "R2Score", area, own])
+    values = model.evaluate(np.eye(3), np.array([[0], [1], [0]]), verbose=0, return_dict=True)
+
+    def goal(metric, direction=None):
+        return goal_for(model, values, metric, direction, 2.0)
+
+    natures = {
+        name: (goal(name).direction, goal(name).is_share) for name in values if name != "own"
+    }
+    assert natures == {
+        "loss": ("min", False),
+        "mae": ("min", False),
+        "RootMeanSquaredError": ("min", False),
+        "R2Score": ("max", False),
+        "area": ("max", True),
+    }
+    with pytest.raises(ValueError, match=r"metric='own'. Say direction='max' or direction='min'"):
+        goal("own")
+    assert goal("own", "min").direction == "min"
+    loss = Goal("loss", "min", False, 1.0, 0.1)
+    assert (loss.is_met(1.1), loss.is_met(1.11), loss.is_met(0.2)) == (True, False, True)
+    points = Goal("accuracy", "max", True, 0.9, 1.0)
+    assert (points.is_met(0.89), points.is_met(0.889), points.is_met(0.99)) == (True, False, True)
+    assert points.told(0.88) == "accuracy 88.00%, 2.00 points below float"
+    assert loss.told(1.5) == "loss 1.5, 0.5 above float"
+
+
+@pytest.mark.slow
+def test_a_loss_may_rise_as_far_as_is_said(trained, tmp_path):
+    ended = smallest(trained, tmp_path, metric="loss", max_drop=0.5)
+    assert ended.metric == "loss"
+    assert ended.drop == pytest.approx(ended.value - ended.float_value)
+    assert ended.drop <= 0.5
+
+
+def test_the_default_budgets_reach_from_the_narrowest_widths_to_the_widest():
+    model = quantize_model(small_model(), (2, 4, 8), pin=None)
+    grid = budget_grid(model, None, 3)
+    averages = [budget.average_bits for budget in grid]
+    assert (averages[0], averages[-1], len(averages)) == (2.0, 8.0, 16)
+    assert averages == sorted(averages)
+    mixed = budget_grid(model, ["4x", "3 bits", Budget(compression=10)], 3)
+    # 32 bits over 3 are more than 10 times fewer.
+    assert [str(budget) for budget in mixed] == ["3 bits", "10x", "4x"]
+    two = ["9 kB, 400 kB stored", "8 kB, 500 kB stored"]
+    with pytest.raises(ValueError, match="each allows more"):
+        budget_grid(model, two, 3)
+    with pytest.raises(ValueError, match=r"allow the same. Received: (4x and 8 b|8 bits and 4x)"):
+        budget_grid(model, ["4x", "8 bits"], 3)
+
+
+def test_the_time_left_counts_all_that_may_follow():
+    seconds = [0.0]
+    screen = io.StringIO()
+    console = Console(file=screen, width=200, highlight=False)
+    progress = BisectionProgress(GOAL, 1, console, lambda: seconds[0])
+    progress.begin({"budget": "4 bits", "stage": SHORT}, 10, 60)
+    for epoch in range(3):
+        seconds[0] += 6
+        progress.epoch_ended(epoch)
+    progress.end(0.895)
+    progress.begin({"budget": "4 bits", "stage": FULL}, 30, 0)
+    assert screen.getvalue().splitlines() == [
+        "smallest budget: 4 bits: 10 epochs",
+        # Eight and sixty epochs of six seconds; nothing is said before ten have passed.
+        "smallest budget: 4 bits: epoch 2 of 10; about 6 min 48 s left",
+        "smallest budget: 4 bits: accuracy 89.50%, 0.50 points below float, good enough",
+        "smallest budget: 4 bits in full: 30 epochs; about 3 min 0 s left",
+    ]
+    assert duration(2 * 3600 + 61) == "2 h 1 min"
+
+
+def test_the_first_inputs_of_a_data_set_are_those_of_its_batches():
+    images, labels = small_data(50)
+    batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(8)
+    for data in ((images, labels), batches):
+        np.testing.assert_array_equal(first_inputs(fit_arguments(data, 8, "x"), 20), images[:20])
+
+
+@pytest.mark.slow
+def test_the_command_finds_a_model_for_digits_in_three_minutes(tmp_path):
+    datasets = pytest.importorskip("sklearn.datasets")
+    pixels, labels = datasets.load_digits(return_X_y=True)
+    images = (pixels.reshape(-1, 8, 8, 1) / 16).astype("float32")
+    order = np.random.default_rng(0).permutation(len(labels))
+    for name, part in (("test", order[:360]), ("train", order[360:])):
+        np.savez(tmp_path / f"{name}.npz", images=images[part], labels=labels[part])
+    keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Conv2D(16, 3, padding="same", activation="relu"),
+            keras.layers.Conv2D(24, 3, strides=2, padding="same", activation="relu"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(10),
+        ]
+    ).save(tmp_path / "digits.keras")
+    command = [
+        sys.executable,
+        "-m",
+        "bmpq_tf.cli.tune",
+        f"--model={tmp_path / 'digits.keras'}",
+        f"--data={tmp_path / 'train.npz'}",
+        f"--test_data={tmp_path / 'test.npz'}",
+        f"--out_dir={tmp_path / 'out'}",
+        "--max_drop=1.0",
+        "--float_epochs=30",
+        "--validation=0.2",
+        "--batch_size=32",
+    ]
+
+    def ask(*more):
+        return subprocess.run(
+            [*command, *more],
+            capture_output=True,
+            text=True,
+            timeout=600,
+            env={**os.environ, "COLUMNS": "160"},
+        )
+
+    begun = time.monotonic()
+    done = ask()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert time.monotonic() - begun < 180
+    told = json.loads((tmp_path / "out" / "smallest.json").read_text())
+    assert told["drop"] <= 1.0
+    (row,) = [line for line in done.stdout.splitlines() if "test data, in LiteRT" in line]
+    before, after = (float(word.rstrip("%")) for word in row.split() if word.endswith("%"))
+    assert after >= before - 1.0
+    other = ask("--max_drop=2")
+    assert other.returncode == 1
+    assert "Received: max_drop=2.0; it was started with max_drop=1.0" in other.stderr
+    assert "Received: --schedules=cosine,step. Give one." in ask("--schedules=cosine,step").stderr
