@@ -24,6 +24,9 @@ flags.DEFINE_float(
     "Find the smallest budget within so many points of the float model's accuracy, or so much of "
     "its loss.",
 )
+flags.DEFINE_float(
+    "margin", 1.0, "Standard errors of the drop to add, because validation images are few.", 0.0
+)
 flags.DEFINE_enum("metric", "accuracy", ["accuracy", "loss"], "What --max_drop is of.")
 flags.DEFINE_integer("float_epochs", 0, "Epochs to train the float model for first.", 0)
 flags.DEFINE_integer("full_epochs", None, "Epochs of the winner; three times --epochs.", 2)
@@ -31,7 +34,7 @@ flags.DEFINE_string(
     "test_data", None, "An .npz file like --data that the search never sees, to judge the file on."
 )
 flags.DEFINE_enum("optimize_for", "size", MODES, "The kind of file of the winner.")
-NAMES = ("max_drop", "metric", "float_epochs", "full_epochs")
+NAMES = ("max_drop", "margin", "metric", "float_epochs", "full_epochs")
 # What bisection takes one of; where the flag is not given, that one.
 _ONE = {"candidate_bits": "2,4,8", "schedules": "cosine", "learning_rates": "0.05"}
 
@@ -85,6 +88,7 @@ def find(problem: Problem, space: Space, given) -> None:
         max_drop=given.max_drop,
         folder=given.out_dir,
         metric=given.metric,
+        margin=given.margin,
         budgets=space.budgets if given["budgets"].present else None,
         candidate_bits=space.candidates[0],
         config=QuantizationConfig(granularity=problem.granularity),

@@ -75,10 +75,10 @@ class BisectionProgress:
                 f"{self._left(self._epochs - epoch - 1)}"
             )
 
-    def end(self, value: float) -> None:
-        """The run is over, with this value of the metric."""
-        verdict = "good enough" if self._goal.is_met(value) else "not good enough"
-        self._say(f"{self._name}: {self._goal.told(value)}, {verdict}")
+    def end(self, value: float, error: float = 0.0) -> None:
+        """The run is over, with this value of the metric and standard error of its drop."""
+        verdict = "good enough" if self._goal.is_met(value, error) else "not good enough"
+        self._say(f"{self._name}: {self._goal.told(value, error)}, {verdict}")
 
     def diverged(self) -> None:
         """The run's loss stopped being finite."""

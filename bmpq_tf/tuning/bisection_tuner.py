@@ -19,6 +19,7 @@ from bmpq_tf.tuning.search import DivergedError, check_finite
 from bmpq_tf.tuning.shared_runs import SharedRuns
 
 PROJECT = "bisection"
+_ERROR = "standard_error_of_the_drop"
 _NUMBERS, _MODEL = "numbers.json", "model.keras"
 
 
@@ -45,12 +46,14 @@ class BisectionOracle(keras_tuner.Oracle):
             run = run_of(trial)
             if run.stage == stage and trial.status in ("COMPLETED", "FAILED"):
                 done = trial.status == "COMPLETED"
-                ended[run.index] = done and self.goal.is_met(self.value(trial))
+                ended[run.index] = done and self.goal.is_met(
+                    self.value(trial), self.value(trial, _ERROR)
+                )
         return ended
 
-    def value(self, trial) -> float:
-        """Returns the metric of a trial that is complete."""
-        return float(trial.metrics.get_best_value(self.goal.metric))
+    def value(self, trial, name: str | None = None) -> float:
+        """Returns the metric, or another number, of a trial that is complete."""
+        return float(trial.metrics.get_best_value(name or self.goal.metric))
 
     def populate_space(self, trial_id):
         run = next_run(self.met(SHORT), self.met(FULL), len(self.budgets))
@@ -117,7 +120,7 @@ class BisectionTuner(keras_tuner.Tuner):
         ]
         backup = folder / "backup" if run.stage == FULL else None
         try:
-            value, compression = self.runs.run(budget, epochs, callbacks, backup)
+            value, compression, parts = self.runs.run(budget, epochs, callbacks, backup)
             if backup:
                 with replacing(folder / _MODEL) as temporary:
                     self.runs.model.save(temporary)
@@ -130,8 +133,9 @@ class BisectionTuner(keras_tuner.Tuner):
             self.error = error
             raise keras_tuner.errors.FatalError(str(error)) from error
         self.last = run
-        self.told.end(value)
-        return {self.bisection.goal.metric: value}
+        error = self.bisection.goal.error(parts)
+        self.told.end(value, error)
+        return {self.bisection.goal.metric: value, _ERROR: error}
 
     def _epochs_after(self, run: Run) -> int:
         """How many epochs may follow this run."""
@@ -151,7 +155,7 @@ class BisectionTuner(keras_tuner.Tuner):
             folder = pathlib.Path(self.get_trial_dir(trial.trial_id))
             compression = json.loads((folder / _NUMBERS).read_text())["compression"]
             name = values["budget"] + (", in full" if run.stage == FULL else "")
-            choices = {**values, "budget": name}
+            choices = {**values, "budget": name, "error": self.bisection.value(trial, _ERROR)}
             score = sign * self.bisection.value(trial)
             told.append((run, Point(trial.trial_id, score, compression, choices, folder)))
         return sorted(told, key=lambda one: (one[0].index, one[0].stage))

@@ -1,9 +1,12 @@
 """What is good enough: a metric, which way is better, and how far it may fall."""
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from bmpq_tf.arguments import real
 
@@ -63,6 +66,8 @@ class Goal:
         is_share: from 0 to 1, so that drops are in points, hundredths of it.
         float_value: the float model's.
         max_drop: how far it may be worse, in points or in the metric's own unit.
+        margin: standard errors of a drop that are added to it.
+        float_parts: the float model's metric on parts of the data.
     """
 
     metric: str
@@ -70,6 +75,8 @@ class Goal:
     is_share: bool
     float_value: float
     max_drop: float
+    margin: float = 0.0
+    float_parts: tuple[float, ...] = ()
 
     @property
     def scale(self) -> float:
@@ -81,9 +88,18 @@ class Goal:
         lost = self.float_value - value if self.direction == "max" else value - self.float_value
         return self.scale * lost
 
-    def is_met(self, value: float) -> bool:
-        """Whether a value is within the tolerance."""
-        return self.drop(value) <= self.max_drop + 1e-6
+    def error(self, parts: Sequence[float]) -> float:
+        """Returns the standard error of a drop, from the metric on the same parts of the data as
+        the float model's; 0 where there are no parts.
+        """
+        if not self.float_parts or len(parts) != len(self.float_parts):
+            return 0.0
+        apart = np.subtract(self.float_parts, parts)
+        return self.scale * float(np.std(apart, ddof=1)) / math.sqrt(len(apart))
+
+    def is_met(self, value: float, error: float = 0.0) -> bool:
+        """Whether a value, whose drop has this standard error, is within the tolerance."""
+        return self.drop(value) + self.margin * error <= self.max_drop + 1e-6
 
     def value_of(self, score: float) -> float:
         """Returns the metric of a score, of which more is always better."""
@@ -100,13 +116,15 @@ class Goal:
                 "smaller max_drop."
             )
 
-    def told(self, value: float) -> str:
+    def told(self, value: float, error: float = 0.0) -> str:
         """Returns a value, and how far it is from the float model's, in words."""
         drop = self.drop(value)
         side = "below float" if (drop >= 0) == (self.direction == "max") else "above float"
         if self.is_share:
-            return f"{self.metric} {value:.2%}, {abs(drop):.2f} points {side}"
-        return f"{self.metric} {value:.4g}, {abs(drop):.4g} {side}"
+            sure = f" ± {error:.2f}" if error else ""
+            return f"{self.metric} {value:.2%}, {abs(drop):.2f}{sure} points {side}"
+        sure = f" ± {error:.2g}" if error else ""
+        return f"{self.metric} {value:.4g}, {abs(drop):.4g}{sure} {side}"
 
 
 def goal_for(

@@ -3,7 +3,7 @@
 import importlib.util
 import os
 
-from bmpq_tf.arguments import whole
+from bmpq_tf.arguments import real, whole
 from bmpq_tf.export.kernels.storage import MODES
 from bmpq_tf.tuning.bisection import FULL, SHORT
 
@@ -60,4 +60,14 @@ def check_alone() -> None:
         raise ValueError(
             "Each run of a bisection needs the result of the one before, so it is not spread over "
             f"processes. Received: KERASTUNER_TUNER_ID={name!r}. Unset it."
+        )
+
+
+def check_margin(margin) -> None:
+    """Raises ValueError for a margin that is no number of 0 or more."""
+    number = real(margin)
+    if number is None or not 0 <= number < float("inf"):
+        raise ValueError(
+            "margin is how many standard errors are added to a drop, a number of 0 or more. "
+            f"Received: margin={margin!r}."
         )

@@ -9,6 +9,8 @@ import tensorflow as tf
 
 # To compare a file on.
 INPUTS = 500
+# Of arrays, to tell how sure a difference is.
+PARTS = 10
 
 
 def fit_arguments(data: Any, batch_size: int, name: str) -> dict[str, Any]:
@@ -77,6 +79,37 @@ def first_inputs(arguments: dict[str, Any], count: int = INPUTS) -> Any:
         if have >= count:
             break
     return keras.tree.map_structure(lambda *arrays: np.concatenate(arrays)[:count], *parts)
+
+
+def part_values(model: keras.Model, arguments: dict[str, Any], metric: str) -> tuple[float, ...]:
+    """Returns the metric on parts of data that `fit_arguments` returned: ten of arrays, the batches
+    of a data set; none of what is too small to tell more than noise.
+    """
+
+    def value(**part) -> float:
+        values: Any = model.evaluate(**part, return_dict=True, verbose=0)  # pyright: ignore[reportArgumentType]
+        return float(values[metric])
+
+    if "y" not in arguments:
+        batches = [batch for batch in arguments["x"] if len(batch) > 1]
+        sizes = [len(keras.tree.flatten(batch[0])[0]) for batch in batches]
+        whole = [batch for batch, size in zip(batches, sizes, strict=True) if size == sizes[0]]
+        return tuple(value(x=batch[0], y=batch[1]) for batch in whole) if len(whole) > 1 else ()
+    size = len(keras.tree.flatten(arguments["y"])[0]) // PARTS
+    if size < 2:
+        return ()
+
+    # Every tenth example, because data may be sorted by label.
+    def part(first: int) -> dict[str, Any]:
+        return {
+            name: keras.tree.map_structure(
+                lambda array: np.asarray(array)[first::PARTS][:size], arguments[name]
+            )
+            for name in ("x", "y")
+        }
+
+    batch_size = arguments["batch_size"]
+    return tuple(value(**part(first), batch_size=batch_size) for first in range(PARTS))
 
 
 def check_better_than_guessing(arguments: dict[str, Any], metric: str, value: float) -> None:

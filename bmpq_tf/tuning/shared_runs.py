@@ -12,6 +12,7 @@ from bmpq_tf.allocation.budget import Budget
 from bmpq_tf.model.kernels import compression, model_kernels
 from bmpq_tf.training.backup import BackupAndRestore
 from bmpq_tf.training.callback import BMPQCallback
+from bmpq_tf.tuning.search_data import part_values
 
 # What one training is given: the arguments of `fit`, and callbacks that belong to them.
 Training = Callable[[], tuple[dict[str, Any], list[keras.callbacks.Callback]]]
@@ -53,7 +54,7 @@ class SharedRuns:
         epochs: int,
         callbacks: list[keras.callbacks.Callback],
         backup: pathlib.Path | None = None,
-    ) -> tuple[float, float]:
+    ) -> tuple[float, float, tuple[float, ...]]:
         """Trains from the first weights under a budget.
 
         Args:
@@ -63,7 +64,8 @@ class SharedRuns:
             backup: folder from which a run that was killed goes on; it is left there.
 
         Returns:
-            The metric on the validation data, and how many times fewer parameter bits than float32.
+            The metric on the validation data, how many times fewer parameter bits than float32, and
+            the metric on parts of the data.
         """
         self._begin(epochs)
         arguments, own = self.training()
@@ -77,7 +79,8 @@ class SharedRuns:
             callbacks=[BMPQCallback(budget, verbose=0), *own, *callbacks, *keep],
         )
         values: Any = self.model.evaluate(**self.validation, return_dict=True, verbose=0)  # pyright: ignore[reportArgumentType]
-        return float(values[self.metric]), compression(model_kernels(self.model))
+        parts = part_values(self.model, self.validation, self.metric)
+        return float(values[self.metric]), compression(model_kernels(self.model)), parts
 
     def _begin(self, epochs: int) -> None:
         """Puts back what a run may have changed: weights, widths, scales, sums of gradients, random

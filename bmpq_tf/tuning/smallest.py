@@ -43,6 +43,7 @@ class SmallestBudget:
         float_value: of the float model, on the same.
         drop: how much worse that is: in points of a metric from 0 to 1, in the metric's own unit
             otherwise; negative where the model is better.
+        error: the standard error of the drop; 0 where there was too little data to tell.
         compression: how many times fewer parameter bits than float32.
         short_runs: how many budgets were compared.
 
@@ -58,6 +59,7 @@ class SmallestBudget:
     value: float
     float_value: float
     drop: float
+    error: float
     compression: float
     short_runs: int
 
@@ -71,6 +73,7 @@ def smallest_budget(
     folder: str | os.PathLike,
     metric: str = "accuracy",
     direction: str | None = None,
+    margin: float = 1.0,
     budgets: "Sequence[str | float | Budget] | None" = None,
     candidate_bits: Iterable[int] | None = None,
     activation_bits: int | None = None,
@@ -106,6 +109,9 @@ def smallest_budget(
         max_drop: how much worse than the float model is good enough: in points (hundredths) of
             metrics from 0 to 1 such as accuracy, AUC and recall; in the metric's own unit
             otherwise.
+        margin: standard errors of the drop that are added to it before it is compared, because few
+            validation examples tell little of others. They come from parts of the data on which the
+            float model is judged as well.
         folder: where everything is stored.
         metric: by the name under which `model.evaluate(..., return_dict=True)` gives it.
         direction: `"max"` or `"min"`, which of them is better; needed for metrics of your own.
@@ -145,6 +151,7 @@ def smallest_budget(
     search_checks.check_installed()
     search_checks.check_alone()
     search_checks.check_mode(optimize_for)
+    search_checks.check_margin(margin)
     widths = None if candidate_bits is None else tuple(candidate_bits)
     lengths = search_checks.lengths(epochs, full_epochs, float_epochs)
     training = search_data.training_of(train, batch_size)
@@ -156,6 +163,7 @@ def smallest_budget(
         "max_drop": max_drop,
         "metric": metric,
         "direction": direction,
+        "margin": margin,
         "budgets": None if budgets is None else search_settings.told_budgets(budgets),
         "candidate_bits": widths,
         "activation_bits": activation_bits,
@@ -180,6 +188,8 @@ def smallest_budget(
         search_settings.note(place, settings)
         floats.train(place)
     goal = floats.goal(metric, direction, max_drop)
+    parts = search_data.part_values(model, judged, metric) if margin else ()
+    goal = dataclasses.replace(goal, margin=float(margin), float_parts=parts)
     goal.check_excludes()
     search_data.check_better_than_guessing(judged, metric, goal.float_value)
     network = quantized()
@@ -248,6 +258,7 @@ def _exported(
         "value": value,
         "float_value": goal.float_value,
         "drop": goal.drop(value),
+        "error": point.choices["error"],
         "compression": point.compression,
         "short_runs": len(tuner.bisection.met(SHORT)),
     }
@@ -262,7 +273,13 @@ def _none_is_good_enough(tuner: "BisectionTuner", goal: Goal) -> str:
     if points:
         nearest = max(points, key=lambda point: (point.accuracy, point.compression))
         value = goal.value_of(nearest.accuracy)
-        told = f"The nearest is {nearest.choices['budget']}: {goal.told(value)}"
+        error = nearest.choices["error"]
+        told = f"The nearest is {nearest.choices['budget']}: {goal.told(value, error)}"
+        if goal.is_met(value):
+            told += (
+                f"; {goal.margin:g} standard errors of that come on top, so that more validation "
+                "data, or a smaller margin, would do"
+            )
     return (
         f"No budget is good enough. Received: max_drop={goal.max_drop:g}, where the float model "
         f"has {goal.metric}={goal.float_value:.4g}. {told}. Give a larger max_drop, or another "

@@ -23,7 +23,7 @@ from bmpq_tf import Budget, InfeasibleBudgetError, quantize_model
 from bmpq_tf.tuning.bisection import FULL, SHORT, found, next_run
 from bmpq_tf.tuning.budget_grid import budget_grid
 from bmpq_tf.tuning.goal import Goal, goal_for
-from bmpq_tf.tuning.search_data import first_inputs, fit_arguments
+from bmpq_tf.tuning.search_data import first_inputs, fit_arguments, part_values
 from bmpq_tf.tuning.shared_runs import SharedRuns
 
 pytest.importorskip("keras_tuner")
@@ -79,7 +79,7 @@ class FakeRuns:
         self.made.append((budget.average_bits, epochs))
         if len(self.made) == self.stop_at:
             raise KeyboardInterrupt
-        return self.accuracies[budget.average_bits], 32 / budget.average_bits
+        return self.accuracies[budget.average_bits], 32 / budget.average_bits, ()
 
 
 def tuner_of(runs, folder, goal=GOAL):
@@ -127,7 +127,7 @@ def test_a_run_that_diverges_is_not_good_enough(tmp_path):
     def run(budget, epochs, callbacks, backup=None):
         if budget.average_bits < 8:
             callbacks[0].on_epoch_end(0, {"loss": float("nan")})
-        return 0.9, 4.0
+        return 0.9, 4.0, ()
 
     runs.run = run
     tuner = tuner_of(runs, tmp_path)
@@ -246,7 +246,7 @@ def test_a_run_in_full_goes_on_where_it_was_killed(trained, tmp_path, capsys):
 
 def test_a_tolerance_that_no_budget_meets_names_the_nearest(trained, tmp_path, monkeypatch):
     def run(self, budget, epochs, callbacks, backup=None):
-        return {4.0: 0.32, 5.0: 0.31, 6.0: 0.3}[budget.compression], budget.compression
+        return {4.0: 0.32, 5.0: 0.31, 6.0: 0.3}[budget.compression], budget.compression, ()
 
     monkeypatch.setattr(SharedRuns, "run", run)
     with pytest.raises(
@@ -286,6 +286,7 @@ def test_what_is_wrong_is_said_before_any_training(trained, tmp_path, monkeypatc
         ({"direction": "up"}, "Received: direction='up'"),
         ({"max_drop": -1}, "Received: max_drop=-1"),
         ({"max_drop": "much"}, "Received: max_drop='much'"),
+        ({"margin": -1}, "Received: margin=-1"),
         ({"max_drop": 100}, "Any model is within this tolerance. Received: max_drop=100 in points"),
         ({"epochs": 1}, "epochs is a whole number of 2 or more. Received: epochs=1"),
         ({"full_epochs": 2.5}, "Received: full_epochs=2.5"),
@@ -393,6 +394,29 @@ def test_the_time_left_counts_all_that_may_follow():
         "smallest budget: 4 bits in full: 30 epochs; about 3 min 0 s left",
     ]
     assert duration(2 * 3600 + 61) == "2 h 1 min"
+
+
+def test_a_margin_counts_the_standard_error_of_paired_parts():
+    goal = Goal("accuracy", "max", True, 0.9, 1.0, 1.0, (0.8, 0.9, 1.0, 0.9))
+    # Differences of 2, -2, 2, -2 points.
+    error = goal.error((0.78, 0.92, 0.98, 0.92))
+    assert error == pytest.approx(math.sqrt(16 / 3) / 2)
+    assert goal.told(0.895, 0.4) == "accuracy 89.50%, 0.50 ± 0.40 points below float"
+    assert (goal.is_met(0.895, 0.4), goal.is_met(0.895, 0.6)) == (True, False)
+    assert goal.error(()) == 0
+
+
+def test_parts_are_of_all_the_data_whatever_its_order(trained):
+    images, labels = small_data(200)
+    order = np.argsort(labels, kind="stable")
+    sorted_data = fit_arguments((images[order], labels[order]), 8, "x")
+    batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(20)
+    whole = trained.evaluate(images, labels, return_dict=True, verbose=0)["accuracy"]
+    for data in (sorted_data, fit_arguments(batches, 8, "x")):
+        parts = part_values(trained, data, "accuracy")
+        assert len(parts) == 10
+        assert np.mean(parts) == pytest.approx(whole)
+    assert part_values(trained, fit_arguments((images[:19], labels[:19]), 8, "x"), "accuracy") == ()
 
 
 def test_the_first_inputs_of_a_data_set_are_those_of_its_batches():
