@@ -46,6 +46,12 @@ def check_flags(given) -> None:
         ValueError: a flag has several values where one is needed, or --max_drop is no tolerance.
     """
     checked_drop(given.max_drop)
+    for name in ("trials", "search"):
+        if given[name].present:
+            raise ValueError(
+                f"--{name} is for the search for a front; bisection chooses itself. Received: "
+                f"--max_drop={given.max_drop:g} --{name}={given[name].value}. Leave one out."
+            )
     for name, default in _ONE.items():
         if not given[name].present:
             given[name].value = [default]

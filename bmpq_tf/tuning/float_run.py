@@ -1,5 +1,6 @@
 """The float model of a search: how models are compiled, what it reaches, and its training."""
 
+import dataclasses
 import json
 import pathlib
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import tensorflow as tf
 from bmpq_tf.files import replacing
 from bmpq_tf.training.backup import BackupAndRestore
 from bmpq_tf.tuning.goal import Goal, goal_for
+from bmpq_tf.tuning.search_data import check_better_than_guessing, part_values
 from bmpq_tf.tuning.shared_runs import Training
 
 _WEIGHTS, _BACKUP = "float.npz", "float_backup"
@@ -55,6 +57,18 @@ class FloatRun:
         values: Any = self.model.evaluate(**self.validation, return_dict=True, verbose=0)  # pyright: ignore[reportArgumentType]
         plain = {name: float(value) for name, value in values.items() if np.ndim(value) == 0}
         return goal_for(self.model, plain, metric, direction, max_drop)
+
+    def sure_goal(self, margin: float, metric: str, direction: str | None, max_drop) -> Goal:
+        """Returns the same with the margin, once the model is trained.
+
+        Raises:
+            ValueError: nothing is worse than that, or the model has learned nothing.
+        """
+        goal = self.goal(metric, direction, max_drop)
+        goal.check_excludes()
+        check_better_than_guessing(self.validation, metric, goal.float_value)
+        parts = part_values(self.model, self.validation, metric) if margin else ()
+        return dataclasses.replace(goal, margin=float(margin), float_parts=parts)
 
     def train(self, folder: pathlib.Path) -> None:
         """Trains the model in place, unless the folder has its trained weights."""

@@ -106,7 +106,14 @@ class Goal:
         return score if self.direction == "max" else -score
 
     def check_excludes(self) -> None:
-        """Raises ValueError if any model is within the tolerance."""
+        """Raises ValueError if any model is within the tolerance, or the float model's value is no
+        number to compare with.
+        """
+        if not math.isfinite(self.float_value):
+            raise ValueError(
+                f"The float model's metric is not finite. Received: {self.metric}="
+                f"{self.float_value} on the validation data. Train it so that it is."
+            )
         lost = self.scale * self.float_value
         if self.direction == "max" and 0 <= lost <= self.max_drop:
             unit = "points" if self.is_share else "the metric's own unit"

@@ -8,6 +8,14 @@ from bmpq_tf.export.kernels.storage import MODES
 from bmpq_tf.tuning.bisection import FULL, SHORT
 
 
+def check(optimize_for: str, margin) -> None:
+    """Raises what `smallest_budget` raises for the extra, the environment and these arguments."""
+    check_installed()
+    check_alone()
+    check_mode(optimize_for)
+    check_margin(margin)
+
+
 def lengths(epochs, full_epochs, float_epochs) -> dict[str, int]:
     """Returns the epochs of each kind of run.
 

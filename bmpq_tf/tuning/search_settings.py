@@ -62,6 +62,15 @@ def _text(told: dict[str, Any]) -> str:
     return json.dumps({name: plain(value) for name, value in told.items()}, indent=1, default=str)
 
 
+def fingerprints(model: keras.Model, train: Any, validation: Any) -> dict[str, str]:
+    """Returns what tells this model and these data from others."""
+    return {
+        "model": fingerprint_of_model(model),
+        "train": fingerprint_of_data(train),
+        "validation": fingerprint_of_data(validation),
+    }
+
+
 def fingerprint_of_model(model: keras.Model) -> str:
     """Returns a short text that two models share only if their weights and shapes are the same."""
     digest = hashlib.sha256()

@@ -1,6 +1,7 @@
 """`smallest_budget`: the smallest model that is good enough."""
 
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -20,9 +21,9 @@ from bmpq_tf.model import keras_graph
 from bmpq_tf.tuning import search_checks, search_data, search_settings
 from bmpq_tf.tuning.bisection import FULL, SHORT, Run, found
 from bmpq_tf.tuning.bisection_progress import BisectionProgress
+from bmpq_tf.tuning.bisection_report import none_is_good_enough, plot
 from bmpq_tf.tuning.budget_grid import budget_grid
 from bmpq_tf.tuning.float_run import FloatRun
-from bmpq_tf.tuning.front import plot_front
 from bmpq_tf.tuning.goal import Goal
 from bmpq_tf.tuning.shared_runs import SharedRuns
 
@@ -148,26 +149,18 @@ def smallest_budget(
         >>> smallest.report.path == str(folder / "smallest.tflite")
         True
     """
-    search_checks.check_installed()
-    search_checks.check_alone()
-    search_checks.check_mode(optimize_for)
-    search_checks.check_margin(margin)
+    search_checks.check(optimize_for, margin)
     widths = None if candidate_bits is None else tuple(candidate_bits)
     lengths = search_checks.lengths(epochs, full_epochs, float_epochs)
     training = search_data.training_of(train, batch_size)
     judged = search_data.fit_arguments(validation, batch_size, "validation")
+    tolerance = {"metric": metric, "direction": direction, "max_drop": max_drop}
     settings = {
-        "model": search_settings.fingerprint_of_model(model),
-        "train": search_settings.fingerprint_of_data(train),
-        "validation": search_settings.fingerprint_of_data(validation),
-        "max_drop": max_drop,
-        "metric": metric,
-        "direction": direction,
+        **search_settings.fingerprints(model, train, validation),
+        **tolerance,
         "margin": margin,
         "budgets": None if budgets is None else search_settings.told_budgets(budgets),
-        "candidate_bits": widths,
-        "activation_bits": activation_bits,
-        "config": None if config is None else repr(config),
+        "quantized": f"{widths}, {activation_bits}, {config}",
         **{f"{stage}_epochs": number for stage, number in lengths.items()},
         "batch_size": batch_size,
         "seed": seed,
@@ -176,29 +169,22 @@ def smallest_budget(
     search_settings.check(place, settings)
     floats = FloatRun(model, training, judged, compile_model, lengths["float"], seed)
     # A metric that is not there is found before any training.
-    floats.goal(metric, direction, max_drop)
-
-    def quantized() -> keras.Model:
-        return quantize_model(model, widths, activation_bits=activation_bits, config=config)
-
+    floats.goal(**tolerance)
+    options = {"activation_bits": activation_bits, "config": config}
+    quantized = functools.partial(quantize_model, model, widths, **options)
     if lengths["float"]:
         # Quantizing a subclassed model would take the float one away.
         if keras_graph.is_graph(model):
             budget_grid(quantized(), budgets, lengths[SHORT])
         search_settings.note(place, settings)
         floats.train(place)
-    goal = floats.goal(metric, direction, max_drop)
-    parts = search_data.part_values(model, judged, metric) if margin else ()
-    goal = dataclasses.replace(goal, margin=float(margin), float_parts=parts)
-    goal.check_excludes()
-    search_data.check_better_than_guessing(judged, metric, goal.float_value)
+    goal = floats.sure_goal(margin, **tolerance)
     network = quantized()
     grid = budget_grid(network, budgets, lengths[SHORT])
     # Not before: what is refused may be asked for again, corrected.
     search_settings.note(place, settings)
     runs = SharedRuns(network, training, judged, floats.compile_model, metric, seed)
     tuner = _searched(runs, goal, grid, lengths, place, verbose)
-    _plot(tuner, goal, place / "front.png", f"{model.name}: {metric} over size")
     return _exported(tuner, goal, grid, place, optimize_for, search_data.first_inputs(judged))
 
 
@@ -210,7 +196,7 @@ def _searched(
     folder: pathlib.Path,
     verbose: int,
 ) -> "BisectionTuner":
-    """Runs the bisection, or goes on with it."""
+    """Runs the bisection, or goes on with it, and draws it."""
     # Only now: keras-tuner is an extra.
     from bmpq_tf.tuning.bisection_tuner import BisectionOracle, BisectionTuner
 
@@ -218,6 +204,7 @@ def _searched(
     progress.start(grid, lengths)
     tuner = BisectionTuner(BisectionOracle(goal, grid), runs, lengths, folder, progress)
     tuner.find()
+    plot(tuner, goal, folder / "front.png", f"{runs.model.name}: {goal.metric} over size")
     return tuner
 
 
@@ -236,7 +223,7 @@ def _exported(
     """
     index = found(tuner.bisection.met(FULL))
     if index is None:
-        raise ValueError(_none_is_good_enough(tuner, goal))
+        raise ValueError(none_is_good_enough(tuner, goal))
     (point,) = [point for run, point in tuner.points(FULL) if run.index == index]
     model = (
         tuner.runs.model
@@ -265,36 +252,3 @@ def _exported(
     told = {**numbers, "budget": str(grid[index]), "tflite_bytes": report.tflite_bytes}
     write_text(folder / "smallest.json", json.dumps(told, indent=1))
     return SmallestBudget(budget=grid[index], model=model, report=report, **numbers)
-
-
-def _none_is_good_enough(tuner: "BisectionTuner", goal: Goal) -> str:
-    points = [point for _, point in tuner.points()]
-    told = "Every run diverged: a smaller learning rate may help"
-    if points:
-        nearest = max(points, key=lambda point: (point.accuracy, point.compression))
-        value = goal.value_of(nearest.accuracy)
-        error = nearest.choices["error"]
-        told = f"The nearest is {nearest.choices['budget']}: {goal.told(value, error)}"
-        if goal.is_met(value):
-            told += (
-                f"; {goal.margin:g} standard errors of that come on top, so that more validation "
-                "data, or a smaller margin, would do"
-            )
-    return (
-        f"No budget is good enough. Received: max_drop={goal.max_drop:g}, where the float model "
-        f"has {goal.metric}={goal.float_value:.4g}. {told}. Give a larger max_drop, or another "
-        "folder and more epochs, larger budgets or wider candidate_bits."
-    )
-
-
-def _plot(tuner: "BisectionTuner", goal: Goal, path: pathlib.Path, title: str) -> None:
-    points = [point for _, point in tuner.points()]
-    if not points:
-        return
-    sign = 1 if goal.direction == "max" else -1
-    lines = {
-        "float": goal.scale * goal.float_value,
-        "tolerance": goal.scale * goal.float_value - sign * goal.max_drop,
-    }
-    axis = f"{goal.metric} on the validation data{', %' if goal.is_share else ''}"
-    plot_front(points, path, title, axis, sign * goal.scale, lines)

@@ -478,4 +478,5 @@ def test_the_command_finds_a_model_for_digits_in_three_minutes(tmp_path):
     other = ask("--max_drop=2")
     assert other.returncode == 1
     assert "Received: max_drop=2.0; it was started with max_drop=1.0" in other.stderr
+    assert "Received: --max_drop=1 --trials=3. Leave one out." in ask("--trials=3").stderr
     assert "Received: --schedules=cosine,step. Give one." in ask("--schedules=cosine,step").stderr
