@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -91,6 +92,7 @@ class FloatRun:
         )
         with replacing(file) as temporary:
             np.savez(temporary, *self.model.get_weights())
+        shutil.rmtree(folder / _BACKUP, ignore_errors=True)
 
 
 def _as_compiled(model: keras.Model) -> Callable[[keras.Model, int], None]:
