@@ -34,6 +34,7 @@ from bmpq_tf.tuning.bisection_tuner import BisectionOracle, BisectionTuner
 ROOT = pathlib.Path(__file__).parents[2]
 # Keras-tuner names a thread in a deprecated way.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:keras_tuner")
+OUTPUTS = {"kind": 3, "mean": 1}
 GOAL = Goal("accuracy", "max", True, 0.9, 1.0)
 
 
@@ -361,6 +362,40 @@ def test_a_loss_may_rise_as_far_as_is_said(trained, tmp_path):
     assert ended.metric == "loss"
     assert ended.drop == pytest.approx(ended.value - ended.float_value)
     assert ended.drop <= 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("metric", "max_drop"), [("kind_accuracy", 10), ("mean_mae", 0.2)])
+def test_metrics_of_several_outputs_are_named_as_keras_names_them(metric, max_drop, tmp_path):
+    images, labels = small_data(200)
+    flat = keras.layers.Flatten()(image := keras.Input((6, 6, 2)))
+    outputs = {name: keras.layers.Dense(size, name=name) for name, size in OUTPUTS.items()}
+    model = keras.Model(image, {name: layer(flat) for name, layer in outputs.items()})
+    logits = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(
+        "adam",
+        {"kind": logits, "mean": "mse"},
+        metrics={"kind": ["accuracy"], "mean": ["mae"]},
+        jit_compile=False,
+    )
+    labelled = (images, {"kind": labels, "mean": images.mean((1, 2, 3))})
+    batches = tf.data.Dataset.from_tensor_slices(labelled).batch(20)
+    ended = bmpq_tf.smallest_budget(
+        model,
+        labelled,
+        batches,
+        metric=metric,
+        max_drop=max_drop,
+        budgets=["4x", "6x"],
+        epochs=3,
+        full_epochs=3,
+        float_epochs=10,
+        folder=tmp_path,
+        verbose=0,
+    )
+    assert ended.drop + ended.error <= max_drop
+    sign = -100 if metric == "kind_accuracy" else 1
+    assert ended.drop == pytest.approx(sign * (ended.value - ended.float_value))
 
 
 def test_the_default_budgets_reach_from_the_narrowest_widths_to_the_widest():
