@@ -66,6 +66,7 @@ def has_floats(file) -> bool:
         ("bool", "cast", None, None, (pytest.approx(1 / 255), -128)),
     ],
 )
+@pytest.mark.slow
 def test_integers_go_in_as_they_are_or_as_int8(
     dtype, front, activation_bits, as_it_is, as_int8, tmp_path
 ):

@@ -252,6 +252,7 @@ def test_a_loop_of_the_users_is_called_step_by_step(tmp_path):
     assert "WHILE" not in inspect_tflite(tmp_path / "model.tflite").operators
 
 
+@pytest.mark.slow
 def test_the_number_of_steps_does_not_change_the_files_size(tmp_path):
     sizes = []
     for steps in (3, 300):
@@ -262,6 +263,7 @@ def test_the_number_of_steps_does_not_change_the_files_size(tmp_path):
     assert abs(sizes[1] - sizes[0]) < 1000
 
 
+@pytest.mark.slow
 def test_a_hundred_steps_both_ways_are_exported_in_seconds(tmp_path):
     model = with_widths(sequences(100, layers.Bidirectional(layers.LSTM(16))))
     started = time.process_time()

@@ -98,6 +98,7 @@ def test_trained_ranges_need_no_data_and_ends_may_be_int16(tmp_path):
 
 
 @pytest.mark.parametrize("build", [audio, tables])
+@pytest.mark.slow
 def test_a_microcontroller_takes_them_too(build, tmp_path):
     pytest.importorskip("tflite_micro")
     data = inputs_of(build())
@@ -117,6 +118,7 @@ def test_a_microcontroller_takes_them_too(build, tmp_path):
 
 @pytest.mark.parametrize("mode", ["integer", "micro"])
 @pytest.mark.parametrize("dtype", ["uint8", "int32"])
+@pytest.mark.slow
 def test_integers_at_the_door_become_16_bits(dtype, mode, tmp_path):
     """Their Rescaling adds where all scales are nearly powers of two, which LiteRT trips over."""
     pytest.importorskip("tflite_micro")
@@ -209,6 +211,7 @@ def test_a_wrong_bias_is_caught_that_8_bits_would_hide(tmp_path, monkeypatch):
         export(model, tmp_path / "model.tflite", "integer", data, activation_bits=16)
 
 
+@pytest.mark.slow
 def test_a_regression_loses_at_8_bits_and_not_at_16(tmp_path):
     keras.utils.set_random_seed(0)
     given = RANDOM.uniform(-1, 1, (4000, 2)).astype("float32")
@@ -229,6 +232,7 @@ def test_a_regression_loses_at_8_bits_and_not_at_16(tmp_path):
     assert squares[8] > 1.004 * squares[None]
 
 
+@pytest.mark.slow
 def test_answers_are_floats_whatever_the_ends_are(tmp_path):
     data = inputs_of(tables())
     model = trained_for_a_moment(tables(), data)

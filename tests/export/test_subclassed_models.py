@@ -56,6 +56,7 @@ def test_they_compute_in_integers(name, kind, tmp_path):
     assert report.parity.holds
 
 
+@pytest.mark.slow
 def test_trained_ranges_of_activations_are_the_file_s(tmp_path):
     model, inputs = trained("resnet", activation_bits=8)
     compiled(model).fit(inputs, np.zeros(16, int), verbose=0)

@@ -223,6 +223,7 @@ def gan() -> keras.Model:
 
 
 @pytest.mark.parametrize("order", [1, pytest.param(-1, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_optimizers_of_a_gan_and_the_allocations_of_its_generator_come_back(order, tmp_path):
     def callbacks(model):
         made = BMPQCallback("8x", settle_epochs=1, verbose=0), BackupAndRestore(tmp_path / "backup")

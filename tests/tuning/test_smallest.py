@@ -183,6 +183,7 @@ def smallest(model, folder, **changed):
     return bmpq_tf.smallest_budget(model, data, data, folder=folder, **{**told, **changed})
 
 
+@pytest.mark.slow
 def test_the_winner_is_exported_and_a_finished_search_trains_nothing(
     trained, tmp_path, monkeypatch
 ):
@@ -211,6 +212,7 @@ def test_the_winner_is_exported_and_a_finished_search_trains_nothing(
         smallest(compiled(small_model(), metrics=["accuracy"]), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_run_in_full_goes_on_where_it_was_killed(trained, tmp_path, capsys):
     trained_epochs = []
 
