@@ -25,9 +25,9 @@ from bmpq_research.datasets import (
     DATA_DIR_HELP,
     DATASETS,
     EpochCounter,
+    batches_of,
     load_dataset,
     normalised_test_images,
-    training_batches,
 )
 from bmpq_research.models import MODELS, build_model
 from bmpq_tf.cli import tune
@@ -47,21 +47,11 @@ def main(arguments: list[str]) -> None:
 def _problem(given) -> Problem:
     dataset = load_dataset(given.dataset, given.data_dir)
     dataset = dataset.with_validation(round(given.validation * len(dataset.train[1])))
-    mean, std = dataset.moments()
 
     def training():
         counter = EpochCounter()
-        batches = training_batches(
-            *dataset.train,
-            batch_size=given.batch_size,
-            seed=given.seed,
-            counter=counter,
-            mean=mean,
-            std=std,
-            augment=dataset.augment,
-            crop_padding=dataset.crop_padding,
-        )
-        return batches, [counter]
+        size, seed = given.batch_size, given.seed
+        return batches_of(dataset, batch_size=size, seed=seed, counter=counter), [counter]
 
     images = np.concatenate([images.numpy() for images, _ in normalised_test_images(dataset)])
     model = build_model(

@@ -23,7 +23,6 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 # isort: split
-import json
 import pathlib
 from collections.abc import Callable, Sequence
 
@@ -44,10 +43,12 @@ from bmpq_tf.arithmetic.scales import GRANULARITIES
 from bmpq_tf.cli import smallest
 from bmpq_tf.cli.arrays import load_arrays
 from bmpq_tf.cli.models import load_model
-from bmpq_tf.files import write_text
+from bmpq_tf.tuning import search_settings
 from bmpq_tf.tuning.front import export_front, front, plot_front
 from bmpq_tf.tuning.recipe import SCHEDULES
 from bmpq_tf.tuning.search import SEARCHES, FrontTuner, Problem, Space
+
+_SETTINGS = "search.json"
 
 flags.DEFINE_string(
     "model", None, "A .keras model; every trial starts from the weights that it has."
@@ -202,17 +203,8 @@ def _check_search(folder: pathlib.Path, given, settings: dict[str, str]) -> None
     # A search for the front goes on in folders of before there were these.
     more = smallest.NAMES if given.max_drop is not None else ("max_drop",)
     told = {**settings, **{name: given[name].value for name in (*names, *more)}}
-    file = folder / "search.json"
-    known = json.loads(file.read_text()) if file.exists() else told
-    if different := [name for name in told if told[name] != known.get(name)]:
-        was = ", ".join(f"{name}={known.get(name)!r}" for name in different)
-        now = ", ".join(f"{name}={told[name]!r}" for name in different)
-        raise ValueError(
-            f"The search in '{folder}' is another one. Received: {now}; it was started with {was}. "
-            "Give another --out_dir."
-        )
-    if not file.exists():
-        write_text(file, json.dumps(told, indent=1))
+    search_settings.check(folder, told, _SETTINGS)
+    search_settings.note(folder, told, _SETTINGS)
 
 
 def _print(best, reports, folder: pathlib.Path) -> None:

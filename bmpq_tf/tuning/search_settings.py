@@ -13,35 +13,36 @@ from bmpq_tf.allocation.budget import Budget
 from bmpq_tf.arguments import plain
 from bmpq_tf.files import write_text
 
-_FILE = "settings.json"
+FILE = "settings.json"
 
 
-def check(folder: pathlib.Path, told: dict[str, Any]) -> None:
+def check(folder: pathlib.Path, told: dict[str, Any], name: str = FILE) -> None:
     """Compares the settings of a search with those of the one that the folder has, if any.
 
     Args:
         folder: of the search.
         told: by name, plain data.
+        name: of the file in the folder that has them.
 
     Raises:
         ValueError: the search in the folder was started with others.
     """
     told = json.loads(_text(told))
-    file = folder / _FILE
+    file = folder / name
     known = json.loads(file.read_text()) if file.exists() else told
-    if different := [name for name in told if told[name] != known.get(name)]:
-        was = ", ".join(f"{name}={known.get(name)!r}" for name in different)
-        now = ", ".join(f"{name}={told[name]!r}" for name in different)
+    if different := [key for key in told if told[key] != known.get(key)]:
+        was = ", ".join(f"{key}={known.get(key)!r}" for key in different)
+        now = ", ".join(f"{key}={told[key]!r}" for key in different)
         raise ValueError(
             f"The search in '{folder}' is another one. Received: {now}; it was started with {was}. "
             "Give another folder, or the settings that it was started with."
         )
 
 
-def note(folder: pathlib.Path, told: dict[str, Any]) -> None:
+def note(folder: pathlib.Path, told: dict[str, Any], name: str = FILE) -> None:
     """Notes the settings of a search that begins."""
-    if not (folder / _FILE).exists():
-        write_text(folder / _FILE, _text(told))
+    if not (folder / name).exists():
+        write_text(folder / name, _text(told))
 
 
 def told_budgets(budgets: Any) -> list[str]:

@@ -4,6 +4,7 @@ of (seed, epoch).
 
 from bmpq_research.datasets.batches import (
     EpochCounter,
+    batches_of,
     evaluation_batches,
     normalised_test_images,
     normalised_training_images,
@@ -19,6 +20,7 @@ __all__ = [
     "DatasetNotFoundError",
     "EpochCounter",
     "ImageDataset",
+    "batches_of",
     "evaluation_batches",
     "load_dataset",
     "normalised_test_images",

@@ -95,6 +95,23 @@ def evaluation_batches(
     return _without_autotuning(normalised.prefetch(_PREFETCHED))
 
 
+def batches_of(
+    dataset: ImageDataset, *, batch_size: int, seed: int, counter: EpochCounter
+) -> tf.data.Dataset:
+    """Returns one epoch of a data set's training images, normalised and augmented as it says."""
+    mean, std = dataset.moments()
+    return training_batches(
+        *dataset.train,
+        batch_size=batch_size,
+        seed=seed,
+        counter=counter,
+        mean=mean,
+        std=std,
+        augment=dataset.augment,
+        crop_padding=dataset.crop_padding,
+    )
+
+
 def normalised_test_images(dataset: ImageDataset, batch_size: int = 250) -> tf.data.Dataset:
     """Returns a data set's test images in their order, normalised as its training images are."""
     mean, std = dataset.moments()

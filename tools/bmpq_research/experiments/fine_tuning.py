@@ -15,9 +15,9 @@ from bmpq_research.benchmarks.peer_files import answers, converter_file
 from bmpq_research.datasets import (
     EpochCounter,
     ImageDataset,
+    batches_of,
     normalised_test_images,
     normalised_training_images,
-    training_batches,
 )
 from bmpq_research.experiments.recipe import sgd
 from bmpq_research.experiments.training import top1
@@ -126,18 +126,8 @@ def _fit(
     epochs: int,
     callbacks: Sequence[keras.callbacks.Callback],
 ) -> None:
-    mean, std = dataset.moments()
     counter = EpochCounter()
-    batches = training_batches(
-        *dataset.train,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        counter=counter,
-        mean=mean,
-        std=std,
-        augment=dataset.augment,
-        crop_padding=dataset.crop_padding,
-    )
+    batches = batches_of(dataset, batch_size=config.batch_size, seed=config.seed, counter=counter)
     optimizer = sgd(model, learning_rate=config.learning_rate, steps=len(batches) * epochs)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer, loss, jit_compile=False)

@@ -16,9 +16,9 @@ import numpy as np
 from bmpq_research.datasets import (
     EpochCounter,
     ImageDataset,
+    batches_of,
     load_dataset,
     normalised_test_images,
-    training_batches,
 )
 from bmpq_research.experiments.controls import Control
 from bmpq_research.experiments.epoch_log import EpochWatch, read_epochs
@@ -302,18 +302,8 @@ def fit(
     Raises:
         DivergedError: the loss stopped being finite.
     """
-    mean, std = dataset.moments()
     counter = EpochCounter()
-    batches = training_batches(
-        *dataset.train,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        counter=counter,
-        mean=mean,
-        std=std,
-        augment=dataset.augment,
-        crop_padding=dataset.crop_padding,
-    )
+    batches = batches_of(dataset, batch_size=config.batch_size, seed=config.seed, counter=counter)
     steps = len(batches)
     warmup = (
         min(steps, steps * config.epochs // 10)
