@@ -64,7 +64,9 @@ LIMITS = {
 }
 
 
-@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize(
+    "limit", ["int", *(pytest.param(one, marks=pytest.mark.slow) for one in list(LIMITS)[1:])]
+)
 def test_a_limit_of_any_kind_trains_is_saved_and_is_exported(limit, tmp_path):
     inputs = keras.Input((5,))
     relu = LIMITS[limit]()

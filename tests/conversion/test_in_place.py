@@ -50,6 +50,7 @@ def test_every_kernel_is_quantized_where_it_stands(name):
 
 # Keras warns of layers without a build method whenever it loads them.
 @pytest.mark.filterwarnings("ignore:.build... was called on layer")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_files_bring_back_widths_and_answers(name, tmp_path):
     model, inputs = built(name)

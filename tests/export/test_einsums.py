@@ -52,7 +52,10 @@ def check(model, data, path, kind):
     return [layer for layer in report.layers if "sums" in layer.name]
 
 
-@pytest.mark.parametrize("kind", ["size", "latency", "integer"])
+@pytest.mark.parametrize(
+    "kind",
+    ["size", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("latency", "integer"))],
+)
 @pytest.mark.parametrize("equation", [*GROUPED, *WITHOUT_AXIS])
 def test_the_kernel_of_an_einsum_is_packed(equation, kind, tmp_path):
     model, data = model_of(equation, (GROUPED | WITHOUT_AXIS)[equation])
