@@ -4,6 +4,8 @@ BMPQ_DATA_DIR and BMPQ_MODELS_DIR name the folders of real data sets and of refe
 that need them skip where they are not set.
 """
 
+import gc
+import itertools
 import os
 import pathlib
 
@@ -27,12 +29,20 @@ settings.register_profile("ci", deadline=None, max_examples=40, database=None, d
 settings.load_profile("ci")
 
 
+_tests = itertools.count()
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
     keras.utils.set_random_seed(7)
     yield
     # Not freeing memory: collecting garbage over all that was traced took half of the suite.
     keras.utils.clear_session(free_memory=False)
+    # TensorFlow keeps what it traced, and its converter collects garbage each time: a third of the
+    # export tests' time went into walking over the same objects. Frozen, they are passed over.
+    if next(_tests) % 20 == 0:
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture

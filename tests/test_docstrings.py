@@ -36,6 +36,7 @@ NEEDS = {
 }
 # Whose examples change `model`, and so get a copy.
 CHANGING = {"BMPQCallback", "BackupAndRestore", "assign_bits"}
+SLOW = {"smallest_budget"}
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +74,10 @@ def own_docstring(name: str) -> str:
     return inspect.cleandoc(own or "")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in NAMES],
+)
 def test_the_example_of_a_docstring_gives_what_it_says(name, data, trained, tmp_path):
     docstring = own_docstring(name)
     assert ">>> " in docstring, f"The docstring of bmpq_tf.{name} has no example."

@@ -231,6 +231,7 @@ def test_a_tilde_in_a_flag_is_the_home_folder(monkeypatch):
     assert (own.out, own.costs, own.seed) == ("/home/someone/runs", ["/home/someone/a", "b"], 0)
 
 
+@pytest.mark.slow
 def test_export_starts_behind_a_layer_and_fixes_open_sizes(tmp_path):
     words = keras.Input((3,), dtype="string", name="words")
     values = keras.Input((None, 2), name="values")

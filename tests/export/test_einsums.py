@@ -52,11 +52,19 @@ def check(model, data, path, kind):
     return [layer for layer in report.layers if "sums" in layer.name]
 
 
+FAST = ("bsd,sde->bse", "besf,edf->besd", "bsd,sd->bs", "bd,de->bde")
+
+
 @pytest.mark.parametrize(
-    "kind",
-    ["size", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("latency", "integer"))],
+    ("equation", "kind"),
+    [
+        pytest.param(
+            equation, kind, marks=() if equation in FAST and kind == "size" else pytest.mark.slow
+        )
+        for equation in (*GROUPED, *WITHOUT_AXIS)
+        for kind in ("size", "latency", "integer")
+    ],
 )
-@pytest.mark.parametrize("equation", [*GROUPED, *WITHOUT_AXIS])
 def test_the_kernel_of_an_einsum_is_packed(equation, kind, tmp_path):
     model, data = model_of(equation, (GROUPED | WITHOUT_AXIS)[equation])
     (layer,) = check(model, data, tmp_path / "model.tflite", kind)
@@ -74,7 +82,7 @@ def test_groups_have_scales_for_output_units_in_common(kind, tmp_path):
     assert ("rounded once more" in layer.note) == (kind == "integer")
 
 
-@pytest.mark.parametrize("kind", ["size", "integer"])
+@pytest.mark.parametrize("kind", ["size", pytest.param("integer", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("equation", VECTORS)
 def test_a_vector_stays_float_and_counts_nothing(equation, kind, tmp_path):
     shape, output = VECTORS[equation]

@@ -180,6 +180,7 @@ def test_a_rounding_is_found_in_every_order_of_its_axes(turn):
     assert rounding_ties._rounding_of(values, {"other": np.round(other)}, (0, 0), 0.01) is None
 
 
+@pytest.mark.slow
 def test_a_tolerance_of_ones_own_serves_files_that_compute_as_keras_does(tmp_path, monkeypatch):
     model, data = at_the_edges()
     monkeypatch.setattr(

@@ -62,7 +62,9 @@ def types(file) -> dict[str, set]:
     return found
 
 
-@pytest.mark.parametrize("build", [audio, residual, tables])
+@pytest.mark.parametrize(
+    "build", [audio, *(pytest.param(build, marks=pytest.mark.slow) for build in (residual, tables))]
+)
 def test_a_file_of_16_bits_is_ten_times_as_close_as_one_of_8(build, tmp_path):
     float_model = build()
     data = inputs_of(float_model)

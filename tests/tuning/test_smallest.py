@@ -138,6 +138,7 @@ def test_a_run_that_diverges_is_not_good_enough(tmp_path):
     assert found(tuner.bisection.met(FULL)) == 2
 
 
+@pytest.mark.slow
 def test_a_shared_run_is_what_a_fresh_model_would_have_been():
     def model():
         keras.utils.set_random_seed(3)
