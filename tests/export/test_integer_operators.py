@@ -102,6 +102,22 @@ def test_normalisations_and_activation_layers_are_integer(tmp_path):
     assert max(far.values()) < 0.05, far
 
 
+def test_short_vectors_keep_their_direction(tmp_path):
+    """The sum of their squares would round to zero beside that of long ones."""
+    inputs = keras.Input((5, 6))
+    x = LAYERS.Dense(8)(inputs)
+    # Only the last axis is the operator's.
+    outputs = [LAYERS.UnitNormalization(axis)(x) for axis in (-1, 2, 1)]
+    model = with_widths(keras.Model(inputs, outputs), [8])
+    data = RANDOM.standard_normal((64, 5, 6)) * RANDOM.uniform(0.05, 1, (64, 5, 1))
+    data = data.astype("float32")
+    _, file = export(model, tmp_path / "m.tflite", "integer", data, tolerance=10)
+    assert operators(file).count("L2_NORMALIZATION") == 2
+    near = apart(tmp_path / "m.tflite", model, data)
+    # Written with a reciprocal root it was 0.21.
+    assert max(near[:2]) < 0.07
+
+
 def test_attention_over_several_axes_with_masks_and_joined_branches_is_integer(tmp_path):
     inputs = keras.Input((4, 6, 3))
     x, y = LAYERS.Dense(8)(inputs), LAYERS.Dense(8)(inputs)

@@ -7,7 +7,7 @@ will hold.
 import numpy as np
 
 from bmpq_tf._compat.litert import schema
-from bmpq_tf.export.integer import lookup_tables
+from bmpq_tf.export.integer import lookup_tables, unit_lengths
 from bmpq_tf.export.tflite import flatbuffer
 
 _BUILTIN = schema.BuiltinOperator
@@ -18,7 +18,8 @@ def rewrite(model, alone: frozenset[int] = lookup_tables.ALONE, bits: int = 8) -
 
     A square is a product, the negative of a tensor its product with -1 (the int8 kernel of `NEG`
     gives -128 for -128), and a quotient the product with a reciprocal, which is a table (that of
-    `DIV` gives -128 for some quotients near zero).
+    `DIV` gives -128 for some quotients near zero). What divides vectors by their length is one
+    operator.
 
     Args:
         model: the parsed float model.
@@ -26,6 +27,8 @@ def rewrite(model, alone: frozenset[int] = lookup_tables.ALONE, bits: int = 8) -
         bits: the width of activations; at 16 there are no tables, and `DIV` is right.
     """
     subgraph = model.subgraphs[0]
+    if bits == 8:
+        unit_lengths.rewrite(model)
     kept = lookup_tables.folded(model, alone)[0] if bits == 8 else model
     for operator in list(kept.subgraphs[0].operators):
         builtin = flatbuffer.builtin_of(model, operator) if _is_own(model, operator) else None

@@ -36,8 +36,11 @@ _OWN_GRID = (
     _BUILTIN.FILL,
     lookup_tables.STAND_IN,
 )
-# Its kernel gives one grid only.
-_FIXED_GRID = {_BUILTIN.LOG_SOFTMAX: (np.array([16 / 256], np.float32), np.array([127], np.int64))}
+# Their kernels give one grid only.
+_FIXED_GRID = {
+    _BUILTIN.LOG_SOFTMAX: (np.array([16 / 256], np.float32), np.array([127], np.int64)),
+    _BUILTIN.L2_NORMALIZATION: (np.array([1 / 128], np.float32), np.array([0], np.int64)),
+}
 # Those that give no numbers of a grid.
 _LOOKS = (
     *(_BUILTIN.SHAPE, _BUILTIN.ARG_MAX, _BUILTIN.ARG_MIN),
