@@ -68,7 +68,8 @@ def fake_quantize(
     Args:
         values: float32 of any shape.
         clip: `alpha`, a positive float32 scalar.
-        zero_point: `z`, an integer from 0 to `2^a - 1` as a float32 scalar; 0 is PACT.
+        zero_point: `z`, an integer from 0 to `2^a - 1` as a float32 scalar; 0 is PACT, and so is
+            `None`, for which fewer operations do.
         bits: the width `a`.
         rounding: what rounds, as in `quantize`; `None` for TensorFlow's own fake quantization,
             which passes over the values once instead of four times, and rounds halves up.
@@ -82,8 +83,9 @@ def fake_quantize(
     """
 
     @tf.custom_gradient
-    def apply(values, clip, zero_point):
-        step, low, high = ends(clip, zero_point, bits)
+    def apply(values, clip, *zero_points):
+        (shift,) = zero_points or (0.0,)
+        low, high = ends(clip, shift, bits)[1:] if zero_points else (0.0, clip)
 
         def grad(upstream):
             if on_gradient is not None:
@@ -92,6 +94,8 @@ def fake_quantize(
             to_values, to_low, to_high = tf.quantization.fake_quant_with_min_max_vars_gradient(
                 upstream, values, _INSIDE * low, _INSIDE * high, bits, is_symmetric(bits)
             )
+            if not zero_points:
+                return to_values, to_high
             return to_values, (to_low * low + to_high * high) / clip, None
 
         if rounding is None:
@@ -99,42 +103,49 @@ def fake_quantize(
                 values, low, high, bits, is_symmetric(bits)
             )
         else:
-            rounded = quantize(values, clip, zero_point, bits, rounding) * step
+            step = ends(clip, shift, bits)[0]
+            rounded = quantize(values, clip, shift, bits, rounding) * step
         return rounded, grad
 
-    return apply(values, clip, zero_point)  # pyright: ignore[reportReturnType]
+    return apply(values, clip, *(() if zero_point is None else (zero_point,)))  # pyright: ignore[reportReturnType]
 
 
-@tf.custom_gradient
-def bounded(clip, limit: float):
-    """Returns `min(clip, limit)`.
+def learned_clip(
+    log_clip, base, share: float | tf.Tensor = 1.0, limit: float | None = None
+) -> tf.Tensor:
+    """Returns `alpha = min(base * exp(log_clip), limit)`, a positive float32 scalar.
 
-    A clip at its limit gets a gradient only if a step against it leads back below.
+    Args:
+        log_clip: float32 scalar, which is trained.
+        base: `alpha` at the start, a float32 scalar; it gets no gradient.
+        share: the share of its gradient that `log_clip` gets.
+        limit: the largest `alpha`. One that is there gets a gradient only if a step against it
+            leads back below.
     """
 
-    def grad(upstream):
-        return tf.where((clip >= limit) & (upstream < 0), 0.0, upstream), None
+    # One gradient for the whole chain: a model has as many chains as quantizers.
+    @tf.custom_gradient
+    def apply(log_clip, base):
+        # A ReLU with max_value=0 has no range, and a learned one may have shrunk to nothing.
+        clip = tf.maximum(base * tf.exp(log_clip), _SMALLEST_CLIP)
 
-    return tf.minimum(clip, limit), grad
+        def grad(upstream):
+            to_log_clip = upstream * (clip * share)
+            if limit is not None:
+                to_log_clip = tf.where((clip >= limit) & (upstream < 0), 0.0, to_log_clip)
+            return to_log_clip, None
 
+        if limit is None:
+            return tf.identity(clip), grad
+        return tf.minimum(clip, max(limit, _SMALLEST_CLIP)), grad
 
-def not_empty(clip):
-    """Returns the clip, or the smallest one that can be divided by: a ReLU with `max_value=0` has
-    none, and a learned one may have shrunk to nothing.
-    """
-    return tf.maximum(clip, _SMALLEST_CLIP)
-
-
-@tf.custom_gradient
-def damped(value, share):
-    """Returns the value, which gets only this share of its gradient."""
-    return tf.identity(value), lambda upstream: (share * upstream, None)
+    return apply(log_clip, base)  # pyright: ignore[reportReturnType]
 
 
 # Not inlined: one body for all quantizers that a step holds, which runs once in a training. Inlined
 # into a step, its loop took more memory than the activations.
 @tf.function(experimental_attributes={"_noinline": True}, autograph=False)
-def first_range(values, bits: int, signed: bool) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+def first_range(values, bits: int, signed: bool) -> tf.Tensor:
     """Chooses the range that a batch of values is rounded in with the smallest mean square error.
 
     Tried are sixteen shares of the range that holds every value and zero; at 2 bits a good range
@@ -146,8 +157,7 @@ def first_range(values, bits: int, signed: bool) -> tuple[tf.Tensor, tf.Tensor, 
         signed: whether the range may reach below zero, where it is not symmetric anyway.
 
     Returns:
-        `(clip, zero_point, found)`, scalars; `found` is false, and the rest means nothing, if all
-        values are zero or any is not finite.
+        `[clip, zero_point]`, float32; zeros if all values are zero or any is not finite.
     """
     values = tf.stop_gradient(values)
     high = tf.maximum(tf.reduce_max(values), 0.0)
@@ -158,7 +168,7 @@ def first_range(values, bits: int, signed: bool) -> tuple[tf.Tensor, tf.Tensor, 
     span = high - low
     found = tf.math.is_finite(tf.reduce_sum(values)) & (span > _SMALLEST_CLIP)
     span = tf.where(found, span, 1.0)
-    zero_point = tf.where(found, tf.round(tf.abs(low) / span * steps(bits)), 0.0)
+    zero_point = tf.round(tf.abs(low) / span * steps(bits))
 
     def error(share):
         step = ends(share * span, zero_point, bits)[0]
@@ -170,4 +180,4 @@ def first_range(values, bits: int, signed: bool) -> tuple[tf.Tensor, tf.Tensor, 
     errors = tf.map_fn(error, shares)
     # Of equal errors the widest range.
     best = tf.reverse(shares, [0])[tf.argmin(tf.reverse(errors, [0]))]
-    return best * span, zero_point, found
+    return tf.where(found, tf.stack([best * span, zero_point]), 0.0)

@@ -214,7 +214,7 @@ def _randomize(model: keras.Model) -> None:
     random = np.random.default_rng(0)
     for layer in keras_compat.flattened_layers(model):
         if isinstance(layer, ActivationQuantizer):
-            layer.observed.assign(1.0)
+            layer.first_range.assign([1.0, 0.0])
         for variable in keras_compat.own_variables(layer):
             values = random.uniform(0.5, 1.5, variable.shape)
             if variable.name in ("bias", "beta", "moving_mean", "gamma"):

@@ -1,15 +1,12 @@
-"""The state of one activation quantizer.
-
-Its clip, its zero point, and whether it has seen a batch.
-"""
+"""The state of one activation quantizer: the range that it started with, and its learned clip."""
 
 from collections.abc import Callable
-from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from bmpq_tf.arithmetic import activations, scales
+from bmpq_tf.arithmetic import activations
 from bmpq_tf.layers.config import checked_activation_bits
 from bmpq_tf.layers.serialization import serializable
 
@@ -20,7 +17,7 @@ class ActivationQuantizer(keras.layers.Layer):
 
     The range starts as the best for the first training batch
     (`bmpq_tf.arithmetic.activations.first_range`), and then its width is learned:
-    `clip = clip_base * exp(log_clip)`, positive whatever the optimizer does. The zero point stays
+    `clip = base * exp(log_clip)`, positive whatever the optimizer does. The zero point stays
     where the first batch put it. Before any training batch, every batch is rounded in its own best
     range and nothing is kept. All arithmetic is float32, whatever the dtype policy.
 
@@ -32,7 +29,8 @@ class ActivationQuantizer(keras.layers.Layer):
         **kwargs: `keras.layers.Layer`'s own.
 
     Attributes:
-        clip_base, zero_point, observed: scalar variables that the first training batch sets.
+        first_range: variable of shape (2,), the clip and the zero point that the first training
+            batch sets; zeros until then.
         log_clip: scalar variable, trained.
         rounding: what rounds, `tf.round`; the export's comparison replaces it for a while.
         stand_in: what a conversion has in the place of the whole quantizer, or `None`.
@@ -57,23 +55,20 @@ class ActivationQuantizer(keras.layers.Layer):
         self._fixed: tuple[tf.Tensor, tf.Tensor] | None = None
 
     def build(self, input_shape=None):
-        def state(name, value, trainable=False):
-            # Replicas see other first batches; a mean of zero points would be none.
-            aggregation = "mean" if trainable else "only_first_replica"
-            initializer = keras.initializers.Constant(value)
+        def state(name, shape, aggregation):
             return self.add_weight(
                 name=name,
-                shape=(),
-                initializer=initializer,
-                trainable=trainable,
+                shape=shape,
+                initializer="zeros",
+                trainable=aggregation == "mean",
                 autocast=False,
                 aggregation=aggregation,
             )
 
-        self.clip_base = state("clip_base", 1.0)
-        self.log_clip = state("log_clip", 0.0, trainable=True)
-        self.zero_point = state("zero_point", 0.0)
-        self.observed = state("observed", 0.0)
+        # One variable, since operations on scalars take time too. Replicas see other first batches;
+        # a mean of zero points would be none.
+        self.first_range = state("first_range", (2,), "only_first_replica")
+        self.log_clip = state("log_clip", (), "mean")
 
     def call(self, values, training=None, before: Callable | None = None):
         """Returns the values on the grid, in their own dtype.
@@ -97,22 +92,20 @@ class ActivationQuantizer(keras.layers.Layer):
                 activations.fake_quantize(exact, *self._fixed, self.bits, self.rounding),
                 values.dtype,
             )
-        base, zero_point, observed = self._range(exact, before)
+        first_range = self._range(exact, before)
 
         def keep():
-            for variable, value in (
-                (self.clip_base, base),
-                (self.zero_point, zero_point),
-                (self.observed, observed),
-            ):
-                variable.assign(value)
+            self.first_range.assign(first_range)
 
         if training:
             keep()
         # A subclassed model whose call() takes no `training` passes none on; that it trains shows
         # in the gradient.
         unsaid = keep if training is None else None
+        base, zero_point = tf.unstack(first_range)
         clip = self._learned(base, self._gradient_share(exact))
+        if not (self.signed or activations.is_symmetric(self.bits)):
+            zero_point = None
         # Files round halves to even; in training nobody compares, and speed counts.
         rounding = None if training and self.rounding is tf.round else self.rounding
         return tf.cast(
@@ -121,13 +114,21 @@ class ActivationQuantizer(keras.layers.Layer):
         )
 
     def clip(self) -> tf.Tensor:
-        """Returns `alpha`, the width of the learned range, a positive float32 scalar."""
-        return self._learned(tf.convert_to_tensor(self.clip_base.value))
+        """Returns `alpha`, the width of the learned range, a positive float32 scalar; without a
+        range, that of 1.
+        """
+        base = tf.convert_to_tensor(self.first_range.value)[0]
+        return self._learned(tf.where(base > 0, base, 1.0))
+
+    @property
+    def zero_point(self) -> int:
+        """How many steps of the range lie below zero."""
+        return int(self.first_range.numpy()[1])
 
     @property
     def has_range(self) -> bool:
         """Whether a training batch has set the range; one of zeros does not."""
-        return bool(tf.convert_to_tensor(self.observed.value) > 0)
+        return bool(self.first_range.numpy()[0] > 0)
 
     def freeze(self, is_trained: bool = False) -> None:
         """Makes the range a constant, for conversion.
@@ -146,29 +147,23 @@ class ActivationQuantizer(keras.layers.Layer):
             )
         self._fixed = (
             tf.constant(self.clip().numpy()),
-            tf.constant(tf.convert_to_tensor(self.zero_point.value).numpy()),
+            tf.constant(float(self.zero_point)),
         )
 
     def thaw(self) -> None:
         """Undoes `freeze`, and whatever stood in for the rounding."""
         self._fixed, self.stand_in, self.rounding = None, None, tf.round
 
-    def _range(self, values, before: Callable | None) -> list[tf.Tensor]:
-        """Returns `[clip_base, zero_point, observed]` as they are, or as this batch would set them
-        if none has.
-        """
-        kept = [
-            tf.convert_to_tensor(variable.value)
-            for variable in (self.clip_base, self.zero_point, self.observed)
-        ]
+    def _range(self, values, before: Callable | None) -> tf.Tensor:
+        """Returns the first range as it was kept, or as this batch would set it if none was."""
+        kept = tf.convert_to_tensor(self.first_range.value)
 
         def first():
             shown = values if before is None else before(values)
-            base, zero_point, found = activations.first_range(shown, self.bits, self.signed)
-            return [base, zero_point, tf.cast(found, tf.float32)]
+            return activations.first_range(shown, self.bits, self.signed)
 
-        # The variables are assigned outside of tf.cond, inside of which replicas may not meet.
-        return tf.cond(kept[2] > 0, lambda: kept, first)
+        # The variable is assigned outside of tf.cond, inside of which replicas may not meet.
+        return tf.cond(tf.unstack(kept)[0] > 0, lambda: kept, first)
 
     def _gradient_share(self, values) -> float | tf.Tensor:
         """`1 / sqrt(n * steps)` for `n` values an example, after LSQ.
@@ -184,14 +179,19 @@ class ActivationQuantizer(keras.layers.Layer):
         number = tf.reduce_prod(tf.shape(values, out_type=tf.int64)[1:])
         return tf.math.rsqrt(tf.cast(number * levels, tf.float32))
 
-    def _learned(self, base, gradient_share: float | tf.Tensor = 1.0) -> Any:
+    def _learned(self, base, gradient_share: float | tf.Tensor = 1.0) -> tf.Tensor:
+        # The clip is the width of the range, of which a symmetric one has half above zero.
+        sides = 1 + activations.is_symmetric(self.bits)
+        limit = None if self.limit is None else sides * self.limit
         log_clip = tf.convert_to_tensor(self.log_clip.value)
-        clip = scales.learned(base, activations.damped(log_clip, gradient_share))
-        if self.limit is not None:
-            # The clip is the width of the range, of which a symmetric one has half above zero.
-            sides = 1 + activations.is_symmetric(self.bits)
-            clip = activations.bounded(clip, sides * self.limit)
-        return activations.not_empty(clip)
+        return activations.learned_clip(log_clip, base, gradient_share, limit)
+
+    def load_own_variables(self, store):
+        # Files of before 0.2.0 hold the first range in three variables.
+        if len(store.keys()) == 4:
+            log_clip, base, zero_point, observed = (np.asarray(store[str(i)]) for i in range(4))
+            store = {"0": log_clip, "1": np.stack([base, zero_point]) * (observed > 0)}
+        super().load_own_variables(store)
 
     def get_config(self):
         return {

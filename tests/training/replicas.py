@@ -123,10 +123,7 @@ def rounded() -> dict:
     quantizers = [
         layer for layer in model._flatten_layers() if isinstance(layer, ActivationQuantizer)
     ]
-    return {
-        name: [float(getattr(quantizer, name).numpy()) for quantizer in quantizers]
-        for name in ("zero_point", "observed", "clip_base")
-    }
+    return {"first_ranges": [quantizer.first_range.numpy().tolist() for quantizer in quantizers]}
 
 
 def round_trips(model) -> dict:

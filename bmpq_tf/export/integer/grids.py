@@ -109,7 +109,7 @@ def place(file, model: keras.Model) -> dict[int, Grid]:
         ):
             quantizer = quantizers[int(-operator.builtinOptions.alpha) - _FIRST_MARK]
             step = float(quantizer.clip()) / steps(quantizer.bits)
-            grid = Grid(step, int(quantizer.zero_point.numpy()), quantizer.bits)
+            grid = Grid(step, quantizer.zero_point, quantizer.bits)
             source, result = int(operator.inputs[0]), int(operator.outputs[0])
             # A FAKE_QUANT has a step more than a symmetric range, which matters to nothing.
             low, width = grid.range[0], _levels(grid.bits) * grid.step
