@@ -20,12 +20,12 @@ from collections.abc import Callable, Iterator
 
 from absl import flags
 
-from bmpq_research.benchmarks import allocate, export, infer, scaling, train
+from bmpq_research.benchmarks import allocate, at_scale, export, infer, scaling, stages, train
 from bmpq_research.benchmarks.peers.networks import NETWORKS
 from bmpq_research.benchmarks.report import Result, as_json, machine, markdown, measured
 from bmpq_research.program import run as run_program
 
-_SUITES = ("train", "allocate", "export", "infer", "scaling")
+_SUITES = ("train", "allocate", "export", "infer", "scaling", "stages", "at_scale")
 SMALLEST_RATIO = 0.8
 
 flags.DEFINE_multi_enum("suite", list(_SUITES), _SUITES, "What to measure.")
@@ -95,6 +95,8 @@ def _parts(given: flags.FlagValues) -> Iterator[tuple[str, Callable[[], list[Res
         "export": export.export,
         "infer": infer.infer,
         "scaling": scaling.scaling,
+        "stages": lambda: [*stages.stages(), *stages.repeated()],
+        "at_scale": at_scale.at_scale,
     }
     for suite in given.suite:
         if suite in suites:
