@@ -12,7 +12,8 @@ from bmpq_tf.conversion.pinning import WORDS, pinned_and_large
 from bmpq_tf.conversion.selectors import Layer, as_list, covered
 from bmpq_tf.layers import QuantizerConfig
 from bmpq_tf.layers.config import checked_candidates
-from bmpq_tf.layers.in_place import quantize_in_place, relu_in_place, renamed
+from bmpq_tf.layers.in_place import fuse_in_place, quantize_in_place, relu_in_place, renamed
+from bmpq_tf.layers.normalization import FusedBatchNormalization, can_be_fused
 from bmpq_tf.layers.registry import entry_for
 from bmpq_tf.model import graph_view, keras_graph
 
@@ -88,6 +89,8 @@ class QuantizationPlan:
         """
         entry, quantizer = entry_for(layer), _quantizer_argument(layer, self.configs)
         if entry is None or quantizer is None:
+            if can_be_fused(layer) and self._is_wanted(layer):
+                return FusedBatchNormalization.from_config(config)
             return self.placement.relu(layer)
         return entry.quantized_class.from_config({**config, "quantizer": quantizer})
 
@@ -111,6 +114,8 @@ class QuantizationPlan:
                 quantize_in_place(its, renamed(its, quantizer))
             elif (relu := self.placement.relu(part)) is not None:
                 relu_in_place(its, relu.activation_quantizer.bits, relu.max_value)
+            elif can_be_fused(part) and self._is_wanted(part):
+                fuse_in_place(its)
             else:
                 self.quantize_inside(part, its)
 

@@ -17,6 +17,7 @@ from bmpq_tf.layers.activation_quantizer import ActivationQuantizer
 from bmpq_tf.layers.activations import QuantIdentity, QuantReLU
 from bmpq_tf.layers.base import QuantizedLayer
 from bmpq_tf.layers.composite import CompositeConfig, QuantizedComposite
+from bmpq_tf.layers.normalization import FusedBatchNormalization
 from bmpq_tf.layers.registry import entry_for, quantized_entry_for
 from bmpq_tf.layers.serialization import is_ours, serializable
 
@@ -26,6 +27,7 @@ _BEFORE = "_bmpq_float_class"
 _PLAIN: dict[type, type] = {
     QuantReLU: keras.layers.ReLU,
     QuantIdentity: keras.layers.Identity,
+    FusedBatchNormalization: keras.layers.BatchNormalization,
 }
 
 
@@ -78,6 +80,12 @@ def relu_in_place(layer: Layer, bits: int, max_value: float | None) -> None:
         )
         with _scope(layer):
             layer.activation_quantizer.build()
+
+
+def fuse_in_place(layer: Layer) -> None:
+    """Makes a BatchNormalization a fused one."""
+    object.__setattr__(layer, _BEFORE, type(layer))
+    keras_compat.change_class(layer, FusedBatchNormalization)
 
 
 def _build_quantizers(layer: QuantizedLayer) -> None:
@@ -173,7 +181,10 @@ def unmark(model: Layer) -> None:
             object.__setattr__(part, "__class__", type(part).made_from)
 
 
-_OURS = (QuantizedLayer, QuantizedComposite, QuantReLU, QuantIdentity, ActivationQuantizer)
+_OURS = (
+    *(QuantizedLayer, QuantizedComposite, QuantReLU, QuantIdentity, ActivationQuantizer),
+    FusedBatchNormalization,
+)
 
 
 @functools.cache
@@ -203,6 +214,8 @@ def _told(holder: Layer) -> list[dict[str, Any]]:
             elif isinstance(part, QuantReLU):
                 bits = part.activation_quantizer.bits
                 found.append({"place": here, "bits": bits, "max_value": part.max_value})
+            elif isinstance(part, FusedBatchNormalization):
+                found.append({"place": here, "fused": True})
             else:
                 walk(part, here)
 
@@ -239,6 +252,8 @@ def _quantize_again(holder: Layer, place: list[int], told: dict[str, Any]) -> No
         return
     if "bits" in told:
         relu_in_place(part, told["bits"], told["max_value"])
+    elif "fused" in told:
+        fuse_in_place(part)
     else:
         quantize_in_place(part, renamed(part, told["quantizer"]))
 

@@ -5,16 +5,19 @@ import tensorflow as tf
 
 from bmpq_tf.layers.serialization import serializable
 
+# Smaller ones cuDNN does not take.
+_SMALLEST_EPSILON = 1.001e-5
+
 
 @serializable
 class FusedBatchNormalization(keras.layers.BatchNormalization):
-    """Keras's BatchNormalization over the last axis of images, trained by TensorFlow's fused
-    kernel.
+    """Keras's BatchNormalization over the last axis, trained by TensorFlow's fused kernel.
 
-    Keras computes moments and normalisation operation by operation, which is 15 to 28 % of a
-    training step of these models on a CPU without XLA (2026-11-25, batches of 128). Weights,
-    statistics, inference and thus export are Keras's; so is the training of layers that the kernel
-    does not know (masks, other axes, renorm, synchronized statistics, no gamma or beta).
+    Keras computes moments and normalisation operation by operation, which takes three times as
+    long on a CPU without XLA and holds more tensors for the backward pass (docs/performance.md).
+    `quantize_model` puts it in the place of Keras's layer, `dequantize_model` takes it out.
+    Weights, statistics, inference and thus export are Keras's; so is the training of layers that
+    the kernel does not know (masks, other axes, renorm, synchronized statistics, 64 bits).
 
     Example:
         >>> outputs = bmpq_tf.layers.FusedBatchNormalization()(5.0 * images, training=True)
@@ -23,27 +26,39 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     """
 
     def call(self, inputs, training=None, mask=None):
-        images = len(inputs.shape) == 4 and self.axis in (-1, 3) and mask is None
-        if (
-            not (training and self.trainable and images and self.scale and self.center)
-            or self.renorm
-            or self.synchronized
-        ):
+        if not (training and self.trainable and mask is None and self._is_known(inputs)):
             return super().call(inputs, training=training, mask=mask)
+        channels = inputs.shape[-1]
+        images = inputs if len(inputs.shape) == 4 else tf.reshape(inputs, [-1, 1, 1, channels])
         outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-            x=inputs,
-            scale=self.gamma,
-            offset=self.beta,
+            x=images,
+            scale=self.gamma if self.scale else tf.ones([channels]),
+            offset=self.beta if self.center else tf.zeros([channels]),
             mean=[],
             variance=[],
             epsilon=self.epsilon,
             is_training=True,
         )
         # The kernel tells the unbiased variance; Keras keeps the other.
-        values = tf.cast(tf.size(inputs) // tf.shape(inputs)[-1], variance.dtype)
+        values = tf.cast(tf.size(inputs) // channels, variance.dtype)
         for moving, value in (
             (self.moving_mean, mean),
             (self.moving_variance, variance * (values - 1.0) / values),
         ):
             moving.assign(moving * self.momentum + value * (1.0 - self.momentum))  # pyright: ignore[reportOptionalMemberAccess, reportOptionalOperand]
-        return outputs
+        if len(inputs.shape) == 4:
+            return outputs
+        return tf.ensure_shape(tf.reshape(outputs, tf.shape(inputs)), inputs.shape)
+
+    def _is_known(self, inputs) -> bool:
+        return (
+            self.axis in (-1, len(inputs.shape) - 1)
+            and inputs.dtype in (tf.float32, tf.float16, tf.bfloat16)
+            and self.epsilon >= _SMALLEST_EPSILON
+            and not (self.renorm or self.synchronized)
+        )
+
+
+def can_be_fused(layer) -> bool:
+    """Whether a layer is Keras's own, and no class that is made from it."""
+    return type(layer) is keras.layers.BatchNormalization

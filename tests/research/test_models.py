@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from bmpq_research.models import build_model
 from bmpq_tf.layers import FusedBatchNormalization
@@ -48,37 +47,6 @@ def test_unknown_models_and_widths_are_named():
 def test_digits_cnn_has_a_depthwise_layer():
     model = build_model("digits_cnn", (8, 8, 1), 10)
     assert any(isinstance(layer, keras.layers.DepthwiseConv2D) for layer in model.layers)
-
-
-@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
-def test_fused_batch_norm_is_that_of_keras(dtype, tmp_path):
-    images = tf.constant(np.random.default_rng(0).normal(3.0, 2.0, (6, 5, 4, 3)).astype("float32"))
-    told = {}
-    for kind in (keras.layers.BatchNormalization, FusedBatchNormalization):
-        layer = kind(momentum=0.7, epsilon=1e-3, dtype=dtype)
-        layer.build(images.shape)
-        layer.set_weights(
-            [
-                np.float32([1, 2, -3]),
-                np.float32([0, 1, 2]),
-                np.float32([1, 1, 1]),
-                np.float32([2, 2, 2]),
-            ]
-        )
-        with tf.GradientTape() as tape:
-            tape.watch(images)
-            outputs = layer(images, training=True)
-            loss = tf.reduce_sum(tf.sin(tf.cast(outputs, tf.float32)))
-        gradients = tape.gradient(loss, [images, layer.gamma.value, layer.beta.value])
-        assert outputs.dtype == layer.compute_dtype
-        told[kind] = [
-            *map(np.asarray, (tf.cast(outputs, tf.float32), *gradients)),
-            *layer.get_weights(),
-            np.asarray(layer(images), "float32"),
-        ]
-    tolerance = {"float32": 1e-4, "mixed_bfloat16": 0.1}[dtype]
-    for theirs, ours in zip(*told.values(), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance)
 
 
 def test_a_model_with_fused_batch_norm_trains_saves_and_loads(tmp_path):
