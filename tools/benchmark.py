@@ -25,7 +25,15 @@ from bmpq_research.benchmarks.peers.networks import NETWORKS
 from bmpq_research.benchmarks.report import Result, as_json, machine, markdown, measured
 from bmpq_research.program import run as run_program
 
-_SUITES = ("train", "allocate", "export", "infer", "scaling", "stages", "at_scale")
+_WHOLE: dict[str, Callable[[], list[Result]]] = {
+    "allocate": allocate.allocate,
+    "export": export.export,
+    "infer": infer.infer,
+    "scaling": scaling.scaling,
+    "stages": lambda: [*stages.stages(), *stages.repeated()],
+    "at_scale": at_scale.at_scale,
+}
+_SUITES = ("train", *_WHOLE)
 SMALLEST_RATIO = 0.8
 
 flags.DEFINE_multi_enum("suite", list(_SUITES), _SUITES, "What to measure.")
@@ -90,17 +98,9 @@ def _folder(given: flags.FlagValues) -> pathlib.Path:
 
 def _parts(given: flags.FlagValues) -> Iterator[tuple[str, Callable[[], list[Result]]]]:
     """The suites in order, training network by network."""
-    suites = {
-        "allocate": allocate.allocate,
-        "export": export.export,
-        "infer": infer.infer,
-        "scaling": scaling.scaling,
-        "stages": lambda: [*stages.stages(), *stages.repeated()],
-        "at_scale": at_scale.at_scale,
-    }
     for suite in given.suite:
-        if suite in suites:
-            yield suite, suites[suite]
+        if suite in _WHOLE:
+            yield suite, _WHOLE[suite]
             continue
         for network in given.network:
             yield (

@@ -23,7 +23,7 @@ _BRUTE = 2**20  # assignments
 _TABLE = 2**27  # entries of the dynamic program's table, over all kernels
 
 
-def solve_allocation(time_limit: float = 20.0, rounds: int = 3) -> list[Result]:
+def allocate(time_limit: float = 20.0, rounds: int = 3) -> list[Result]:
     """Measures every solver on 10 to 5,000 kernels with 2, 4 and 7 widths.
 
     The objective is told relative to the best found.
