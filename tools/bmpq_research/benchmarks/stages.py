@@ -120,7 +120,7 @@ def _made(name: str) -> tuple[keras.Model, np.ndarray]:
 
 def _staged(name: str, kind: str) -> tuple[int, dict[str, float], float]:
     model, data = _made(name)
-    weights = sum(state.kernel.size for state in model_kernels(model))
+    weights = sum(state.kernel.weights for state in model_kernels(model))
     before, seconds = peak_memory(), {}
     for stage, took in _timed(model, kind, data):
         seconds[stage] = took

@@ -6,6 +6,7 @@ import pathlib
 import statistics
 import tempfile
 import time
+import types
 
 import keras
 import numpy as np
@@ -15,11 +16,13 @@ from bmpq_research.benchmarks.measure import alternate, in_fresh_process, paired
 from bmpq_research.benchmarks.peers.environment import PEERS, PeerUnavailableError, train_in_turn
 from bmpq_research.benchmarks.peers.networks import NETWORKS
 from bmpq_research.benchmarks.report import Result
+from bmpq_tf.conversion.config import QuantizationConfig
 from bmpq_tf.conversion.quantize import quantize_model
+from bmpq_tf.layers import FusedBatchNormalization
 from bmpq_tf.training.callback import BMPQCallback
 
 _OURS = {
-    "quantized": {"track_sensitivity": False},
+    "quantized": {"config": QuantizationConfig(track_sensitivity=False)},
     "with sensitivities": {},
     "with sensitivities and 8-bit activations": {"activation_bits": 8},
 }
@@ -30,6 +33,8 @@ _SETTINGS: dict[str, dict] = {
     "jit_compile": {"jit_compile": True, "rounds": 3, "steps": 1},
     "mixed_bfloat16": {"policy": "mixed_bfloat16", "steps": 1},
 }
+# What of the ratios is BatchNormalization alone.
+_FUSED = "float, BatchNormalization fused"
 _JUDGED = {
     "with sensitivities": "training {}",
     "with sensitivities and 8-bit activations": "training {}, 8-bit activations",
@@ -85,11 +90,15 @@ def quick(rounds=7, seconds=25.0) -> list[Result]:
     return results
 
 
-def network(name: str) -> keras.Model:
-    """Builds one of the benchmark's networks from Keras's own layers."""
+def network(name: str, fused: bool = False) -> keras.Model:
+    """Builds one of the benchmark's networks from Keras's own layers, or with BatchNormalization
+    fused as `quantize_model` has it.
+    """
     build, shape, _ = NETWORKS[name]
     inputs = keras.Input(shape)
-    return keras.Model(inputs, build(keras.layers, inputs), name=name)
+    own = {"BatchNormalization": FusedBatchNormalization} if fused else {}
+    layers = types.SimpleNamespace(**{**vars(keras.layers), **own})
+    return keras.Model(inputs, build(layers, inputs), name=name)
 
 
 def contestant(name: str, quantized: dict | None = None, jit_compile=False) -> keras.Model:
@@ -150,6 +159,7 @@ def _setting(
     keras.config.set_dtype_policy(policy)
     models = {"float": contestant(name, jit_compile=jit_compile)}
     models |= {key: contestant(name, _OURS[key], jit_compile) for key in ours}
+    models[_FUSED] = _compiled(network(name, fused=True), jit_compile)
     keras.config.set_dtype_policy(before)
     data = batch(name)
     times = alternate(
