@@ -16,6 +16,7 @@ HINTS: dict[str, str] = {
     "ethosu": "pip install 'bmpq_tf[npu]'",
     "keras_tuner": _TUNE,
     "matplotlib": _TUNE,
+    "tensorboard": "pip install 'bmpq_tf[tensorboard]'",
     "tflite_micro": "pip install 'bmpq_tf[micro]'",
 }
 

@@ -3,8 +3,13 @@
 import itertools
 import os
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 
 from bmpq_tf.files import replacing
+
+_MOST_PIXELS = 4000
 
 
 def plot_allocations(allocations: Sequence[dict], path: str | os.PathLike, title: str = "") -> None:
@@ -18,6 +23,24 @@ def plot_allocations(allocations: Sequence[dict], path: str | os.PathLike, title
     Raises:
         ValueError: there are no allocations.
     """
+    figure = _drawn(allocations, title)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=130, format="png")
+
+
+def allocation_pixels(allocations: Sequence[dict]) -> np.ndarray:
+    """Returns the same picture as uint8 `(height, width, 3)`, of 4,000 pixels a side at most.
+
+    Raises:
+        ValueError: there are no allocations.
+    """
+    figure = _drawn(allocations, "")
+    figure.set_dpi(min(100.0, _MOST_PIXELS / max(figure.get_size_inches())))
+    figure.canvas.draw()
+    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+
+
+def _drawn(allocations: Sequence[dict], title: str) -> Any:
     if not allocations:
         raise ValueError("There are no allocations to draw. Train with BMPQCallback first.")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -67,5 +90,4 @@ def plot_allocations(allocations: Sequence[dict], path: str | os.PathLike, title
         axes.set_xlabel("allocation before epoch", fontsize=8)
     if title:
         figure.suptitle(title, fontsize=10)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=130, format="png")
+    return figure

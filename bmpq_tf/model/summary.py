@@ -120,14 +120,31 @@ def summary(model: keras.Model, console: Console | None = None) -> None:
     weights, bits = sum(row.weights for row in rows), sum(row.weights * row.bits for row in rows)
     table.add_section()
     table.add_row("total", f"{weights:,}", f"{bits / weights:.2f}", "", f"{bits / 8:,.0f}")
-    ends = told_ends(rows)
-    table.caption = "\n".join(
-        [
-            f"{FLOAT_BITS * weights / bits:.2f}x fewer parameter bits than float32; p: pinned",
-            *(f"{'p' if end == 'small' else 'e'} by {AUTO}: {said}" for end, said in ends.items()),
-        ]
-    )
+    table.caption = "\n".join(caption(rows))
     (console or Console()).print(table)
+
+
+def as_markdown(rows: Sequence[KernelRow]) -> str:
+    """Returns the table that `summary` prints in Markdown."""
+    lines = ["| kernel | weights | bits | sensitivity | bytes |", "| --- | --: | --: | --: | --: |"]
+    for row in rows:
+        path, *others = _cells(row)
+        lines.append(f"| `{path}` | {' | '.join(others)} |")
+    weights, bits = sum(row.weights for row in rows), sum(row.weights * row.bits for row in rows)
+    lines.append(f"| total | {weights:,} | {bits / weights:.2f} | | {bits / 8:,.0f} |")
+    return "\n".join([*lines, "", "<br>".join(caption(rows))])
+
+
+def caption(rows: Sequence[KernelRow]) -> list[str]:
+    """Returns the lines below the table: the size, and what `pin="auto"` decided."""
+    weights, bits = sum(row.weights for row in rows), sum(row.weights * row.bits for row in rows)
+    return [
+        f"{FLOAT_BITS * weights / bits:.2f}x fewer parameter bits than float32; p: pinned",
+        *(
+            f"{'p' if end == 'small' else 'e'} by {AUTO}: {said}"
+            for end, said in told_ends(rows).items()
+        ),
+    ]
 
 
 def told_ends(kernels: Sequence[KernelRow | Kernel]) -> dict[str, str]:
@@ -157,12 +174,15 @@ def rendered(rows: Sequence[KernelRow], title: str) -> Table:
     for name in ("weights", "bits", "sensitivity", "bytes"):
         table.add_column(name, justify="right")
     for row in rows:
-        told = "" if row.sensitivity is None else f"{row.sensitivity:.3g}"
-        table.add_row(
-            row.path,
-            f"{row.weights:,}",
-            f"{row.bits}{' p' if row.pinned else ' e' if row.end == 'large' else ''}",
-            told,
-            f"{row.bytes:,.0f}",
-        )
+        table.add_row(*_cells(row))
     return table
+
+
+def _cells(row: KernelRow) -> tuple[str, ...]:
+    return (
+        row.path,
+        f"{row.weights:,}",
+        f"{row.bits}{' p' if row.pinned else ' e' if row.end == 'large' else ''}",
+        "" if row.sensitivity is None else f"{row.sensitivity:.3g}",
+        f"{row.bytes:,.0f}",
+    )

@@ -1,5 +1,6 @@
 """`BMPQCallback`: reads bit gradients, asks the solver, assigns widths, while `fit` runs."""
 
+import os
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -19,8 +20,7 @@ from bmpq_tf.model.kernels import (
     model_kernels,
     within,
 )
-from bmpq_tf.model.summary import AUTO, told_ends
-from bmpq_tf.training import decision_record, device_budget, distribution
+from bmpq_tf.training import decision_record, device_budget
 from bmpq_tf.training.allocator import (
     Sensitivity,
     assign,
@@ -30,11 +30,13 @@ from bmpq_tf.training.allocator import (
     open_kernels,
     solve,
 )
+from bmpq_tf.training.event_files import checked_folder
 from bmpq_tf.training.gradient_sums import GradientSums
 from bmpq_tf.training.kernel_optimizers import KernelOptimizers
 from bmpq_tf.training.optimizer_state import optimizers_in
 from bmpq_tf.training.quantized_part import other_part, quantized_part
 from bmpq_tf.training.schedule import Schedule
+from bmpq_tf.training.telling import Telling
 from bmpq_tf.training.tracking_checks import checked_kernels
 
 
@@ -84,8 +86,11 @@ class BMPQCallback(keras.callbacks.Callback):
             save to replace them, 0 to 1. A change of width starts its scales anew, which noise in
             the sensitivities alone should not pay for.
         time_limit: seconds for the solver; `math.inf` for as many as it takes.
-        verbose: 1 prints a line for each allocation, and first what `pin="auto"` made of the
-            model's ends; 0 nothing.
+        log_dir: a folder for TensorBoard, which may be that of Keras's own callback: by kernel its
+            width, at each epoch, and sensitivity, at each allocation; the table of `summary`; the
+            picture of widths over epochs. Steps are epochs. Needs the extra `tensorboard`.
+        verbose: 1 prints a line for each allocation (for one that repeats the last a single time),
+            and first what `pin="auto"` made of the model's ends; 0 nothing.
 
     Attributes:
         history: list of every allocation so far: `epoch`, `status`, `budget`, and by kernel `bits`,
@@ -96,6 +101,8 @@ class BMPQCallback(keras.callbacks.Callback):
             quantized layers or does not track sensitivities, several quantized models lie in it, no
             optimizer is found that trains it (after one step at most), or `fit` is too short.
         InfeasibleBudgetError: likewise: the candidates cannot meet the budget.
+        ModuleNotFoundError: `log_dir` without its extra.
+        OSError: from `fit`, before any training: `log_dir` cannot be written to.
 
     Example:
         >>> callback = bmpq_tf.BMPQCallback("8x", verbose=0)
@@ -132,6 +139,7 @@ class BMPQCallback(keras.callbacks.Callback):
         sensitivity: "str | Sensitivity" = "first_order",
         min_improvement: float = 0.0,
         time_limit: float = 60.0,
+        log_dir: "str | os.PathLike | None" = None,
         verbose: int = 1,
     ):
         super().__init__()
@@ -147,6 +155,7 @@ class BMPQCallback(keras.callbacks.Callback):
         self.min_improvement, self.time_limit = checked_arguments(min_improvement, time_limit)
         self.sensitivity = sensitivity
         self.verbose = verbose
+        self._log_dir = checked_folder(log_dir)
 
     @property
     def history(self) -> list[dict]:
@@ -187,10 +196,7 @@ class BMPQCallback(keras.callbacks.Callback):
         self._states = model_kernels(self._part)
         self._sums = GradientSums(self._states)
         self._optimizers = KernelOptimizers(self.model, self._part, self._states)
-        if self._part is not self.model:
-            self._say(f"the budget is of '{self._part.name}' alone, in '{self.model.name}'")
-        if ends := told_ends([state.kernel for state in self._states]):
-            self._say(f"{AUTO}: {'; '.join(ends.values())}")
+        self._telling = Telling(self.model, self._part, self._states, self.verbose, self._log_dir)
 
     def on_epoch_begin(self, epoch, logs=None):
         if self._first_epoch is None:
@@ -215,8 +221,10 @@ class BMPQCallback(keras.callbacks.Callback):
             logs["bmpq_compression"] = ratio
             logs["bmpq_bits"] = FLOAT_BITS / ratio
             logs["bmpq_within_budget"] = float(within(self.budget, self._states, self._plan))
+        self._telling.epoch_ended(epoch)
 
     def on_train_end(self, logs=None):
+        self._telling.ended()
         if not within(self.budget, self._states, self._plan):
             warnings.warn(
                 f"Training ended over the budget of {self.budget}: the model is "
@@ -248,8 +256,8 @@ class BMPQCallback(keras.callbacks.Callback):
     def _decide(self, epoch: int) -> None:
         finite, seen = self._sums.uses()
         if any(good < 0.5 * uses for good, uses in zip(finite, seen, strict=True)):
-            self._say(
-                f"epoch {epoch + 1}: fewer than half of the gradients were finite; the widths stay"
+            self._telling.stayed(
+                epoch, "fewer than half of the gradients were finite; the widths stay"
             )
             self._sums.reset()
             return
@@ -258,10 +266,8 @@ class BMPQCallback(keras.callbacks.Callback):
         try:
             self._check_budget(states)
         except InfeasibleBudgetError as error:
-            self._say(
-                f"epoch {epoch + 1}: no gradients reached {', '.join(sorted(unreached))}; the "
-                f"widths stay. {error}"
-            )
+            lost = ", ".join(sorted(unreached))
+            self._telling.stayed(epoch, f"no gradients reached {lost}; the widths stay. {error}")
             return
         try:
             solution, measured = self._solve(states)
@@ -276,7 +282,7 @@ class BMPQCallback(keras.callbacks.Callback):
         objective = objective_of(self.sensitivity)
         decision_record.keep(self._states, epoch, self.budget, solution, measured, objective)
         self._sums.reset()
-        self._say(decision_record.line(self._states, epoch, solution, changed, unreached))
+        self._telling.decided(epoch, solution, changed, unreached)
 
     def _solve(self, states: Sequence[KernelState]) -> tuple[Solution, dict[str, Measurement]]:
         """Returns the widths, and what was measured of each kernel that gradients reached."""
@@ -292,7 +298,3 @@ class BMPQCallback(keras.callbacks.Callback):
             self._plan,
         )
         return found, measured
-
-    def _say(self, line: str) -> None:
-        if self.verbose and distribution.is_chief(self.model.distribute_strategy):
-            print(f"BMPQ {line}", flush=True)

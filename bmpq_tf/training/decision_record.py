@@ -1,6 +1,6 @@
 """What is kept, and printed, of a decision."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from bmpq_tf.allocation.budget import Budget
 from bmpq_tf.allocation.kernel import FLOAT_BITS
@@ -42,23 +42,17 @@ def keep(
 
 
 def line(
-    states: Sequence[KernelState],
-    epoch: int,
-    solution: Solution,
-    changed: Sequence[str],
-    unreached: Collection[str],
+    states: Sequence[KernelState], solution: Solution, changed: Sequence[str], kept: Sequence[str]
 ) -> str:
-    """Returns a decision in a line; `changed` and `unreached` are paths of kernels."""
+    """Returns a decision in a line; `changed` and `kept` are paths of kernels."""
     chosen = [bits for bits in solution.bits.values() if bits != FLOAT_BITS]
     widths = ", ".join(f"{chosen.count(bits)} at {bits}" for bits in sorted(set(chosen)))
-    frozen = [s.kernel.path for s in states if s.quantizer and not s.variable.trainable]
-    without = [*frozen, *sorted(unreached)]
-    kept = f"; without gradients, so kept: {', '.join(without)}" if without else ""
+    without = f"; without gradients, so kept: {', '.join(kept)}" if kept else ""
     size = f"{compression(states):.2f}x, {total_bits(states) / 8000:.1f} kB"
     status = solution.status
     if status == "kept":
         status = f"kept, as the best saves at most {solution.gap:.1%}"
     return (
-        f"epoch {epoch + 1}: {status} in {solution.seconds:.2f} s, {size}; {widths} bits; "
-        f"{len(changed)} changed{kept}"
+        f"{status} in {solution.seconds:.2f} s, {size}; {widths} bits; "
+        f"{len(changed)} changed{without}"
     )

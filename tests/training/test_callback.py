@@ -314,13 +314,27 @@ def test_the_best_epochs_weights_come_back_with_their_widths():
     assert kernels.within(bmpq_tf.Budget(compression=10), model_kernels(model))
 
 
-def test_one_line_an_allocation(capsys):
-    fitted(BMPQCallback("10x"), epochs=3)
+def test_one_line_an_allocation_and_one_for_all_that_repeat_it(capsys):
+    def in_turn(wanted):
+        """Costs under which the kernel that is named keeps its bits, decision after decision."""
+        names = iter(wanted)
+
+        def costs(measured):
+            favourite = next(names)
+            return {one.path: [1.0 + 9.0 * one.path.startswith(favourite), 0.0] for one in measured}
+
+        return costs
+
+    order = ["hidden"] * 5 + ["depthwise"] * 3 + ["hidden"]
+    callback = BMPQCallback("4.3 bits", sensitivity=in_turn(order), settle_epochs=1)
+    fitted(callback, epochs=10)
     lines = capsys.readouterr().out.strip().splitlines()
-    assert len(lines) == 2
-    assert all(
-        line.startswith("BMPQ epoch ") and "optimal" in line and "changed" in line for line in lines
-    )
+    told = [(int(line.split()[2].rstrip(":")), line) for line in lines]
+    assert [epoch for epoch, _ in told] == [2, 3, 7, 8, 10]
+    for epoch, line in told:
+        assert line.startswith(f"BMPQ epoch {epoch}: optimal in ")
+        assert ("changed" in line) is (epoch in (2, 7, 10))
+        assert ("the same widths; told again when that changes" in line) is (epoch in (3, 8))
 
 
 @pytest.mark.parametrize(
