@@ -117,8 +117,7 @@ def main(arguments: list[str]) -> None:
         inputs=given.inputs,
         input_shapes=_shapes(given.input_shapes),
     )
-    bmpq_tf.summary(model)
-    _print(report)
+    print(report)
     if given.firmware:
         inputs = load_inputs(given.verify_with or given.calibrate_with, model, "--verify_with")
         names = bmpq_tf.write_firmware(report.path, given.firmware, inputs)
@@ -163,33 +162,6 @@ def _check_firmware(given) -> None:
         raise ValueError(
             "The golden test needs inputs. Received: --firmware without --verify_with. Give some."
         )
-
-
-def _print(report: bmpq_tf.ExportReport) -> None:
-    parity = report.parity
-    inputs = f"{parity.examples} {'random inputs' if parity.generated else 'images'}"
-    # Outputs of one value have no top-1.
-    alike = (
-        f"largest difference from Keras {parity.max_abs_diff:.2g} of {parity.logit_scale:.3g} "
-        f"on {inputs}"
-    )
-    if parity.compared:
-        alike = f"top-1 equal to Keras on {parity.agreement:.2%} of {inputs}"
-    print(
-        f"{report.path}: {report.tflite_bytes:,} bytes ({report.zipped_bytes:,} zipped), "
-        f"{report.packed_weight_bytes:,} "
-        f"of them packed weights; {alike}"
-        + (f", computed on {report.verified_on}" if report.verified_on != "host" else "")
-    )
-    if parity.caution:
-        print(f"  {parity.caution}")
-    if report.micro:
-        print(f"  {report.micro.in_words(report.tflite_bytes)}")
-    elif report.optimize_for != "integer":
-        print("  not for microcontrollers: TFLM does not run this kind of file")
-    for layer in report.layers:
-        if layer.note:
-            print(f"  {layer.name}: {layer.bits} bits stored in {layer.stored_bits}, {layer.note}")
 
 
 def run() -> None:

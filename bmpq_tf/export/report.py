@@ -11,6 +11,7 @@ from typing import Any
 from bmpq_tf._version import __version__
 from bmpq_tf.allocation.budget import Budget
 from bmpq_tf.allocation.kernel import FLOAT_BITS
+from bmpq_tf.export import report_table
 from bmpq_tf.export.kernels import packing
 from bmpq_tf.export.micro.verification import MicroReport
 from bmpq_tf.export.tflite import flatbuffer
@@ -55,7 +56,7 @@ class LayerReport:
 
 @dataclasses.dataclass(frozen=True)
 class ExportReport:
-    """What was written, as found in the file.
+    """What was written, as found in the file; printed, a table of its kernels and what it is worth.
 
     Attributes:
         path: where it is.
@@ -74,6 +75,13 @@ class ExportReport:
         >>> report = bmpq_tf.export_tflite(model, folder / "model.tflite", verify_with=images)
         >>> report.compression, report.packed_weight_bytes, report.parity.holds
         (4.0, 1476, True)
+        >>> print(report)
+        /...
+        │ conv/kernel │      36 │    8 │         8 │ ... │    36 │
+        ...
+        weights: 1,476 bytes packed, 5,904 in float32: 4.00x fewer parameter bits
+        answers: top-1 equal to Keras on 100.00% of 32 inputs, largest difference ...
+        ...
     """
 
     path: str
@@ -88,6 +96,9 @@ class ExportReport:
     zipped_bytes: int = 0
     micro: MicroReport | None = None
     verified_on: str = "host"
+
+    def __str__(self) -> str:
+        return report_table.as_text(self)
 
     @property
     def compression(self) -> float:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class SmallestBudget:
-    """What `smallest_budget` found.
+    """What `smallest_budget` found; printed, that and the table of its file.
 
     Attributes:
         budget: the smallest that met the tolerance.
@@ -63,6 +63,11 @@ class SmallestBudget:
     error: float
     compression: float
     short_runs: int
+
+    def __str__(self) -> str:
+        values = f"{self.value:.4g}, float {self.float_value:.4g}"
+        drop = f"drop {self.drop:.3g}, standard error {self.error:.2g}"
+        return f"{self.budget}: {self.metric} {values}; {drop}\n{self.report}"
 
 
 def smallest_budget(

@@ -54,7 +54,7 @@ def test_export_and_evaluate_take_the_saved_model(folder, tmp_path):
         tmp_path / "again.tflite",
         f"--verify_with={folder / 'data.npz'}",
     )
-    assert "top-1 equal to Keras on 100.00% of 64 images" in said
+    assert "top-1 equal to Keras on 100.00% of 64 inputs" in said
     assert (tmp_path / "again.tflite").read_bytes() == (folder / "model.tflite").read_bytes()
     said = command(
         "evaluate",
@@ -73,7 +73,8 @@ def test_export_and_evaluate_compute_on_arm_when_told(folder, tmp_path):
     data = folder / "data.npz"
     path, keras_file = tmp_path / "phone.tflite", folder / "model.keras"
     said = command("export", keras_file, path, f"--verify_with={data}", "--verify_on=arm64")
-    assert "top-1 equal to Keras on 100.00% of 64 images, computed on arm64" in said
+    assert "top-1 equal to Keras on 100.00% of 64 inputs, largest difference" in said
+    assert ", computed on arm64\n" in said
     said = command("evaluate", path, f"--data={data}", f"--keras={keras_file}", "--on=arm64")
     assert "accuracy in LiteRT on arm64" in said
     assert "on 100.00%" in said
@@ -108,7 +109,7 @@ def test_export_takes_inputs_in_every_form_and_a_tolerance(folder, tmp_path):
         "--io_dtype=int8",
         *inputs,
     )
-    assert "of 40 images" in said
+    assert "of 40 inputs" in said
     for arguments, message in (
         (["--optimize_for=latency", "--tolerance=1e-6", *inputs[1:]], "more than the 1e-06 that"),
         (
@@ -246,4 +247,4 @@ def test_export_starts_behind_a_layer_and_fixes_open_sizes(tmp_path):
     told = command("export", *both, start, "--input_shapes=values=five", ok=False)
     assert "Sizes are whole numbers joined by x" in told
     told = command("export", *both, start, given, "--input_shapes=values=5x2")
-    assert "of 8 images" in told
+    assert "of 8 inputs" in told

@@ -113,7 +113,7 @@ def test_the_installed_commands_take_what_the_scripts_write(run, tmp_path):
     said = tool(
         "export", folder / "model.keras", tmp_path / "again.tflite", f"--verify_with={arrays}"
     )
-    assert "top-1 equal to Keras on 100.00% of 360 images" in said
+    assert "top-1 equal to Keras on 100.00% of 360 inputs" in said
     assert (tmp_path / "again.tflite").read_bytes() == (folder / "model.tflite").read_bytes()
     accuracy = json.loads((folder / "report.json").read_text())["accuracy"]["tflite"]
     assert f"accuracy in LiteRT {accuracy:.2%} on 360 images" in tool(

@@ -108,6 +108,14 @@ class Parity:
     judges_top1: bool = True
     constant: tuple[ConstantColumns, ...] = ()
 
+    def __str__(self) -> str:
+        inputs = f"{self.examples:,} {'random inputs' if self.generated else 'inputs'}"
+        apart = f"largest difference {self.max_abs_diff:.2g} of {self.logit_scale:.3g}"
+        # Outputs of one value have no top-1.
+        if not self.compared:
+            return f"{apart} on {inputs}"
+        return f"top-1 equal to Keras on {self.agreement:.2%} of {inputs}, {apart}"
+
     @property
     def caution(self) -> str:
         """What is no reason to refuse the file, but to look at it again, in words, or nothing."""
