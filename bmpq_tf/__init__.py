@@ -27,6 +27,13 @@ it:
 import importlib
 from typing import TYPE_CHECKING
 
+from bmpq_tf import runtime_messages as _runtime_messages
+
+# Before TensorFlow is imported, which talks then already.
+if _runtime_messages.is_command():
+    _runtime_messages.start()
+
+# isort: split
 import keras
 
 # Before anything that would fail there without saying why.

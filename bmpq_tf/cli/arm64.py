@@ -10,12 +10,6 @@ Examples:
   BMPQ_ARM64=~/arm64 bmpq-arm64
 """
 
-import os
-
-# Before TensorFlow is imported; its start-up messages would bury ours.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-# isort: split
 import time
 
 from absl import flags

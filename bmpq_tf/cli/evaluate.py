@@ -7,12 +7,6 @@ Examples:
   bmpq-evaluate mine.tflite --data=test.npz --on=arm64
 """
 
-import os
-
-# Before TensorFlow is imported; its start-up messages would bury ours.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-# isort: split
 import contextlib
 import pathlib
 from collections.abc import Iterator
@@ -20,6 +14,7 @@ from collections.abc import Iterator
 import tensorflow as tf
 from absl import flags
 
+from bmpq_tf import progress
 from bmpq_tf.cli.arrays import load_arrays
 from bmpq_tf.cli.models import load_model
 from bmpq_tf.cli.program import run as run_program
@@ -43,6 +38,7 @@ flags.DEFINE_enum(
     "Run the file on this machine, or on an emulated arm64 processor that bmpq-arm64 sets up.",
 )
 flags.DEFINE_string("keras", None, "A .keras model to compare the file's answers with.")
+flags.DEFINE_integer("verbose", 1, "0 shows no progress.")
 
 
 def main(arguments: list[str]) -> None:
@@ -66,14 +62,16 @@ def main(arguments: list[str]) -> None:
     images = in_rank(images, _shape(file.inputs[0]))
     batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(250)
     _check_inputs_and_outputs(file, path, images.shape[1:])
-    with _running(name, content, path):
-        accuracy = classification_accuracy(content, batches, runtime)
+    doing = f"Running {path.name} in {name}{where}"
+    with progress.shown(doing, verbose=given.verbose), _running(name, content, path):
+        accuracy = classification_accuracy(content, progress.counted(batches), runtime)
     print(
         f"{path}: accuracy in {name}{where} {accuracy:.2%} on {len(labels):,} images of "
         f"{given.data}"
     )
     if model:
-        parity = compare(model, content, batches, runtime=runtime)
+        with progress.shown("Comparing with Keras", verbose=given.verbose):
+            parity = compare(model, content, batches, runtime=runtime)
         print(
             f"top-1 equal to {given.keras} on {parity.agreement:.2%}; largest difference "
             f"{parity.max_abs_diff:.2e} of {parity.logit_scale:.1f}"

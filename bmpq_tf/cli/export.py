@@ -6,13 +6,6 @@ Examples:
   bmpq-export mine.keras npu.tflite --optimize_for=integer --calibrate_with=train.npy
 """
 
-import os
-
-# Before TensorFlow is imported; its start-up messages would bury ours.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-# isort: split
-
 from absl import flags
 
 import bmpq_tf
@@ -84,6 +77,7 @@ flags.DEFINE_list(
     "Fix open sizes of inputs, without the batch's: 32x32x3, or by name image=32x32x3,tokens=20.",
 )
 flags.DEFINE_bool("overwrite", False, "Replace an existing file.")
+flags.DEFINE_integer("verbose", 1, "0 shows no progress.")
 
 
 def main(arguments: list[str]) -> None:
@@ -116,6 +110,7 @@ def main(arguments: list[str]) -> None:
         activation_bits=int(given.activation_bits) if given.activation_bits else None,
         inputs=given.inputs,
         input_shapes=_shapes(given.input_shapes),
+        verbose=given.verbose,
     )
     print(report)
     if given.firmware:

@@ -8,12 +8,6 @@ Examples:
   bmpq-inspect npu.tflite --vela=ethos-u55-128
 """
 
-import os
-
-# Before TensorFlow is imported; its start-up messages would bury ours.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-# isort: split
 import json
 
 from absl import flags

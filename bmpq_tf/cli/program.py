@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from absl import app, flags, logging
 
+from bmpq_tf import runtime_messages
+
 # What a user can mend; anything else is a fault of ours and keeps its traceback.
 FOR_PEOPLE = (ValueError, OSError, TypeError, RuntimeError)
 # By the names that are imported: how to install what is optional.
@@ -29,8 +31,10 @@ def run(main: Callable[[list[str]], None], hints: Mapping[str, str] = HINTS) -> 
         hints: by module that may be missing, the command that installs it.
     """
     _show_help_of(sys.modules[main.__module__])
+    runtime_messages.start()
     # TFLite's converter talks at length at the lower levels.
-    logging.set_verbosity(logging.ERROR)
+    if not runtime_messages.are_asked_for():
+        logging.set_verbosity(logging.ERROR)
     app.run(functools.partial(answer, main, hints=hints))
 
 

@@ -105,6 +105,7 @@ def find(problem: Problem, space: Space, given) -> None:
         batch_size=250,
         optimize_for=given.optimize_for,
         seed=given.seed,
+        verbose=given.verbose,
     )
     _print(smallest, network, test, pathlib.Path(given.out_dir))
 

@@ -18,11 +18,6 @@ as you like as a worker,
 """
 
 import os
-
-# Before TensorFlow is imported; its start-up messages would bury ours.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-# isort: split
 import pathlib
 from collections.abc import Callable, Sequence
 
@@ -33,6 +28,7 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
+from bmpq_tf import progress
 from bmpq_tf.cli.program import check_installed
 from bmpq_tf.cli.program import run as run_program
 
@@ -90,6 +86,7 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_integer("seed", 0, "Of the search, the weights, the split and the data order.")
 flags.DEFINE_string("out_dir", None, "Where the search, the front and its files go.")
+flags.DEFINE_integer("verbose", 1, "0 shows no progress, and no results of single runs.")
 # absl shows those of other modules only where this is said.
 flags.adopt_module_key_flags(smallest)
 
@@ -116,8 +113,10 @@ def _search(problem: Problem, space: Space, given, settings: dict[str, str]) -> 
     folder = pathlib.Path(given.out_dir)
     space.check(problem.model)
     _check_search(folder, given, settings)
-    tuner = FrontTuner(problem, space, given.search, given.trials, given.seed, folder)
-    tuner.search()
+    tuner = FrontTuner(
+        problem, space, given.search, given.trials, given.seed, folder, given.verbose
+    )
+    tuner.search(verbose=0)
     if "chief" not in os.environ.get("KERASTUNER_TUNER_ID", "chief"):
         return
     # The oracle's file was written before its last trial had ended.
@@ -126,7 +125,8 @@ def _search(problem: Problem, space: Space, given, settings: dict[str, str]) -> 
     if not points:
         raise RuntimeError(f"No trial could be trained; see the messages in '{folder / 'search'}'.")
     best = front(points)
-    reports = export_front(best, problem.validation[0][:500], folder)
+    with progress.shown("Exporting the front", verbose=given.verbose):
+        reports = export_front(best, problem.validation[0][:500], folder)
     plot_front(
         points,
         folder / "front.png",

@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 from collections.abc import Iterator
 
+from bmpq_tf import progress
 from bmpq_tf.allocation.budget import Budget
 from bmpq_tf.allocation.kernel import FLOAT_BITS
 from bmpq_tf.conversion import part
@@ -35,7 +36,12 @@ from bmpq_tf.export.tflite import cleanup, flatbuffer
 from bmpq_tf.export.verification import error_localization
 from bmpq_tf.export.verification.comparison import compare
 from bmpq_tf.export.verification.constants import check_constants, check_grids
-from bmpq_tf.export.verification.inputs import few_inputs, input_batches, through
+from bmpq_tf.export.verification.inputs import (
+    batch_count,
+    few_inputs,
+    input_batches,
+    through,
+)
 from bmpq_tf.export.verification.read_back import read_back as read
 from bmpq_tf.export.verification.rounding_ties import name_roundings
 from bmpq_tf.export.verification.runtimes import runtime_on
@@ -134,7 +140,8 @@ def calibrate(state: ExportState) -> None:
         state.known_ranges = input_ranges.ranges(state.file, {}) | state.known_ranges
         file_checks.check_ranges(state)
         return
-    batches = input_ranges.Watched(input_batches(model, given, what="calibrate_with"))
+    inputs = input_batches(model, given, what="calibrate_with")
+    batches = input_ranges.Watched(progress.counted(inputs, batch_count(model, given)))
     measured = calibration.ranges(
         flatbuffer.serialised(state.file),
         batches,

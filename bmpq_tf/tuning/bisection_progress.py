@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from bmpq_tf.allocation.budget import Budget
+from bmpq_tf.progress import duration
 from bmpq_tf.tuning.bisection import FULL, SHORT, short_runs_left
 from bmpq_tf.tuning.goal import Goal
 
@@ -93,12 +94,3 @@ class BisectionProgress:
     def _say(self, text: str) -> None:
         if self._verbose:
             self._console.print(f"smallest budget: {text}", markup=False)
-
-
-def duration(seconds: float) -> str:
-    """Returns a time in words, such as `1 min 20 s`."""
-    whole = round(seconds)
-    hours, minutes = divmod(whole // 60, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"

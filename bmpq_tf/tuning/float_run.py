@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from bmpq_tf.files import replacing
 from bmpq_tf.training.backup import BackupAndRestore
+from bmpq_tf.training.epochs_shown import epochs_shown
 from bmpq_tf.tuning.goal import Goal, goal_for
 from bmpq_tf.tuning.search_data import check_better_than_guessing, part_values
 from bmpq_tf.tuning.shared_runs import Training
@@ -71,7 +72,7 @@ class FloatRun:
         parts = part_values(self.model, self.validation, metric) if margin else ()
         return dataclasses.replace(goal, margin=float(margin), float_parts=parts)
 
-    def train(self, folder: pathlib.Path) -> None:
+    def train(self, folder: pathlib.Path, verbose: int = 0) -> None:
         """Trains the model in place, unless the folder has its trained weights."""
         if not self.epochs:
             return
@@ -83,13 +84,14 @@ class FloatRun:
         keras.utils.set_random_seed(self.seed)
         arguments, callbacks = self.training()
         backup = BackupAndRestore(folder / _BACKUP, delete_checkpoint=False)
-        self.model.fit(
-            **arguments,
-            shuffle=not isinstance(arguments["x"], tf.data.Dataset),
-            epochs=self.epochs,
-            verbose=0,  # pyright: ignore[reportArgumentType]
-            callbacks=[*callbacks, backup],
-        )
+        with epochs_shown(f"Training '{self.model.name}' in float32", verbose) as epochs_done:
+            self.model.fit(
+                **arguments,
+                shuffle=not isinstance(arguments["x"], tf.data.Dataset),
+                epochs=self.epochs,
+                verbose=0,  # pyright: ignore[reportArgumentType]
+                callbacks=[*callbacks, epochs_done, backup],
+            )
         with replacing(file) as temporary:
             np.savez(temporary, *self.model.get_weights())
         shutil.rmtree(folder / _BACKUP, ignore_errors=True)

@@ -24,8 +24,10 @@ from bmpq_tf.files import replacing
 from bmpq_tf.model import graph_view
 from bmpq_tf.model.kernels import compression, model_kernels
 from bmpq_tf.training.callback import BMPQCallback
+from bmpq_tf.training.epochs_shown import epochs_shown
 from bmpq_tf.tuning.front import Point
 from bmpq_tf.tuning.recipe import SCHEDULES, learning_rate, sgd
+from bmpq_tf.tuning.search_progress import SearchProgress
 
 # Not GridSearchOracle: it does not save where it is, so that a search which was stopped would end
 # there.
@@ -128,6 +130,7 @@ class FrontTuner(keras_tuner.Tuner):
         trials: int,
         seed: int,
         folder: pathlib.Path,
+        verbose: int = 1,
     ):
         objectives = [
             keras_tuner.Objective("accuracy", "max"),
@@ -141,6 +144,7 @@ class FrontTuner(keras_tuner.Tuner):
             max_consecutive_failed_trials=trials + 1,
         )
         self.problem, self.space, self.seed = problem, space, seed
+        self._told = SearchProgress(trials, verbose)
         super().__init__(oracle, self._declare, directory=str(folder), project_name="search")
         # keras-tuner goes on only where the same process name did; a chief's search may be looked
         # at alone.
@@ -168,9 +172,13 @@ class FrontTuner(keras_tuner.Tuner):
         One that cannot be trained fails, and the search goes on.
         """
         chosen = trial.hyperparameters.values
+        self._told.begin(len(self.oracle.trials), chosen)
         try:
-            model = train_choice(self.problem, chosen, self.space.epochs, self.seed)
+            model = train_choice(
+                self.problem, chosen, self.space.epochs, self.seed, self._told.verbose
+            )
         except (DivergedError, InfeasibleBudgetError) as error:
+            self._told.failed(str(error))
             raise keras_tuner.errors.FailedTrialError(str(error)) from error
         with replacing(
             pathlib.Path(self.get_trial_dir(trial.trial_id)) / "model.keras"
@@ -180,6 +188,7 @@ class FrontTuner(keras_tuner.Tuner):
             _accuracy(model, self.problem.validation),
             1 / compression(model_kernels(model)),
         )
+        self._told.end(accuracy, 1 / size)
         # keras-tuner asks of a dictionary that it holds the sum of the objectives too, under its
         # name for that.
         return {"accuracy": accuracy, "size": size, self.oracle.objective.name: size - accuracy}
@@ -205,7 +214,9 @@ class FrontTuner(keras_tuner.Tuner):
         return sorted(found, key=lambda point: -point.compression)
 
 
-def train_choice(problem: Problem, chosen: dict[str, Any], epochs: int, seed: int) -> keras.Model:
+def train_choice(
+    problem: Problem, chosen: dict[str, Any], epochs: int, seed: int, verbose: int = 0
+) -> keras.Model:
     """Trains the problem's model from its first weights as a search chose.
 
     Raises:
@@ -227,13 +238,19 @@ def train_choice(problem: Problem, chosen: dict[str, Any], epochs: int, seed: in
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=problem.from_logits)
     model.compile(sgd(rate), loss, metrics=["accuracy"], jit_compile=False)  # pyright: ignore[reportArgumentType]
     ends = keras.callbacks.LambdaCallback(on_epoch_end=check_finite)
-    model.fit(
-        batches,
-        epochs=epochs,
-        shuffle=False,
-        verbose=0,  # pyright: ignore[reportArgumentType]
-        callbacks=[BMPQCallback(chosen["budget"], verbose=0), ends, *callbacks],
-    )
+    with epochs_shown(f"Training under {chosen['budget']}", verbose) as epochs_done:
+        model.fit(
+            batches,
+            epochs=epochs,
+            shuffle=False,
+            verbose=0,  # pyright: ignore[reportArgumentType]
+            callbacks=[
+                BMPQCallback(chosen["budget"], verbose=0),
+                ends,
+                epochs_done,
+                *callbacks,
+            ],
+        )
     return model
 
 

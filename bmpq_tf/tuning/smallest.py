@@ -182,7 +182,7 @@ def smallest_budget(
         if keras_graph.is_graph(model):
             budget_grid(quantized(), budgets, lengths[SHORT])
         search_settings.note(place, settings)
-        floats.train(place)
+        floats.train(place, verbose)
     goal = floats.sure_goal(margin, **tolerance)
     network = quantized()
     grid = budget_grid(network, budgets, lengths[SHORT])
@@ -190,7 +190,8 @@ def smallest_budget(
     search_settings.note(place, settings)
     runs = SharedRuns(network, training, judged, floats.compile_model, metric, seed)
     tuner = _searched(runs, goal, grid, lengths, place, verbose)
-    return _exported(tuner, goal, grid, place, optimize_for, search_data.first_inputs(judged))
+    inputs = search_data.first_inputs(judged)
+    return _exported(tuner, goal, grid, place, optimize_for, inputs, verbose)
 
 
 def _searched(
@@ -220,6 +221,7 @@ def _exported(
     folder: pathlib.Path,
     optimize_for: str,
     inputs: Any,
+    verbose: int,
 ) -> SmallestBudget:
     """Returns the winner, with its file.
 
@@ -242,6 +244,7 @@ def _exported(
         optimize_for=optimize_for,
         verify_with=inputs,
         overwrite=True,
+        verbose=verbose,
         **calibrated,
     )
     value = goal.value_of(point.accuracy)

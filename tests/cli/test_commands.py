@@ -67,6 +67,31 @@ def test_export_and_evaluate_take_the_saved_model(folder, tmp_path):
     assert "top-1 equal" in said
 
 
+def test_commands_print_lines_of_their_own_alone(folder, tmp_path, monkeypatch):
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+    data = f"--data={folder / 'data.npz'}"
+
+    def printed(name, *arguments, **environment) -> tuple[str, str]:
+        line = [sys.executable, "-m", f"bmpq_tf.cli.{name}", *map(str, arguments)]
+        done = subprocess.run(
+            line, capture_output=True, text=True, timeout=300, env={**os.environ, **environment}
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout, done.stderr
+
+    again = tmp_path / "again.tflite"
+    out, err = printed("export", folder / "model.keras", again, "--optimize_for=latency")
+    assert err == ""
+    assert str(again) in out.splitlines()[0]
+    assert len(out.splitlines()) <= 20
+    judged = [again, data, f"--keras={folder / 'model.keras'}"]
+    out, err = printed("evaluate", *judged)
+    assert (len(out.splitlines()), err) == (2, "")
+    assert printed("inspect", again)[1] == ""
+    # Asked for, they are there.
+    assert "XNNPACK" in printed("evaluate", *judged, BMPQ_RUNTIME_MESSAGES="1")[1]
+
+
 @needs_arm64
 @pytest.mark.slow
 def test_export_and_evaluate_compute_on_arm_when_told(folder, tmp_path):

@@ -10,7 +10,7 @@ from bmpq_tf._compat import keras as keras_compat
 from bmpq_tf.export.converter import einsum, loops, origin, rewrites, upsampling
 from bmpq_tf.export.errors import ConversionError, first_line
 from bmpq_tf.export.tflite import flatbuffer
-from bmpq_tf.export.tflite.standard_error import silenced
+from bmpq_tf.export.tflite.standard_error import hushed
 from bmpq_tf.layers.serialization import is_ours
 from bmpq_tf.model import keras_graph
 
@@ -102,7 +102,7 @@ def _converted(
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
         converter.allow_custom_ops = custom
         # It writes what it refuses as it sees it, in pages; the error has it too.
-        with silenced():
+        with hushed():
             return converter.convert()
 
 

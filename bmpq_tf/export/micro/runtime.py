@@ -19,7 +19,7 @@ from bmpq_tf.export.micro.operators import check_installed
 from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.export.tflite.decode import is_decode
 from bmpq_tf.export.tflite.interpreter import TFLiteModel, dequantized, quantized
-from bmpq_tf.export.tflite.standard_error import silenced
+from bmpq_tf.export.tflite.standard_error import hushed, silenced
 
 # TFLM aligns what it allocates to 16 bytes; a figure for a data sheet need not be finer than this.
 ARENA_STEP = 64
@@ -214,7 +214,7 @@ def _ends(interpreter) -> tuple[list[dict], list[dict]]:
 
 def _details(describe) -> list[dict]:
     found = []
-    with silenced():
+    with hushed():
         while True:
             try:
                 detail = describe(len(found))

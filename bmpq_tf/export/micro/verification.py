@@ -5,12 +5,13 @@ import dataclasses
 import keras
 import numpy as np
 
+from bmpq_tf import progress
 from bmpq_tf.export.errors import ExportError
 from bmpq_tf.export.micro.runtime import Arena, MicroModel, least_arena
 from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.export.tflite.decode import DECODE, is_decode
 from bmpq_tf.export.tflite.interpreter import TFLiteModel
-from bmpq_tf.export.verification.inputs import input_batches
+from bmpq_tf.export.verification.inputs import batch_count, input_batches
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +69,8 @@ def verify(
     arena = least_arena(content)
     packed, plain = MicroModel(content), MicroModel(integer_content)
     litert, examples, apart = TFLiteModel(integer_content), 0, _Apart(packed.outputs)
-    for batch in input_batches(model, verify_with):
+    batches = input_batches(model, verify_with)
+    for batch in progress.counted(batches, batch_count(model, verify_with)):
         answers, same = packed(batch), plain(batch)
         if not all(map(np.array_equal, answers, same)):
             raise ExportError(

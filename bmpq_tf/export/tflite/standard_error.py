@@ -6,6 +6,8 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 
+from bmpq_tf import runtime_messages
+
 
 @contextlib.contextmanager
 def silenced() -> Iterator[Callable[[], str]]:
@@ -24,3 +26,16 @@ def silenced() -> Iterator[Callable[[], str]]:
         finally:
             os.dup2(before, 2)
             os.close(before)
+
+
+@contextlib.contextmanager
+def hushed() -> Iterator[None]:
+    """Keeps it from the screen; a command shows it where it is asked for, or crashes."""
+    if runtime_messages.is_filtering():
+        with runtime_messages.held():
+            yield
+    elif runtime_messages.are_asked_for():
+        yield
+    else:
+        with silenced():
+            yield

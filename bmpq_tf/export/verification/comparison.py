@@ -8,12 +8,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from bmpq_tf import progress
 from bmpq_tf.export.integer.grids import is_mostly_trained
 from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.export.tflite.inner_tensors import Exposed
 from bmpq_tf.export.tflite.interpreter import Runtime, TFLiteModel
 from bmpq_tf.export.verification.constant_columns import ColumnRanges
-from bmpq_tf.export.verification.inputs import first_examples, input_batches
+from bmpq_tf.export.verification.inputs import batch_count, first_examples, input_batches
 from bmpq_tf.export.verification.near_ties import near_ties, output_steps
 from bmpq_tf.export.verification.parity import (
     TOLERANCE,
@@ -99,7 +100,8 @@ def compare(
     """
     tally = _Tally(model, content, optimize_for, runtime, activation_bits)
     file, examples = None, 0
-    for batch in input_batches(model, verify_with):
+    batches = input_batches(model, verify_with)
+    for batch in progress.counted(batches, batch_count(model, verify_with)):
         if file is None:
             few = first_examples(model, batch)
             # Each holds the weights dequantized, so one is gone before the other is made.

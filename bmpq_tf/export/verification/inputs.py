@@ -55,6 +55,20 @@ def input_batches(
             yield [array[start : start + batch_size] for array in arrays]
 
 
+def batch_count(model: keras.Model, data, batch_size: int = 32) -> int | None:
+    """Returns how many batches `input_batches` yields, if that is known before."""
+    fixed = model.inputs[0].shape[0]
+    if isinstance(data, (tf.data.Dataset, keras.utils.PyDataset)):
+        count = data.cardinality() if isinstance(data, tf.data.Dataset) else data.num_batches
+        return None if fixed or count is None or count < 0 else int(count)
+    if data is None or _is_batches(data):
+        return None
+    arrays = list(data.values()) if isinstance(data, dict) else data
+    first = arrays[0] if isinstance(arrays, (list, tuple)) and len(arrays) else arrays
+    examples = next(iter(np.shape(first)), 0)
+    return examples // fixed if fixed else -(-examples // batch_size)
+
+
 def through(front: keras.Model, data, what: str):
     """Returns what the first part of a model makes of its inputs, batch by batch, as often as they
     can be read; `None` of `None`.

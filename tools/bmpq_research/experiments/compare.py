@@ -1,9 +1,11 @@
 """Runs the cells of a grid that have no result yet, each in a process of its own."""
 
+import collections
 import multiprocessing
 import os
 import pathlib
 import signal
+import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +20,7 @@ from bmpq_research.experiments.methods import METHODS
 from bmpq_research.experiments.results import append_result, check_results, locked, read_results
 from bmpq_research.experiments.tfmot_peer import MissingPeerError
 from bmpq_tf.cli.program import FOR_PEOPLE
+from bmpq_tf.progress import duration
 
 _POLL_SECONDS = 10.0
 # Polls in which nobody works on any cell, after which nothing is waited for; between two cells a
@@ -86,7 +89,8 @@ def compare(
         waiting = [cell for cell in open_cells if cell not in lost]
         if chosen is not None:
             idle_polls = 0
-            say(f"{len(results)} of {len(grid or cells)} cells are done; {chosen.key}")
+            left = _left(waiting, results)
+            say(f"{len(results)} of {len(grid or cells)} cells are done{left}; {chosen.key}")
             code = _in_a_process(
                 chosen, _budget(chosen, results), out, work, command, threads, verbose
             )
@@ -164,6 +168,19 @@ def _budget(cell: Cell, results: dict[str, dict[str, Any]]) -> str:
     return (
         f"{results[cell.reference]['parameter_bits'] / 8:.3f} B" if cell.reference else cell.budget
     )
+
+
+def _left(cells: Sequence[Cell], results: dict[str, dict[str, Any]]) -> str:
+    """The time that these cells take one after the other, if cells like them took any yet."""
+    took: dict[str, list[float]] = collections.defaultdict(list)
+    for result in results.values():
+        if result["status"] == "done":
+            took[result["config"]["method"]].append(result["seconds"])
+            took[""].append(result["seconds"])
+    if not took:
+        return ""
+    seconds = sum(statistics.fmean(took[cell.method] or took[""]) for cell in cells)
+    return f", about {duration(seconds)} of work left"
 
 
 def _lock(cell: Cell, work: pathlib.Path) -> pathlib.Path:

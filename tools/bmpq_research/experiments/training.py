@@ -31,6 +31,7 @@ from bmpq_tf.files import write_text
 from bmpq_tf.model import keras_graph
 from bmpq_tf.training.backup import BackupAndRestore
 from bmpq_tf.training.callback import BMPQCallback
+from bmpq_tf.training.epochs_shown import epochs_shown
 from bmpq_tf.training.oscillation_freezing import FreezeOscillations
 from bmpq_tf.tuning.losses import ClassificationLoss, accuracy, with_teacher
 
@@ -339,13 +340,15 @@ def fit(
     if folder:
         # Kept at the end, so that a run killed in its second part does not train the first again.
         callbacks.append(BackupAndRestore(folder, delete_checkpoint=False))
-    history = model.fit(
-        batches,
-        epochs=config.epochs,
-        shuffle=False,
-        callbacks=[*callbacks, counter],
-        verbose=verbose,
-    )
+    # At 1 Keras has a bar of its own.
+    with epochs_shown(f"Training '{model.name}' ({part})", verbose == 2) as epochs_done:
+        history = model.fit(
+            batches,
+            epochs=config.epochs,
+            shuffle=False,
+            callbacks=[*callbacks, counter, epochs_done],
+            verbose=verbose,
+        )
     if folder:
         return read_epochs(folder)
     columns = history.history
