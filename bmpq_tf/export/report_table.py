@@ -24,11 +24,11 @@ def as_text(report: "ExportReport") -> str:
     width = min(_WIDEST, shutil.get_terminal_size((_WIDEST, 24)).columns)
     text = io.StringIO()
     Console(file=text, width=width, color_system=None, force_jupyter=False).print(_table(report))
-    return text.getvalue() + "\n".join(_below(report))
+    return f"{report.path}\n{text.getvalue()}" + "\n".join(_below(report))
 
 
 def _table(report: "ExportReport") -> Table:
-    table = Table(title=report.path, title_justify="left")
+    table = Table()
     table.add_column("kernel", overflow="fold")
     for name in ("weights", "bits", "stored in", "sensitivity", "bytes"):
         table.add_column(name, justify="right")

@@ -180,6 +180,10 @@ class FrontTuner(keras_tuner.Tuner):
         except (DivergedError, InfeasibleBudgetError) as error:
             self._told.failed(str(error))
             raise keras_tuner.errors.FailedTrialError(str(error)) from error
+        except Exception as error:
+            # keras-tuner writes it into the trial's file only.
+            self._told.failed(f"{type(error).__name__}: {error}")
+            raise
         with replacing(
             pathlib.Path(self.get_trial_dir(trial.trial_id)) / "model.keras"
         ) as temporary:

@@ -69,6 +69,13 @@ def test_a_grid_goes_on_past_what_fails_and_looks_sizes_up(here, tmp_path):
         "nothing." in said
     )
     results = read_results(out)
+    # How long it takes is told as soon as a cell has shown it.
+    (first, *others) = [line for line in said if "cells are done" in line]
+    assert first == f"0 of {len(grid)} cells are done; {grid[0].key}"
+    assert all(
+        re.fullmatch(r"\d of \d cells are done, about [\dhmins ]+ of work left; .*", line)
+        for line in others
+    )
     by_part = {cell.part: results[cell.key] for cell in grid if cell.key != lost}
     done, sized, infeasible, diverged = (
         by_part[part]

@@ -2,6 +2,7 @@
 processes.
 """
 
+import io
 import json
 import os
 import pathlib
@@ -15,6 +16,7 @@ import pytest
 from conftest import small_data, small_model
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from bmpq_tf import ExportError, InfeasibleBudgetError, quantize_model
 
@@ -23,6 +25,7 @@ from bmpq_tf.tuning import front as fronts
 from bmpq_tf.tuning import search as searches
 from bmpq_tf.tuning.front import Point, export_front, front
 from bmpq_tf.tuning.search import Problem, Space
+from bmpq_tf.tuning.search_progress import SearchProgress
 
 ROOT = pathlib.Path(__file__).parents[2]
 WHOLE = {
@@ -56,6 +59,35 @@ def test_the_front_is_what_no_other_point_beats(pairs):
     )
 
 
+def test_each_trial_tells_its_choices_its_result_and_the_time_left():
+    seconds = [0.0]
+    screen = io.StringIO()
+    console = Console(file=screen, width=200, highlight=False)
+    chosen = {
+        "budget": "10x",
+        "candidate_bits": "2,4",
+        "learning_rate": 0.0512,
+        "schedule": "cosine",
+    }
+    for verbose in (1, 0):
+        told = SearchProgress(20, verbose, console, lambda: seconds[0])
+        told.begin(4, chosen)
+        seconds[0] += 30
+        told.end(0.912, 9.83)
+        told.begin(5, chosen)
+        seconds[0] += 10
+        told.failed("The budget cannot be met.")
+        told.begin(6, chosen)
+    assert screen.getvalue().splitlines() == [
+        "trial 4 of 20: 10x, 2,4 bits, learning rate 0.0512, cosine",
+        "trial 4 of 20: accuracy 91.20% at 9.83x",
+        # Sixteen of thirty seconds, then fifteen of twenty.
+        "trial 5 of 20: 10x, 2,4 bits, learning rate 0.0512, cosine; about 8 min 0 s left",
+        "trial 5 of 20: The budget cannot be met.",
+        "trial 6 of 20: 10x, 2,4 bits, learning rate 0.0512, cosine; about 5 min 0 s left",
+    ]
+
+
 def test_a_space_is_checked_before_any_training():
     for change, message in (
         ({"budgets": []}, "nothing to search in"),
@@ -84,7 +116,7 @@ def test_a_softmax_at_the_end_is_seen():
 def test_failed_trials_in_a_row_do_not_end_a_search(tmp_path, monkeypatch):
     trained = []
 
-    def train_choice(problem, chosen, epochs, seed):
+    def train_choice(problem, chosen, epochs, seed, verbose):
         trained.append(chosen["budget"])
         if len(trained) < 6:
             raise InfeasibleBudgetError("too little")
@@ -110,7 +142,7 @@ def test_failed_trials_in_a_row_do_not_end_a_search(tmp_path, monkeypatch):
 def test_every_search_goes_on_after_a_stop(search, tmp_path, monkeypatch):
     trained = []
 
-    def train_choice(problem, chosen, epochs, seed):
+    def train_choice(problem, chosen, epochs, seed, verbose):
         trained.append(chosen)
         if len(trained) == 3:
             raise KeyboardInterrupt
