@@ -14,6 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 # isort: split
 import dataclasses
+import itertools
 import json
 
 from absl import flags
@@ -21,6 +22,7 @@ from absl import flags
 from bmpq_research.datasets import DATA_DIR_HELP, DATASETS, load_dataset
 from bmpq_research.experiments.fine_tuning import WAYS, FineTuning, after_training, load_float, run
 from bmpq_research.program import run as run_program
+from bmpq_tf import progress
 from bmpq_tf.files import append_line, whole_lines
 
 flags.DEFINE_string(
@@ -47,20 +49,24 @@ def main(arguments: list[str]) -> None:
     model = load_float(given.float_model)
     if "float" not in done:
         _keep(given.out, {"run": "float", **after_training(model, dataset)})
-    for seed in map(int, given.seeds):
-        for budget in given.budgets:
-            for way in given.way:
-                config = FineTuning(
-                    budget,
-                    way,
-                    given.epochs,
-                    learning_rate=given.learning_rate,
-                    activation_bits=given.activation_bits,
-                    seed=seed,
-                )
-                name = json.dumps(dataclasses.asdict(config))
-                if name not in done:
-                    _keep(given.out, {"run": name, **run(model, dataset, config)})
+    runs = {
+        json.dumps(dataclasses.asdict(config)): config
+        for config in (
+            FineTuning(
+                budget,
+                way,
+                given.epochs,
+                learning_rate=given.learning_rate,
+                activation_bits=given.activation_bits,
+                seed=int(seed),
+            )
+            for seed, budget, way in itertools.product(given.seeds, given.budgets, given.way)
+        )
+    }
+    left = [name for name in runs if name not in done]
+    with progress.shown("Fine-tuning"):
+        for name in progress.counted(left):
+            _keep(given.out, {"run": name, **run(model, dataset, runs[name])})
 
 
 def _keep(path: str, told: dict) -> None:

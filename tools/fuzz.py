@@ -19,6 +19,7 @@ from absl import flags
 
 from bmpq_research.fuzz.campaign import campaign, findings, in_words, outcomes
 from bmpq_research.program import run as run_program
+from bmpq_tf import progress
 
 flags.DEFINE_integer("seed", 0, "The first one.", lower_bound=0)
 flags.DEFINE_integer("models", 300, "How many, one a seed.", lower_bound=1)
@@ -35,13 +36,16 @@ def main(arguments: list[str]) -> None:
     given = flags.FLAGS
     out = pathlib.Path(given.out) if given.out else None
     results = []
-    for told in campaign(given.seed, given.models, given.minutes, out):
-        results.append(told)
-        if findings(told):
-            print(in_words(told), flush=True)
-        elif given.models == 1:
-            for stage in told["stages"]:
-                print(f"{stage['name']}: {stage['outcome']} {stage['told']}".rstrip())
+    with progress.shown("Random models"):
+        for told in progress.counted(
+            campaign(given.seed, given.models, given.minutes, out), given.models
+        ):
+            results.append(told)
+            if findings(told):
+                print(in_words(told), flush=True)
+            elif given.models == 1:
+                for stage in told["stages"]:
+                    print(f"{stage['name']}: {stage['outcome']} {stage['told']}".rstrip())
     print(f"{len(results)} of {given.models} models:")
     for stage, counted in outcomes(results).items():
         print(

@@ -11,12 +11,13 @@ from bmpq_tf.progress import duration
 from bmpq_tf.tuning.bisection import FULL, SHORT, short_runs_left
 from bmpq_tf.tuning.goal import Goal
 
-# A run that takes longer says in between where it is.
+# A run that takes longer says in between where it is, on a terminal.
 SECONDS = 10.0
 
 
 class BisectionProgress:
-    """Tells each run's begin, its result, and every ten seconds how much time is left.
+    """Tells each run's begin and its result, and how much time is left: on a terminal every ten
+    seconds.
 
     Args:
         goal: what is good enough.
@@ -69,7 +70,7 @@ class BisectionProgress:
             self._trained + 1,
             now,
         )
-        if now - self._said >= SECONDS:
+        if self._console.is_terminal and now - self._said >= SECONDS:
             self._said = now
             self._say(
                 f"{self._name}: epoch {epoch + 1} of {self._epochs}"

@@ -417,10 +417,11 @@ def test_the_default_budgets_reach_from_the_narrowest_widths_to_the_widest():
         budget_grid(model, ["4x", "8 bits"], 3)
 
 
-def test_the_time_left_counts_all_that_may_follow():
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_the_time_left_counts_all_that_may_follow(is_terminal):
     seconds = [0.0]
     screen = io.StringIO()
-    console = Console(file=screen, width=200, highlight=False)
+    console = Console(file=screen, width=200, highlight=False, force_terminal=is_terminal)
     progress = BisectionProgress(GOAL, 1, console, lambda: seconds[0])
     progress.begin({"budget": "4 bits", "stage": SHORT}, 10, 60)
     for epoch in range(3):
@@ -428,10 +429,11 @@ def test_the_time_left_counts_all_that_may_follow():
         progress.epoch_ended(epoch)
     progress.end(0.895)
     progress.begin({"budget": "4 bits", "stage": FULL}, 30, 0)
+    # Eight and sixty epochs of six seconds; nothing is said before ten have passed.
+    between = "smallest budget: 4 bits: epoch 2 of 10; about 6 min 48 s left"
     assert screen.getvalue().splitlines() == [
         "smallest budget: 4 bits: 10 epochs",
-        # Eight and sixty epochs of six seconds; nothing is said before ten have passed.
-        "smallest budget: 4 bits: epoch 2 of 10; about 6 min 48 s left",
+        *([between] if is_terminal else []),
         "smallest budget: 4 bits: accuracy 89.50%, 0.50 points below float, good enough",
         "smallest budget: 4 bits in full: 30 epochs; about 3 min 0 s left",
     ]
