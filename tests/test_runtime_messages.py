@@ -4,7 +4,10 @@ import os
 import subprocess
 import sys
 
+import keras
 import pytest
+import tensorflow as tf
+from conftest import compiled
 
 import bmpq_tf
 from bmpq_tf import runtime_messages
@@ -114,6 +117,20 @@ def test_an_error_of_pythons_keeps_its_traceback():
         "RuntimeError: ours",
     )
     assert "INFO: noise" not in lines
+
+
+def test_kerass_notice_of_shuffle_is_not_shown_and_other_warnings_are():
+    model = compiled(keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)]))
+    data = tf.data.Dataset.from_tensors((tf.zeros((4, 2)), tf.zeros((4,))))
+    with pytest.warns(UserWarning, match="shuffle") as caught:
+        model.fit(data, verbose=0)
+    program = f"""
+import warnings
+for text in ({str(caught[0].message)!r}, "ours"):
+    warnings.warn(text)
+"""
+    _, (line, *_) = said(program)
+    assert line.endswith("UserWarning: ours")
 
 
 @pytest.mark.parametrize(
