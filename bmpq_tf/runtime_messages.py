@@ -1,11 +1,11 @@
 """What TensorFlow, LiteRT and what they are built of write on standard error, kept off the screen
 of a command.
 
-They write from C++, on file descriptor 2, some of it while they are imported. Where an environment
-variable says less, it is set; the rest goes through a filter, a process of its own, which is this
-file run as a program. It drops notes and warnings in the forms that these runtimes write them in,
-and shows everything else at once. If the command crashes, it shows what it dropped, too. What
-Python writes does not go through it.
+They write from C++, on file descriptor 2, some of it while they are imported. An environment
+variable has TensorFlow say less, but not all that it is built of; the rest goes through a filter,
+which is this file run as a program. It drops notes and warnings in the forms that these runtimes
+write them in, and shows everything else at once. If the command crashes, it shows what it dropped,
+too. What Python writes does not go through it.
 
 BMPQ_RUNTIME_MESSAGES=1 shows everything, and so does a TF_CPP_MIN_LOG_LEVEL of 0 or 1.
 """
@@ -47,12 +47,16 @@ _running: list[subprocess.Popen] = []
 
 
 def is_command() -> bool:
-    """Whether this process was started as one of the installed commands."""
+    """Whether this process was started as one of the installed commands, or as a script of the
+    checkout's `tools`.
+    """
     as_module = any(
         first == "-m" and second.startswith("bmpq_tf.cli")
         for first, second in itertools.pairwise(sys.orig_argv)
     )
-    return as_module or os.path.basename(sys.argv[0] if sys.argv else "").startswith("bmpq-")
+    folder, name = os.path.split(os.path.abspath(sys.argv[0] if sys.argv else ""))
+    tools = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "tools")
+    return as_module or name.startswith("bmpq-") or folder == tools
 
 
 def are_asked_for() -> bool:

@@ -1,5 +1,6 @@
 """Long work shows on a terminal how far it is and how much time is left, and nothing elsewhere."""
 
+import contextlib
 import os
 import re
 import sys
@@ -35,21 +36,34 @@ class Terminal:
             # All that wrote to it have closed it.
             return
 
+    @contextlib.contextmanager
+    def __call__(self):
+        """Pytest takes standard error for itself before each test."""
+        before, sys.stderr = sys.stderr, self.stream
+        try:
+            yield
+        finally:
+            sys.stderr = before
+
     def text(self) -> str:
-        self.stream.close()
-        self._reader.join(10)
-        os.close(self._master)
+        self.close()
         return self._read.decode()
+
+    def close(self) -> None:
+        if not self.stream.closed:
+            self.stream.close()
+            self._reader.join(10)
+            os.close(self._master)
 
 
 @pytest.fixture
 def terminal(monkeypatch):
-    made = Terminal()
-    monkeypatch.setattr(sys, "stderr", made.stream)
     for name, value in (("TERM", "xterm"), ("COLUMNS", "120")):
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(progress, "SECONDS", 0.0)
-    return made
+    made = Terminal()
+    yield made
+    made.close()
 
 
 def work(verbose=1):
@@ -66,7 +80,8 @@ def work(verbose=1):
 
 @pytest.mark.quick
 def test_a_terminal_shows_counts_and_the_time_that_is_left_and_is_clean_in_the_end(terminal):
-    work()
+    with terminal():
+        work()
     told = terminal.text()
     assert re.search(r"Counting: slowly .* [1-9] of 10 about [01] s left", told)
     assert re.search(r"Inside .* 3 of 4 about 0 s left", told)
@@ -75,15 +90,15 @@ def test_a_terminal_shows_counts_and_the_time_that_is_left_and_is_clean_in_the_e
 
 
 @pytest.mark.quick
-def test_nothing_is_shown_elsewhere_and_where_it_is_not_wanted(terminal, capfd, monkeypatch):
-    work(verbose=0)
-    monkeypatch.setattr(progress, "SECONDS", 5.0)
-    work()
+def test_nothing_is_shown_elsewhere_and_where_it_is_not_wanted(terminal, capsys, monkeypatch):
+    with terminal():
+        work(verbose=0)
+        monkeypatch.setattr(progress, "SECONDS", 5.0)
+        work()
     assert terminal.text() == "said in between\r\n" * 2
-    monkeypatch.setattr(sys, "stderr", sys.__stderr__)
     monkeypatch.setattr(progress, "SECONDS", 0.0)
     work()
-    assert not capfd.readouterr().out
+    assert capsys.readouterr() == ("", "said in between\n")
 
 
 @pytest.mark.quick
@@ -93,13 +108,14 @@ def test_an_error_leaves_the_terminal_as_it_was(terminal):
             time.sleep(0.3)
             raise KeyError("early")
 
-    with pytest.raises(KeyError, match="early"):
-        fail()
-    with progress.shown("Working"):
-        time.sleep(0.3)
+    with terminal():
+        with pytest.raises(KeyError, match="early"):
+            fail()
+        with progress.shown("Working"):
+            time.sleep(0.3)
     told = terminal.text()
     assert told.index("Failing") < told.index(_SHOW_CURSOR) < told.index("Working")
-    assert told.rstrip().endswith("\x1b[2K")
+    assert told.rstrip().removesuffix(_SHOW_CURSOR).endswith("\x1b[2K")
 
 
 @pytest.mark.quick
@@ -109,9 +125,8 @@ def test_items_pass_through_and_their_errors_too(terminal):
         raise ValueError("no more")
 
     assert list(progress.counted([3, 4])) == [3, 4]
-    with progress.shown("Items"), pytest.raises(ValueError, match="no more"):
+    with terminal(), progress.shown("Items"), pytest.raises(ValueError, match="no more"):
         list(progress.counted(items()))
-    terminal.text()
 
 
 @pytest.mark.quick
@@ -123,7 +138,7 @@ def test_times_in_words():
 def test_a_training_shows_its_epochs_where_it_began(terminal):
     images, labels = small_data()
     model = compiled(small_model())
-    with epochs_shown("Training 'small'") as epochs_done:
+    with terminal(), epochs_shown("Training 'small'") as epochs_done:
         options = {"initial_epoch": 3, "epochs": 30, "batch_size": 2, "verbose": 0}
         model.fit(images, labels, callbacks=[epochs_done], **options)
     seen = re.findall(r"Training 'small' .* (\d+) of 30 about (\d+) s left", terminal.text())
@@ -134,7 +149,8 @@ def test_a_training_shows_its_epochs_where_it_began(terminal):
 def test_an_export_shows_its_stages_and_how_many_inputs_it_has_verified(terminal, tmp_path):
     model = quantize_model(small_model(), pin=None)
     images, _ = small_data(2000)
-    export_tflite(model, tmp_path / "model.tflite", verify_with=images)
+    with terminal():
+        export_tflite(model, tmp_path / "model.tflite", verify_with=images)
     told = terminal.text()
     assert "Export of 'small': convert, stage 2 of 10" in told
     assert re.search(r"verify, stage 9 of 10 .* \d+ of 63", told)

@@ -11,10 +11,8 @@ Examples:
   python tools/arm.py --device_probe=probe.pyz
 """
 
-import os
-
-# Before TensorFlow is imported; its start-up messages would bury ours.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# First: it keeps off the screen what TensorFlow writes when it is imported.
+import bmpq_tf
 
 # isort: split
 import pathlib
@@ -34,7 +32,6 @@ sys.path.append(str(ROOT / "tests"))
 
 import zoo
 
-import bmpq_tf
 from bmpq_research.arm import bundle, files
 from bmpq_research.models import build_model
 from bmpq_research.program import check_installed

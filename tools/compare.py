@@ -14,10 +14,8 @@ works on, or its --shard of them. A command that was killed and is started again
 epoch of the cell that it was in.
 """
 
-import os
-
-# Before TensorFlow is imported; its start-up messages would bury ours.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# First: it keeps off the screen what TensorFlow writes when it is imported.
+import bmpq_tf  # noqa: F401
 
 # isort: split
 import dataclasses

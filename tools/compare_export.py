@@ -14,14 +14,13 @@ Examples:
   python tools/compare_export.py --model=mobilenet_v2
 """
 
-import os
-
-# Before TensorFlow is imported; its start-up messages would bury ours.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# First: it keeps off the screen what TensorFlow writes when it is imported.
+import bmpq_tf
 
 # isort: split
 import itertools
 import json
+import os
 import statistics
 import sys
 
@@ -31,7 +30,6 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
-import bmpq_tf
 from bmpq_research.benchmarks.measure import alternate, paired_ratio
 from bmpq_research.benchmarks.peer_files import BASE, figures, float_twin, our_files, peer_files
 from bmpq_research.datasets import (

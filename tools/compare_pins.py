@@ -6,13 +6,12 @@ Example:
       --epochs=16 --seeds=0,1,2
 """
 
-import os
-
-# Before TensorFlow is imported; its start-up messages would bury ours.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# First: it keeps off the screen what TensorFlow writes when it is imported.
+import bmpq_tf  # noqa: F401
 
 # isort: split
 import json
+import os
 
 from absl import flags
 

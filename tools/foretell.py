@@ -7,13 +7,12 @@ Example:
       --costs=docs/results/fidelity/resnet20_seed0.json,docs/results/fidelity/resnet20_seed1.json,docs/results/fidelity/resnet20_seed2.json
 """
 
-import os
-
-# Before TensorFlow is imported; its start-up messages would bury ours.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# First: it keeps off the screen what TensorFlow writes when it is imported.
+import bmpq_tf  # noqa: F401
 
 # isort: split
 import json
+import os
 import pathlib
 
 from absl import flags

@@ -8,14 +8,13 @@ Examples:
   python tools/npu_widths.py --report=docs/results/npu_widths.jsonl
 """
 
-import os
-
-# Before TensorFlow is imported; its start-up messages would bury ours.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# First: it keeps off the screen what TensorFlow writes when it is imported.
+import bmpq_tf  # noqa: F401
 
 # isort: split
 import dataclasses
 import json
+import os
 from collections.abc import Iterator
 
 import keras

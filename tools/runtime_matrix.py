@@ -9,10 +9,8 @@ Example:
   python tools/runtime_matrix.py --timed --markdown
 """
 
-import os
-
-# Before TensorFlow is imported; its start-up messages would bury ours.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# First: it keeps off the screen what TensorFlow writes when it is imported.
+import bmpq_tf  # noqa: F401
 
 # isort: split
 import dataclasses

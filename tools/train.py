@@ -14,10 +14,8 @@ A run that was killed and is started again with the same flags and --backup_dir 
 epoch, or with its export if it was killed there.
 """
 
-import os
-
-# Before TensorFlow is imported; its start-up messages would bury ours.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# First: it keeps off the screen what TensorFlow writes when it is imported.
+import bmpq_tf  # noqa: F401
 
 # isort: split
 import pathlib
