@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 
+import keras
 import numpy as np
 import pytest
 from conftest import compiled, small_data, small_model
@@ -137,7 +138,8 @@ def test_times_in_words():
 
 def test_a_training_shows_its_epochs_where_it_began(terminal):
     images, labels = small_data()
-    model = compiled(small_model())
+    layers = [keras.Input((6, 6, 2)), keras.layers.Flatten(), keras.layers.Dense(3)]
+    model = compiled(keras.Sequential(layers))
     with terminal(), epochs_shown("Training 'small'") as epochs_done:
         options = {"initial_epoch": 3, "epochs": 30, "batch_size": 2, "verbose": 0}
         model.fit(images, labels, callbacks=[epochs_done], **options)

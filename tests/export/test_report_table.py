@@ -55,7 +55,7 @@ def test_it_is_a_short_table_with_the_widths_the_file_and_how_it_answers():
     ]
 
 
-@pytest.mark.parametrize("columns", [60, 200])
+@pytest.mark.parametrize("columns", [80, 200])
 def test_a_model_of_many_kernels_shows_the_largest_and_fits_the_terminal(columns, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(columns))
     told = str(report(*many(80)))
