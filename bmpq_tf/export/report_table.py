@@ -76,9 +76,12 @@ def _bytes(layer: "LayerReport") -> int:
 def _below(report: "ExportReport") -> list[str]:
     """What fits no table, in lines."""
     floats = report.float_bits // 8
-    smaller = f"{floats / max(1, report.tflite_bytes):.1f}x smaller than the float32 weights alone"
-    lines = [
-        f"file: {report.tflite_bytes:,} bytes ({report.zipped_bytes:,} zipped), {smaller}; "
+    # A small network's file holds more than weights.
+    ratio = floats / max(1, report.tflite_bytes)
+    smaller = f", {ratio:.1f}x smaller than the float32 weights alone" if ratio > 1.0 else ""
+    lines = ["p: pinned"] if any(layer.pinned for layer in report.layers) else []
+    lines += [
+        f"file: {report.tflite_bytes:,} bytes ({report.zipped_bytes:,} zipped){smaller}; "
         f'optimize_for="{report.optimize_for}"',
         f"weights: {report.packed_weight_bytes:,} bytes packed, {floats:,} in float32: "
         f"{report.compression:.2f}x fewer parameter bits",
@@ -91,8 +94,6 @@ def _below(report: "ExportReport") -> list[str]:
         lines.append(report.micro.in_words(report.tflite_bytes))
     elif report.optimize_for != "integer":
         lines.append("not for microcontrollers: TFLM does not run this kind of file")
-    if any(layer.pinned for layer in report.layers):
-        lines.append("p: pinned")
     return lines + _notes(report.layers)
 
 

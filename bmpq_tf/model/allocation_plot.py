@@ -1,4 +1,4 @@
-"""The picture of a run's allocations. Needs matplotlib."""
+"""The pictures of a run's allocations. They need matplotlib."""
 
 import itertools
 import os
@@ -23,71 +23,97 @@ def plot_allocations(allocations: Sequence[dict], path: str | os.PathLike, title
     Raises:
         ValueError: there are no allocations.
     """
-    figure = _drawn(allocations, title)
+    kernels = len(allocations[-1]["bits"]) if allocations else 0
+    figure = _figure(allocations, 5 + 0.28 * len(allocations), 1.8 + 0.26 * kernels)
+    left, right = figure.subplots(1, 2, sharey=True)
+    _draw_widths(allocations, left)
+    _draw_sensitivities(allocations, right)
+    _name_kernels(allocations, left)
+    if title:
+        figure.suptitle(title, fontsize=10)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=130, format="png")
 
 
-def allocation_pixels(allocations: Sequence[dict]) -> np.ndarray:
-    """Returns the same picture as uint8 `(height, width, 3)`, of 4,000 pixels a side at most.
+def allocation_pixels(allocations: Sequence[dict]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the widths, and the sensitivities, as a picture each: uint8 `(height, width, 3)`, of
+    4,000 pixels a side at most.
 
     Raises:
         ValueError: there are no allocations.
     """
-    figure = _drawn(allocations, "")
-    figure.set_dpi(min(100.0, _MOST_PIXELS / max(figure.get_size_inches())))
-    figure.canvas.draw()
-    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+    pictures = []
+    kernels = len(allocations[-1]["bits"]) if allocations else 0
+    # Small and twice as wide as high, as TensorBoard's cards are, so that the names can be read.
+    height = 0.9 + 0.2 * kernels
+    for draw in (_draw_widths, _draw_sensitivities):
+        figure = _figure(allocations, min(8.0, max(4.4, 2.0 * height)), height)
+        axes = figure.subplots()
+        draw(allocations, axes)
+        _name_kernels(allocations, axes)
+        figure.set_dpi(min(150.0, _MOST_PIXELS / max(figure.get_size_inches())))
+        figure.canvas.draw()
+        pictures.append(np.asarray(figure.canvas.buffer_rgba())[..., :3].copy())
+    return pictures[0], pictures[1]
 
 
-def _drawn(allocations: Sequence[dict], title: str) -> Any:
+def _figure(allocations: Sequence[dict], width: float, height: float) -> Any:
     if not allocations:
         raise ValueError("There are no allocations to draw. Train with BMPQCallback first.")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.colors import BoundaryNorm, LogNorm
     from matplotlib.figure import Figure
 
-    kernels = list(allocations[-1]["bits"])
-    epochs = [allocation["epoch"] + 1 for allocation in allocations]
-    bits = [[allocation["bits"].get(kernel, 0) for allocation in allocations] for kernel in kernels]
-    told = [
-        [allocation["sensitivity"].get(kernel) or float("nan") for allocation in allocations]
-        for kernel in kernels
-    ]
-
-    figure = Figure(
-        figsize=(5 + 0.28 * len(epochs), 1.8 + 0.26 * len(kernels)), layout="constrained"
-    )
+    figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2, sharey=True)
+    return figure
+
+
+def _draw_widths(allocations: Sequence[dict], axes: Any) -> None:
+    from matplotlib.colors import BoundaryNorm
+
+    bits = [
+        [allocation["bits"].get(kernel, 0) for allocation in allocations]
+        for kernel in allocations[-1]["bits"]
+    ]
     levels = sorted({width for row in bits for width in row})
     edges = [
         levels[0] - 0.5,
         *[(a + b) / 2 for a, b in itertools.pairwise(levels)],
         levels[-1] + 0.5,
     ]
-    widths = left.imshow(
-        bits, aspect="auto", cmap="viridis", norm=BoundaryNorm(edges, 256), interpolation="nearest"
-    )
-    figure.colorbar(widths, ax=left, ticks=levels, label="bits")
+    norm = BoundaryNorm(edges, 256)
+    image = axes.imshow(bits, aspect="auto", cmap="viridis", norm=norm, interpolation="nearest")
+    axes.figure.colorbar(image, ax=axes, ticks=levels, label="bits")
+    axes.set_title("width", fontsize=9)
+    _name_epochs(allocations, axes)
+
+
+def _draw_sensitivities(allocations: Sequence[dict], axes: Any) -> None:
+    from matplotlib.colors import LogNorm
+
+    told = [
+        [allocation["sensitivity"].get(kernel) or float("nan") for allocation in allocations]
+        for kernel in allocations[-1]["bits"]
+    ]
     positive = [value for row in told for value in row if value > 0]
     norm = (
         LogNorm(min(positive), max(positive))
         if positive and min(positive) < max(positive)
         else None
     )
-    figure.colorbar(
-        right.imshow(told, aspect="auto", cmap="magma", norm=norm, interpolation="nearest"),
-        ax=right,
-        label="sensitivity",
-    )
-    left.set_yticks(range(len(kernels)), kernels, fontsize=7)
-    left.set_title("width", fontsize=9)
-    right.set_title("estimated loss increase at 2 bits", fontsize=9)
+    image = axes.imshow(told, aspect="auto", cmap="magma", norm=norm, interpolation="nearest")
+    axes.figure.colorbar(image, ax=axes, label="sensitivity")
+    axes.set_title("estimated loss increase at 2 bits", fontsize=9)
+    _name_epochs(allocations, axes)
+
+
+def _name_kernels(allocations: Sequence[dict], axes: Any) -> None:
+    kernels = list(allocations[-1]["bits"])
+    axes.set_yticks(range(len(kernels)), kernels, fontsize=7)
+
+
+def _name_epochs(allocations: Sequence[dict], axes: Any) -> None:
+    epochs = [allocation["epoch"] + 1 for allocation in allocations]
     step = max(1, len(epochs) // 8)
-    for axes in (left, right):
-        axes.set_xticks(range(0, len(epochs), step), epochs[::step], fontsize=7)
-        axes.set_xlabel("allocation before epoch", fontsize=8)
-    if title:
-        figure.suptitle(title, fontsize=10)
-    return figure
+    axes.set_xticks(range(0, len(epochs), step), epochs[::step], fontsize=7)
+    axes.set_xlabel("allocation before epoch", fontsize=8)

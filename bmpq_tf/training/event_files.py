@@ -20,7 +20,8 @@ from bmpq_tf.model.summary import as_markdown, kernel_table
 # The run's name in TensorBoard, beside Keras's `train` and `validation`.
 RUN = "bmpq"
 WIDTH, SENSITIVITY = "bmpq_width", "bmpq_sensitivity"
-PICTURE, TABLE = "bmpq/widths_over_epochs", "bmpq/kernels"
+PICTURES = ("bmpq/widths_over_epochs", "bmpq/sensitivities_over_epochs")
+TABLE = "bmpq/kernels"
 INSTALL = "pip install 'bmpq_tf[tensorboard]'"
 
 
@@ -85,7 +86,8 @@ class EventFiles:
                     tf.summary.scalar(f"{SENSITIVITY}/{path}", told)
             tf.summary.text(TABLE, as_markdown(kernel_table(model)))
             if has_pictures():
-                tf.summary.image(PICTURE, allocation_pixels(history)[None])
+                for name, pixels in zip(PICTURES, allocation_pixels(history), strict=True):
+                    tf.summary.image(name, pixels[None])
 
     def close(self) -> None:
         if not self._is_broken:

@@ -46,7 +46,7 @@ class Telling:
             self._say(f"{AUTO}: {'; '.join(ends.values())}")
         if self._events and not event_files.has_pictures():
             self._say(
-                "log_dir gets no picture of the widths, because matplotlib is not installed: "
+                "log_dir gets no pictures, because matplotlib is not installed: "
                 f"{event_files.INSTALL}"
             )
 

@@ -89,7 +89,7 @@ def test_commands_print_lines_of_their_own_alone(folder, tmp_path, monkeypatch):
     assert (len(out.splitlines()), err) == (2, "")
     assert printed("inspect", again)[1] == ""
     # Asked for, they are there.
-    assert "XNNPACK" in printed("evaluate", *judged, BMPQ_RUNTIME_MESSAGES="1")[1]
+    assert "absl::InitializeLog" in printed("inspect", again, BMPQ_RUNTIME_MESSAGES="1")[1]
 
 
 @needs_arm64

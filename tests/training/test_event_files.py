@@ -13,7 +13,7 @@ from bmpq_tf import BackupAndRestore, BMPQCallback, quantize_model
 from bmpq_tf.model.allocation_plot import allocation_pixels
 from bmpq_tf.model.kernels import model_kernels
 from bmpq_tf.training import event_files
-from bmpq_tf.training.event_files import PICTURE, RUN, SENSITIVITY, TABLE, WIDTH
+from bmpq_tf.training.event_files import PICTURES, RUN, SENSITIVITY, TABLE, WIDTH
 
 IMAGES, LABELS = small_data()
 needs_tensorboard = pytest.mark.skipif(
@@ -97,10 +97,11 @@ def test_the_files_hold_the_history_beside_what_kerass_callback_writes(tmp_path)
     for path, width in history[-1]["bits"].items():
         assert f"| `{path}` | " in table
         assert f" | {width} " in table
-    width, height, png = events[PICTURE][last]
-    pixels = tf.io.decode_png(png).numpy()
-    assert pixels.shape == (int(height), int(width), 3)
-    np.testing.assert_array_equal(pixels, allocation_pixels(history))
+    for name, drawn in zip(PICTURES, allocation_pixels(history), strict=True):
+        width, height, png = events[name][last]
+        pixels = tf.io.decode_png(png).numpy()
+        assert pixels.shape == (int(height), int(width), 3)
+        np.testing.assert_array_equal(pixels, drawn)
 
 
 @needs_tensorboard
@@ -130,10 +131,10 @@ def test_without_matplotlib_all_but_the_picture_is_written_and_it_says_so(
     events = read(tmp_path / RUN)
     check(events, callback, epochs=3)
     assert TABLE in events
-    assert PICTURE not in events
+    assert not set(PICTURES) & set(events)
     said = [line for line in capsys.readouterr().out.splitlines() if "log_dir" in line]
     assert said == [
-        "BMPQ log_dir gets no picture of the widths, because matplotlib is not installed: "
+        "BMPQ log_dir gets no pictures, because matplotlib is not installed: "
         "pip install 'bmpq_tf[tensorboard]'"
     ]
 
