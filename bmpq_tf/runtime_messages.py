@@ -38,6 +38,7 @@ _NOISE = re.compile(
 # Between the command and its filter.
 _MARK = b"\0bmpq:"
 _HOLD, _RELEASE, _END = b"hold", b"release", b"end"
+_KEEP, _FORGET = b"keep ", b"forget"
 _CRASHED = b"What the runtimes said before the end:\n"
 _DROPPED_LINES = 200
 # A line that stays without its end for so long is shown as it is.
@@ -106,6 +107,16 @@ def held() -> Iterator[None]:
         _tell(_RELEASE)
 
 
+@contextlib.contextmanager
+def kept_in(path: str) -> Iterator[None]:
+    """Has the filter show a file if the command crashes in the block."""
+    _tell(_KEEP + os.fsencode(path))
+    try:
+        yield
+    finally:
+        _tell(_FORGET)
+
+
 def _tell(what: bytes) -> None:
     if _running:
         os.write(2, _MARK + what + b"\n")
@@ -127,6 +138,7 @@ class _Filter:
 
     def __init__(self):
         self._dropped: collections.deque[bytes] = collections.deque(maxlen=_DROPPED_LINES)
+        self._files: list[bytes] = []
         self._holds, self._has_ended = 0, False
 
     def line(self, line: bytes) -> None:
@@ -137,12 +149,22 @@ class _Filter:
             else:
                 _show(text)
         if mark:
-            word = told.strip()
+            word = told.rstrip(b"\n")
+            if word.startswith(_KEEP):
+                self._files.append(word.removeprefix(_KEEP))
+            elif word == _FORGET:
+                self._files.pop()
             self._holds += (word == _HOLD) - (word == _RELEASE)
             self._has_ended = word == _END
 
     def closed(self) -> None:
-        if self._dropped and not self._has_ended:
+        if self._has_ended:
+            return
+        for path in self._files:
+            with contextlib.suppress(OSError), open(path, "rb") as file:
+                self._dropped.extend(file.read().splitlines(keepends=True))
+                os.unlink(path)
+        if self._dropped:
             _show(_CRASHED + b"".join(self._dropped))
 
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 from conftest import compiled
 
 import bmpq_tf
-from bmpq_tf import runtime_messages
+from bmpq_tf import progress, runtime_messages
 
 pytestmark = pytest.mark.apart
 
@@ -88,6 +88,48 @@ with messages.held():
         XNNPACK,
         "loc(fused): error: of the converter",
     ]
+
+
+def test_a_crash_shows_what_was_kept_in_a_file_and_takes_the_file_away(tmp_path):
+    path = tmp_path / "kept"
+    for end, expected in (
+        ("os.abort()", ["What the runtimes said before the end:", "why"]),
+        ("", []),
+    ):
+        program = f"""
+with open({str(path)!r}, "w") as file, messages.kept_in({str(path)!r}):
+    file.write("why\\n")
+    file.flush()
+    {end}
+"""
+        assert said(program)[1] == expected
+        assert path.exists() is not bool(expected)
+
+
+def test_progress_is_shown_beside_a_filter():
+    program = f"""
+import time
+spec = importlib.util.spec_from_file_location("progress", {progress.__file__!r})
+shown = importlib.util.module_from_spec(spec)
+sys.modules["progress"] = shown
+spec.loader.exec_module(shown)
+native({XNNPACK!r})
+with shown.shown("Working", after=0.0):
+    time.sleep(0.5)
+"""
+    master, slave = os.openpty()
+    done = subprocess.run(
+        [sys.executable, "-c", _START + program],
+        stderr=slave,
+        timeout=60,
+        env={**os.environ, "TERM": "xterm"},
+    )
+    os.close(slave)
+    told = os.read(master, 65536).decode()
+    os.close(master)
+    assert done.returncode == 0
+    assert "Working" in told
+    assert "XNNPACK" not in told
 
 
 def test_what_is_held_is_shown_in_a_crash_alone_and_what_follows_always():

@@ -4,10 +4,12 @@ import dataclasses
 
 import pytest
 
+from bmpq_tf.allocation.budget import Budget
 from bmpq_tf.export.micro.runtime import Arena
 from bmpq_tf.export.micro.verification import MicroReport
 from bmpq_tf.export.report import ExportReport, LayerReport
 from bmpq_tf.export.verification.parity import Parity
+from bmpq_tf.tuning.smallest import SmallestBudget
 
 pytestmark = pytest.mark.quick
 
@@ -80,6 +82,16 @@ def test_it_says_where_and_on_what_it_was_compared():
     told = str(report(*many(1), micro=micro, optimize_for="micro"))
     assert "in TFLM: 18,136 bytes of flash, an arena of 4,096" in told
     assert "not for microcontrollers" not in told
+
+
+def test_the_smallest_budget_prints_what_it_found_above_its_file():
+    file = report(*many(2))
+    found = SmallestBudget(
+        Budget.parse("4x"), None, file, "accuracy", 0.981, 0.985, 0.4, 0.15, 4.02, 5
+    )
+    first, rest = str(found).split("\n", 1)
+    assert first == "4x: accuracy 0.981, float 0.985; drop 0.4, standard error 0.15"
+    assert rest == str(file)
 
 
 def test_repr_keeps_every_field():

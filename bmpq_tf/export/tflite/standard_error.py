@@ -11,9 +11,11 @@ from bmpq_tf import runtime_messages
 
 @contextlib.contextmanager
 def silenced() -> Iterator[Callable[[], str]]:
-    """Keeps what is written on standard error, and yields a function that returns it so far."""
+    """Keeps what is written on standard error, and yields a function that returns it so far; if a
+    command crashes then, it is shown.
+    """
     sys.stderr.flush()
-    with tempfile.TemporaryFile() as kept:
+    with tempfile.NamedTemporaryFile() as kept, runtime_messages.kept_in(kept.name):
         before = os.dup(2)
         os.dup2(kept.fileno(), 2)
 
