@@ -100,6 +100,10 @@ class ExportReport:
     def __str__(self) -> str:
         return report_table.as_text(self)
 
+    def _repr_pretty_(self, printer: Any, _: bool) -> None:
+        """What IPython shows of it where a cell ends in it."""
+        printer.text(str(self))
+
     @property
     def compression(self) -> float:
         """How many times fewer parameter bits than float32."""

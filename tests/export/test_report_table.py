@@ -1,6 +1,7 @@
 """An export's report, printed."""
 
 import dataclasses
+import types
 
 import pytest
 
@@ -94,5 +95,9 @@ def test_the_smallest_budget_prints_what_it_found_above_its_file():
     assert rest == str(file)
 
 
-def test_repr_keeps_every_field():
-    assert "LayerReport(name='block1/kernel', weights=200" in repr(report(*many(2)))
+def test_repr_keeps_every_field_and_a_notebook_shows_the_table():
+    made = report(*many(2))
+    assert "LayerReport(name='block1/kernel', weights=200" in repr(made)
+    shown = []
+    made._repr_pretty_(types.SimpleNamespace(text=shown.append), False)
+    assert shown == [str(made)]
