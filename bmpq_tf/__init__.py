@@ -20,6 +20,7 @@ it:
     export       from a trained model to a verified file: checks (why it is refused), converter,
                  kernels (search, match, storage, lowering, packing), integer, micro (files for
                  microcontrollers), verification, npu (what Vela makes of a file), tflite
+    reporting    one page of a trained model and its file: facts, tables, figures, HTML and text
     training     the callback, its schedule, the record of its decisions, several machines
     tuning, cli  the searches for a front and for the smallest budget; the installed commands
 """
@@ -78,6 +79,7 @@ _HOMES = {
     "export.verification.parity": ("Parity",),
     "model.graph_view": ("ends_in_softmax",),
     "model.summary": ("KernelRow", "kernel_table", "summary"),
+    "reporting.report": ("write_report",),
     "training.allocator": ("allocate_bits", "assign_bits"),
     "training.backup": ("BackupAndRestore",),
     "training.callback": ("BMPQCallback",),
@@ -113,6 +115,7 @@ if TYPE_CHECKING:
     from bmpq_tf.export.verification.parity import Parity
     from bmpq_tf.model.graph_view import ends_in_softmax
     from bmpq_tf.model.summary import KernelRow, kernel_table, summary
+    from bmpq_tf.reporting.report import write_report
     from bmpq_tf.training.allocator import allocate_bits, assign_bits
     from bmpq_tf.training.backup import BackupAndRestore
     from bmpq_tf.training.callback import BMPQCallback
@@ -165,6 +168,7 @@ __all__ = [
     "smallest_budget",
     "summary",
     "write_firmware",
+    "write_report",
 ]
 
 
