@@ -31,7 +31,7 @@ from bmpq_research.models import MODELS
 from bmpq_research.program import run as run_program
 from bmpq_tf.allocation.sensitivity import OBJECTIVES
 from bmpq_tf.arithmetic.scales import STARTS
-from bmpq_tf.cli.program import bit_widths
+from bmpq_tf.cli.program import bit_widths, command
 from bmpq_tf.export.integer.static import IO_DTYPES
 from bmpq_tf.export.kernels.storage import MODES
 from bmpq_tf.export.micro.operators import check_installed
@@ -161,7 +161,8 @@ flags.DEFINE_string(
 flags.DEFINE_string(
     "out_dir",
     None,
-    "Where model.tflite, model.keras, float.keras (--with_float), report.json and bits.png go.",
+    "Where model.tflite, model.keras, float.keras (--with_float), report.json, report.html and "
+    "bits.png go.",
 )
 flags.DEFINE_enum(
     "optimize_for",
@@ -207,6 +208,7 @@ def main(arguments: list[str]) -> None:
         given.overwrite,
         optimize_for=given.optimize_for,
         io_dtype=given.io_dtype,
+        command=command(),
     )
     print_outcome(told, pathlib.Path(given.out_dir), console)
 
@@ -258,7 +260,7 @@ def print_outcome(told: dict, folder: pathlib.Path, console: Console) -> None:
         f"float32: {told['compression']:.2f}x smaller\n"
         f"file: {told['tflite_bytes']:,} bytes, top-1 equal to Keras on {told['agreement']:.2%}, "
         f"largest difference {told['max_abs_diff']:.1e} of {told['logit_scale']:.1f}\n"
-        f"{device}p: pinned; see {folder}/ for model.tflite, report.json and bits.png"
+        f"{device}p: pinned; see {folder}/ for model.tflite, report.html and bits.png"
     )
     console.print(table)
 

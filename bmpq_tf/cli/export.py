@@ -4,11 +4,13 @@ written.
 Examples:
   bmpq-export model.keras phone.tflite --optimize_for=latency --verify_with=test.npz
   bmpq-export mine.keras npu.tflite --optimize_for=integer --calibrate_with=train.npy
+  bmpq-export mine.keras mine.tflite --verify_with=test.npz --report=report.html
 """
 
 from absl import flags
 
 import bmpq_tf
+from bmpq_tf.cli import report as page
 from bmpq_tf.cli.arrays import load_inputs
 from bmpq_tf.cli.models import load_model
 from bmpq_tf.cli.program import run as run_program
@@ -78,6 +80,8 @@ flags.DEFINE_list(
 )
 flags.DEFINE_bool("overwrite", False, "Replace an existing file.")
 flags.DEFINE_integer("verbose", 1, "0 shows no progress.")
+# absl shows those of other modules only where this is said.
+flags.adopt_module_key_flags(page)
 
 
 def main(arguments: list[str]) -> None:
@@ -90,6 +94,7 @@ def main(arguments: list[str]) -> None:
     given = flags.FLAGS
     if given.firmware:
         _check_firmware(given)
+    page.check_flags(given)
     check_place("--verify_on", given.verify_on)
     model = load_model(arguments[1])
     report = bmpq_tf.export_tflite(
@@ -117,6 +122,8 @@ def main(arguments: list[str]) -> None:
         inputs = load_inputs(given.verify_with or given.calibrate_with, model, "--verify_with")
         names = bmpq_tf.write_firmware(report.path, given.firmware, inputs)
         print(f"{given.firmware}: {', '.join(names)}")
+    if given.report:
+        page.write(given, model, report, given.verify_with)
 
 
 def _shapes(words: list[str] | None) -> list | dict | None:

@@ -3,6 +3,7 @@
 import functools
 import importlib.util
 import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
@@ -71,6 +72,17 @@ def check_installed(*modules: str, hints: Mapping[str, str] = HINTS) -> None:
 
 def _not_installed(module: str, hints: Mapping[str, str]) -> str:
     return f"error: this needs {module}, which is not installed. Install it: {hints[module]}."
+
+
+def command() -> str:
+    """Returns the command line, as it can be typed again."""
+    # What is run with -m has a specification.
+    module = getattr(sys.modules["__main__"], "__spec__", None)
+    name, is_script = os.path.basename(sys.argv[0]), sys.argv[0].endswith(".py")
+    start = ["python", name] if is_script else [name]
+    if module is not None:
+        start = ["python", "-m", module.name]
+    return shlex.join([*start, *sys.argv[1:]])
 
 
 def bit_widths(words: Sequence[str]) -> tuple[int, ...]:

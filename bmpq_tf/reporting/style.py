@@ -61,12 +61,11 @@ svg.stack {{ height: 2rem; border-radius: 4px; }}
 svg.chart {{ max-width: 30rem; }}
 .chart text {{ font-size: 11px; fill: var(--soft); font-variant-numeric: tabular-nums; }}
 .grid {{ stroke: var(--line); stroke-width: 1; }}
-.line {{ stroke-width: 2; stroke-linejoin: round; background: none; }}
-.line.l0, .line.l1 {{ fill: none; }}
+.line {{ stroke-width: 2; stroke-linejoin: round; }}
 .line.l0 {{ stroke: var(--l0); }}
 .line.l1 {{ stroke: var(--l1); stroke-dasharray: 5 3; }}
 {_COLOURS}
-.line.l0, .line.l1 {{ fill: none; background: none; }}
+.line.l0, .line.l1 {{ fill: none; }}
 .key {{ display: flex; flex-wrap: wrap; gap: .25rem 1rem; margin: .5rem 0 .75rem; padding: 0;
   list-style: none; font-size: .875rem; font-variant-numeric: tabular-nums; }}
 .scale {{ display: block; }}

@@ -18,6 +18,8 @@ from bmpq_tf.export.pipeline import export_tflite
 from bmpq_tf.export.report import ExportReport
 from bmpq_tf.files import write_text
 from bmpq_tf.model import keras_graph
+from bmpq_tf.reporting.report import write_report
+from bmpq_tf.reporting.sizes import FLOAT, KERAS
 from bmpq_tf.tuning import search_checks, search_data, search_settings
 from bmpq_tf.tuning.bisection import FULL, SHORT, Run, found
 from bmpq_tf.tuning.bisection_progress import BisectionProgress
@@ -101,8 +103,8 @@ def smallest_budget(
     extra `tune`.
 
     A search that was killed goes on when it is called again: keras-tuner stores the runs, and one
-    in full resumes at its last epoch. The folder also gets `front.png`, `smallest.tflite`
-    and `smallest.json`.
+    in full resumes at its last epoch. The folder also gets `front.png`, `smallest.tflite`,
+    `smallest.html` (as `write_report` makes it) and `smallest.json`.
 
     Judge the result on data that is in neither `train` nor `validation`: on these it was chosen.
 
@@ -248,6 +250,14 @@ def _exported(
         **calibrated,
     )
     value = goal.value_of(point.accuracy)
+    write_report(
+        folder / "smallest.html",
+        model,
+        report,
+        accuracy={FLOAT: goal.float_value, KERAS: value},
+        metric=f"{goal.metric} on the validation data",
+        overwrite=True,
+    )
     numbers = {
         "metric": goal.metric,
         "value": value,

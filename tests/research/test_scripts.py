@@ -58,6 +58,7 @@ def test_training_writes_what_the_report_promises(run):
         "float.keras",
         "model.keras",
         "model.tflite",
+        "report.html",
         "report.json",
     ]
     assert report["allocated_bits"] <= report["budget_bits"]

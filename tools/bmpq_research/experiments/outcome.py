@@ -1,4 +1,4 @@
-"""What a training run writes: the packed file, the Keras models, `report.json` and the picture."""
+"""What a training run writes: the packed file, the Keras models, reports and the picture."""
 
 import dataclasses
 import json
@@ -16,8 +16,9 @@ from bmpq_tf.export.tflite.interpreter import classification_accuracy
 from bmpq_tf.files import replacing, write_text
 from bmpq_tf.model.allocation_plot import plot_allocations
 from bmpq_tf.model.kernels import model_kernels
+from bmpq_tf.reporting.report import write_report
 
-FILES = ("model.tflite", "model.keras", "float.keras", "report.json", "bits.png")
+FILES = ("model.tflite", "model.keras", "float.keras", "report.json", "report.html", "bits.png")
 _CALIBRATED = 512
 _ELSEWHERE = ("data_dir", "download", "backup_dir")
 # There while an outcome is written, and after a kill: whose half lies here.
@@ -75,6 +76,7 @@ def write_outcome(
     *,
     optimize_for: str = "size",
     io_dtype: str | None = None,
+    command: str | None = None,
 ) -> dict[str, Any]:
     """Exports the model, judges the file in the runtime that it is for, and writes everything into
     a folder.
@@ -85,6 +87,7 @@ def write_outcome(
         overwrite: whether the files of an earlier run may be replaced.
         optimize_for, io_dtype: as `export_tflite` takes them; where that calibrates, it does so on
             training images.
+        command: that made the run, for `report.html`.
 
     Returns:
         The content of `report.json`.
@@ -96,7 +99,7 @@ def write_outcome(
         folder / _UNFINISHED, json.dumps(_settings(run.config, optimize_for, io_dtype), indent=1)
     )
     try:
-        told = _write_files(run, folder, optimize_for, io_dtype)
+        told = _write_files(run, folder, optimize_for, io_dtype, command)
     except Exception:
         # The same command would be refused again.
         (folder / _UNFINISHED).unlink()
@@ -106,7 +109,11 @@ def write_outcome(
 
 
 def _write_files(
-    run: Run, folder: pathlib.Path, optimize_for: str, io_dtype: str | None
+    run: Run,
+    folder: pathlib.Path,
+    optimize_for: str,
+    io_dtype: str | None,
+    command: str | None = None,
 ) -> dict[str, Any]:
     # First of all: an export that is refused should not cost the training.
     with replacing(folder / "model.keras") as temporary:
@@ -134,12 +141,33 @@ def _write_files(
     }
     told = report(run, exported, accuracy)
     write_text(folder / "report.json", json.dumps(told, indent=1))
+    _write_page(run, folder, exported, accuracy, command)
     plot_allocations(
         run.callback.history,
         folder / "bits.png",
         f"{run.config.model} on {run.config.dataset}, {run.config.budget}",
     )
     return told
+
+
+def _write_page(
+    run: Run,
+    folder: pathlib.Path,
+    exported: ExportReport,
+    accuracy: dict[str, float],
+    command: str | None,
+) -> None:
+    """Writes the run as a page to read."""
+    write_report(
+        folder / "report.html",
+        run.model,
+        exported,
+        run.logs,
+        accuracy=accuracy,
+        title=f"{run.config.model} on {run.config.dataset}, {run.config.budget}",
+        command=command,
+        overwrite=True,
+    )
 
 
 def report(run: Run, exported: ExportReport, accuracy: dict[str, float]) -> dict[str, Any]:
