@@ -112,7 +112,8 @@ class Levels:
             return None
         if self.low == self.high:
             return f"s{LEVELS - 1}"
-        share = math.log(value / self.low) / math.log(self.high / self.low)
+        low, high = math.log(self.low), math.log(self.high)
+        share = (math.log(value) - low) / (high - low)
         return f"s{min(LEVELS - 1, int(share * LEVELS))}"
 
 

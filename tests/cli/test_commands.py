@@ -92,6 +92,34 @@ def test_commands_print_lines_of_their_own_alone(folder, tmp_path, monkeypatch):
     assert "absl::InitializeLog" in printed("inspect", again, BMPQ_RUNTIME_MESSAGES="1")[1]
 
 
+def test_export_writes_a_report_with_what_it_measured_and_was_told(folder, tmp_path):
+    model, data, page = folder / "model.keras", folder / "data.npz", tmp_path / "report.html"
+    path = tmp_path / "model.tflite"
+    said = command(
+        "export",
+        model,
+        path,
+        f"--verify_with={data}",
+        f"--report={page}",
+        "--accuracy=float=0.75,int8=0.5",
+    )
+    assert f"{page}: the report" in said
+    content = page.read_text("utf-8")
+    evaluated = command("evaluate", path, f"--data={data}")
+    accuracy = evaluated.split("accuracy in LiteRT ")[1].split(" on ")[0]
+    for told in ("75.00%", "50.00%", accuracy, "python -m bmpq_tf.cli.export", "8x"):
+        assert told in content, told
+    # Refused before any work, so that no file is written either.
+    for arguments, message in (
+        ([f"--report={page}"], "The file exists already"),
+        (["--accuracy=float=0.75"], "--accuracy is for the report"),
+        ([f"--report={tmp_path / 'b.html'}", "--accuracy=0.75"], "Accuracies are shares"),
+    ):
+        other = tmp_path / "other.tflite"
+        assert message in command("export", model, other, *arguments, ok=False)
+        assert not other.exists()
+
+
 @needs_arm64
 @pytest.mark.slow
 def test_export_and_evaluate_compute_on_arm_when_told(folder, tmp_path):

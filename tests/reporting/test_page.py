@@ -163,6 +163,8 @@ def test_colours_of_sensitivities_go_by_their_logarithm():
     assert levels.of((levels.low * levels.high) ** 0.5) in ("s3", "s4")
     assert levels.of(None) is levels.of(0.0) is levels.of(float("nan")) is None
     assert Levels(made_up(["a/kernel"], epochs=2).kernels).of(0.5) == "s7"
+    far = [dataclasses.replace(facts.kernels[0], sensitivities=(1e-300, 1e300))]
+    assert Levels(far).of(1.0) in ("s3", "s4")
 
 
 @given(st.floats(-1e30, 1e30, allow_subnormal=False), st.floats(0, 1e30, allow_subnormal=False))
