@@ -21,7 +21,6 @@ from bmpq_tf.model.kernels import (
     compression,
     model_kernels,
     stored_budget,
-    total_bits,
 )
 from bmpq_tf.reporting.logs import read_history
 from bmpq_tf.reporting.parity import parity_facts
@@ -67,7 +66,6 @@ def collect(
     logs, log_epochs, given = read_history(history)
     allocations = allocation_history(model) if given is None else given
     limit = stored_budget(model) if budget is None else Budget.parse(budget)
-    weights, packed = sum(state.kernel.weights for state in states), -(-total_bits(states) // 8)
     kernels = _kernels(model, states, layers, allocations)
     return Facts(
         title=title or model.name,
@@ -75,7 +73,7 @@ def collect(
         epochs=tuple(int(allocation["epoch"]) + 1 for allocation in allocations),
         logs=logs,
         log_epochs=log_epochs,
-        forms=forms(weights, packed, export_report, accuracy, file_bytes),
+        forms=forms(kernels, export_report, accuracy, file_bytes),
         metric=metric,
         parts=parts_of_file(export_report) if export_report else parts_of_kernels(kernels),
         parity=parity_facts(export_report) if export_report else (),

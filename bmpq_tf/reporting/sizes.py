@@ -15,8 +15,7 @@ _LOOKS = {"float32": "w32", "float16": "w16", "int16": "w16"}
 
 
 def forms(
-    weights: int,
-    packed: int,
+    kernels: Sequence[KernelFacts],
     report: ExportReport | None,
     accuracy: Mapping[str, float],
     file_bytes: Mapping[str, int],
@@ -24,11 +23,12 @@ def forms(
     """Returns the forms of a model, float first and ours last.
 
     Args:
-        weights: of its kernels, how many.
-        packed: bytes that they take at their widths.
+        kernels: all of its kernels.
         report: of its file, if there is one.
         accuracy, file_bytes: what the user knows, by the names above or others.
     """
+    weights = sum(kernel.weights for kernel in kernels)
+    packed = -(-sum(kernel.weights * kernel.bits for kernel in kernels) // 8)
     found = [
         Form("float32", 4 * weights, file_bytes.get(FLOAT), accuracy.get(FLOAT)),
         Form("int8", weights, file_bytes.get(INT8), accuracy.get(INT8)),
@@ -43,9 +43,9 @@ def forms(
         return (*found, Form("trained, in Keras", packed, None, accuracy.get(KERAS), True))
     if KERAS in accuracy:
         found.append(Form("trained, in Keras", packed, None, accuracy[KERAS]))
-    ours = Form(
-        "this file", report.packed_weight_bytes, report.tflite_bytes, accuracy.get(TFLITE), True
-    )
+    # What the report counts as packed leaves out the kernels that stay float.
+    stored = report.packed_weight_bytes + sum(one.bytes for one in kernels if one.why_float)
+    ours = Form("this file", stored, report.tflite_bytes, accuracy.get(TFLITE), True)
     return (*found, ours)
 
 
@@ -55,7 +55,7 @@ def parts_of_file(report: ExportReport) -> tuple[Part, ...]:
     if not path.is_file() or path.stat().st_size != report.tflite_bytes:
         rest = report.tflite_bytes - report.packed_weight_bytes
         return (
-            Part("packed weights", report.packed_weight_bytes, "w8"),
+            Part("weights of quantized kernels", report.packed_weight_bytes, "w8"),
             Part("everything else", rest, "rest"),
         )
     found = inspect_tflite(path)

@@ -79,11 +79,11 @@ def test_the_parts_of_the_file_are_all_of_it_and_less_is_known_where_it_is_gone(
     assert sum(part.bytes for part in parts) == exported.tflite_bytes
     assert min(part.bytes for part in parts) > 0
     packed = sum(part.bytes for part in parts if part.name.startswith("weights"))
-    assert packed == exported.packed_weight_bytes
+    assert packed == exported.packed_weight_bytes + 4 * 3 * 3 * 2 * 4
     moved = dataclasses.replace(exported, path=str(tmp_path / "gone.tflite"))
     parts = collect(model, moved, None, **_NOTHING).parts
     assert sum(part.bytes for part in parts) == exported.tflite_bytes
-    assert [part.name for part in parts] == ["packed weights", "everything else"]
+    assert [part.name for part in parts] == ["weights of quantized kernels", "everything else"]
 
 
 def test_the_budget_tells_what_the_widths_use_of_each_limit(run):
@@ -109,7 +109,8 @@ def test_what_stays_float_has_its_own_reason():
     with pytest.warns(bmpq_tf.SkippedLayersWarning):
         model = bmpq_tf.quantize_model(model, exclude=["left", "query"])
     told = {name: why for name, _, why in floats(collect(model, None, None, **_NOTHING)).rows}
-    assert set(told) == {"attention/query/kernel", "held/kernel", "left/kernel"}
+    kernels = {"attention/query/kernel", "attention/query/bias", "held/kernel", "left/kernel"}
+    assert set(told) == kernels
     assert "constrained (NonNeg)" in told["held/kernel"]
     assert told["left/kernel"] == told["attention/query/kernel"]
     assert told["left/kernel"] == "left out by layers= or exclude="
