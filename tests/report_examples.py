@@ -91,7 +91,7 @@ def _kernel(name: str, place: int, allocations: int, file: bool) -> KernelFacts:
         sensitivities=(None,) * allocations
         if bits == 32
         else tuple(
-            math.exp(-index / 9 + math.sin(3.7 * index * (place + 1)) - place / 3)
+            math.exp(-index / 9 + math.sin(3.7 * index * (place + 1)) - place % 5)
             for index in range(allocations)
         ),
     )
@@ -114,12 +114,14 @@ class Reader(html.parser.HTMLParser):
     Attributes:
         tags: all of them, with their attributes.
         words: everything that is shown, of each element.
+        cells: of tables, each as one.
     """
 
     def __init__(self, content: str):
         super().__init__()
         self.tags: list[tuple[str, dict]] = []
         self.words: list[str] = []
+        self.cells: list[str] = []
         self._open: list[str] = []
         self.feed(content)
         self.close()
@@ -128,6 +130,8 @@ class Reader(html.parser.HTMLParser):
     def handle_starttag(self, tag, attrs):
         assert len(dict(attrs)) == len(attrs), f"Twice the same attribute: {tag} {attrs}"
         self.tags.append((tag, dict(attrs)))
+        if tag in ("td", "th"):
+            self.cells.append("")
         if tag not in VOID:
             self._open.append(tag)
 
@@ -138,6 +142,8 @@ class Reader(html.parser.HTMLParser):
     def handle_data(self, data):
         if self._open and self._open[-1] != "style":
             self.words.append(data)
+            if {"td", "th"} & set(self._open):
+                self.cells[-1] += data
 
     def count(self, tag: str) -> int:
         """How many elements of a kind there are."""

@@ -1,6 +1,7 @@
 """Lines over epochs, as inline SVG."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 
 from bmpq_tf.reporting.figures import figure
@@ -9,8 +10,8 @@ from bmpq_tf.reporting.records import Facts
 
 _WIDTH, _HEIGHT = 360, 190
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 10, 26
-# Learning rates and what the callback says by another column.
-_LEFT_OUT = ("bmpq_", "learning_rate", "lr", "epoch", "seconds")
+# What is no metric, or has a figure of its own.
+_LEFT_OUT = re.compile(r"bmpq_|learning_rate$|lr$|epoch$|.*(seconds|time)$")
 _MOST = 4
 Column = Sequence[float | None]
 
@@ -19,7 +20,7 @@ def training(facts: Facts) -> list[str]:
     """Returns a figure for the loss, for each of the first metrics, and for the average width."""
     groups: dict[str, dict[str, Column]] = {}
     for name, values in facts.logs.items():
-        if not name.startswith(_LEFT_OUT) and any(value is not None for value in values):
+        if not _LEFT_OUT.match(name) and any(value is not None for value in values):
             groups.setdefault(name.removeprefix("val_"), {})[name] = values
     made = [
         curves(name, lines, facts.log_epochs)

@@ -19,6 +19,8 @@ from bmpq_tf.reporting.tables import (
 )
 
 LEVELS = 8
+# Rows from which on a figure or a table scrolls by itself.
+TALL = 30
 # Finer strips would cost bytes that no screen shows.
 _MOST_CELLS = 120
 
@@ -142,7 +144,7 @@ def allocations(facts: Facts) -> str:
         legend += _scale(levels)
     grid = element("div", head + rows, class_="strips")
     caption = "Each kernel's width and sensitivity over the epochs"
-    return figure(legend + grid, caption, tall=len(facts.kernels) > 30)
+    return figure(legend + grid, caption, tall=len(facts.kernels) > TALL)
 
 
 def _row(look: str, name: str, widths: str, sensitivities: str, bits: str) -> str:
@@ -186,9 +188,9 @@ def _sensitivity_strip(kernel: KernelFacts, axis: Axis, levels: Levels) -> str:
 def _scale(levels: Levels) -> str:
     """The legend of sensitivities: their ends, and the colours between."""
     swatches = "".join(element("i", class_=f"swatch s{level}") for level in range(LEVELS))
-    ends = escaped(f"{levels.low:.1e}"), escaped(f"{levels.high:.1e}")
+    ends = escaped(f"{levels.low:.2g}"), escaped(f"{levels.high:.2g}")
     told = f"sensitivity {ends[0]} {swatches} {ends[1]}"
-    return element("p", f"{told}, by its logarithm", class_="key scale")
+    return element("p", f"{told} (logarithmic)", class_="key scale")
 
 
 def _bits_words(bits: int) -> str:
@@ -263,7 +265,7 @@ def kernel_bytes(facts: Facts) -> str:
         )
         for kernel in facts.kernels
     ]
-    return bars(rows, "Bytes of each kernel", tall=len(rows) > 30)
+    return bars(rows, "Bytes of each kernel", tall=len(rows) > TALL)
 
 
 def budget(facts: Facts) -> str:

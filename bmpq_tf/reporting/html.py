@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from bmpq_tf.reporting.figures import TALL
 from bmpq_tf.reporting.markup import element, escaped
 from bmpq_tf.reporting.records import Facts
 from bmpq_tf.reporting.sections import Section, key_figures
@@ -68,7 +69,7 @@ def _section(part: Section) -> str:
         content += element("p", escaped(part.intro), class_="intro")
     charts = "".join(part.figures)
     content += element("div", charts, class_="figures") if charts else ""
-    content += "".join(_table(table) for table in part.tables)
+    content += "".join(_table(table, table.title != part.title) for table in part.tables)
     content += "".join(_folded(table.title, _table(table, False)) for table in part.folded)
     return element("section", content)
 
@@ -85,11 +86,11 @@ def _table(table: Table, named: bool = True) -> str:
     )
     body = "".join(element("tr", _cells(table, row)) for row in table.rows)
     whole = caption + element("thead", element("tr", head)) + element("tbody", body)
-    # A wide one scrolls by itself, by keys too, and leaves the page as wide as the screen.
+    # A wide or long one scrolls by itself, by keys too, and the page fits the screen.
     return element(
         "div",
-        element("table", whole),
-        class_="scroll",
+        element("table", whole, class_="wide" if len(table.columns) > 3 else None),
+        class_="scroll tall" if len(table.rows) > TALL else "scroll",
         tabindex=0,
         role="region",
         aria_label=table.title,
@@ -99,7 +100,14 @@ def _table(table: Table, named: bool = True) -> str:
 def _cells(table: Table, row: Sequence[str]) -> str:
     first = element("th", element("bdi", escaped(row[0])), scope="row")
     rest = [
-        element("td", escaped(cell), class_="number" if number in table.numbers else None)
+        element("td", _value(cell), class_="number" if number in table.numbers else None)
         for number, cell in enumerate(row[1:], start=1)
     ]
     return first + "".join(rest)
+
+
+def _value(cell: str) -> str:
+    """A cell's words; those of a command line are not broken behind their hyphens."""
+    if " --" not in cell:
+        return escaped(cell)
+    return " ".join(element("span", escaped(word), class_="word") for word in cell.split(" "))

@@ -9,7 +9,7 @@ def parity_facts(report: ExportReport) -> tuple[tuple[str, str], ...]:
     """Returns what a report tells of its file's answers, in the words of a person."""
     parity = report.parity
     where = "" if report.verified_on == "host" else f", on {report.verified_on}"
-    inputs = "random inputs" if parity.generated else "inputs of the user's"
+    inputs = "random inputs" if parity.generated else "given inputs"
     told = [("compared on", f"{parity.examples:,} {inputs}{where}")]
     if parity.compared:
         told.append(("top-1 equal to Keras", f"{parity.agreement:.2%}"))
@@ -26,7 +26,7 @@ def parity_facts(report: ExportReport) -> tuple[tuple[str, str], ...]:
         )
     )
     if math.isfinite(parity.tolerance) and parity.allowed is None:
-        told.append(("allowed of a single answer", f"{parity.tolerance:.2g}"))
+        told.append(("largest difference allowed", f"{parity.tolerance:.2g}"))
     if parity.ties:
         told.append(
             (

@@ -62,8 +62,8 @@ def key_figures(facts: Facts) -> list[tuple[str, str]]:
     best = [form for form in facts.forms[2:] if form.accuracy is not None]
     if best:
         form = best[-1]
-        where = "of the file" if form.is_ours and facts.file else f"of: {form.name}"
-        told.append((tables.accuracy_words(form.accuracy, facts.metric), f"{facts.metric} {where}"))
+        what = f"{facts.metric} of {'the file' if form.name == 'this file' else form.name}"
+        told.append((tables.accuracy_words(form.accuracy, facts.metric), what))
     if facts.alike is not None:
         told.append((f"{facts.alike:.2%}", "top-1 equal to Keras"))
     if facts.uses:

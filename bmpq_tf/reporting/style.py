@@ -59,7 +59,7 @@ svg.cells, svg.bar, svg.stack {{ height: 1.1rem; border-radius: 2px; background:
   shape-rendering: crispEdges; }}
 svg.stack {{ height: 2rem; border-radius: 4px; }}
 svg.chart {{ max-width: 30rem; }}
-.chart text {{ font-size: 11px; fill: var(--soft); font-variant-numeric: tabular-nums; }}
+.chart text {{ font-size: 12px; fill: var(--soft); font-variant-numeric: tabular-nums; }}
 .grid {{ stroke: var(--line); stroke-width: 1; }}
 .line {{ stroke-width: 2; stroke-linejoin: round; }}
 .line.l0 {{ stroke: var(--l0); }}
@@ -77,21 +77,25 @@ svg.chart {{ max-width: 30rem; }}
   padding: .15rem 0; }}
 .strips > div {{ grid-template-columns: minmax(7rem, 14rem) 1fr 1fr 3rem; }}
 .bars > div {{ grid-template-columns: minmax(7rem, 14rem) 1fr minmax(9rem, auto); }}
-.strips .head {{ position: sticky; top: 0; background: var(--page); font-size: .875rem;
-  color: var(--soft); }}
+.strips .head {{ position: sticky; top: 0; align-items: end; background: var(--page);
+  font-size: .875rem; color: var(--soft); }}
 .name {{ font-size: .875rem; line-height: 1.3; overflow-wrap: anywhere; }}
 .value {{ text-align: right; font-size: .875rem; font-variant-numeric: tabular-nums; }}
 .bars .value {{ min-width: 12rem; text-align: left; }}
 .tall {{ max-height: 34rem; overflow: auto; padding: 0 .5rem; border: 1px solid var(--line);
   border-radius: .5rem; }}
 .scroll {{ overflow-x: auto; }}
+.tall thead th {{ position: sticky; top: 0; background: var(--page); }}
 .scroll + .scroll, details {{ margin-top: 1rem; }}
 table {{ border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }}
 th, td {{ padding: .3rem .75rem .3rem 0; border-bottom: 1px solid var(--line); text-align: left;
   vertical-align: top; font-weight: normal; }}
 thead th {{ color: var(--soft); font-weight: 600; }}
-th[scope=row] {{ min-width: 8rem; overflow-wrap: anywhere; }}
+th[scope=row] {{ min-width: 8rem; max-width: 22rem; overflow-wrap: anywhere; }}
 td {{ min-width: 3.5rem; max-width: 34rem; overflow-wrap: anywhere; }}
+.wide {{ width: max-content; }}
+.wide td {{ max-width: 22rem; }}
+.word {{ display: inline-block; max-width: 100%; }}
 .number {{ text-align: right; white-space: nowrap; overflow-wrap: normal; }}
 summary {{ cursor: pointer; color: var(--link); }}
 details > .scroll, details > pre {{ margin-top: .5rem; }}
@@ -101,6 +105,9 @@ pre {{ overflow: auto; padding: .75rem; border-radius: .5rem; background: var(--
 @media (max-width: 40rem) {{
   .strips > div {{ grid-template-columns: 1fr 1fr 2.75rem; padding: .3rem 0; }}
   .strips .name {{ grid-column: 1 / -1; }}
+  .strips .head .name {{ display: none; }}
+  .wide th[scope=row] {{ max-width: 9rem; }}
+  .wide td {{ max-width: 14rem; }}
   .bars > div {{ grid-template-columns: 1fr auto; padding: .3rem 0; }}
   .bars .strip {{ grid-column: 1 / -1; grid-row: 2; }}
   .bars .value {{ min-width: 0; text-align: right; }}
@@ -111,8 +118,8 @@ pre {{ overflow: auto; padding: .75rem; border-radius: .5rem; background: var(--
   svg, .swatch, .tiles li {{ print-color-adjust: exact; -webkit-print-color-adjust: exact; }}
   .tall {{ max-height: none; overflow: visible; border: 0; padding: 0; }}
   .scroll {{ overflow: visible; }}
-  .strips .head {{ position: static; }}
-  .strips > div, .bars > div, tr, figure.chart {{ break-inside: avoid; }}
+  .strips .head, .tall thead th {{ position: static; }}
+  .strips > div, .bars > div, tr, svg.chart {{ break-inside: avoid; }}
   h2, figcaption, caption {{ break-after: avoid; }}
   details::details-content {{ content-visibility: visible; block-size: auto; }}
   .text {{ display: none; }}

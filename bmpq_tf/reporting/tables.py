@@ -196,7 +196,7 @@ def uses(facts: Facts) -> Table:
     rows = tuple(
         (
             use.name,
-            "told by a microcontroller's file" if use.used is None else f"{use.used:,.0f}",
+            "not known" if use.used is None else f"{use.used:,.0f}",
             f"{use.allowed:,.0f}",
             NONE if use.used is None else f"{use.share:.1%}",
         )

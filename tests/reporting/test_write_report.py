@@ -51,7 +51,8 @@ def test_the_report_tells_the_run(run, tmp_path):
         file_bytes={"float": 12_345},
         command="python mine.py",
     )
-    words = " ".join(Reader(path.read_text("utf-8")).words)
+    read = Reader(path.read_text("utf-8"))
+    words = " ".join([*read.words, *read.cells])
     for told in (
         *(row.path for row in bmpq_tf.kernel_table(model)),
         f"{exported.tflite_bytes:,}",
