@@ -17,7 +17,7 @@ HOSTILE = (
     "a-very-long-name-" + "without-a-place-to-break" * 8,
 )
 # The elements that HTML has without an end.
-VOID = {"meta", "link"}
+VOID = {"meta", "link", "wbr"}
 
 
 def made_up(
@@ -123,6 +123,7 @@ class Reader(html.parser.HTMLParser):
         self.words: list[str] = []
         self.cells: list[str] = []
         self._open: list[str] = []
+        self._joins = False
         self.feed(content)
         self.close()
         assert not self._open, f"Never closed: {self._open}"
@@ -132,16 +133,20 @@ class Reader(html.parser.HTMLParser):
         self.tags.append((tag, dict(attrs)))
         if tag in ("td", "th"):
             self.cells.append("")
+        self._joins = tag == "wbr"
         if tag not in VOID:
             self._open.append(tag)
 
     def handle_endtag(self, tag):
+        self._joins = False
         assert self._open, f"Closed without being open: {tag}"
         assert self._open.pop() == tag
 
     def handle_data(self, data):
         if self._open and self._open[-1] != "style":
-            self.words.append(data)
+            # A place to break a word does not end it.
+            self.words.append(self.words.pop() + data if self._joins else data)
+            self._joins = False
             if {"td", "th"} & set(self._open):
                 self.cells[-1] += data
 

@@ -100,10 +100,10 @@ def _measured(model: keras.Model, report: ExportReport, data: str | None) -> dic
     images = in_rank(images, model.inputs[0].shape)
     starts = range(0, len(labels), _BATCH)
     batches = [(images[one : one + _BATCH], labels[one : one + _BATCH]) for one in starts]
-    answers = model.predict(images, batch_size=_BATCH, verbose=0).argmax(-1)
+    scores = model.predict(images, batch_size=_BATCH, verbose=0)  # pyright: ignore[reportArgumentType]
     content = pathlib.Path(report.path).read_bytes()
     return {
-        KERAS: float(np.mean(answers == labels)),
+        KERAS: float(np.mean(scores.argmax(-1) == labels)),
         TFLITE: classification_accuracy(content, batches, runtime_of(content)),
     }
 

@@ -116,26 +116,32 @@ def _kernels(
     layers: Mapping[str, LayerReport],
     allocations: Sequence[dict],
 ) -> tuple[KernelFacts, ...]:
-    reasons = why_float(model, states)
-    found = []
+    reasons, found = why_float(model, states), []
     for state in states:
-        path, layer = state.kernel.path, layers.get(state.kernel.path)
-        lost = layer is not None and state.quantizer and layer.stored_bits == FLOAT_BITS
-        found.append(
-            KernelFacts(
-                name=path,
-                weights=state.kernel.weights,
-                bits=state.bits,
-                stored_bits=layer.stored_bits if layer else None,
-                pinned=state.kernel.pinned,
-                compute=_COMPUTES.get(layer.compute, layer.compute) if layer else "",
-                note=layer.note if layer and not lost else "",
-                why_float=layer.note if lost else reasons.get(path, ""),
-                widths=tuple(one.get("bits", {}).get(path) for one in allocations),
-                sensitivities=tuple(one.get("sensitivity", {}).get(path) for one in allocations),
-            )
+        path = state.kernel.path
+        kernel = KernelFacts(
+            name=path,
+            weights=state.kernel.weights,
+            bits=state.bits,
+            pinned=state.kernel.pinned,
+            why_float=reasons.get(path, ""),
+            widths=tuple(one.get("bits", {}).get(path) for one in allocations),
+            sensitivities=tuple(one.get("sensitivity", {}).get(path) for one in allocations),
         )
+        found.append(_in_file(kernel, layers[path]) if path in layers else kernel)
     return tuple(found)
+
+
+def _in_file(kernel: KernelFacts, layer: LayerReport) -> KernelFacts:
+    """A kernel with what the export tells of it."""
+    lost = layer.stored_bits == FLOAT_BITS and not kernel.why_float
+    return dataclasses.replace(
+        kernel,
+        stored_bits=layer.stored_bits,
+        compute=_COMPUTES.get(layer.compute, layer.compute),
+        note="" if lost else layer.note,
+        why_float=layer.note if lost else kernel.why_float,
+    )
 
 
 def _uses(

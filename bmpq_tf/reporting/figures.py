@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 
 from bmpq_tf.allocation.kernel import FLOAT_BITS
+from bmpq_tf.reporting import markup
 from bmpq_tf.reporting.markup import element, escaped
 from bmpq_tf.reporting.records import Facts, KernelFacts, Part
 from bmpq_tf.reporting.tables import (
@@ -25,9 +26,9 @@ TALL = 30
 _MOST_CELLS = 120
 
 
-def figure(content: str, caption: str, *, tall: bool = False) -> str:
+def figure(content: str, caption: str, legend: str = "", *, tall: bool = False) -> str:
     """Returns a figure; a tall one scrolls on a screen, by keys too, and is whole on paper."""
-    told = element("figcaption", escaped(caption))
+    told = element("figcaption", escaped(caption)) + legend
     if not tall:
         return element("figure", told + content)
     box = element("div", content, class_="tall", tabindex=0, role="region", aria_label=caption)
@@ -144,12 +145,12 @@ def allocations(facts: Facts) -> str:
         legend += _scale(levels)
     grid = element("div", head + rows, class_="strips")
     caption = "Each kernel's width and sensitivity over the epochs"
-    return figure(legend + grid, caption, tall=len(facts.kernels) > TALL)
+    return figure(grid, caption, legend, tall=len(facts.kernels) > TALL)
 
 
 def _row(look: str, name: str, widths: str, sensitivities: str, bits: str) -> str:
     cells = (
-        element("span", element("bdi", escaped(name)), class_="name"),
+        element("span", markup.name(name), class_="name"),
         element("span", widths, class_="strip"),
         element("span", sensitivities, class_="strip"),
         element("span", escaped(bits), class_="value"),
@@ -226,7 +227,7 @@ def bars(rows: Sequence[tuple[str, float, str, str]], caption: str, *, tall: boo
         length = round(100 * min(1.0, max(0.0, share)), 2)
         bar = _svg(_cells([(0, length, look)]), 100, f"{label}: {words}", "bar")
         cells = (
-            element("span", element("bdi", escaped(label)), class_="name"),
+            element("span", markup.name(label), class_="name"),
             element("span", bar, class_="strip"),
             element("span", escaped(words), class_="value"),
         )

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from bmpq_tf.reporting.figures import TALL
-from bmpq_tf.reporting.markup import element, escaped
+from bmpq_tf.reporting.markup import element, escaped, name
 from bmpq_tf.reporting.records import Facts
 from bmpq_tf.reporting.sections import Section, key_figures
 from bmpq_tf.reporting.style import STYLE
@@ -51,14 +51,14 @@ def escaped_lines(text: str) -> str:
 
 
 def _header(facts: Facts) -> str:
-    name = element("bdi", escaped(facts.title))
-    file = element("p", element("bdi", escaped(facts.file)), class_="file") if facts.file else ""
+    title = name(facts.title)
+    file = element("p", name(facts.file), class_="file") if facts.file else ""
     tiles = "".join(
         element("li", element("b", escaped(value)) + element("span", escaped(what)))
         for value, what in key_figures(facts)
     )
     kind = element("p", "bmpq_tf: a trained model and its file", class_="kind")
-    return element("header", kind + element("h1", name) + file) + element(
+    return element("header", kind + element("h1", title) + file) + element(
         "ul", tiles, class_="tiles"
     )
 
@@ -81,8 +81,8 @@ def _folded(title: str, content: str) -> str:
 def _table(table: Table, named: bool = True) -> str:
     caption = element("caption", escaped(table.title)) if named else ""
     head = "".join(
-        element("th", escaped(name), scope="col", class_="number" if n in table.numbers else None)
-        for n, name in enumerate(table.columns)
+        element("th", escaped(words), scope="col", class_="number" if n in table.numbers else None)
+        for n, words in enumerate(table.columns)
     )
     body = "".join(element("tr", _cells(table, row)) for row in table.rows)
     whole = caption + element("thead", element("tr", head)) + element("tbody", body)
@@ -98,7 +98,7 @@ def _table(table: Table, named: bool = True) -> str:
 
 
 def _cells(table: Table, row: Sequence[str]) -> str:
-    first = element("th", element("bdi", escaped(row[0])), scope="row")
+    first = element("th", name(row[0]), scope="row")
     rest = [
         element("td", _value(cell), class_="number" if number in table.numbers else None)
         for number, cell in enumerate(row[1:], start=1)

@@ -58,7 +58,8 @@ def _spread(values: Column, length: int) -> Column:
     """With `validation_freq=2` Keras has a value for every second epoch: gaps go between them."""
     if not values or len(values) == length:
         return values
-    step, spread = length // len(values), [None] * length
+    step = length // len(values)
+    spread: list[float | None] = [None] * length
     spread[step - 1 : step * len(values) : step] = values
     return tuple(spread)
 

@@ -25,6 +25,13 @@ def escaped(text: object) -> str:
     return html.escape(clean(text), quote=True)
 
 
+def name(text: object) -> str:
+    """Returns the name of a layer or a file: apart from the direction of the words around it, and
+    rather broken behind a slash than within a word.
+    """
+    return element("bdi", escaped(text).replace("/", "/<wbr>"))
+
+
 def element(tag: str, content: str = "", **attributes: object) -> str:
     """Returns an element, its attributes escaped; `content` is HTML already.
 

@@ -1,5 +1,6 @@
 """`write_report`: one page of a trained model and its file."""
 
+import math
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -108,11 +109,10 @@ def _numbers(given: Mapping[str, Any] | None, name: str) -> dict[str, float]:
             f"{name} maps names such as 'float' and 'tflite' to numbers. Received: {name}="
             f"{given!r}."
         )
-    numbers = {str(key): real(value) for key, value in (given or {}).items()}
-    if wrong := {key: given[key] for key, value in numbers.items() if not _is_finite(value)}:
-        raise ValueError(f"{name} holds numbers. Received: {name} with {wrong!r}.")
-    return {key: value for key, value in numbers.items() if value is not None}
-
-
-def _is_finite(value: float | None) -> bool:
-    return value is not None and abs(value) < float("inf")
+    numbers: dict[str, float] = {}
+    for key, value in (given or {}).items():
+        number = real(value)
+        if number is None or not math.isfinite(number):
+            raise ValueError(f"{name} holds numbers. Received: {name} with {key!r}: {value!r}.")
+        numbers[str(key)] = number
+    return numbers

@@ -95,7 +95,7 @@ th[scope=row] {{ min-width: 8rem; max-width: 22rem; overflow-wrap: anywhere; }}
 td {{ min-width: 3.5rem; max-width: 34rem; overflow-wrap: anywhere; }}
 .wide {{ width: max-content; }}
 .wide td {{ max-width: 22rem; }}
-.word {{ display: inline-block; max-width: 100%; }}
+.word {{ display: inline-block; max-width: 100%; word-break: break-all; }}
 .number {{ text-align: right; white-space: nowrap; overflow-wrap: normal; }}
 summary {{ cursor: pointer; color: var(--link); }}
 details > .scroll, details > pre {{ margin-top: .5rem; }}

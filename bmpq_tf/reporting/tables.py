@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 from bmpq_tf.allocation.kernel import FLOAT_BITS
 from bmpq_tf.reporting.records import Facts, Form, KernelFacts
@@ -242,7 +243,7 @@ def _some(length: int, most: int) -> list[int]:
     return [round(number * step) for number in range(most)]
 
 
-def runs(values: Sequence) -> list[tuple[int, int, object]]:
+def runs(values: Sequence) -> list[tuple[int, int, Any]]:
     """Returns equal neighbours together: where they start, how many they are, what they are."""
     found, start = [], 0
     for value, group in itertools.groupby(values):

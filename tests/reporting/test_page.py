@@ -59,7 +59,7 @@ def test_a_page_runs_nothing_and_loads_nothing(facts):
     }
     allowed |= {"h1", "h2", "p", "ul", "li", "b", "i", "bdi", "span", "div", "pre", "figure"}
     allowed |= {"figcaption", "details", "summary", "table", "caption", "thead", "tbody", "tr"}
-    allowed |= {"th", "td", "svg", "path", "line", "circle", "text"}
+    allowed |= {"th", "td", "svg", "path", "line", "circle", "text", "wbr"}
     assert {tag for tag, _ in read.tags} <= allowed
     for tag, attributes in read.tags:
         assert not any(name.startswith("on") for name in attributes), (tag, attributes)
