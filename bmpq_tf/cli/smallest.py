@@ -134,6 +134,7 @@ def _print(smallest: SmallestBudget, network: keras.Model, test, folder: pathlib
         row("accuracy, test data, in LiteRT", before, after, 100 * (before - after))
     table.caption = (
         f"{smallest.compression:.2f}x fewer parameter bits, {smallest.report.tflite_bytes:,} "
-        f"bytes, {smallest.short_runs} short runs; see {folder}/ for smallest.tflite and front.png"
+        f"bytes, {smallest.short_runs} short runs; see {folder}/ for smallest.tflite, "
+        "smallest.html and front.png"
     )
     Console().print(table)

@@ -188,6 +188,8 @@ def _sensitivity_strip(kernel: KernelFacts, axis: Axis, levels: Levels) -> str:
 
 def _scale(levels: Levels) -> str:
     """The legend of sensitivities: their ends, and the colours between."""
+    if levels.low == levels.high:
+        return _key([(f"s{LEVELS - 1}", f"sensitivity {levels.low:.2g}")])
     swatches = "".join(element("i", class_=f"swatch s{level}") for level in range(LEVELS))
     ends = escaped(f"{levels.low:.2g}"), escaped(f"{levels.high:.2g}")
     told = f"sensitivity {ends[0]} {swatches} {ends[1]}"

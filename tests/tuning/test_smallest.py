@@ -198,6 +198,9 @@ def test_the_winner_is_exported_and_a_finished_search_trains_nothing(
     told = json.loads((tmp_path / "smallest.json").read_text())
     assert told["budget"] == str(first.budget)
     assert told["tflite_bytes"] == (tmp_path / "smallest.tflite").stat().st_size
+    page = (tmp_path / "smallest.html").read_text("utf-8")
+    assert f"the budget of {first.budget}" in page
+    assert f"{first.float_value:.2%}" in page
     monkeypatch.setattr(SharedRuns, "run", None)
     second = smallest(trained, tmp_path)
     assert (second.budget, second.value, second.drop) == (first.budget, first.value, first.drop)
