@@ -23,6 +23,7 @@ from bmpq_tf import (
     inspect_tflite,
     kernel_table,
     quantize_model,
+    run_tflite,
     write_firmware,
 )
 from bmpq_tf._compat import tflite_micro
@@ -115,6 +116,13 @@ def test_the_arena_is_the_least_that_works(written):
     MicroModel(content, written.micro.arena.bytes)
     with pytest.raises(RuntimeError, match="TFLM failed"):
         MicroModel(content, written.micro.arena.bytes - 64)
+
+
+def test_run_tflite_runs_it_in_tflm(written):
+    (answers,) = run_tflite(written.path, IMAGES, batch_size=5)
+    (told,) = MicroModel(pathlib.Path(written.path).read_bytes())([IMAGES])
+    np.testing.assert_array_equal(answers, told)
+    assert len(np.unique(answers)) > 10
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ _TOOLS = "pip install -e '.[tools]'"
 HINTS = {
     **program.HINTS,
     **dict.fromkeys(("scipy", "sklearn", "tensorflow_datasets", "yaml"), _TOOLS),
-    "pytest": "pip install -e '.[test]'",
+    **dict.fromkeys(("ipykernel", "nbclient", "pytest"), "pip install -e '.[test]'"),
 }
 run = functools.partial(program.run, hints=HINTS)
 check_installed = functools.partial(program.check_installed, hints=HINTS)

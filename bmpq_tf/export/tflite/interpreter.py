@@ -1,7 +1,5 @@
 """Running a `.tflite` file in LiteRT."""
 
-import os
-import pathlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -150,42 +148,3 @@ def classification_accuracy(
 
     (logits,) = predict(content, inputs(), runtime)
     return float(np.mean(logits.argmax(-1) == np.concatenate(labels)))
-
-
-def run_tflite(path: "str | os.PathLike | bytes", inputs, batch_size: int = 32) -> list[np.ndarray]:
-    """Returns a file's outputs in LiteRT, with XNNPACK, for all of the inputs.
-
-    Args:
-        path: of the `.tflite` file, or its content.
-        inputs: an array of examples, or one array for each of the file's inputs.
-        batch_size: examples at once; a file of a fixed batch size has its own.
-
-    Returns:
-        One array for each of the file's outputs; int8 outputs as the floats that they stand for.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        RuntimeError: LiteRT cannot read or run it.
-
-    Example:
-        >>> report = bmpq_tf.export_tflite(model, folder / "model.tflite")
-        >>> (logits,) = bmpq_tf.run_tflite(report.path, images)
-        >>> logits.shape, np.allclose(logits, model(images), atol=1e-4)
-        ((32, 10), True)
-    """
-    content = (
-        bytes(path) if isinstance(path, (bytes, bytearray)) else pathlib.Path(path).read_bytes()
-    )
-    model = TFLiteModel(content)
-    arrays = [
-        np.asarray(array) for array in (inputs if isinstance(inputs, (list, tuple)) else [inputs])
-    ]
-    arrays = [
-        in_rank(array, detail["shape_signature"])
-        for array, detail in zip(arrays, model.inputs, strict=True)
-    ]
-    parts = [
-        model([array[start : start + batch_size] for array in arrays])
-        for start in range(0, len(arrays[0]), batch_size)
-    ]
-    return [np.concatenate(output) for output in zip(*parts, strict=True)]
