@@ -4,10 +4,13 @@ import functools
 import inspect
 import os
 import pathlib
+import tempfile
 from collections.abc import Mapping
 from typing import Any, cast
 
 import keras
+
+from bmpq_tf.conversion import tfmot_files
 
 # What Keras 2 wrote into configs and Keras 3 took away, with the only value that means the same.
 _DROPPED: dict[str, Any] = {"groups": 1, "time_major": False}
@@ -24,14 +27,18 @@ def load_keras2_model(
     away, such as `groups=1` of `DepthwiseConv2D`. Here the key is left out where its value changes
     nothing. The model comes back without loss and optimizer.
 
+    A model that `tfmot.quantization.keras.quantize_model` made comes back as the plain one inside,
+    with the float weights that tfmot trained and without its ranges, so that
+    `bmpq_tf.quantize_model` takes it; tfmot itself is not needed.
+
     Args:
         path: of the file.
         custom_objects: classes and functions of your own that it names.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no `.h5` file, or a key that Keras 3 took away has a value that it cannot
-            do without, such as `time_major=True`.
+        ValueError: it is a folder or no `.h5` file, or a key that Keras 3 took away has a value that
+            it cannot do without, such as `time_major=True`.
 
     Example:
         >>> float_model.save(folder / "old.h5")
@@ -39,19 +46,22 @@ def load_keras2_model(
         ['image', 'conv', 'flatten', 'head']
     """
     path = pathlib.Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"There is no such file. Received: path='{path}'.")
-    if path.suffix not in (".h5", ".hdf5"):
+    if path.is_dir() or path.suffix not in (".h5", ".hdf5"):
         raise ValueError(
-            f"Keras 2 models are loaded from .h5 files. Received: path='{path}'. Save it with "
-            "model.save('model.h5') in Keras 2; keras.models.load_model reads .keras files."
+            f"Keras 2 models are loaded from .h5 files. Received: path='{path}'. Load it where it "
+            "was made, with Keras 2, and save it with model.save('model.h5'); "
+            "keras.models.load_model reads .keras files of Keras 3."
         )
-    return cast(
-        keras.Model,
-        keras.models.load_model(
-            path, compile=False, custom_objects={**_layers(), **(custom_objects or {})}
-        ),
-    )
+    classes = {**_layers(), **(custom_objects or {})}
+    with tempfile.TemporaryDirectory() as folder:
+        if tfmot_files.is_quantized_by_tfmot(path):
+            plain = pathlib.Path(folder, path.name)
+            tfmot_files.plain_copy(path, plain)
+            path = plain
+        model = keras.models.load_model(path, compile=False, custom_objects=classes)
+    return cast(keras.Model, model)
 
 
 @functools.cache

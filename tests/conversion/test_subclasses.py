@@ -1,6 +1,7 @@
 """Subclasses of Keras's layers: those that change nothing are quantized, all others are told of."""
 
 import json
+import pathlib
 import warnings
 
 import h5py
@@ -213,8 +214,34 @@ def test_what_keras_3_cannot_do_is_refused_by_name(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such file"):
         load_keras2_model(tmp_path / "none.h5")
     (tmp_path / "new.keras").touch()
-    with pytest.raises(ValueError, match=r"from \.h5 files"):
-        load_keras2_model(tmp_path / "new.keras")
+    (tmp_path / "saved").mkdir()
+    for name in ("new.keras", "saved"):
+        with pytest.raises(ValueError, match=r"from \.h5 files"):
+            load_keras2_model(tmp_path / name)
+
+
+def test_what_tfmot_trained_is_loaded_as_plain_layers_and_answers_as_it(tmp_path):
+    path = pathlib.Path(__file__).parent / "files" / "tfmot.h5"
+    loaded = load_keras2_model(path)
+    assert {type(layer) for layer in loaded.layers} <= {
+        *(L.InputLayer, L.Activation, L.Conv2D, L.BatchNormalization, L.ReLU, L.DepthwiseConv2D),
+        *(L.Add, L.Flatten, L.Dense),
+    }
+    activations = {
+        layer.name: layer.activation.__name__
+        for layer in loaded.layers[1:]
+        if isinstance(layer, L.Dense)
+    }
+    assert list(activations.values()) == ["tanh", "softmax"]
+    with h5py.File(path) as file:
+        inputs, answers = file["inputs"][()], file["answers"][()]
+    # tfmot rounds weights and activations to 8 bits; these are the float weights behind them.
+    told = loaded.predict(inputs, verbose=0)
+    np.testing.assert_allclose(told, answers, atol=0.06)
+    assert np.mean(told.argmax(-1) == answers.argmax(-1)) > 0.9
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert all(row.bits == 8 for row in kernel_table(quantize_model(loaded)))
 
 
 @pytest.mark.parametrize("file", ["pretrainedResnet.h5", "vww_96.h5", "ad01.h5"])
