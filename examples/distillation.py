@@ -14,7 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # isort: split
 import keras
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 from sklearn.datasets import load_digits
 
 import bmpq_tf
@@ -47,6 +47,7 @@ def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
 
 def main(_: list[str]) -> None:
     """Trains the teacher, then the student by it, exports the student and judges the file."""
+    logging.set_verbosity(logging.ERROR)  # The converter talks at length.
     keras.utils.set_random_seed(0)
     pixels, labels = load_digits(return_X_y=True)
     images = (pixels.reshape(-1, 8, 8, 1) / 16).astype("float32")

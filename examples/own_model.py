@@ -22,7 +22,7 @@ from absl import app, flags
 import bmpq_tf
 
 flags.DEFINE_string(
-    "model", None, "A .keras model; it is trained anew, from the weights that it has."
+    "model", None, "A .keras or .h5 model; it is trained on from the weights that it has."
 )
 flags.DEFINE_string("data", None, "An .npz file with images (as the model takes them) and labels.")
 flags.DEFINE_string("budget", "10x", "What the model may take: '10x', '2.5 bits', '120 kB'.")
@@ -64,6 +64,13 @@ def example_data() -> tuple[np.ndarray, np.ndarray]:
     return (pixels.reshape(-1, 8, 8, 1) / 16).astype("float32"), labels
 
 
+def load(path: str) -> keras.Model:
+    """Loads a model without its loss and optimizer; .h5 files of Keras 2 and of tfmot too."""
+    if path.endswith(".h5"):
+        return bmpq_tf.load_keras2_model(path)
+    return keras.models.load_model(path, compile=False)
+
+
 def check_classifier(model: keras.Model) -> None:
     """Raises ValueError if this script's loss and accuracy are not for the model's outputs."""
     shapes = [tuple(output.shape) for output in model.outputs]
@@ -99,9 +106,7 @@ def main(_: list[str]) -> None:
     os.makedirs(os.path.dirname(given.out) or ".", exist_ok=True)
     keras.utils.set_random_seed(given.seed)
     images, labels = read_data(given.data) if given.data else example_data()
-    float_model = (
-        keras.models.load_model(given.model, compile=False) if given.model else example_model()
-    )
+    float_model = load(given.model) if given.model else example_model()
     check_classifier(float_model)
     from_logits = (
         not bmpq_tf.ends_in_softmax(float_model) if given.from_logits is None else given.from_logits

@@ -1,4 +1,4 @@
-"""Segmentation: a small U-Net that finds discs and squares in noise, six times smaller than float.
+"""Segmentation: a small U-Net that finds discs and squares in noise.
 
     python examples/segmentation.py --budget=8x --out=runs/segmentation.tflite
 
@@ -14,7 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # isort: split
 import keras
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 
 import bmpq_tf
 
@@ -79,6 +79,7 @@ def fit(model: keras.Model, data: tuple, rate: float, epochs: int, callbacks=())
 
 def main(_: list[str]) -> None:
     """Trains in float, fine-tunes under the budget, exports, and judges the file."""
+    logging.set_verbosity(logging.ERROR)  # The converter talks at length.
     keras.utils.set_random_seed(0)
     train, (images, masks) = make_images(1500, seed=1), make_images(200, seed=2)
     float_model = unet()

@@ -14,7 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # isort: split
 import keras
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 from sklearn.datasets import load_digits
 
 import bmpq_tf
@@ -73,6 +73,7 @@ def fit(model: keras.Model, data: tuple, epochs: int, callbacks=()) -> None:
 
 def main(_: list[str]) -> None:
     """Trains in float, then under the budget, saves, loads, exports, and judges the file."""
+    logging.set_verbosity(logging.ERROR)  # The converter talks at length.
     keras.utils.set_random_seed(0)
     pixels, labels = load_digits(return_X_y=True)
     images = (pixels.reshape(-1, 8, 8, 1) / 16).astype("float32")

@@ -19,7 +19,7 @@ import re
 
 import keras
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 
 import bmpq_tf
 
@@ -54,9 +54,8 @@ def made_numbers() -> tuple[np.ndarray, np.ndarray]:
     for name in ("np", "numpy", "keras"):  # They would tell too easily.
         counts.pop(name)
     number = {word: index for index, (word, _) in enumerate(counts.most_common(WORDS), start=2)}
-    x = np.zeros((len(pairs), LENGTH), "int32")
-    for row, (words, _) in zip(x, pairs, strict=True):
-        row[: len(words)] = [number.get(word, 1) for word in words[:LENGTH]]
+    rows = [[number.get(word, 1) for word in words] for words, _ in pairs]
+    x = keras.utils.pad_sequences(rows, LENGTH, padding="post", truncating="post")
     return x, np.array([label for _, label in pairs])
 
 
@@ -79,6 +78,7 @@ def fit(model: keras.Model, x, y, rate: float, epochs: int, callbacks=()) -> Non
 
 def main(_: list[str]) -> None:
     """Trains in float, fine-tunes under the budget, exports, and judges the file."""
+    logging.set_verbosity(logging.ERROR)  # The converter talks at length.
     keras.utils.set_random_seed(0)
     x, y = made_numbers()
     test, train = np.split(np.random.default_rng(0).permutation(len(y)), [len(y) // 5])

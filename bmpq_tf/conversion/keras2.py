@@ -37,8 +37,8 @@ def load_keras2_model(
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is a folder or no `.h5` file, or a key that Keras 3 took away has a value that
-            it cannot do without, such as `time_major=True`.
+        ValueError: it is a folder or no `.h5` file, or a key that Keras 3 took away has a value
+            that it cannot do without, such as `time_major=True`.
 
     Example:
         >>> float_model.save(folder / "old.h5")
@@ -51,7 +51,8 @@ def load_keras2_model(
     if path.is_dir() or path.suffix not in (".h5", ".hdf5"):
         raise ValueError(
             f"Keras 2 models are loaded from .h5 files. Received: path='{path}'. Load it where it "
-            "was made, with Keras 2, and save it with model.save('model.h5'); "
+            "was made, with Keras 2 (one of tfmot's under "
+            "tfmot.quantization.keras.quantize_scope()), and save it with model.save('model.h5'). "
             "keras.models.load_model reads .keras files of Keras 3."
         )
     classes = {**_layers(), **(custom_objects or {})}

@@ -56,19 +56,12 @@ def _plain(config: Any) -> Any:
         return config
     kind, inside = str(config.get("class_name")).rpartition(">")[2], config.get("config")
     if kind in _WRAPPERS:
-        layer = inside["layer"]
-        # The wrapper's name: it is the one that the model's graph and the weights go by.
-        named = {**layer, "config": {**layer["config"], "name": inside["name"]}}
-        return _plain({**config, "registered_name": None, **named})
+        # Under the wrapper's name, by which the model's graph and its weights go.
+        layer = {**inside["layer"]["config"], "name": inside["name"]}
+        return {**config, "class_name": inside["layer"]["class_name"], "config": _plain(layer)}
     if kind == _AT_INPUTS:
         identity = {"name": inside["name"], "activation": "linear"}
-        return {
-            **config,
-            "module": "keras.layers",
-            "class_name": "Activation",
-            "config": identity,
-            "registered_name": None,
-        }
+        return {**config, "class_name": "Activation", "config": identity}
     if kind == _ROUNDED:
         return _plain(inside["activation"])
     if kind == _NOTHING:
