@@ -22,7 +22,7 @@ EXPECTED = {
     "segmentation": ({}, 8, ("mean IoU", 0.8)),
     "subclassed_model": ({}, 10, ("accuracy", 0.93)),
     "text_classifier": ({}, 8, ("accuracy", 0.8)),
-    "time_series": ({}, 5, ("error", 0.05)),
+    "time_series": ({}, 5, ("error", 0.02)),
 }
 
 
@@ -65,8 +65,8 @@ def test_an_example_ends_in_a_file_that_is_as_good_as_it_says(name, tmp_path):
         if kind == "error":
             # Activations of 8 bits cost more than all the narrow weights do.
             eight = float(last(rf"there/model_8bit.tflite: .*{kind} ([\d.]+)", lines)[1])
-            assert before < after < bound < 10 * bound
-            assert eight > 1.5 * after
+            assert max(before, after) < bound
+            assert eight > 1.3 * after
         else:
             assert before > bound < after > before - 0.05
 

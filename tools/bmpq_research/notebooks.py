@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pathlib
+import re
 import tempfile
 import time
 from collections.abc import Sequence
@@ -68,8 +69,7 @@ def cleaned(notebook: dict) -> dict:
         cell["id"], cell["metadata"] = f"cell-{number}", {}
         cell["source"] = text_of(cell["source"]).splitlines(keepends=True)
         if cell["cell_type"] == "code":
-            outputs = [_kept(output) for output in cell["outputs"]]
-            cell["outputs"] = [output for output in outputs if output]
+            cell["outputs"] = _joined([_kept(output) for output in cell["outputs"]])
     return {
         "cells": cells,
         "metadata": {
@@ -84,17 +84,37 @@ def cleaned(notebook: dict) -> dict:
 
 def _kept(output: dict) -> dict | None:
     """What a cell printed or drew; not what goes to standard error, where only runtimes speak."""
-    if output["output_type"] == "stream" and output["name"] == "stderr":
-        return None
+    if output["output_type"] == "stream":
+        return None if output["name"] == "stderr" else {**output, "text": _plain(output["text"])}
     output = dict(output)
     if "metadata" in output:
         output["metadata"] = {}
-    if "data" in output and "text/html" in output["data"] and "text/plain" in output["data"]:
+    data = output.get("data", {})
+    if "text/plain" in data:
         # Tables are told twice; the plain one is read everywhere.
-        output["data"] = {"text/plain": output["data"]["text/plain"]}
-    if "text" in output:
-        output["text"] = text_of(output["text"]).splitlines(keepends=True)
+        data = {key: value for key, value in data.items() if key != "text/html"}
+        output["data"] = {**data, "text/plain": _plain(data["text/plain"])}
     return output
+
+
+def _joined(outputs: Sequence[dict | None]) -> list[dict]:
+    """Outputs in which what was printed in a row is one text, as lines."""
+    joined: list[dict] = []
+    for output in filter(None, outputs):
+        if joined and output["output_type"] == joined[-1]["output_type"] == "stream":
+            joined[-1]["text"] += output["text"]
+        else:
+            joined.append(output)
+    return [
+        {**output, "text": output["text"].splitlines(keepends=True)} if "text" in output else output
+        for output in joined
+    ]
+
+
+def _plain(text: str | Sequence[str]) -> str:
+    """Returns a text without colours, and without spaces at the ends of lines."""
+    lines = re.sub(r"\x1b\[[\d;]*m", "", text_of(text)).split("\n")
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def text_of(lines: str | Sequence[str]) -> str:

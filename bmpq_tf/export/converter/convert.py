@@ -1,6 +1,8 @@
 """A Keras model as a float TFLite model of builtin operators only."""
 
+import contextlib
 import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -93,7 +95,8 @@ def _converted(
     module: Any = tf.Module()
     module.weights, module.serve, module.errors = function.variables, function, errors
     with tempfile.TemporaryDirectory() as folder:
-        tf.saved_model.save(module, folder, signatures=function)
+        with _at_work_quietly():
+            tf.saved_model.save(module, folder, signatures=function)
         if errors:
             errors.put(folder)
         converter = tf.lite.TFLiteConverter.from_saved_model(
@@ -104,6 +107,18 @@ def _converted(
         # It writes what it refuses as it sees it, in pages; the error has it too.
         with hushed():
             return converter.convert()
+
+
+@contextlib.contextmanager
+def _at_work_quietly() -> Iterator[None]:
+    """TensorFlow tells where it writes, in a notebook among what the user prints."""
+    logger = tf.get_logger()
+    before = logger.level
+    logger.setLevel("WARNING")
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def to_float_tflite(model: keras.Model) -> bytes:
