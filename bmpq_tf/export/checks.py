@@ -106,7 +106,7 @@ def check_states(model: keras.Model) -> None:
             "outputs: `y, *states = LSTM(8, return_state=True)(x, initial_state=[h, c])` in a "
             "model that takes h and c and gives the states, then copy the weights with "
             "`set_weights(trained.get_weights())` and feed each call's states to the next "
-            '(docs/deploy.md, "Streams"). Nothing was written.'
+            '(docs/guides/phones.md, "Streams"). Nothing was written.'
         )
 
 
