@@ -1,5 +1,6 @@
-# make demo: set up, train, export, evaluate. make test: the library's tests. make lint: style, types, imports.
+# make demo: set up, train, export, evaluate. make test: the library's tests. make lint: style, types, imports, spelling.
 # make test-all: the slow tests and the research's too. make bench: speed and memory.
+# make docs: the site, in build/site. make dist: the wheel and the sdist, in build/dist.
 # All set up what they need in .venv, in the versions that constraints.txt names.
 
 # The first Python from 3.11 to 3.13 that really runs; say PYTHON=... for another.
@@ -10,7 +11,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=worksteal
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo demo-micro test test-quick test-all test-latest test-arm fuzz bench bench-quick lint format clean
+.PHONY: demo demo-micro test test-quick test-all test-latest test-arm fuzz bench bench-quick lint format docs dist clean
 
 demo: .venv/.tools
 	$(BIN)/python tools/train.py --model=digits_cnn --dataset=digits --budget=12x --epochs=30 --with_float --verbose=0 \
@@ -62,9 +63,23 @@ lint: .venv/.lint
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/pyright
+	$(BIN)/codespell
 
 format: .venv/.lint
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+# Fails at a link that leads nowhere, and at a page that would load something from elsewhere.
+docs: .venv/.docs
+	$(BIN)/mkdocs build --strict --quiet
+	@echo "build/site/index.html"
+
+# In a copy: setuptools also packs what an earlier build left in build/.
+dist: .venv/.dist
+	rm -rf build/dist build/source && mkdir -p build/source
+	git archive HEAD | tar -x -C build/source
+	$(BIN)/python -m build --outdir build/dist build/source
+	$(BIN)/twine check --strict build/dist/*
+	rm -rf build/source
 
 # Not runs/, which may be hours of training.
 clean:
