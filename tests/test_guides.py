@@ -28,20 +28,22 @@ NEEDS = {
     "npus.md": "ethosu",
     "tfmot.md": "tensorflow_model_optimization",
 }
+# tools/site_hooks.py shows it on the spot.
+_SETUP = "those of [setup.py](setup.py): run it first."
 _FENCE = re.compile(
     r"^(?P<indent> *)```python(?P<info>[^\n]*)\n(?P<code>.*?)^(?P=indent)```", re.M | re.S
 )
-_SNIPPET = re.compile(r'^--8<-- "(?P<path>[^"]+)"$', re.M)
 
 
 def blocks(page: pathlib.Path) -> list[str]:
-    """Returns the Python of a page, block by block, with what it includes."""
-    found = [
+    """Returns the Python of a page, block by block, after what it says to run first."""
+    text = page.read_text()
+    first = [(DOCS / "guides/setup.py").read_text()] if _SETUP in text else []
+    return first + [
         textwrap.dedent(block["code"])
-        for block in _FENCE.finditer(page.read_text())
+        for block in _FENCE.finditer(text)
         if 'title="in the environment of' not in block["info"]
     ]
-    return [_SNIPPET.sub(lambda named: (ROOT / named["path"]).read_text(), code) for code in found]
 
 
 def test_every_guide_has_code_that_runs():

@@ -8,6 +8,7 @@ site is whole wherever it lies.
 import pathlib
 import posixpath
 import re
+import textwrap
 
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
@@ -22,6 +23,8 @@ _LOADED = re.compile(
     r"""\bhref=["']?(?:https?:)?//[^>]*>"""
 )
 _LOADED_BY_STYLE = re.compile(r"""(?:@import\s*|url\()\s*["']?(?:https?:)?//""")
+# What a guide says of the data and the model that its blocks use; the site shows them on the spot.
+SETUP = "The data and the model of this page are those of [setup.py](setup.py): run it first."
 _LANGUAGES = {".py": "python", ".yaml": "yaml", ".md": "markdown"}
 
 
@@ -53,7 +56,12 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, page, config, files):
-    """Leads links that leave docs/ to those pages."""
+    """Leads links that leave docs/ to those pages, and shows what guides begin with."""
+    if SETUP in markdown:
+        code = (ROOT / "docs/guides/setup.py").read_text()
+        block = textwrap.indent(f"```python\n{code}```", "    ")
+        title = "The data and the model of this page: run this first"
+        markdown = markdown.replace(SETUP, f'??? example "{title}"\n{block}')
 
     def inside(found: re.Match) -> str:
         path = _source(page.file.src_uri, found["path"])
