@@ -31,7 +31,7 @@ test-quick: .venv/.test
 	$(BIN)/python -m pytest -m "quick and not slow" tests --ignore=tests/research
 
 # Tests that compare speeds come last, with nothing beside them.
-test-all: .venv/.test .venv/.peers
+test-all: .venv/.test .venv/.peers .venv/.docs
 	$(PYTEST) -m "not timed" --durations=25 --cov=bmpq_tf --cov-report=term:skip-covered tests
 	$(BIN)/python -m pytest -m timed
 

@@ -1,0 +1,71 @@
+"""What `make docs` does beside MkDocs."""
+
+import importlib.util
+import pathlib
+import types
+
+import pytest
+
+exceptions = pytest.importorskip("mkdocs.exceptions", reason="the extra docs is not installed")
+pytestmark = pytest.mark.quick
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def hooks():
+    spec = importlib.util.spec_from_file_location("site_hooks", ROOT / "tools/site_hooks.py")
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    assert spec.loader is not None
+    spec.loader.exec_module(module)
+    return module
+
+
+def page(path: str):
+    return types.SimpleNamespace(file=types.SimpleNamespace(src_uri=path))
+
+
+def test_a_link_that_leaves_docs_leads_to_a_page_of_the_site(hooks):
+    text = '[✓](../../tests/test_site.py "test_x"), [here](files.md), [gone](../../tests/none.py)'
+    led = hooks.on_page_markdown(text, page("guides/some.md"), None, None)
+    assert led == (
+        '[✓](../source/tests/test_site.py.md "test_x"), [here](files.md), '
+        "[gone](../../tests/none.py)"
+    )
+
+
+def test_a_mark_leads_to_the_line_of_its_test(hooks):
+    name = "test_a_mark_leads_to_the_line_of_its_test"
+    html = f'<a href="../source/tests/test_site.py.html" title="{name}">'
+    led = hooks.on_page_content(html, page("guides/some.md"), None, None)
+    line = int(led.split("#__codelineno-0-")[1].split('"')[0])
+    assert pathlib.Path(__file__).read_text().splitlines()[line - 1].startswith(f"def {name}(")
+
+
+def test_a_guide_shows_what_it_says_to_run_first(hooks):
+    shown = hooks.on_page_markdown(hooks.SETUP, page("guides/some.md"), None, None)
+    assert "float_model = keras.Sequential(" in shown
+    assert all(not line or line[0] in " ?" for line in shown.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.html", '<script src="https://elsewhere.example/x.js"></script>'),
+        ("a.html", "<link href=//elsewhere.example/x.css rel=stylesheet>"),
+        ("a.html", "<style>@import url(https://elsewhere.example/x.css)</style>"),
+        ("a.css", '@font-face{src: url("https://elsewhere.example/x.woff2")}'),
+    ],
+)
+def test_a_page_that_loads_something_from_elsewhere_is_refused(hooks, tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(exceptions.PluginError, match=r"elsewhere\.example"):
+        hooks.on_post_build({"site_dir": str(tmp_path)})
+
+
+def test_a_link_to_follow_loads_nothing(hooks, tmp_path):
+    (tmp_path / "a.html").write_text(
+        '<a href="https://elsewhere.example">x</a><link rel="canonical" href="https://x.example">'
+        '<img src="images/a.png"><script src="assets/a.js"></script>'
+    )
+    hooks.on_post_build({"site_dir": str(tmp_path)})
