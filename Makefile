@@ -70,7 +70,7 @@ format: .venv/.lint
 
 # Fails at a link that leads nowhere, and at a page that would load something from elsewhere.
 docs: .venv/.docs
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "build/site/index.html"
 
 # In a copy: setuptools also packs what an earlier build left in build/.
