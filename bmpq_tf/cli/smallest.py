@@ -12,7 +12,7 @@ from rich.table import Table
 from bmpq_tf.cli.arrays import load_arrays
 from bmpq_tf.conversion.config import QuantizationConfig
 from bmpq_tf.export.kernels.storage import MODES
-from bmpq_tf.export.tflite.interpreter import run_tflite
+from bmpq_tf.export.run import run_tflite
 from bmpq_tf.tuning.goal import checked_drop
 from bmpq_tf.tuning.recipe import learning_rate, sgd
 from bmpq_tf.tuning.search import Problem, Space

@@ -32,7 +32,8 @@ def plain_copy(path: pathlib.Path, target: pathlib.Path) -> None:
     shutil.copyfile(path, target)
     with h5py.File(target, "r+") as file:
         file.attrs["model_config"] = json.dumps(_plain(json.loads(_config(path))))
-        for group in file["model_weights"].values():
+        weights: Any = file["model_weights"]
+        for group in weights.values():
             names = [_text(name) for name in group.attrs.get("weight_names", ())]
             kept = [name for name in names if not name.endswith(_RANGES)]
             if kept != names:
@@ -54,7 +55,8 @@ def _plain(config: Any) -> Any:
         return [_plain(part) for part in config]
     if not isinstance(config, dict):
         return config
-    kind, inside = str(config.get("class_name")).rpartition(">")[2], config.get("config")
+    kind = str(config.get("class_name")).rpartition(">")[2]
+    inside: Any = config.get("config")
     if kind in _WRAPPERS:
         # Under the wrapper's name, by which the model's graph and its weights go.
         layer = {**inside["layer"]["config"], "name": inside["name"]}

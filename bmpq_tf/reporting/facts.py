@@ -176,7 +176,7 @@ def _about(report: ExportReport | None, command: str | None) -> tuple[tuple[str,
         path = pathlib.Path(report.path)
         told += [
             ("file", path.name),
-            ("kind", f"{report.optimize_for} ({_KINDS.get(report.optimize_for, "other")})"),
+            ("kind", f"{report.optimize_for} ({_KINDS.get(report.optimize_for, 'other')})"),
         ]
         # Not of another file that took its place since.
         if path.is_file() and path.stat().st_size == report.tflite_bytes:
