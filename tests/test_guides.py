@@ -26,6 +26,7 @@ NEEDS = {
     "budgets.md": "keras_tuner",
     "microcontrollers.md": "tflite_micro",
     "npus.md": "ethosu",
+    "report.md": "tensorboard",
     "tfmot.md": "tensorflow_model_optimization",
 }
 # tools/site_hooks.py shows it on the spot.

@@ -11,6 +11,7 @@ At 16 bits LiteRT's grids are symmetric, with as many steps below zero as above:
 and `z` half of them, whether values are negative or not.
 """
 
+import functools
 from collections.abc import Callable
 
 import tensorflow as tf
@@ -20,6 +21,8 @@ _SHARES = 16
 _SMALLEST_CLIP = 1e-12
 # A little less than 1: a value at an end of the range belongs to what is clipped.
 _INSIDE = 1.0 - 2.0**-20
+# From so many bits on, what rounds to an end of the range counts as clipped: 1/510 of it at each.
+_FINE = 8
 
 
 def steps(bits: int) -> int:
@@ -80,24 +83,13 @@ def fake_quantize(
         gets `g` and others 0; the clip gets PACT's gradient, `sum of g` where `x >= alpha`. Where
         `z > 0`, each end moves by its own share of the clip: `sum of g * high / alpha` where
         `x >= high`, and `sum of g * low / alpha` where `x <= low`. Where `z = 0`, zero is inside.
+        Where it is `None`, from 8 bits on, what rounds to an end counts as at it.
     """
 
     @tf.custom_gradient
     def apply(values, clip, *zero_points):
         (shift,) = zero_points or (0.0,)
         low, high = ends(clip, shift, bits)[1:] if zero_points else (0.0, clip)
-
-        def grad(upstream):
-            if on_gradient is not None:
-                on_gradient()
-            # One operation for the mask and both sums. It would count the ends as inside.
-            to_values, to_low, to_high = tf.quantization.fake_quant_with_min_max_vars_gradient(
-                upstream, values, _INSIDE * low, _INSIDE * high, bits, is_symmetric(bits)
-            )
-            if not zero_points:
-                return to_values, to_high
-            return to_values, (to_low * low + to_high * high) / clip, None
-
         if rounding is None:
             rounded = tf.quantization.fake_quant_with_min_max_vars(
                 values, low, high, bits, is_symmetric(bits)
@@ -105,9 +97,29 @@ def fake_quantize(
         else:
             step = ends(clip, shift, bits)[0]
             rounded = quantize(values, clip, shift, bits, rounding) * step
+        # The next layer keeps what is rounded anyway, and nobody else what was not.
+        is_fine = bits >= _FINE and not zero_points
+        seen = rounded if is_fine else values
+
+        def grad(upstream):
+            if on_gradient is not None:
+                on_gradient()
+            # One operation for the mask and both sums. It would count the ends as inside.
+            to_values, to_low, to_high = tf.quantization.fake_quant_with_min_max_vars_gradient(
+                upstream, seen, _INSIDE * low, _INSIDE * high, bits, is_symmetric(bits)
+            )
+            if not zero_points:
+                # Rounded, what lies below zero is zero.
+                return (_relu_gradient(to_values, seen) if is_fine else to_values), to_high
+            return to_values, (to_low * low + to_high * high) / clip, None
+
         return rounded, grad
 
     return apply(values, clip, *(() if zero_point is None else (zero_point,)))  # pyright: ignore[reportReturnType]
+
+
+def _relu_gradient(upstream, features) -> tf.Tensor:
+    return tf.raw_ops.ReluGrad(gradients=upstream, features=features)
 
 
 def learned_clip(
@@ -142,10 +154,38 @@ def learned_clip(
     return apply(log_clip, base)  # pyright: ignore[reportReturnType]
 
 
-# Not inlined: one body for all quantizers that a step holds, which runs once in a training. Inlined
-# into a step, its loop took more memory than the activations.
-@tf.function(experimental_attributes={"_noinline": True}, autograph=False)
-def first_range(values, bits: int, signed: bool) -> tf.Tensor:
+def range_of(kept, values, bits: int, signed: bool, limit: float | None = None) -> tf.Tensor:
+    """Returns the range that was kept, or, where none was, the first one.
+
+    Args:
+        kept: `[clip, zero_point]`, float32; a clip of 0 for none.
+        values: float32 of any shape, which a first range is of.
+        bits, signed, limit: as `first_range` takes them.
+    """
+    return _range_function(bits, signed, limit)(kept, tf.reshape(tf.stop_gradient(values), [-1]))
+
+
+@functools.cache
+def _range_function(bits: int, signed: bool, limit: float | None):
+    """One function for all quantizers that a step holds, whatever the number of values.
+
+    Not inlined, and with the choice inside: the choice and the search in each place took more
+    memory than the activations.
+    """
+
+    def chosen(kept, values):
+        first = functools.partial(first_range, values, bits, signed, limit)
+        return tf.cond(tf.unstack(kept)[0] > 0, lambda: kept, first)
+
+    return tf.function(
+        chosen,
+        input_signature=[tf.TensorSpec([2], tf.float32), tf.TensorSpec([None], tf.float32)],
+        experimental_attributes={"_noinline": True},
+        autograph=False,
+    )
+
+
+def first_range(values, bits: int, signed: bool, limit: float | None = None) -> tf.Tensor:
     """Chooses the range that a batch of values is rounded in with the smallest mean square error.
 
     Tried are sixteen shares of the range that holds every value and zero; at 2 bits a good range
@@ -154,19 +194,26 @@ def first_range(values, bits: int, signed: bool) -> tf.Tensor:
     Args:
         values: float32 of any shape.
         bits: the width `a`.
-        signed: whether the range may reach below zero, where it is not symmetric anyway.
+        signed: whether the range may reach below zero, where it is not symmetric anyway. If not, it
+            is of what a ReLU makes of the values.
+        limit: the largest value.
 
     Returns:
         `[clip, zero_point]`, float32; zeros if all values are zero or any is not finite.
     """
-    values = tf.stop_gradient(values)
+    signed = signed or is_symmetric(bits)
+    found = tf.math.is_finite(tf.reduce_sum(values))
+    if not signed:
+        values = tf.maximum(values, 0.0)
+    if limit is not None:
+        values = tf.minimum(values, limit)
     high = tf.maximum(tf.reduce_max(values), 0.0)
     low = tf.minimum(tf.reduce_min(values), 0.0) if signed else tf.zeros_like(high)
     if is_symmetric(bits):
         high = tf.maximum(high, -low)
         low = -high
     span = high - low
-    found = tf.math.is_finite(tf.reduce_sum(values)) & (span > _SMALLEST_CLIP)
+    found &= span > _SMALLEST_CLIP
     span = tf.where(found, span, 1.0)
     zero_point = tf.round(tf.abs(low) / span * steps(bits))
 

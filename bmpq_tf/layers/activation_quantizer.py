@@ -79,11 +79,10 @@ class ActivationQuantizer(keras.layers.Layer):
             values: floats of any shape.
             training: whether this is a training step.
             before: what comes before the quantizer and changes nothing inside its range, as a ReLU
-                does. Training leaves it out, because clipping does the same; only the first range
-                is of what it gives.
+                does. Training leaves it out, because clipping does the same.
         """
-        if not training or self.stand_in is not None:
-            values, before = (values if before is None else before(values)), None
+        if before is not None and not (training and self.stand_in is None):
+            values = before(values)
         exact = tf.cast(values, tf.float32)
         if self.stand_in is not None:
             return tf.cast(self.stand_in(exact), values.dtype)
@@ -92,7 +91,9 @@ class ActivationQuantizer(keras.layers.Layer):
                 activations.fake_quantize(exact, *self._fixed, self.bits, self.rounding),
                 values.dtype,
             )
-        first_range = self._range(exact, before)
+        first_range = activations.range_of(
+            tf.convert_to_tensor(self.first_range.value), exact, self.bits, self.signed, self.limit
+        )
 
         def keep():
             self.first_range.assign(first_range)
@@ -153,17 +154,6 @@ class ActivationQuantizer(keras.layers.Layer):
     def thaw(self) -> None:
         """Undoes `freeze`, and whatever stood in for the rounding."""
         self._fixed, self.stand_in, self.rounding = None, None, tf.round
-
-    def _range(self, values, before: Callable | None) -> tf.Tensor:
-        """Returns the first range as it was kept, or as this batch would set it if none was."""
-        kept = tf.convert_to_tensor(self.first_range.value)
-
-        def first():
-            shown = values if before is None else before(values)
-            return activations.first_range(shown, self.bits, self.signed)
-
-        # The variable is assigned outside of tf.cond, inside of which replicas may not meet.
-        return tf.cond(tf.unstack(kept)[0] > 0, lambda: kept, first)
 
     def _gradient_share(self, values) -> float | tf.Tensor:
         """`1 / sqrt(n * steps)` for `n` values an example, after LSQ.

@@ -78,6 +78,26 @@ def test_gradients_are_pacts_and_each_end_of_a_signed_range_moves_by_its_share()
 
 
 @pytest.mark.parametrize(
+    ("zero_point", "inside", "to_end"),
+    [
+        # Half a step is 0.0078. PACT does what a ReLU does at zero.
+        (None, [0, 0, 0, 8, 16, 0, 0], 32 + 64),
+        (0.0, [0, 0, 4, 8, 16, 32, 0], 64),
+        # From -0.8 to 3.2.
+        (51.0, [0, 0, 4, 8, 16, 0, 0], (32 + 64) * 0.8 - (1 + 2) * 0.2),
+    ],
+)
+def test_from_8_bits_on_what_pact_rounds_to_an_end_counts_as_clipped(zero_point, inside, to_end):
+    values, clip = tf.Variable([-3.0, -0.9, 0.001, 0.01, 2.0, 3.995, 9.0]), tf.Variable(4.0)
+    upstream = tf.constant([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0])
+    with tf.GradientTape() as tape:
+        out = activations.fake_quantize(values, clip, zero_point, 8, None)
+    to_values, to_clip = tape.gradient(out, [values, clip], upstream)
+    np.testing.assert_array_equal(to_values, inside)
+    assert float(to_clip) == pytest.approx(to_end)
+
+
+@pytest.mark.parametrize(
     ("base", "upstream", "gradient"),
     [(5.0, -1.0, -2.5), (5.0, 1.0, 2.5), (7.0, -1.0, 0.0), (7.0, 1.0, 3.5)],
 )
@@ -114,6 +134,16 @@ def test_the_first_range_errs_least_among_the_shares_of_the_whole_one(bits, sign
     # 2 bits pay for the tails with everything else, 8 bits can have them.
     assert (float(clip) < 0.8 * whole) == (bits == 2)
     assert (float(zero_point) > 0) is signed
+
+
+def test_a_first_range_is_of_what_a_bounded_relu_gives_and_is_kept():
+    values = np.random.default_rng(0).uniform(-9, 9, 500).astype("float32")
+    cut = np.clip(values, 0, 6)
+    first = np.asarray(activations.first_range(values, 4, False, 6.0))
+    np.testing.assert_array_equal(first, activations.first_range(cut, 4, False))
+    none, kept = tf.zeros(2), tf.constant([2.0, 0.0])
+    np.testing.assert_array_equal(activations.range_of(none, values, 4, False, 6.0), first)
+    np.testing.assert_array_equal(activations.range_of(kept, values, 4, False, 6.0), kept)
 
 
 @pytest.mark.parametrize("values", [[0.0, 0.0], [np.nan, 1.0], [np.inf, 1.0]])
