@@ -174,7 +174,7 @@ class _Screen:
         self._timer.start()
 
     def add(self, what: str, total: float | None, done: float, began: float) -> bars.TaskID:
-        # What rich says of its numbers is narrower than what it takes.
+        # rich names its type int, and counts shares of a step all the same.
         return self._bars.add_task(what, total=total, completed=done, ends=None, began=began)  # pyright: ignore[reportArgumentType]
 
     def update(self, line: bars.TaskID, **fields: Any) -> None:

@@ -192,8 +192,7 @@ def smallest_budget(
     search_settings.note(place, settings)
     runs = SharedRuns(network, training, judged, floats.compile_model, metric, seed)
     tuner = _searched(runs, goal, grid, lengths, place, verbose)
-    inputs = search_data.first_inputs(judged)
-    return _exported(tuner, goal, grid, place, optimize_for, inputs, verbose)
+    return _exported(tuner, goal, grid, place, optimize_for, judged, verbose)
 
 
 def _searched(
@@ -222,7 +221,7 @@ def _exported(
     grid: Sequence[Budget],
     folder: pathlib.Path,
     optimize_for: str,
-    inputs: Any,
+    judged: dict[str, Any],
     verbose: int,
 ) -> SmallestBudget:
     """Returns the winner, with its file.
@@ -239,6 +238,7 @@ def _exported(
         if tuner.last == Run(FULL, index)
         else keras_compat.load_model(point.folder / "model.keras")
     )
+    inputs = search_data.first_inputs(judged)
     calibrated = {"calibrate_with": inputs} if optimize_for in ("integer", "micro") else {}
     report = export_tflite(
         model,
