@@ -15,6 +15,7 @@ class _EpochsDone(keras.callbacks.Callback):
     def __init__(self, work: progress.Work):
         super().__init__()
         self._work, self._epoch = work, -1
+        self._is_first = True
 
     def on_epoch_begin(self, epoch, logs=None):
         if self._epoch < 0:
@@ -26,6 +27,10 @@ class _EpochsDone(keras.callbacks.Callback):
             self._work.reached(self._epoch + min(1.0, batch / steps))
 
     def on_epoch_end(self, epoch, logs=None):
+        if self._is_first:
+            # It was longer than the others will be, because TensorFlow traced the step.
+            self._is_first = False
+            self._work.count(self.params["epochs"], epoch + 1)
         self._work.reached(epoch + 1)
 
 
