@@ -174,10 +174,8 @@ def _about(report: ExportReport | None, command: str | None) -> tuple[tuple[str,
     told: list[tuple[str, str]] = []
     if report:
         path = pathlib.Path(report.path)
-        told += [
-            ("file", path.name),
-            ("kind", f"{report.optimize_for} ({_KINDS.get(report.optimize_for, 'other')})"),
-        ]
+        kind = _KINDS.get(report.optimize_for, "other")
+        told += [("file", path.name), ("kind", f"{report.optimize_for} ({kind})")]
         # Not of another file that took its place since.
         if path.is_file() and path.stat().st_size == report.tflite_bytes:
             told.append(("SHA-256", hashlib.sha256(path.read_bytes()).hexdigest()))
