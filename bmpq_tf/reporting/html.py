@@ -98,10 +98,11 @@ def _table(table: Table, named: bool = True) -> str:
 
 
 def _cells(table: Table, row: Sequence[str]) -> str:
-    first = element("th", name(row[0]), scope="row")
+    number = "number" if 0 in table.numbers else None
+    first = element("th", name(row[0]), scope="row", class_=number)
     rest = [
-        element("td", _value(cell), class_="number" if number in table.numbers else None)
-        for number, cell in enumerate(row[1:], start=1)
+        element("td", _value(cell), class_="number" if place in table.numbers else None)
+        for place, cell in enumerate(row[1:], start=1)
     ]
     return first + "".join(rest)
 

@@ -32,7 +32,7 @@ STYLE = f"""
 @media screen and (prefers-color-scheme: dark) {{ :root {{ {_DARK} }} }}
 * {{ box-sizing: border-box; }}
 body {{ margin: 0; background: var(--page); color: var(--text);
-  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; }}
+  font: 1rem/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; }}
 main {{ max-width: 64rem; margin: 0 auto; padding: 1.5rem 1rem 3rem; }}
 h1 {{ margin: 0; font-size: 1.8rem; line-height: 1.2; overflow-wrap: anywhere; }}
 h2 {{ margin: 0 0 .5rem; font-size: 1.25rem; }}
@@ -41,7 +41,7 @@ p {{ margin: 0 0 .75rem; }}
 .kind {{ margin: 0; font-size: .875rem; }}
 .file {{ overflow-wrap: anywhere; }}
 section {{ margin-top: 2.25rem; padding-top: 1.25rem; border-top: 1px solid var(--line); }}
-.tiles {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .75rem;
+.tiles {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr)); gap: .75rem;
   margin: 1.25rem 0 0; padding: 0; list-style: none; }}
 .tiles li {{ padding: .75rem .875rem; border-radius: .5rem; background: var(--card);
   border: 1px solid var(--line); }}
@@ -77,7 +77,7 @@ svg.chart {{ max-width: 30rem; }}
   padding: .15rem 0; }}
 .strips > div {{ grid-template-columns: minmax(7rem, 14rem) 1fr 1fr 3rem; }}
 .bars > div {{ grid-template-columns: minmax(7rem, 14rem) 1fr minmax(9rem, auto); }}
-.strips .head {{ position: sticky; top: 0; align-items: end; background: var(--page);
+.strips .head {{ align-items: end; background: var(--page);
   font-size: .875rem; color: var(--soft); }}
 .name {{ font-size: .875rem; line-height: 1.3; overflow-wrap: anywhere; }}
 .value {{ text-align: right; font-size: .875rem; font-variant-numeric: tabular-nums; }}
@@ -85,13 +85,13 @@ svg.chart {{ max-width: 30rem; }}
 .tall {{ max-height: 34rem; overflow: auto; padding: 0 .5rem; border: 1px solid var(--line);
   border-radius: .5rem; }}
 .scroll {{ overflow-x: auto; }}
-.tall thead th {{ position: sticky; top: 0; background: var(--page); }}
+.tall .head, .tall thead th {{ position: sticky; top: 0; background: var(--page); }}
 .scroll + .scroll, details {{ margin-top: 1rem; }}
 table {{ border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }}
 th, td {{ padding: .3rem .75rem .3rem 0; border-bottom: 1px solid var(--line); text-align: left;
   vertical-align: top; font-weight: normal; }}
 thead th {{ color: var(--soft); font-weight: 600; }}
-th[scope=row] {{ min-width: 8rem; max-width: 22rem; overflow-wrap: anywhere; }}
+th[scope=row]:not(.number) {{ min-width: 8rem; max-width: 22rem; overflow-wrap: anywhere; }}
 td {{ min-width: 3.5rem; max-width: 34rem; overflow-wrap: anywhere; }}
 .wide {{ width: max-content; }}
 .wide td {{ max-width: 22rem; }}
@@ -113,12 +113,13 @@ pre {{ overflow: auto; padding: .75rem; border-radius: .5rem; background: var(--
   .bars .value {{ min-width: 0; text-align: right; }}
 }}
 @media print {{
-  body {{ font-size: 11px; }}
+  :root {{ font-size: 11px; }}
   main {{ max-width: none; padding: 0; }}
   svg, .swatch, .tiles li {{ print-color-adjust: exact; -webkit-print-color-adjust: exact; }}
   .tall {{ max-height: none; overflow: visible; border: 0; padding: 0; }}
   .scroll {{ overflow: visible; }}
-  .strips .head, .tall thead th {{ position: static; }}
+  .wide {{ width: auto; }}
+  .tall .head, .tall thead th {{ position: static; }}
   .strips > div, .bars > div, tr, svg.chart {{ break-inside: avoid; }}
   h2, figcaption, caption {{ break-after: avoid; }}
   details::details-content {{ content-visibility: visible; block-size: auto; }}

@@ -109,14 +109,19 @@ def test_export_writes_a_report_with_what_it_measured_and_was_told(folder, tmp_p
     accuracy = evaluated.split("accuracy in LiteRT ")[1].split(" on ")[0]
     for told in ("75.00%", "50.00%", accuracy, "python -m bmpq_tf.cli.export", "8x"):
         assert told in content, told
-    # Refused before any work, so that no file is written either.
+
+
+@pytest.mark.slow
+def test_a_report_that_cannot_be_written_is_refused_before_any_work(folder, tmp_path):
+    page, other = tmp_path / "report.html", tmp_path / "other.tflite"
+    page.write_text("mine")
     for arguments, message in (
         ([f"--report={page}"], "The file exists already"),
         (["--accuracy=float=0.75"], "--accuracy is for the report"),
         ([f"--report={tmp_path / 'b.html'}", "--accuracy=0.75"], "Accuracies are shares"),
     ):
-        other = tmp_path / "other.tflite"
-        assert message in command("export", model, other, *arguments, ok=False)
+        told = command("export", folder / "model.keras", other, *arguments, ok=False)
+        assert message in told
         assert not other.exists()
 
 

@@ -141,5 +141,7 @@ def test_on_paper_nothing_is_folded_and_the_page_is_light(browser, files):
     assert tab.evaluate(
         "[...document.querySelectorAll('.tall')].every(o => o.scrollHeight <= o.clientHeight + 1)"
     )
+    tab.set_viewport_size({"width": 760, "height": 1000})
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 760
     assert len(tab.pdf()) > 10_000
     tab.close()
