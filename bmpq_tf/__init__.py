@@ -73,9 +73,8 @@ _HOMES = {
     "export.npu.vela": ("VelaError", "inspect_vela"),
     "export.pipeline": ("export_tflite",),
     "export.report": ("ExportReport", "LayerReport"),
-    "export.run": ("run_tflite",),
+    "export.run": ("compare_tflite", "run_tflite"),
     "export.tflite.inspection": ("Inspection", "UnreadableFileError", "inspect_tflite"),
-    "export.verification.comparison": ("compare_tflite",),
     "export.verification.parity": ("Parity",),
     "model.graph_view": ("ends_in_softmax",),
     "model.summary": ("KernelRow", "kernel_table", "summary"),
@@ -109,9 +108,8 @@ if TYPE_CHECKING:
     from bmpq_tf.export.npu.vela import VelaError, inspect_vela
     from bmpq_tf.export.pipeline import export_tflite
     from bmpq_tf.export.report import ExportReport, LayerReport
-    from bmpq_tf.export.run import run_tflite
+    from bmpq_tf.export.run import compare_tflite, run_tflite
     from bmpq_tf.export.tflite.inspection import Inspection, UnreadableFileError, inspect_tflite
-    from bmpq_tf.export.verification.comparison import compare_tflite
     from bmpq_tf.export.verification.parity import Parity
     from bmpq_tf.model.graph_view import ends_in_softmax
     from bmpq_tf.model.summary import KernelRow, kernel_table, summary

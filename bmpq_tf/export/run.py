@@ -1,12 +1,16 @@
-"""`run_tflite`: the answers of any file that `export_tflite` writes."""
+"""The answers of any file that `export_tflite` writes, and how far they are from a model's."""
 
 import os
 import pathlib
 
+import keras
 import numpy as np
 
 from bmpq_tf.export.micro.runtime import MicroModel, runtime_of
 from bmpq_tf.export.tflite.interpreter import TFLiteModel, in_rank
+from bmpq_tf.export.verification.comparison import compare
+from bmpq_tf.export.verification.parity import Parity
+from bmpq_tf.model import graph_view
 
 
 def run_tflite(path: "str | os.PathLike | bytes", inputs, batch_size: int = 32) -> list[np.ndarray]:
@@ -32,10 +36,8 @@ def run_tflite(path: "str | os.PathLike | bytes", inputs, batch_size: int = 32) 
         >>> logits.shape, np.allclose(logits, model(images), atol=1e-4)
         ((32, 10), True)
     """
-    content = (
-        bytes(path) if isinstance(path, (bytes, bytearray)) else pathlib.Path(path).read_bytes()
-    )
-    model = _loaded(content)
+    content = _content(path)
+    model = _runtime(content)(content)
     arrays = [
         np.asarray(array) for array in (inputs if isinstance(inputs, (list, tuple)) else [inputs])
     ]
@@ -50,10 +52,57 @@ def run_tflite(path: "str | os.PathLike | bytes", inputs, batch_size: int = 32) 
     return [np.concatenate(output) for output in zip(*parts, strict=True)]
 
 
-def _loaded(content: bytes) -> TFLiteModel | MicroModel:
+def compare_tflite(
+    model: keras.Model,
+    path: "str | os.PathLike | bytes",
+    inputs=None,
+    *,
+    optimize_for: str = "size",
+) -> Parity:
+    """Compares a `.tflite` file's answers with a Keras model's.
+
+    What `export_tflite` does before it writes.
+
+    Args:
+        model: the Keras model.
+        path: of the file, or its content.
+        inputs: as `export_tflite` takes `verify_with`; random ones by default.
+        optimize_for: the kind of file, which sets what counts as close. Files of `"micro"` are run
+            in TFLM and judged as those of `"integer"` are.
+
+    Returns:
+        A `Parity`; its `holds` says whether the file answers as the model does, its `problem` what
+        does not.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ModuleNotFoundError: the file is for TFLM, and the extra `micro` is not installed.
+        RuntimeError: the runtime cannot read or run it.
+        ValueError: the inputs do not fit the model, or there are none.
+
+    Example:
+        >>> report = bmpq_tf.export_tflite(model, folder / "model.tflite")
+        >>> bmpq_tf.compare_tflite(model, report.path, images).holds
+        True
+        >>> bmpq_tf.compare_tflite(float_model, report.path, images).holds
+        False
+    """
+    content = _content(path)
+    kind = "integer" if optimize_for == "micro" else optimize_for
+    graph = graph_view.as_graph(model, data=inputs)
+    return compare(graph, content, inputs, kind, runtime=_runtime(content))
+
+
+def _content(path: "str | os.PathLike | bytes") -> bytes:
+    if isinstance(path, (bytes, bytearray)):
+        return bytes(path)
+    return pathlib.Path(path).read_bytes()
+
+
+def _runtime(content: bytes) -> type[TFLiteModel] | type[MicroModel]:
+    """What runs a file."""
     try:
-        runtime = runtime_of(content)
+        return runtime_of(content)
     # A broken file; LiteRT says what is wrong with it.
     except Exception:
-        runtime = TFLiteModel
-    return runtime(content)
+        return TFLiteModel

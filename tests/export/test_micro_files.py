@@ -19,6 +19,7 @@ from bmpq_tf import (
     InfeasibleBudgetError,
     allocate_bits,
     assign_bits,
+    compare_tflite,
     export_tflite,
     inspect_tflite,
     kernel_table,
@@ -123,6 +124,13 @@ def test_run_tflite_runs_it_in_tflm(written):
     (told,) = MicroModel(pathlib.Path(written.path).read_bytes())([IMAGES])
     np.testing.assert_array_equal(answers, told)
     assert len(np.unique(answers)) > 10
+
+
+def test_compare_tflite_compares_it_in_tflm(model, written):
+    parity = compare_tflite(model, written.path, IMAGES, optimize_for="micro")
+    assert parity.examples == len(IMAGES)
+    # Of weights that hardly trained; see OPTIONS.
+    assert 0 < parity.rms < 0.5
 
 
 @pytest.mark.slow

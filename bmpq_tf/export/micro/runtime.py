@@ -31,12 +31,13 @@ class MicroModel:
     Args:
         content: the file's bytes.
         arena_bytes: the memory for everything that is computed; by default more than enough.
+        xnnpack: TFLM has none; so that the class is called like LiteRT's.
 
     Raises:
         RuntimeError: TFLM cannot run it; the message is the runtime's.
     """
 
-    def __init__(self, content: bytes, arena_bytes: int | None = None):
+    def __init__(self, content: bytes, arena_bytes: int | None = None, xnnpack: bool = False):
         check_installed("Running a file in TFLM")
         self._interpreter = _started(content, arena_bytes or _ample(content))
         self.inputs, self.outputs = _ends(self._interpreter)

@@ -1,7 +1,5 @@
 """Runs the Keras model and the file on the same inputs and adds up how far they are apart."""
 
-import os
-import pathlib
 from collections.abc import Sequence
 
 import keras
@@ -25,47 +23,8 @@ from bmpq_tf.export.verification.parity import (
     tolerance_of,
 )
 from bmpq_tf.export.verification.rounding_ties import Following, rounded_tensors
-from bmpq_tf.model import graph_view, keras_graph
+from bmpq_tf.model import keras_graph
 from bmpq_tf.model.activation_widths import activation_quantizers
-
-
-def compare_tflite(
-    model: keras.Model,
-    path: "str | os.PathLike | bytes",
-    inputs=None,
-    *,
-    optimize_for: str = "size",
-) -> Parity:
-    """Compares a `.tflite` file's answers with a Keras model's.
-
-    What `export_tflite` does before it writes.
-
-    Args:
-        model: the Keras model.
-        path: of the file, or its content.
-        inputs: as `export_tflite` takes `verify_with`; random ones by default.
-        optimize_for: the kind of file, which sets what counts as close.
-
-    Returns:
-        A `Parity`; its `holds` says whether the file answers as the model does, its `problem` what
-        does not.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        RuntimeError: LiteRT cannot read or run it.
-        ValueError: the inputs do not fit the model, or there are none.
-
-    Example:
-        >>> report = bmpq_tf.export_tflite(model, folder / "model.tflite")
-        >>> bmpq_tf.compare_tflite(model, report.path, images).holds
-        True
-        >>> bmpq_tf.compare_tflite(float_model, report.path, images).holds
-        False
-    """
-    content = (
-        bytes(path) if isinstance(path, (bytes, bytearray)) else pathlib.Path(path).read_bytes()
-    )
-    return compare(graph_view.as_graph(model, data=inputs), content, inputs, optimize_for)
 
 
 def compare(
