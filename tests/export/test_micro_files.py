@@ -126,6 +126,15 @@ def test_run_tflite_runs_it_in_tflm(written):
     assert len(np.unique(answers)) > 10
 
 
+def test_a_file_without_packed_kernels_runs_in_tflm_too(tmp_path):
+    # Of one zero point beside many scales, which LiteRT refuses.
+    report = export_tflite(trained(model=network(4)), tmp_path / "int8.tflite", **OPTIONS)
+    assert "TFLM_DECODE" not in report.micro.operators
+    (answers,) = run_tflite(report.path, IMAGES[:3])
+    (told,) = MicroModel((tmp_path / "int8.tflite").read_bytes())([IMAGES[:3]])
+    np.testing.assert_array_equal(answers, told)
+
+
 def test_compare_tflite_compares_it_in_tflm(model, written):
     parity = compare_tflite(model, written.path, IMAGES, optimize_for="micro")
     assert parity.examples == len(IMAGES)

@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import dataclasses
 import functools
+import json
 import math
 import pathlib
 import re
@@ -71,10 +72,23 @@ class MicroModel:
 
 
 def runtime_of(content: bytes) -> type[TFLiteModel] | type[MicroModel]:
-    """Returns what runs a file: TFLM where it unpacks kernels, LiteRT otherwise."""
+    """Returns what runs a file: TFLM where it unpacks kernels, or was written for it; LiteRT
+    otherwise.
+    """
     model = flatbuffer.parse(content)
     operators = [one for subgraph in model.subgraphs for one in subgraph.operators]
-    return MicroModel if any(is_decode(model, one) for one in operators) else TFLiteModel
+    is_micro = _is_for_tflm(model) or any(is_decode(model, one) for one in operators)
+    return MicroModel if is_micro else TFLiteModel
+
+
+def _is_for_tflm(model) -> bool:
+    """Such a file tells less of itself, and LiteRT refuses its single zero points."""
+    told = flatbuffer.metadata(model).get(flatbuffer.METADATA)
+    try:
+        return json.loads(told or b"{}").get("format") == 2
+    # Another's metadata, or broken.
+    except (ValueError, AttributeError):
+        return False
 
 
 @dataclasses.dataclass(frozen=True)
