@@ -22,7 +22,7 @@ _LOADED = re.compile(
     r"""|<link\b(?=[^>]*\brel=["']?(?:stylesheet|preload|preconnect|icon))[^>]*"""
     r"""\bhref=["']?(?:https?:)?//[^>]*>"""
 )
-_LOADED_BY_STYLE = re.compile(r"""(?:@import\s*|url\()\s*["']?(?:https?:)?//""")
+_LOADED_BY_STYLE = re.compile(r"""(?:@import\s*|url\()\s*["']?(?:https?:)?//[^)"'\s;]*""")
 # What a guide says of the data and the model that its blocks use; the site shows them on the spot.
 SETUP = "The data and the model of this page are those of [setup.py](setup.py): run it first."
 _LANGUAGES = {".py": "python", ".yaml": "yaml", ".md": "markdown"}
