@@ -8,8 +8,7 @@ classes do, so `overrides=` gives theirs 8 bits; recall at an IoU of 0.5, taken 
 
 import os
 
-# Before TensorFlow is imported; its start-up messages would bury ours.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
 
 # isort: split
 import keras

@@ -8,8 +8,7 @@ and loaded by registered classes, it answers as the file. Data: scikit-learn's d
 
 import os
 
-# Before TensorFlow is imported; its start-up messages would bury ours.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
 
 # isort: split
 import keras

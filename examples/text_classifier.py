@@ -8,8 +8,7 @@ numbers before the model, since TFLite has no table of words. The text is packag
 
 import os
 
-# Before TensorFlow is imported; its start-up messages would bury ours.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
 
 # isort: split
 import collections
