@@ -27,7 +27,7 @@ EXPECTED = {
     },
     "keyword_spotting": {
         r"in TFLM ([\d.]+)% right": (90, 100),
-        r"in TFLM: ([\d,]+) bytes of flash": (5_000, 13_000),
+        r"in TFLM: ([\d,]+) bytes of flash": (5_000, 12_000),
         r"an arena of ([\d,]+)": (5_000, 24_000),
         r"bmpq_arena_bytes = (\d+)": (5_000, 24_000),
     },

@@ -12,6 +12,8 @@ from bmpq_tf.files import replacing
 
 # Says which sources the outputs are of.
 _KEY = "sources"
+# What is on the way, and after how many seconds; gone from a terminal once it is done.
+_PROGRESS = re.compile(r"Export of '.*', after [\d ms]+")
 
 
 class NotebookError(RuntimeError):
@@ -90,6 +92,8 @@ def _kept(output: dict) -> dict | None:
     if "metadata" in output:
         output["metadata"] = {}
     data = output.get("data", {})
+    if _PROGRESS.match(text_of(data.get("text/plain", ""))):
+        return None
     if "text/plain" in data:
         # Tables are told twice; the plain one is read everywhere.
         data = {key: value for key, value in data.items() if key != "text/html"}
