@@ -17,7 +17,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # isort: split
 import keras
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 
 import bmpq_tf
 
@@ -85,17 +85,23 @@ def check_classifier(model: keras.Model) -> None:
 def read_data(path: str) -> tuple[np.ndarray, np.ndarray]:
     """Images and labels of an .npz file."""
     with np.load(path, allow_pickle=False) as arrays:
+        if not {"images", "labels"} <= set(arrays.files):
+            raise ValueError(
+                f"The arrays are called images and labels. Received: {', '.join(arrays.files)} in "
+                f"'{path}'. Save them with np.savez('{path}', images=x, labels=y)."
+            )
         images, labels = arrays["images"], arrays["labels"]
     if labels.shape != images.shape[:1]:
         raise ValueError(
             f"Each image needs one integer label. Received: images {images.shape}, labels "
-            f"{labels.shape}."
+            f"{labels.shape}. If they are one-hot, save labels=y.argmax(-1)."
         )
     return images, labels
 
 
 def main(_: list[str]) -> None:
     """Quantizes, trains under the budget, exports, and checks the file."""
+    logging.set_verbosity(logging.ERROR)  # The converter talks at length.
     given = flags.FLAGS
     if bool(given.model) != bool(given.data):
         raise ValueError(

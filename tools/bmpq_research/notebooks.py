@@ -13,7 +13,7 @@ from bmpq_tf.files import replacing
 # Says which sources the outputs are of.
 _KEY = "sources"
 # What is on the way, and after how many seconds; gone from a terminal once it is done.
-_PROGRESS = re.compile(r"Export of '.*', after [\d ms]+")
+_PROGRESS = re.compile(r"Export of '.*, after ")
 
 
 class NotebookError(RuntimeError):
