@@ -69,3 +69,24 @@ def test_a_link_to_follow_loads_nothing(hooks, tmp_path):
         '<img src="images/a.png"><script src="assets/a.js"></script>'
     )
     hooks.on_post_build({"site_dir": str(tmp_path)})
+
+
+def test_a_notebook_is_a_page_with_what_its_cells_printed_and_drew():
+    spec = importlib.util.spec_from_file_location(
+        "site_notebooks", ROOT / "tools/site_notebooks.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    outputs = [
+        {"output_type": "stream", "name": "stdout", "text": ["2\n", "3\n"]},
+        {"output_type": "display_data", "data": {"image/png": "QUJD\n", "text/plain": ["a plot"]}},
+        {"output_type": "execute_result", "data": {"text/plain": ["4"]}},
+    ]
+    cells = [
+        {"cell_type": "markdown", "source": ["# One\n", "two"]},
+        {"cell_type": "code", "source": ["print(2)\n", "print(3)"], "outputs": outputs},
+    ]
+    assert module.as_markdown({"cells": cells}) == (
+        "# One\ntwo\n\n```python\nprint(2)\nprint(3)\n```\n\n```text\n2\n3\n```\n\n"
+        "![What the cell drew](data:image/png;base64,QUJD)\n\n```text\n4\n```\n"
+    )
