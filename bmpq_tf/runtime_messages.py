@@ -27,7 +27,7 @@ VARIABLE = "BMPQ_RUNTIME_MESSAGES"
 _LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 # Keras gives `shuffle=True` itself, and then says that it does not hold for data sets.
 _SHUFFLE = "`shuffle=True` was passed, but will be ignored"
-_NOISE = re.compile(
+NOISE = re.compile(
     # absl: I0000 00:00:1764459183.123456   12345 file.cc:12] ...
     rb"[IW]\d{4} \d\d:\d\d:[\d.]+ +\d+ \S+:\d+\] "
     # TensorFlow: 2026-11-29 23:32:59.123456: W tensorflow/file.cc:12] ...
@@ -144,7 +144,7 @@ class _Filter:
     def line(self, line: bytes) -> None:
         text, mark, told = line.partition(_MARK)
         if text.strip(b"\n") or not mark:
-            if self._holds or _NOISE.match(text):
+            if self._holds or NOISE.match(text):
                 self._dropped.append(text if text.endswith(b"\n") else text + b"\n")
             else:
                 _show(text)
