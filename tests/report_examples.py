@@ -68,7 +68,6 @@ def made_up(
         about=(("bmpq_tf", "0.2.0"), ("command", "python train.py --out='a b' && <b>")),
         compression=4 * weights / packed,
         file="made_up.tflite" if file else "",
-        holds=True if file else None,
         alike=1.0 if file else None,
     )
 

@@ -82,7 +82,6 @@ def collect(
         about=_about(export_report, command),
         compression=compression(states),
         file=pathlib.Path(export_report.path).name if export_report else "",
-        holds=export_report.parity.holds if export_report else None,
         alike=export_report.parity.agreement
         if export_report and export_report.parity.compared
         else None,

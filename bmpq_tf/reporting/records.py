@@ -121,7 +121,6 @@ class Facts:
         about: labels and values of the file, versions and the command.
         compression: how many times fewer parameter bits than float32.
         file: its name, or empty.
-        holds: whether the file answers as Keras does; `None` without a file.
         alike: the share of equal top-1, where that was compared.
     """
 
@@ -139,7 +138,6 @@ class Facts:
     about: tuple[tuple[str, str], ...] = ()
     compression: float = 1.0
     file: str = ""
-    holds: bool | None = None
     alike: float | None = None
 
     @property

@@ -66,8 +66,9 @@ def key_figures(facts: Facts) -> list[tuple[str, str]]:
         told.append((tables.accuracy_words(form.accuracy, facts.metric), what))
     if facts.alike is not None:
         told.append((f"{facts.alike:.2%}", "top-1 equal to Keras"))
-    if facts.uses:
-        over = any(use.share > 1 for use in facts.uses)
+    over = any(use.share > 1 for use in facts.uses)
+    # Where a limit's use is not known nobody can say that it is met.
+    if over or (facts.uses and all(use.used is not None for use in facts.uses)):
         told.append(("over" if over else "within", f"the budget of {facts.budget}"))
     return told
 

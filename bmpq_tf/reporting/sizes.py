@@ -63,7 +63,8 @@ def parts_of_file(report: ExportReport) -> tuple[Part, ...]:
     for one in found.weights:
         stored[one.stored] += one.bytes
     weights = [
-        Part(f"weights in {name}", stored[name], _look(name)) for name in sorted(stored, key=_width)
+        Part(f"weights in {'a ' * name.startswith('table')}{name}", stored[name], _look(name))
+        for name in sorted(stored, key=_width)
     ]
     others = [
         Part("biases, tables and other constants", found.other_constant_bytes, "other"),

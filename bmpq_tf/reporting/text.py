@@ -24,7 +24,9 @@ def as_text(facts: Facts, parts: Sequence[Section]) -> str:
     for part in parts:
         blocks.append(f"## {part.title}")
         blocks += [part.intro] if part.intro else []
-        blocks += [_table(table) for table in (*part.tables, *part.folded)]
+        for table in (*part.tables, *part.folded):
+            blocks += [clean(table.title)] if table.title != part.title else []
+            blocks.append(_table(table))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -38,7 +40,7 @@ def _table(table: Table) -> str:
     written = io.StringIO()
     Console(file=written, width=_WIDTH, color_system=None, force_terminal=False).print(printed)
     lines = [line.rstrip() for line in written.getvalue().splitlines()]
-    return f"{clean(table.title)}\n\n" + "\n".join(line for line in lines if line)
+    return "\n".join(line for line in lines if line)
 
 
 def _cell(text: str) -> Text:

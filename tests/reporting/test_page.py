@@ -12,7 +12,8 @@ from bmpq_tf.reporting import tables
 from bmpq_tf.reporting.curves import _ticks
 from bmpq_tf.reporting.figures import Axis, Levels
 from bmpq_tf.reporting.markup import clean, escaped
-from bmpq_tf.reporting.sections import sections
+from bmpq_tf.reporting.records import Use
+from bmpq_tf.reporting.sections import key_figures, sections
 
 pytestmark = pytest.mark.quick
 
@@ -122,6 +123,17 @@ def test_escaped_text_is_read_back_as_it_was_cleaned(name):
     assert read.tags == [("p", {"title": clean(name)})]
     assert clean(clean(name)) == clean(name)
     clean(name).encode()
+
+
+def test_the_budget_is_told_as_met_only_where_every_limit_is_known():
+    def told(*uses: Use) -> list[str]:
+        facts = dataclasses.replace(made_up(), uses=uses)
+        return [value for value, what in key_figures(facts) if "budget" in what]
+
+    met, missed, open_ = Use("a", 5, 5), Use("b", 6, 5), Use("c", None, 5)
+    assert told(met) == ["within"]
+    assert told(met, missed) == told(missed, open_) == ["over"]
+    assert told(met, open_) == told() == []
 
 
 def test_a_large_page_stays_small():
