@@ -8,7 +8,7 @@ classes do, so `overrides=` gives theirs 8 bits; recall at an IoU of 0.5, taken 
 
 import os
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # Before TensorFlow is imported.
 
 # isort: split
 import keras

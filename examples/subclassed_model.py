@@ -8,7 +8,7 @@ and loaded by registered classes, it answers as the file. Data: scikit-learn's d
 
 import os
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # Before TensorFlow is imported.
 
 # isort: split
 import keras

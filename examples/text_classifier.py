@@ -8,7 +8,7 @@ numbers before the model, since TFLite has no table of words. The text is packag
 
 import os
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # Before TensorFlow is imported.
 
 # isort: split
 import collections
