@@ -52,8 +52,9 @@ def load_keras2_model(
         raise ValueError(
             f"Keras 2 models are loaded from .h5 files. Received: path='{path}'. Load it where it "
             "was made, with Keras 2 (one of tfmot's under "
-            "tfmot.quantization.keras.quantize_scope()), and save it with model.save('model.h5'). "
-            "keras.models.load_model reads .keras files of Keras 3."
+            "tfmot.quantization.keras.quantize_scope()), and save it with model.save('model.h5'); "
+            "tfmot's own .keras files do not load there either. keras.models.load_model reads "
+            ".keras files of Keras 3."
         )
     classes = {**_layers(), **(custom_objects or {})}
     with tempfile.TemporaryDirectory() as folder:
