@@ -172,7 +172,8 @@ class FrontTuner(keras_tuner.Tuner):
         One that cannot be trained fails, and the search goes on.
         """
         chosen = trial.hyperparameters.values
-        self._told.begin(len(self.oracle.trials), chosen)
+        # keras-tuner counts them so; a worker does not see the others' trials.
+        self._told.begin(int(trial.trial_id) + 1, chosen)
         try:
             model = train_choice(
                 self.problem, chosen, self.space.epochs, self.seed, self._told.verbose
