@@ -68,7 +68,7 @@ def test_a_link_to_follow_loads_nothing(hooks, tmp_path):
         '<a href="https://elsewhere.example">x</a><link rel="canonical" href="https://x.example">'
         '<img src="images/a.png"><script src="assets/a.js"></script>'
     )
-    hooks.on_post_build({"site_dir": str(tmp_path)})
+    assert hooks.on_post_build({"site_dir": str(tmp_path)}) is None
 
 
 def test_a_notebook_is_a_page_with_what_its_cells_printed_and_drew():

@@ -108,18 +108,16 @@ def fake_quantize(
             to_values, to_low, to_high = tf.quantization.fake_quant_with_min_max_vars_gradient(
                 upstream, seen, _INSIDE * low, _INSIDE * high, bits, is_symmetric(bits)
             )
-            if not zero_points:
+            if is_fine:
                 # Rounded, what lies below zero is zero.
-                return (_relu_gradient(to_values, seen) if is_fine else to_values), to_high
+                return tf.raw_ops.ReluGrad(gradients=to_values, features=seen), to_high
+            if not zero_points:
+                return to_values, to_high
             return to_values, (to_low * low + to_high * high) / clip, None
 
         return rounded, grad
 
     return apply(values, clip, *(() if zero_point is None else (zero_point,)))  # pyright: ignore[reportReturnType]
-
-
-def _relu_gradient(upstream, features) -> tf.Tensor:
-    return tf.raw_ops.ReluGrad(gradients=upstream, features=features)
 
 
 def learned_clip(

@@ -52,7 +52,8 @@ def quantize_model(
 
     A subclass of `keras.Model` cannot be copied, so its layers become their quantized twins where
     they stand, as Keras's own `quantize()` does it, and it must be compiled anew. What stands
-    inside layers of your own classes is quantized too.
+    inside layers of your own classes is quantized too. `BatchNormalization` becomes
+    `layers.FusedBatchNormalization`: the same answers, a faster training step.
 
     Args:
         model: any Keras model; nested models and shared layers are kept as such. A sequential one

@@ -222,7 +222,7 @@ def test_methods_that_are_not_installed_are_told_before_any_cell_runs(tmp_path, 
         ran.append(cell.key)
         append_result(
             tmp_path / "results.jsonl",
-            {"cell": cell.key, "status": "done", "config": cell.settings},
+            {"cell": cell.key, "status": "done", "config": cell.settings, "seconds": 1.0},
         )
         return 0
 

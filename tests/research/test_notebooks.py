@@ -79,7 +79,7 @@ def test_a_change_of_a_cell_is_noticed():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_notebook_runs_within_two_minutes(name, tmp_path):
-    run(name, tmp_path, {**os.environ, "BMPQ_DATA_DIR": str(tmp_path)})
+    assert printed(run(name, tmp_path, {**os.environ, "BMPQ_DATA_DIR": str(tmp_path)}))
 
 
 @pytest.mark.slow

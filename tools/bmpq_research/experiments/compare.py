@@ -174,7 +174,7 @@ def _left(cells: Sequence[Cell], results: dict[str, dict[str, Any]]) -> str:
     """The time that these cells take one after the other, if cells like them took any yet."""
     took: dict[str, list[float]] = collections.defaultdict(list)
     for result in results.values():
-        if result["status"] == "done" and "seconds" in result:
+        if result["status"] == "done":
             took[result["config"]["method"]].append(result["seconds"])
             took[""].append(result["seconds"])
     if not took:
