@@ -104,6 +104,8 @@ def _converted(
         )
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
         converter.allow_custom_ops = custom
+        # The file gets our own; TensorFlow's costs two copies of it.
+        converter.exclude_conversion_metadata = True
         # It writes what it refuses as it sees it, in pages; the error has it too.
         with hushed():
             return converter.convert()

@@ -10,7 +10,7 @@ from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.export.tflite.inner_tensors import Exposed
 from bmpq_tf.export.tflite.interpreter import TFLiteModel
 
-_AT_ONCE = 16
+_AT_ONCE, _VALUES_AT_ONCE = 16, 2**25
 _UNIT = (0.0, 1.0)
 
 
@@ -35,7 +35,8 @@ def ranges(
         for number in range(len(loop_states.loops(model)))
     ]
     # Every tensor of the model is kept for a moment, so only a few examples at a time.
-    for batch in (few for whole in batches for few in _parts(whole, at_once or _AT_ONCE)):
+    few = at_once or int(np.clip(_VALUES_AT_ONCE // max(1, exposed.values), 1, _AT_ONCE))
+    for batch in (part for whole in batches for part in _parts(whole, few)):
         _add(measured, exposed(batch)[1])
         for step in (one for loop in steps for one in loop(batch)):
             _add(measured, step)

@@ -49,6 +49,9 @@ class Exposed:
         self._input_names = [
             flatbuffer.tensor_name(tensors[int(index)]) for index in subgraph.inputs
         ]
+        # Float values an example; sizes that are open count as one.
+        shapes = (tensors[index].shape for index in self._names)
+        self.values = sum(int(np.prod(() if shape is None else shape)) for shape in shapes)
         self._outputs = [int(index) for index in subgraph.outputs]
         self._given_out = list(dict.fromkeys([*self._outputs, *self._names]))
         subgraph.outputs, model.signatureDefs = self._given_out, None

@@ -61,13 +61,17 @@ def compare(
     file, examples = None, 0
     batches = input_batches(model, verify_with)
     for batch in progress.counted(batches, batch_count(model, verify_with)):
+        examples += len(batch[0])
         if file is None:
             few = first_examples(model, batch)
+            expected = keras_answers(model, few)
             # Each holds the weights dequantized, so one is gone before the other is made.
-            tally.add(few, runtime(content, xnnpack=False)(few), xnnpack=False)
+            tally.add(few, expected, runtime(content, xnnpack=False)(few), xnnpack=False)
             file = runtime(content)
-        tally.add(batch, file(batch), xnnpack=True)
-        examples += len(batch[0])
+            tally.add(few, expected, file(few), xnnpack=True)
+            batch = [array[len(few[0]) :] for array in batch]
+        if len(batch[0]):
+            tally.add(batch, keras_answers(model, batch), file(batch), xnnpack=True)
     if not examples:
         raise ValueError(
             "verify_with has no examples, or not a whole batch. Give at least one, or nothing to "
@@ -167,9 +171,12 @@ class _Tally:
         )
 
     def add(
-        self, batch: Sequence[np.ndarray], received: Sequence[np.ndarray], xnnpack: bool
+        self,
+        batch: Sequence[np.ndarray],
+        expected: Sequence[np.ndarray],
+        received: Sequence[np.ndarray],
+        xnnpack: bool,
     ) -> None:
-        expected = keras_answers(self._model, batch)
         shapes, wanted = (
             [np.shape(output) for output in outputs] for outputs in (received, expected)
         )

@@ -1,5 +1,6 @@
 """The inputs that both models answer: the user's, in whatever form, or random ones."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 
 import keras
@@ -21,7 +22,13 @@ def few_inputs(model: keras.Model, data) -> list[np.ndarray]:
 
 def first_examples(model: keras.Model, batch: list[np.ndarray]) -> list[np.ndarray]:
     """Returns the first examples of a batch, or the whole one where the batch size is fixed."""
-    return batch if model.inputs[0].shape[0] else [array[:_GENERATED] for array in batch]
+    count = _few(sum(array.size for array in batch) / max(1, len(batch[0])))
+    return batch if model.inputs[0].shape[0] else [array[:count] for array in batch]
+
+
+def _few(values: float) -> int:
+    """Returns how many examples of so many values tell enough at a bearable cost."""
+    return int(np.clip(_FEW_VALUES // max(1, values), *_FEW))
 
 
 def input_batches(
@@ -131,11 +138,10 @@ def _inputs_of(model: keras.Model, batch) -> list[np.ndarray]:
 def _random_inputs(model) -> list[np.ndarray]:
     generator = np.random.default_rng(0)
     arrays = []
-    for tensor in model.inputs:
-        shape = [
-            model.inputs[0].shape[0] or _GENERATED,
-            *(size or _OPEN for size in tensor.shape[1:]),
-        ]
+    sizes = [tuple(size or _OPEN for size in tensor.shape[1:]) for tensor in model.inputs]
+    count = model.inputs[0].shape[0] or _few(sum(math.prod(size) for size in sizes))
+    for tensor, size in zip(model.inputs, sizes, strict=True):
+        shape = (count, *size)
         whole = "int" in keras.backend.standardize_dtype(tensor.dtype)
         values = generator.integers(0, 2, shape) if whole else generator.standard_normal(shape)
         arrays.append(values.astype(keras.backend.standardize_dtype(tensor.dtype)))
@@ -177,7 +183,6 @@ def _checked(model, arrays: list[np.ndarray], what: str) -> list[np.ndarray]:
     ]
 
 
-_GENERATED = 16
-
-
+# Sixteen small images, or four of 224 x 224.
+_FEW, _FEW_VALUES = (4, 16), 2**19
 _OPEN = 64  # of an axis of any size: enough for the poolings of common networks
