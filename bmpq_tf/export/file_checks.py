@@ -58,6 +58,8 @@ def check_integer(state: ExportState) -> None:
             "them, whether or not LiteRT has a kernel that takes some. Replace those layers, or "
             f'take {"activation_bits=8 or " * wide}optimize_for="latency". Nothing was written.'
         )
+    if state.is_micro and (found := missing(file)):
+        raise _not_in_tflm(state, found, " for 16-bit activations")
     if state.is_micro and (cast := integer_inputs.casts_beyond_tflm(file)):
         raise ExportError(
             f"Model '{model.name}' does not run on a microcontroller: TFLM casts no "
@@ -110,23 +112,28 @@ def check_operators(state: ExportState) -> None:
     file, _ = lookup_tables.folded(state.file, state.alone)
     found = [one for one in missing(file) if one[0] not in ("FAKE_QUANT", "CUSTOM")]
     if found:
-        raise ExportError(
-            f"Model '{state.model.name}' does not run on a microcontroller: TFLM has no "
-            f"{_owned(state.model, found)}. Replace those layers, or take "
-            'optimize_for="integer" for a phone. Nothing was written.'
-        )
+        raise _not_in_tflm(state, found)
+
+
+def _not_in_tflm(state: ExportState, found: list[tuple[str, str]], beside: str = "") -> ExportError:
+    narrower = "activation_bits=8 or " if beside else ""
+    return ExportError(
+        f"Model '{state.model.name}' does not run on a microcontroller: TFLM has no "
+        f"{_owned(state.model, found)}{beside}. Replace those layers, or take {narrower}"
+        'optimize_for="integer" for a phone. Nothing was written.'
+    )
 
 
 def _owned(model, operators: list[tuple[str, str]]) -> str:
     """Operators, each with the layer that it comes from."""
-    return _listed(
-        [
-            f"{builtin} of layer {owner}"
-            if (owner := origin.layer_of(model, name))
-            else f"{builtin} '{name}'"
-            for builtin, name in operators
-        ]
+    told = (
+        f"{builtin} of layer {owner}"
+        if (owner := origin.layer_of(model, name))
+        else f"{builtin} '{name}'"
+        for builtin, name in operators
     )
+    # A layer has many of one kind.
+    return _listed(list(dict.fromkeys(told)))
 
 
 def _paths(kernels: list[KernelState]) -> str:

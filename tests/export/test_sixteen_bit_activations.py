@@ -39,6 +39,12 @@ def tables() -> keras.Model:
     return keras.Model(given, layers.Dense(3, activation="softmax")(x))
 
 
+def recurrent() -> keras.Model:
+    steps = keras.Input((12, 5))
+    x = layers.GRU(6, return_sequences=True)(steps)
+    return keras.Model(steps, layers.Dense(3)(layers.Bidirectional(layers.LSTM(4))(x)))
+
+
 def inputs_of(model: keras.Model) -> np.ndarray:
     return RANDOM.standard_normal((48, *model.input_shape[1:])).astype("float32")
 
@@ -63,7 +69,11 @@ def types(file) -> dict[str, set]:
 
 
 @pytest.mark.parametrize(
-    "build", [audio, *(pytest.param(build, marks=pytest.mark.slow) for build in (residual, tables))]
+    "build",
+    [
+        audio,
+        *(pytest.param(build, marks=pytest.mark.slow) for build in (residual, tables, recurrent)),
+    ],
 )
 def test_a_file_of_16_bits_is_ten_times_as_close_as_one_of_8(build, tmp_path):
     float_model = build()
@@ -197,6 +207,20 @@ def test_an_operator_without_an_int16_kernel_is_named_and_how_to_do_without(tmp_
     export(model, tmp_path / "int8.tflite", "integer", data)
     with pytest.raises(ExportError, match=r"'swish' .*activation_bits=8"):
         export(model, tmp_path / "model.tflite", "integer", data, activation_bits=16)
+
+
+def test_what_a_microcontroller_has_for_8_bits_alone_is_named(tmp_path):
+    pytest.importorskip("tflite_micro")
+    model = with_widths(recurrent(), [8])
+    data = inputs_of(model)
+    with pytest.raises(ExportError, match=r"no GATHER of layer 'gru.*activation_bits=8 or"):
+        export_tflite(
+            model,
+            tmp_path / "model.tflite",
+            optimize_for="micro",
+            calibrate_with=data,
+            activation_bits=16,
+        )
 
 
 def test_a_wrong_bias_is_caught_that_8_bits_would_hide(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 
 from bmpq_research.runtime_probe import conversions, probe, sixteen
 from bmpq_tf.export.integer import integer_inputs
-from bmpq_tf.export.micro.operators import is_installed
+from bmpq_tf.export.micro.operators import OPERATORS, WITHOUT_INT16, is_installed
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "runtime_matrix.md"
 
@@ -23,6 +23,13 @@ def test_the_docs_hold_what_the_runtimes_do(kind):
     ]
     columns = None if is_installed() else len(kind.COLUMNS) - 1
     assert [row[:columns] for row in told] == found
+    if kind is sixteen and is_installed():
+        in_phones = {
+            operator: tflm for operator, _, _, right, *_, tflm in found if right == "right"
+        }
+        refused = {operator for operator, tflm in in_phones.items() if tflm == "-"}
+        weightless = {operator.name for operator in sixteen.WEIGHTLESS}
+        assert refused & OPERATORS & weightless == WITHOUT_INT16
 
 
 def test_every_input_of_integers_has_a_conversion_that_is_right_everywhere():

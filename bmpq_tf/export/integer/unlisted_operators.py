@@ -50,7 +50,10 @@ _LOOKS = (
 _ON_ONE_GRID = (_BUILTIN.MINIMUM, _BUILTIN.FILL)
 CARRIES = (*_SAME_GRID, *_OWN_GRID, *_FIXED_GRID, *_LOOKS)
 # Those whose int16 kernels were seen to answer rightly.
-_CARRIES_WIDE = (*_SAME_GRID[:-1], *(_BUILTIN.RELU6, _BUILTIN.LEAKY_RELU, _BUILTIN.SHAPE))
+_CARRIES_WIDE = (
+    *_SAME_GRID,
+    *(_BUILTIN.RELU6, _BUILTIN.LEAKY_RELU, _BUILTIN.SHAPE, _BUILTIN.FILL),
+)
 _QUANTIZE, _DEQUANTIZE = ("Quantize", {}), ("Dequantize", {})
 _TRUTH = (np.array([1.0], np.float32), np.array([0], np.int64))
 

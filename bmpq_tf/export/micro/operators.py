@@ -23,6 +23,13 @@ OPERATORS = frozenset(
     WHILE ZEROS_LIKE
     """.split()  # noqa: SIM905
 )
+# Of these, those with an int16 kernel in LiteRT and none in TFLM (docs/runtime_matrix.md,
+# "Activations of 16 bits").
+WITHOUT_INT16 = frozenset(
+    """
+    BATCH_TO_SPACE_ND DIV GATHER NEG REDUCE_MAX RESIZE_BILINEAR SPACE_TO_BATCH_ND SQRT
+    """.split()  # noqa: SIM905
+)
 # Operators with a kernel for int4 weights beside int8 activations; FULLY_CONNECTED with one scale.
 NATIVE_INT4 = (_BUILTIN.CONV_2D, _BUILTIN.DEPTHWISE_CONV_2D, _BUILTIN.FULLY_CONNECTED)
 # Operators whose weights DECODE was found right for.
@@ -56,15 +63,16 @@ def check_installed(what: str) -> None:
 
 
 def missing(model) -> list[tuple[str, str]]:
-    """Returns the names of a parsed file's operators that TFLM does not have, and of their
-    results.
+    """Returns the names of a parsed file's operators that TFLM does not have, or not for int16, and
+    of their results.
     """
     found = []
     for subgraph in model.subgraphs:
         for operator in subgraph.operators:
             name = flatbuffer.schema_name(flatbuffer.builtin_of(model, operator))
-            if name not in OPERATORS:
-                result = subgraph.tensors[operator.outputs[0]]
+            result = subgraph.tensors[operator.outputs[0]]
+            is_wide = result.type == flatbuffer.INT16
+            if name not in OPERATORS or (is_wide and name in WITHOUT_INT16):
                 found.append((name, flatbuffer.tensor_name(result)))
     return found
 

@@ -201,6 +201,27 @@ WEIGHTLESS = (
         ("Pack", {"axis": 1, "valuesCount": 2}),
         scale=_SAME,
     ),
+    Weightless(
+        "BATCH_TO_SPACE_ND",
+        lambda x: x.reshape(2, 2, 1, 3, 3, 4).transpose(2, 3, 0, 4, 1, 5).reshape(1, 6, 6, 4),
+        ((4, 3, 3, 4),),
+        constants=(_BLOCK, np.zeros((2, 2), np.int32)),
+        scale=_SAME,
+    ),
+    Weightless(
+        "GATHER",
+        lambda x: x[:, [3, 1]],
+        options=("Gather", {"axis": 1}),
+        constants=(np.int32([3, 1]),),
+        scale=_SAME,
+    ),
+    Weightless(
+        "REVERSE_V2",
+        lambda x: x[:, ::-1],
+        options=("ReverseV2", {}),
+        constants=(np.int32([1]),),
+        scale=_SAME,
+    ),
     Weightless("BATCH_MATMUL", np.matmul, ((1, 6, 8), (1, 8, 5)), ("BatchMatMul", {})),
 )
 
