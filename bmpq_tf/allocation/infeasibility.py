@@ -73,6 +73,8 @@ def holding_up(kernels, limit: Limit) -> str:
         and limit.name == "parameter bits"
         and narrowest * sum(kernel.weights for kernel in kernels) > limit.bound
     )
+    if not reasons and narrowest == container_bits(1):
+        return f", because no width is narrower than {narrowest} bits; ask for less"
     if narrowest is not None and (not reasons or (unmet and narrowest > container_bits(1))):
         reasons.append(f"{narrowest} bits is the narrowest candidate")
         ways.append("allow narrower candidates")

@@ -118,6 +118,13 @@ def test_kernels_that_do_not_train_are_named_not_those_that_hardly_matter():
         Budget.parse("5 B").check([Kernel("head/kernel", 21, (2, 8))])
 
 
+def test_candidates_that_cannot_be_narrower_are_not_asked_to_be():
+    with pytest.raises(
+        InfeasibleBudgetError, match=r"because no width is narrower than 2 bits; ask for less\.$"
+    ):
+        Budget.parse("40x").check([Kernel("dense/kernel", 400, (2, 8))])
+
+
 def test_kernels_that_stay_float_are_named():
     with pytest.raises(
         InfeasibleBudgetError, match="'lstm/kernel' stays float at 32 bits; quantize it"
