@@ -29,7 +29,7 @@ check_installed("scipy")
 # isort: split
 from bmpq_research.datasets import DATA_DIR_HELP
 from bmpq_research.experiments.fidelity import JUDGED, fidelity
-from bmpq_research.experiments.training import TrainConfig
+from bmpq_research.experiments.train_config import TrainConfig
 from bmpq_tf.files import write_text
 
 flags.DEFINE_string("model", "digits_cnn", "A name that bmpq_research.models knows.")

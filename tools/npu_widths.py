@@ -21,7 +21,7 @@ import keras
 from absl import flags
 
 from bmpq_research.datasets import DATA_DIR_HELP, DATASETS, load_dataset
-from bmpq_research.experiments.training import TrainConfig
+from bmpq_research.experiments.train_config import TrainConfig
 from bmpq_research.models import MODELS
 from bmpq_research.npu.widths import (
     Seen,

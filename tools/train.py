@@ -26,7 +26,8 @@ from rich.console import Console
 from bmpq_research.datasets import DATA_DIR_HELP, DATASETS, DOWNLOAD_HELP
 from bmpq_research.experiments.controls import METHODS
 from bmpq_research.experiments.outcome import check_folder, write_outcome
-from bmpq_research.experiments.training import INITIAL_WIDTHS, PINS, TrainConfig, train
+from bmpq_research.experiments.train_config import INITIAL_WIDTHS, PINS, TrainConfig
+from bmpq_research.experiments.training import train
 from bmpq_research.models import MODELS
 from bmpq_research.program import run as run_program
 from bmpq_tf.allocation.sensitivity import OBJECTIVES

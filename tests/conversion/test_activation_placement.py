@@ -9,7 +9,8 @@ import tensorflow as tf
 from conftest import compiled, small_data, small_model
 
 from bmpq_research.experiments.recipe import sgd
-from bmpq_research.experiments.training import TrainConfig, train
+from bmpq_research.experiments.train_config import TrainConfig
+from bmpq_research.experiments.training import train
 from bmpq_tf import BMPQCallback, Budget, dequantize_model, layers, quantize_model
 from bmpq_tf.arithmetic.activations import first_range
 from bmpq_tf.layers.base import QuantizedLayer

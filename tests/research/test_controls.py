@@ -6,7 +6,8 @@ from conftest import compiled, small_data, small_model
 from measurements import measured
 
 from bmpq_research.experiments.controls import METHODS, Control, substituted
-from bmpq_research.experiments.training import TrainConfig, start_allocated
+from bmpq_research.experiments.train_config import TrainConfig
+from bmpq_research.experiments.training import start_allocated
 from bmpq_tf import BMPQCallback, estimate_costs, quantize_model
 from bmpq_tf.allocation.budget import Budget
 from bmpq_tf.model.kernels import model_kernels, within

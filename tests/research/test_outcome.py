@@ -9,7 +9,8 @@ from conftest import small_data, small_model
 
 from bmpq_research.datasets import ImageDataset
 from bmpq_research.experiments import outcome
-from bmpq_research.experiments.training import Run, TrainConfig, train
+from bmpq_research.experiments.train_config import TrainConfig
+from bmpq_research.experiments.training import Run, train
 from bmpq_tf import ExportError, quantize_model
 from bmpq_tf.export.tflite.interpreter import TFLiteModel
 

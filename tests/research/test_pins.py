@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from bmpq_research.experiments.pins import Task, run
-from bmpq_research.experiments.training import TrainConfig, check_config, quantized_model
+from bmpq_research.experiments.train_config import TrainConfig, check_config
+from bmpq_research.experiments.training import quantized_model
 from bmpq_research.models import build_model
 from bmpq_tf import BMPQCallback, InfeasibleBudgetError, kernel_table, quantize_model
 

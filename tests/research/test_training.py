@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from bmpq_research.datasets import ImageDataset
+from bmpq_research.experiments.train_config import TrainConfig, allocation_callback
 from bmpq_research.experiments.training import (
-    TrainConfig,
-    allocation_callback,
     check_backup,
     fit,
     note_backup,

@@ -19,7 +19,8 @@ from scipy.stats import spearmanr
 
 from bmpq_research.datasets import load_dataset, normalised_test_images
 from bmpq_research.experiments.controls import Control
-from bmpq_research.experiments.training import TrainConfig, fit, initial_model, quantized_model
+from bmpq_research.experiments.train_config import TrainConfig
+from bmpq_research.experiments.training import fit, initial_model, quantized_model
 from bmpq_tf import allocate_bits
 from bmpq_tf.allocation.budget import Budget
 from bmpq_tf.model.kernels import KernelState, measurement, model_kernels

@@ -30,7 +30,7 @@ import yaml
 
 from bmpq_research.datasets import DATASETS
 from bmpq_research.experiments.methods import METHODS
-from bmpq_research.experiments.training import TrainConfig, allocation_callback, check_config
+from bmpq_research.experiments.train_config import TrainConfig, allocation_callback, check_config
 from bmpq_research.models import MODELS
 from bmpq_tf.allocation.budget import Budget
 from bmpq_tf.layers.config import checked_candidates

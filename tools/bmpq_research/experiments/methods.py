@@ -15,12 +15,8 @@ from bmpq_research.experiments.activation_density import ActivationDensityCallba
 from bmpq_research.experiments.after_training import quantized_after_training
 from bmpq_research.experiments.hessian import HessianTraces
 from bmpq_research.experiments.tfmot_peer import check_tfmot, run_tfmot
-from bmpq_research.experiments.training import (
-    TrainConfig,
-    allocation_callback,
-    quantized_model,
-    start_allocated,
-)
+from bmpq_research.experiments.train_config import TrainConfig, allocation_callback
+from bmpq_research.experiments.training import quantized_model, start_allocated
 from bmpq_tf import BMPQCallback
 from bmpq_tf.layers.config import LARGEST_BITS, SMALLEST_BITS
 

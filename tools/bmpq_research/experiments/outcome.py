@@ -7,7 +7,8 @@ import pathlib
 from typing import Any
 
 from bmpq_research.datasets import normalised_training_images
-from bmpq_research.experiments.training import Run, TrainConfig
+from bmpq_research.experiments.train_config import TrainConfig
+from bmpq_research.experiments.training import Run
 from bmpq_tf.export.checks import check_writable
 from bmpq_tf.export.micro.runtime import runtime_of
 from bmpq_tf.export.pipeline import export_tflite

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from bmpq_research.experiments.grid import Cell
-from bmpq_research.experiments.training import TrainConfig
+from bmpq_research.experiments.train_config import TrainConfig
 from bmpq_tf.files import append_line, whole_lines
 
 

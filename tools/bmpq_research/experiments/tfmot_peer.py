@@ -23,7 +23,7 @@ import tensorflow as tf
 
 from bmpq_research.datasets import EpochCounter, ImageDataset, training_batches
 from bmpq_research.experiments.epoch_log import DivergedError
-from bmpq_research.experiments.training import TrainConfig
+from bmpq_research.experiments.train_config import TrainConfig
 from bmpq_tf._compat import keras as keras_compat
 from bmpq_tf.files import write_bytes, write_text
 from bmpq_tf.tuning.recipe import NOT_DECAYED

@@ -5,7 +5,6 @@ A function of its configuration and seed.
 
 import dataclasses
 import json
-import math
 import pathlib
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -24,8 +23,14 @@ from bmpq_research.experiments.controls import Control
 from bmpq_research.experiments.epoch_log import EpochWatch, read_epochs
 from bmpq_research.experiments.recipe import sgd
 from bmpq_research.experiments.restart import RestartRate
+from bmpq_research.experiments.train_config import (
+    TrainConfig,
+    allocation_callback,
+    check_config,
+    quantization,
+)
 from bmpq_research.models import build_model
-from bmpq_tf import QuantizationConfig, allocate_bits, assign_bits
+from bmpq_tf import allocate_bits, assign_bits
 from bmpq_tf.conversion.quantize import quantize_model
 from bmpq_tf.files import write_text
 from bmpq_tf.model import keras_graph
@@ -34,79 +39,6 @@ from bmpq_tf.training.callback import BMPQCallback
 from bmpq_tf.training.epochs_shown import epochs_shown
 from bmpq_tf.training.oscillation_freezing import FreezeOscillations
 from bmpq_tf.tuning.losses import ClassificationLoss, accuracy, with_teacher
-
-INITIAL_WIDTHS = ("widest", "allocated")
-PINS = ("auto", "ends", "none")
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainConfig:
-    """Everything that decides a run's outcome, and where it may keep backups.
-
-    Attributes:
-        model, dataset: names that `bmpq_research.models` and `bmpq_research.datasets` know.
-        data_dir, download: as `load_dataset` takes them.
-        channel_multiplier: of the model.
-        budget, candidate_bits, scale, granularity: as `quantize_model` and `BMPQCallback` take
-            them.
-        initial_scale, normalise_kernels: likewise.
-        pin: likewise: `"auto"`, `"ends"`, or `"none"`.
-        activation_bits: likewise: 16, 8, 4 or 2; 0 leaves activations float.
-        sensitivity, objective: of the `controls.Control` that the widths go by.
-        initial_widths: what the warm-up runs at: `"widest"`, or `"allocated"`, those of the control
-            `"error"` under the budget.
-        warmup_epochs, interval_epochs, settle_epochs, min_improvement: the callback's schedule.
-        epochs, batch_size, learning_rate, weight_decay, schedule: the recipe, as `recipe.sgd` takes
-            it.
-        lr_restart: share of the peak learning rate that it rises to again whenever an allocation
-            changes widths (`restart.Restarted`); 0: never.
-        lr_warmup_epochs: over which the learning rate rises; a tenth of the epochs, at most one, if
-            `None`.
-        freeze_oscillations: threshold of `FreezeOscillations` in the epochs that settle; 0: none.
-        label_smoothing, distillation, temperature: the loss, as `recipe.ClassificationLoss` takes
-            it; distillation is from the trained float model, and is of quantized models only.
-        validation: hold out this many training images and judge on them; 0 trains on all and judges
-            on the test set.
-        with_float: train the float model alike first.
-        seed: of weights, order, augmentation and the random control.
-        backup_dir: where a killed run finds its last epoch; `None` keeps none.
-    """
-
-    model: str = "digits_cnn"
-    dataset: str = "digits"
-    data_dir: str | None = None
-    download: bool = False
-    channel_multiplier: float = 1.0
-    budget: str = "10x"
-    candidate_bits: tuple[int, ...] = (2, 4, 8)
-    scale: str = "learned"
-    granularity: str = "tensor"
-    initial_scale: str = "statistical"
-    normalise_kernels: bool = False
-    activation_bits: int = 0
-    pin: str = "auto"
-    sensitivity: str = "bmpq"
-    objective: str = "first_order"
-    initial_widths: str = "widest"
-    warmup_epochs: int = 1
-    interval_epochs: int = 1
-    settle_epochs: int | None = None
-    min_improvement: float = 0.0
-    epochs: int = 30
-    batch_size: int = 128
-    learning_rate: float = 0.1
-    weight_decay: float = 5e-4
-    schedule: str = "cosine"
-    lr_restart: float = 0.0
-    lr_warmup_epochs: float | None = None
-    freeze_oscillations: float = 0.0
-    label_smoothing: float = 0.0
-    distillation: float = 0.0
-    temperature: float = 4.0
-    validation: int = 0
-    with_float: bool = False
-    seed: int = 0
-    backup_dir: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,69 +143,8 @@ def quantized_model(
     """Quantizes a float model as configured, with these candidates."""
     return quantize_model(
         model,
-        config=_quantization(config, candidate_bits),
+        config=quantization(config, candidate_bits),
         pin=None if config.pin == "none" else config.pin,
-    )
-
-
-def _quantization(config: TrainConfig, candidate_bits: Iterable[int]) -> QuantizationConfig:
-    same = ("scale", "granularity", "initial_scale", "normalise_kernels")
-    return QuantizationConfig(
-        tuple(candidate_bits),
-        activation_bits=config.activation_bits or None,
-        track_sensitivity="joint" if config.objective == "joint" else True,
-        track_oscillations=config.freeze_oscillations > 0.0,
-        **{name: getattr(config, name) for name in same},
-    )
-
-
-def check_config(config: TrainConfig) -> None:
-    """Raises ValueError for a setting that is not known or out of its range, before there is a
-    model or data.
-    """
-    for name, least in (("epochs", 1), ("batch_size", 1), ("validation", 0)):
-        value = getattr(config, name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ValueError(
-                f"{name} must be a whole number, {least} or more. Received: {name}={value!r}."
-            )
-    for name in ("channel_multiplier", "learning_rate"):
-        value = getattr(config, name)
-        if (
-            not isinstance(value, (int, float))
-            or isinstance(value, bool)
-            or not 0 < value < math.inf
-        ):
-            raise ValueError(f"{name} must be a positive number. Received: {name}={value!r}.")
-    _quantization(config, config.candidate_bits)
-    for name, known in (("initial_widths", INITIAL_WIDTHS), ("pin", PINS)):
-        value = getattr(config, name)
-        if value not in known:
-            raise ValueError(
-                f"Unknown {name}. Received: {name}={value!r}. Known: {', '.join(known)}."
-            )
-    allocation_callback(config)
-    ClassificationLoss(config.label_smoothing, config.distillation, config.temperature)
-    if config.freeze_oscillations:
-        FreezeOscillations(config.freeze_oscillations, last_epochs=config.settle_epochs)
-    sgd(
-        None,
-        learning_rate=config.learning_rate,
-        steps=1,
-        schedule=config.schedule,
-        restart=config.lr_restart,
-    )
-
-
-def allocation_callback(config: TrainConfig) -> BMPQCallback:
-    """Returns the callback that allocates as configured."""
-    return BMPQCallback(
-        config.budget,
-        warmup_epochs=config.warmup_epochs,
-        interval_epochs=config.interval_epochs,
-        settle_epochs=config.settle_epochs,
-        min_improvement=config.min_improvement,
-        sensitivity=Control(config.sensitivity, config.objective, config.seed),
     )
 
 

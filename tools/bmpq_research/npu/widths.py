@@ -11,7 +11,8 @@ import keras
 import numpy as np
 
 from bmpq_research.datasets import ImageDataset
-from bmpq_research.experiments.training import TrainConfig, fit, initial_model, top1
+from bmpq_research.experiments.train_config import TrainConfig
+from bmpq_research.experiments.training import fit, initial_model, top1
 from bmpq_research.models import MODELS, load_reference
 from bmpq_tf import (
     BMPQCallback,
