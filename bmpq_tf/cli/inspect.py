@@ -20,6 +20,9 @@ from bmpq_tf.export.npu.vela import inspect_vela
 from bmpq_tf.export.report import zipped_size
 from bmpq_tf.export.tflite.inspection import Inspection, inspect_tflite
 
+# Of a table that no window cuts.
+_WIDEST = 1000
+
 flags.DEFINE_bool("json", False, "Print everything as JSON.")
 flags.DEFINE_string(
     "vela", None, "Compile it for this Ethos-U, such as ethos-u55-128, and show what comes of it."
@@ -84,7 +87,12 @@ def show(found: Inspection, name: str, zipped: int, compiled: VelaReport | None 
             f"{one.bytes:,}",
             *(_encoded(kernel) if kernel else ()),
         )
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:
+        # Nobody's window: lines as long as they are.
+        wide = console.options.update(max_width=_WIDEST)
+        console = Console(width=max(console.width, console.measure(table, options=wide).maximum))
+    console.print(table)
     _show_signatures(found)
     _show_totals(found, zipped)
     if compiled:

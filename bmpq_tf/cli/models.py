@@ -9,9 +9,11 @@ import keras
 
 from bmpq_tf import _compat
 from bmpq_tf._compat import keras as keras_compat
+from bmpq_tf.conversion.keras2 import load_keras2_model
 from bmpq_tf.export.errors import first_line
 
-_FORMATS = (".keras", ".h5", ".hdf5")
+_OLD = (".h5", ".hdf5")
+_FORMATS = (".keras", *_OLD)
 _HINT = (
     "Save it again with model.save(path); a model with classes of your own is loaded in a script, "
     "behind their definitions, and given to bmpq_tf.export_tflite there."
@@ -27,7 +29,8 @@ def load_model(path: str | os.PathLike, flag: str = "") -> keras.Model:
     """Loads a model file without running code that it may hold.
 
     Args:
-        path: of a .keras file, or of an .h5 file of older Keras.
+        path: of a .keras file, or of an .h5 file of older Keras or of tfmot
+            (`bmpq_tf.load_keras2_model`).
         flag: what named it, for the messages.
 
     Raises:
@@ -47,7 +50,9 @@ def load_model(path: str | os.PathLike, flag: str = "") -> keras.Model:
     if not os.path.isdir(path) and (damage := _damage(path)):
         raise ValueError(f"The model file is damaged: {damage} {received} {_HINT}")
     try:
-        model = keras_compat.load_model(path)
+        # Keras 2 wrote .h5 files, and tfmot does.
+        load = load_keras2_model if str(path).endswith(_OLD) else keras_compat.load_model
+        model = load(path)
     # Keras gives on whatever a broken config or other weights lead to.
     except Exception as error:
         raise ValueError(

@@ -5,6 +5,7 @@ Help, a whole run, and bad input answered in a line.
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -75,8 +76,10 @@ def test_export_and_evaluate_take_the_saved_model(folder, tmp_path):
 
 
 def test_what_the_runtimes_say_is_there_for_who_asks(folder):
-    said = command("inspect", folder / "model.tflite", BMPQ_RUNTIME_MESSAGES="1")
+    said = command("inspect", folder / "model.tflite", BMPQ_RUNTIME_MESSAGES="1", COLUMNS="40")
     assert "absl::InitializeLog" in said
+    # In a pipe a row is a line, however narrow the window is.
+    assert re.search(r"^│ depthwise/kernel │ .*│ +18 │$", said, re.MULTILINE), said
 
 
 def test_export_writes_a_report_with_what_it_measured_and_was_told(folder, tmp_path):

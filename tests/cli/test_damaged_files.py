@@ -5,6 +5,7 @@
 
 import io
 import json
+import pathlib
 import pickle
 import zipfile
 
@@ -181,16 +182,23 @@ def test_a_damaged_model_is_told_in_a_line(name, good, tmp_path, monkeypatch):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_lambda_in_a_model_is_not_run(tmp_path):
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_a_lambda_in_a_model_is_not_run(suffix, tmp_path):
     image = keras.Input((4,))
     run = keras.layers.Lambda(lambda x: x + 1, output_shape=(4,))
-    keras.Model(image, run(image)).save(tmp_path / "evil.keras")
+    keras.Model(image, run(image)).save(tmp_path / f"evil{suffix}")
     with pytest.raises(ValueError, match="`Lambda` layer whose `function` is a Python lambda"):
-        load_model(tmp_path / "evil.keras")
+        load_model(tmp_path / f"evil{suffix}")
 
 
 def test_a_whole_model_is_loaded(good):
     assert load_model(good / "good.keras").name == "small"
+
+
+def test_a_model_of_tfmot_is_loaded_as_the_plain_one(tmp_path):
+    path = pathlib.Path(__file__).parents[1] / "conversion" / "files" / "tfmot.h5"
+    layers = load_model(path).layers
+    assert not [layer for layer in layers if type(layer).__name__.startswith("Quantize")]
 
 
 def test_a_file_that_ends_the_runtime_ends_a_process_of_its_own():

@@ -117,3 +117,13 @@ def test_a_loop_over_an_unknown_number_of_steps_is_named(tmp_path):
     ):
         export_tflite(model, tmp_path / "model.tflite")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_sum_that_looks_like_a_bias_is_converted(tmp_path):
+    """Keras takes it for one along the second axis, which no builtin adds, in a batch of one."""
+    steps = keras.Input((6, 4), batch_size=1)
+    x, gate = keras.layers.Dense(4)(steps), keras.layers.Dense(1)(steps)
+    model = quantize_model(keras.Model(steps, keras.layers.Add()([x, gate])))
+    data = np.random.default_rng(0).standard_normal((5, 6, 4)).astype("float32")
+    report = export_tflite(model, tmp_path / "model.tflite", verify_with=data)
+    assert report.parity.max_abs_diff < 1e-5

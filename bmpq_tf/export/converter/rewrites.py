@@ -49,6 +49,27 @@ def one_axis_softmax(model: keras.Model) -> Iterator[None]:
             del layer.call
 
 
+@contextlib.contextmanager
+def sums_along_any_axis() -> Iterator[None]:
+    """While it lasts, `tf.nn.bias_add` of channels that are not last is a sum.
+
+    The converter has no builtin for it, and Keras takes it for a sum of two tensors where the
+    second looks like a bias, as those of a batch of one do.
+    """
+    before = tf.nn.bias_add
+
+    def added(value, bias, data_format=None, name=None):
+        if not (data_format or "").startswith("NC"):
+            return before(value, bias, data_format=data_format, name=name)
+        return value + tf.reshape(bias, [-1, *[1] * (len(value.shape) - 2)])
+
+    tf.nn.bias_add = added
+    try:
+        yield
+    finally:
+        tf.nn.bias_add = before
+
+
 def _over_one_axis(layer: keras.layers.Softmax, call: Callable) -> Callable:
     @functools.wraps(call)
     def joined(inputs, mask=None):

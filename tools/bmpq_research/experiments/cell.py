@@ -14,20 +14,19 @@ from typing import Any
 
 import keras
 
-from bmpq_research.datasets import ImageDataset, load_dataset, normalised_test_images
 from bmpq_research.experiments.after_training import file_sizes
+from bmpq_research.experiments.cell_files import device_files, exported_file, judged_file
 from bmpq_research.experiments.epoch_log import DivergedError
 from bmpq_research.experiments.grid import Cell, file_name
 from bmpq_research.experiments.methods import METHODS
+from bmpq_research.experiments.near_two_bits import has_files, quantized_so
+from bmpq_research.experiments.splits import Splits, load_splits
 from bmpq_research.experiments.training import check_backup, fit, initial_model, note_backup, top1
 from bmpq_research.memory import peak_memory
 from bmpq_tf.allocation.budget import InfeasibleBudgetError
 from bmpq_tf.allocation.kernel import FLOAT_BITS
-from bmpq_tf.export.converter.convert import to_float_tflite
-from bmpq_tf.export.pipeline import export_tflite
-from bmpq_tf.export.tflite.interpreter import classification_accuracy
-from bmpq_tf.files import replacing, write_bytes
-from bmpq_tf.model import keras_graph
+from bmpq_tf.files import replacing
+from bmpq_tf.model.activation_widths import activation_quantizers
 from bmpq_tf.model.kernels import compression, model_kernels, total_bits
 
 _PACKAGES = ("bmpq_tf", "keras", "tensorflow", "ai-edge-litert", "litert-quantizer", "mip", "numpy")
@@ -35,35 +34,6 @@ _PACKAGES = ("bmpq_tf", "keras", "tensorflow", "ai-edge-litert", "litert-quantiz
 
 class OtherDataError(ValueError):
     """The images are not those that the other results of a file are of."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Splits:
-    """One data set as a cell sees it: it trains on the first part and is judged on the others.
-
-    Attributes:
-        data: what tells the whole data set from others of its name.
-        train: the training images, with the validation split or else the test set as `test`.
-        judged: by name (`validation`, where there is one, and `test`), the same training images
-            with that split as `test`.
-    """
-
-    data: str
-    train: ImageDataset
-    judged: dict[str, ImageDataset]
-
-
-def load_splits(cell: Cell) -> Splits:
-    """Loads a cell's images; `validation` images are the last ones of the training set."""
-    config = cell.config
-    whole = load_dataset(config.dataset, config.data_dir, download=config.download)
-    data = whole.fingerprint()
-    if not config.validation:
-        return Splits(data, whole, {"test": whole})
-    held = whole.with_validation(config.validation)
-    return Splits(
-        data, held, {"validation": held, "test": dataclasses.replace(held, test=whole.test)}
-    )
 
 
 def run_cell(
@@ -96,7 +66,7 @@ def run_cell(
         cell.config, budget=budget or cell.config.budget, backup_dir=str(backup)
     )
     started = time.perf_counter()
-    splits = load_splits(cell)
+    splits = load_splits(config)
     then = (known_data or {}).get(config.dataset, splits.data)
     if then != splits.data:
         raise OtherDataError(
@@ -105,10 +75,11 @@ def run_cell(
             "Give the --data_dir of then, or another --out."
         )
     try:
-        told = {
-            "status": "done",
-            **_trained(dataclasses.replace(cell, config=config), splits, work, verbose),
-        }
+        with quantized_so(config.levels, config.level_gradient):
+            told = {
+                "status": "done",
+                **_trained(dataclasses.replace(cell, config=config), splits, work, verbose),
+            }
     except DivergedError as error:
         told = {"status": "diverged", "epoch": error.epoch, "reason": str(error)}
     except InfeasibleBudgetError as error:
@@ -168,12 +139,17 @@ def _trained(cell: Cell, splits: Splits, work: pathlib.Path, verbose: int) -> di
     if cell.part == "float32":
         with replacing(float_model_path(cell, work)) as temporary:
             model.save(temporary)
-    content, exported = exported_file(model, splits, pathlib.Path(cell.config.backup_dir))
+    folder = pathlib.Path(cell.config.backup_dir)
+    files = {}
+    if has_files(cell.config.levels):
+        content, exported = exported_file(model, splits, folder)
+        files = {**judged_file(content, splits), **exported}
+        if activation_quantizers(model):
+            files |= device_files(model, splits, folder)
     return {
         "accuracy": {name: top1(model, judged) for name, judged in splits.judged.items()},
-        **_judged_file(content, splits),
+        **files,
         **sizes(model),
-        **exported,
         "widths": {state.kernel.path: state.bits for state in model_kernels(model)},
         "allocations": callback.history if callback else [],
         **_spent(epochs),
@@ -184,7 +160,7 @@ def _as_file(cell: Cell, splits: Splits, float_model: keras.Model) -> dict[str, 
     """For methods whose outcome is a file: it is the file that is judged."""
     folder = pathlib.Path(cell.config.backup_dir)
     content, epochs = METHODS[cell.method].make_file(float_model, splits.train, cell.config, folder)
-    judged = _judged_file(content, splits)
+    judged = judged_file(content, splits)
     return {
         "accuracy": judged["tflite_accuracy"],
         **judged,
@@ -205,14 +181,6 @@ def _float_model(cell: Cell, work: pathlib.Path) -> keras.Model:
     return keras.models.load_model(path, compile=False)
 
 
-def _judged_file(content: bytes, splits: Splits) -> dict[str, Any]:
-    accuracies = {
-        name: classification_accuracy(content, normalised_test_images(judged))
-        for name, judged in splits.judged.items()
-    }
-    return {"tflite_accuracy": accuracies, "file_bytes": len(content)}
-
-
 def _spent(epochs: list[dict[str, float]]) -> dict[str, Any]:
     return {
         "epochs": epochs,
@@ -228,23 +196,4 @@ def sizes(model: keras.Model) -> dict[str, Any]:
         "parameter_bits": total_bits(states),
         "float_bits": FLOAT_BITS * sum(state.kernel.weights for state in states),
         "compression": compression(states),
-    }
-
-
-def exported_file(
-    model: keras.Model, splits: Splits, folder: pathlib.Path
-) -> tuple[bytes, dict[str, Any]]:
-    """Exports a model, float or quantized; returns the file's content and what the export found."""
-    path = folder / "model.tflite"
-    if not keras_graph.quantized_layers(model):
-        write_bytes(path, to_float_tflite(model))
-        return path.read_bytes(), {}
-    # The first images judged: the files' accuracies are told over all of them anyway.
-    images = normalised_test_images(splits.train).take(4)
-    report = export_tflite(model, path, verify_with=images, overwrite=True)
-    return path.read_bytes(), {
-        "packed_weight_bytes": report.packed_weight_bytes,
-        "agreement": report.parity.agreement,
-        "max_abs_diff": report.parity.max_abs_diff,
-        "logit_scale": report.parity.logit_scale,
     }

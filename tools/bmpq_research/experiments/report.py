@@ -181,7 +181,11 @@ def _cells(row: Row, of_setting: list[Row], floats: Row | None, judge: str) -> l
         _difference(*paired(own, accuracies(floats, judge))) if floats and floats is not row else ""
     )
     ahead = _difference(*paired(accuracies(compared, judge), own)) if compared else ""
-    in_file = statistics.fmean(100 * result["tflite_accuracy"][judge] for result in done)
+    files = [result for result in done if "file_bytes" in result]
+    in_file, size = "", ""
+    if files:
+        in_file = f"{statistics.fmean(100 * one['tflite_accuracy'][judge] for one in files):.2f}"
+        size = f"{statistics.fmean(one['file_bytes'] for one in files):,.0f}"
     compressions = {f"{result['compression']:.2f}x" for result in done}
     return [
         name,
@@ -189,11 +193,11 @@ def _cells(row: Row, of_setting: list[Row], floats: Row | None, judge: str) -> l
         _spread(own.values()),
         over_float,
         ahead,
-        f"{in_file:.2f}",
+        in_file,
         " to ".join(
             sorted({min(compressions, key=_number), max(compressions, key=_number)}, key=_number)
         ),
-        f"{statistics.fmean(result['file_bytes'] for result in done):,.0f}",
+        size,
         _times(row, floats),
         _changes(row),
         _alike(row, compared) if compared else "",

@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable
 
 from bmpq_research.experiments.controls import Control
+from bmpq_research.experiments.near_two_bits import GRADIENTS, LEVELS
 from bmpq_research.experiments.recipe import sgd
 from bmpq_tf import QuantizationConfig
 from bmpq_tf.training.callback import BMPQCallback
@@ -41,6 +42,11 @@ class TrainConfig:
         freeze_oscillations: threshold of `FreezeOscillations` in the epochs that settle; 0: none.
         label_smoothing, distillation, temperature: the loss, as `recipe.ClassificationLoss` takes
             it; distillation is from the trained float model, and is of quantized models only.
+        levels, level_gradient: of kernels of 2 bits, as `near_two_bits.quantized_so` takes them.
+        narrow_decay: share of the weight decay that kernels of 2 bits get.
+        average: momentum of the averages of the weights that replace them at the end; 0: none.
+        batchnorm_batches: over which BatchNorm's statistics are taken anew at the end; 0: as
+            training leaves them.
         validation: hold out this many training images and judge on them; 0 trains on all and judges
             on the test set.
         with_float: train the float model alike first.
@@ -79,6 +85,11 @@ class TrainConfig:
     label_smoothing: float = 0.0
     distillation: float = 0.0
     temperature: float = 4.0
+    levels: str = "twos_complement"
+    level_gradient: str = "clipped"
+    narrow_decay: float = 1.0
+    average: float = 0.0
+    batchnorm_batches: int = 0
     validation: int = 0
     with_float: bool = False
     seed: int = 0
@@ -89,7 +100,8 @@ def check_config(config: TrainConfig) -> None:
     """Raises ValueError for a setting that is not known or out of its range, before there is a
     model or data.
     """
-    for name, least in (("epochs", 1), ("batch_size", 1), ("validation", 0)):
+    counts = (("epochs", 1), ("batch_size", 1), ("validation", 0), ("batchnorm_batches", 0))
+    for name, least in counts:
         value = getattr(config, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise ValueError(
@@ -103,8 +115,18 @@ def check_config(config: TrainConfig) -> None:
             or not 0 < value < math.inf
         ):
             raise ValueError(f"{name} must be a positive number. Received: {name}={value!r}.")
+    for name in ("narrow_decay", "average"):
+        if not 0 <= getattr(config, name) <= 1:
+            raise ValueError(
+                f"{name} must be from 0 to 1. Received: {name}={getattr(config, name)!r}."
+            )
     quantization(config, config.candidate_bits)
-    for name, known in (("initial_widths", INITIAL_WIDTHS), ("pin", PINS)):
+    for name, known in (
+        ("initial_widths", INITIAL_WIDTHS),
+        ("pin", PINS),
+        ("levels", tuple(LEVELS)),
+        ("level_gradient", GRADIENTS),
+    ):
         value = getattr(config, name)
         if value not in known:
             raise ValueError(

@@ -21,6 +21,11 @@ from bmpq_research.datasets import (
 )
 from bmpq_research.experiments.controls import Control
 from bmpq_research.experiments.epoch_log import EpochWatch, read_epochs
+from bmpq_research.experiments.near_two_bits import (
+    NarrowDecay,
+    estimate_batch_statistics,
+    quantized_so,
+)
 from bmpq_research.experiments.recipe import sgd
 from bmpq_research.experiments.restart import RestartRate
 from bmpq_research.experiments.train_config import (
@@ -89,6 +94,13 @@ def train(config: TrainConfig, *, verbose: int = 2, say: Callable[[str], None] =
         dataset = dataset.with_validation(config.validation)
     data = dataset.fingerprint()
     check_backup(config, data)
+    with quantized_so(config.levels, config.level_gradient):
+        return _trained(config, dataset, data, verbose, say)
+
+
+def _trained(
+    config: TrainConfig, dataset: ImageDataset, data: str, verbose: int, say: Callable[[str], None]
+) -> Run:
     float_model = initial_model(config, dataset)
     model = quantized_model(float_model, config, config.candidate_bits)
     callback = allocation_callback(config)
@@ -205,6 +217,9 @@ def fit(
             *callbacks,
             FreezeOscillations(config.freeze_oscillations, last_epochs=config.settle_epochs),
         ]
+    if config.narrow_decay < 1.0:
+        callbacks = [*callbacks, NarrowDecay(config.narrow_decay)]
+    optimizer.use_ema, optimizer.ema_momentum = bool(config.average), config.average
     if config.lr_restart:
         callbacks = [*callbacks, RestartRate(optimizer._learning_rate, steps)]
     callbacks = [*callbacks, EpochWatch(folder)]
@@ -220,6 +235,7 @@ def fit(
             callbacks=[*callbacks, counter, epochs_done],
             verbose=verbose,
         )
+    estimate_batch_statistics(model, batches, config.batchnorm_batches)
     if folder:
         return read_epochs(folder)
     columns = history.history

@@ -1,0 +1,68 @@
+"""What a trained cell gives for a device: its files, and how they answer."""
+
+import pathlib
+from typing import Any
+
+import keras
+
+from bmpq_research.datasets import normalised_test_images
+from bmpq_research.experiments.splits import Splits
+from bmpq_tf.export.converter.convert import to_float_tflite
+from bmpq_tf.export.micro.operators import is_installed
+from bmpq_tf.export.micro.runtime import MicroModel
+from bmpq_tf.export.pipeline import export_tflite
+from bmpq_tf.export.tflite.interpreter import TFLiteModel, classification_accuracy
+from bmpq_tf.files import write_bytes
+from bmpq_tf.model import keras_graph
+
+
+def judged_file(content: bytes, splits: Splits) -> dict[str, Any]:
+    """Returns a file's accuracies in LiteRT, by split, and its size."""
+    accuracies = {
+        name: classification_accuracy(content, normalised_test_images(judged))
+        for name, judged in splits.judged.items()
+    }
+    return {"tflite_accuracy": accuracies, "file_bytes": len(content)}
+
+
+def exported_file(
+    model: keras.Model, splits: Splits, folder: pathlib.Path
+) -> tuple[bytes, dict[str, Any]]:
+    """Exports a model, float or quantized; returns the file's content and what the export found."""
+    path = folder / "model.tflite"
+    if not keras_graph.quantized_layers(model):
+        write_bytes(path, to_float_tflite(model))
+        return path.read_bytes(), {}
+    # The first images judged: the files' accuracies are told over all of them anyway.
+    images = normalised_test_images(splits.train).take(4)
+    report = export_tflite(model, path, verify_with=images, overwrite=True)
+    return path.read_bytes(), {
+        "packed_weight_bytes": report.packed_weight_bytes,
+        "agreement": report.parity.agreement,
+        "max_abs_diff": report.parity.max_abs_diff,
+        "logit_scale": report.parity.logit_scale,
+    }
+
+
+def device_files(model: keras.Model, splits: Splits, folder: pathlib.Path) -> dict[str, Any]:
+    """Exports a model of rounded activations in integers, and for microcontrollers where TFLM is
+    installed; returns their sizes, and their accuracies on the last split.
+    """
+    data, path = normalised_test_images(splits.train), folder / "device.tflite"
+    images = data.map(lambda inputs, *_: inputs).take(4)
+    name, judged = list(splits.judged.items())[-1]
+    told = {}
+    runtimes = {"integer": TFLiteModel, **({"micro": MicroModel} if is_installed() else {})}
+    for kind, runtime in runtimes.items():
+        export_tflite(
+            model,
+            path,
+            optimize_for=kind,
+            calibrate_with=images,
+            verify_with=images,
+            overwrite=True,
+        )
+        content = path.read_bytes()
+        accuracy = classification_accuracy(content, normalised_test_images(judged), runtime)
+        told[kind] = {"file_bytes": len(content), "accuracy": {name: accuracy}}
+    return {"device_files": told}
