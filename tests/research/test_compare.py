@@ -388,3 +388,18 @@ def test_smoke_runs_every_method_and_reports(tmp_path):
     )
     assert "| bmpq, 10x | 1 |" in told
     assert len(list((tmp_path / "report").glob("*.png"))) == 3
+
+
+def test_rounded_activations_are_judged_in_device_files_too(tmp_path):
+    pytest.importorskip("tflite_micro")
+    rounded = {**BASE, "activation_bits": 8, "epochs": 4}
+    block = {"methods": ["uniform2"]}
+    grid = cells({**rounded, "grid": [block, {**block, "levels": "half_steps"}]})
+    told, without = (run_cell(cell, "", tmp_path, verbose=0) for cell in grid)
+    integer, micro = (told["device_files"][kind] for kind in ("integer", "micro"))
+    assert 0 < micro["file_bytes"] < integer["file_bytes"]
+    for kind in (integer, micro):
+        assert abs(kind["accuracy"]["test"] - told["accuracy"]["test"]) < 0.05
+    # No file holds half steps.
+    assert "accuracy" in without
+    assert not {"file_bytes", "device_files"} & set(without)
