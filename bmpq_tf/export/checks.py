@@ -7,6 +7,7 @@ import os
 import pathlib
 
 import keras
+import numpy as np
 
 from bmpq_tf.allocation.budget import Budget
 from bmpq_tf.allocation.kernel import FLOAT_BITS
@@ -204,4 +205,18 @@ def check_size(model: keras.Model, kernels: list[KernelState]) -> None:
             f"weights, {weights * FLOAT_BITS // 8:,} bytes; the limit is "
             f"{flatbuffer.LARGEST_BYTES:,}. Export parts of it as models of their own, or "
             f"make it smaller: the largest kernel is '{largest.path}' with {largest.weights:,}."
+        )
+
+
+def check_finite(model: keras.Model, kernels: list[KernelState]) -> None:
+    """Raises ValueError for kernels and trained variables that hold NaN or infinity."""
+    variables = [state.variable for state in kernels] + model.trainable_variables
+    paths = {variable.path: variable for variable in variables}
+    broken = [path for path, one in paths.items() if not np.isfinite(one.numpy()).all()]
+    if broken:
+        more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
+        raise ValueError(
+            f"Model '{model.name}' holds NaN or infinity, so its training ran away. Received: "
+            f"{', '.join(repr(path) for path in broken[:3])}{more}. Train it again with a lower "
+            "learning rate, or with clipnorm= of the optimizer. Nothing was written."
         )

@@ -77,6 +77,7 @@ def check_request(state: ExportState) -> None:
     )
     checks.check_budget(state.kernels, state.limit)
     checks.check_size(state.model, state.kernels)
+    checks.check_finite(state.model, state.kernels)
 
 
 def take_part(state: ExportState) -> None:

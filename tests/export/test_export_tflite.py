@@ -376,6 +376,16 @@ def test_nan_from_the_runtime_is_a_difference(tmp_path, monkeypatch):
         export_tflite(model, tmp_path / "model.tflite", verify_with=IMAGES)
 
 
+@pytest.mark.parametrize("name", ["kernel", "bias"])
+def test_a_model_whose_training_ran_away_is_refused_before_any_work(name, tmp_path):
+    model = with_widths(small_model(), [4])
+    variable = {one.path: one for one in model.variables}[f"hidden/{name}"]
+    variable.assign(np.full(variable.shape, np.nan))
+    with pytest.raises(ValueError, match=rf"ran away.*'hidden/{name}'\. Train it again"):
+        export_tflite(model, tmp_path / "model.tflite")
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_export_over_budget_is_refused(tmp_path):
     model = with_widths(small_model(), [8])
     with pytest.raises(
