@@ -3,7 +3,9 @@ costs.
 """
 
 import ast
+import dataclasses
 import pathlib
+import re
 import shutil
 import statistics
 import subprocess
@@ -13,6 +15,7 @@ import zipfile
 import pytest
 
 import bmpq_tf
+from bmpq_research.experiments.train_config import IN_GRIDS, TrainConfig
 
 pytestmark = pytest.mark.quick
 
@@ -99,3 +102,11 @@ def test_the_wheel_holds_the_library_and_nothing_else(tmp_path):
     assert sorted(held) == sorted(
         [*(str(path.relative_to(ROOT)) for path in MODULES), "bmpq_tf/py.typed"]
     )
+
+
+def test_the_training_script_has_a_flag_for_every_setting_of_a_run():
+    """`make demo` is this script."""
+    script = (ROOT / "tools" / "train.py").read_text()
+    defined = set(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', script))
+    settings = {field.name for field in dataclasses.fields(TrainConfig)}
+    assert settings - defined == set(IN_GRIDS)

@@ -26,7 +26,7 @@ from rich.console import Console
 from bmpq_research.datasets import DATA_DIR_HELP, DATASETS, DOWNLOAD_HELP
 from bmpq_research.experiments.controls import METHODS
 from bmpq_research.experiments.outcome import check_folder, write_outcome
-from bmpq_research.experiments.train_config import INITIAL_WIDTHS, PINS, TrainConfig
+from bmpq_research.experiments.train_config import IN_GRIDS, INITIAL_WIDTHS, PINS, TrainConfig
 from bmpq_research.experiments.training import train
 from bmpq_research.models import MODELS
 from bmpq_research.program import run as run_program
@@ -187,7 +187,8 @@ def main(arguments: list[str]) -> None:
     given = flags.FLAGS
     if given.optimize_for == "micro":
         check_installed('--optimize_for="micro"')
-    names = [field for field in TrainConfig.__dataclass_fields__ if field != "candidate_bits"]
+    own = ("candidate_bits", *IN_GRIDS)
+    names = [field for field in TrainConfig.__dataclass_fields__ if field not in own]
     config = TrainConfig(
         **{name: given[name].value for name in names},
         candidate_bits=bit_widths(given.candidate_bits),

@@ -533,25 +533,21 @@ def test_each_output_is_judged_by_its_own_size():
     boxes, scores = keras.layers.Rescaling(1000.0)(inputs), keras.layers.Rescaling(0.1)(inputs)
     model = keras.Model(inputs, [boxes, scores])
     data = np.random.default_rng(0).standard_normal((20, 4)).astype("float32")
-    tally = comparison._Tally(model, to_float_tflite(model), "size")
-    tally.add([data], [1000 * data, 0.1 * data + 0.01], xnnpack=True)
-    result = tally.parity(20, False, None)
+
+    def judged(model, kind, batch, received):
+        tally = comparison._Tally(model, to_float_tflite(model), kind)
+        tally.add([batch], comparison.keras_answers(model, [batch]), received, xnnpack=True)
+        return tally.parity(len(batch), False, None)
+
+    result = judged(model, "size", data, [1000 * data, 0.1 * data + 0.01])
     assert "differ from Keras's by up to 0.01 " in result.problem
     assert result.logit_scale < 1
-    turned = comparison._Tally(model, to_float_tflite(model), "latency")
-    turned.add(
-        [data], [1000 * data, np.where(np.arange(20)[:, None] < 5, -0.1, 0.1) * data], xnnpack=True
-    )
-    assert turned.parity(20, False, None).agreement == 0.75
+    turned = [1000 * data, np.where(np.arange(20)[:, None] < 5, -0.1, 0.1) * data]
+    assert judged(model, "latency", data, turned).agreement == 0.75
     # Two of few may always differ, and hide nothing of another output.
     x = keras.layers.Flatten()(inputs)
     steps = keras.Model(inputs, [keras.layers.RepeatVector(40)(x), x])
-    many = comparison._Tally(steps, to_float_tflite(steps), "latency")
     signs = np.where(np.arange(40)[:, None] < 6, -1, 1)
     repeated = np.repeat(data[:10, None], 40, 1)
-    many.add(
-        [data[:10]],
-        [repeated * signs, data[:10] * np.where(np.arange(10)[:, None] < 2, -1, 1)],
-        xnnpack=True,
-    )
-    assert many.parity(10, False, None).agreement == 0.85
+    many = [repeated * signs, data[:10] * np.where(np.arange(10)[:, None] < 2, -1, 1)]
+    assert judged(steps, "latency", data[:10], many).agreement == 0.85

@@ -10,9 +10,8 @@ import sys
 
 import pytest
 
-from bmpq_research.experiments import cell as running
 from bmpq_research.experiments import compare as comparing
-from bmpq_research.experiments import tfmot_peer, training
+from bmpq_research.experiments import splits, tfmot_peer, training
 from bmpq_research.experiments.cell import run_cell
 from bmpq_research.experiments.grid import cells, read_grid
 from bmpq_research.experiments.results import append_result, locked, read_results
@@ -141,10 +140,10 @@ def test_cells_on_other_images_than_the_results_are_of_are_refused(
     comparing.compare([first], out, grid=[first, *others], verbose=0, say=str)
     (result,) = read_results(out).values()
     assert result["data"].startswith("1437 and 360 images, 10 classes, ")
-    whole = running.load_dataset("digits")
+    whole = splits.load_dataset("digits")
     lost = (whole.train[0][1:], whole.train[1][1:])
     monkeypatch.setattr(
-        running, "load_dataset", lambda *given, **named: dataclasses.replace(whole, train=lost)
+        splits, "load_dataset", lambda *given, **named: dataclasses.replace(whole, train=lost)
     )
     with pytest.raises(SystemExit):
         comparing.compare([first, *others], out, verbose=0, say=str)

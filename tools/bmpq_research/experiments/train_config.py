@@ -12,6 +12,8 @@ from bmpq_tf.training.callback import BMPQCallback
 from bmpq_tf.training.oscillation_freezing import FreezeOscillations
 from bmpq_tf.tuning.losses import ClassificationLoss
 
+# What only grids of experiments try.
+IN_GRIDS = ("levels", "level_gradient", "narrow_decay", "average", "batchnorm_batches")
 INITIAL_WIDTHS = ("widest", "allocated")
 PINS = ("auto", "ends", "none")
 
