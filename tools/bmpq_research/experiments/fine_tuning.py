@@ -21,7 +21,14 @@ from bmpq_research.datasets import (
 )
 from bmpq_research.experiments.recipe import sgd
 from bmpq_research.experiments.training import top1
-from bmpq_tf import BMPQCallback, export_tflite, load_keras2_model, quantize_model, run_tflite
+from bmpq_tf import (
+    BMPQCallback,
+    ends_in_softmax,
+    export_tflite,
+    load_keras2_model,
+    quantize_model,
+    run_tflite,
+)
 from bmpq_tf.model import keras_graph
 
 # Of the training images, for ranges of activations.
@@ -135,7 +142,7 @@ def _fit(
     counter = EpochCounter()
     batches = batches_of(dataset, batch_size=config.batch_size, seed=config.seed, counter=counter)
     optimizer = sgd(model, learning_rate=config.learning_rate, steps=len(batches) * epochs)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=not ends_in_softmax(model))
     model.compile(optimizer, loss, jit_compile=False)
     model.fit(batches, epochs=epochs, shuffle=False, verbose=0, callbacks=[*callbacks, counter])
 
