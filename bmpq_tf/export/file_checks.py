@@ -59,7 +59,7 @@ def check_integer(state: ExportState) -> None:
             f'take {"activation_bits=8 or " * wide}optimize_for="latency". Nothing was written.'
         )
     if state.is_micro and (found := missing(file)):
-        raise _not_in_tflm(state, found, " for 16-bit activations")
+        raise _not_in_tflm(state, found, " for 16-bit activations" * (state.activation_bits == 16))
     if state.is_micro and (cast := integer_inputs.casts_beyond_tflm(file)):
         raise ExportError(
             f"Model '{model.name}' does not run on a microcontroller: TFLM casts no "

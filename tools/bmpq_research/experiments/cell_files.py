@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from bmpq_research.datasets import normalised_test_images
+from bmpq_research.datasets import normalised_test_images, normalised_training_images
 from bmpq_research.experiments.splits import Splits
 from bmpq_tf.export.converter.convert import to_float_tflite
 from bmpq_tf.export.micro.operators import is_installed
@@ -14,6 +14,8 @@ from bmpq_tf.export.pipeline import export_tflite
 from bmpq_tf.export.tflite.interpreter import TFLiteModel, classification_accuracy
 from bmpq_tf.files import write_bytes
 from bmpq_tf.model import keras_graph
+
+_CALIBRATION = 500
 
 
 def judged_file(content: bytes, splits: Splits) -> dict[str, Any]:
@@ -48,8 +50,9 @@ def device_files(model: keras.Model, splits: Splits, folder: pathlib.Path) -> di
     """Exports a model of rounded activations in integers, and for microcontrollers where TFLM is
     installed; returns their sizes, and their accuracies on the last split.
     """
-    data, path = normalised_test_images(splits.train), folder / "device.tflite"
-    images = data.map(lambda inputs, *_: inputs).take(4)
+    path = folder / "device.tflite"
+    # Nothing that judges the files sets their ranges.
+    images = normalised_training_images(splits.train, _CALIBRATION)
     name, judged = list(splits.judged.items())[-1]
     told = {}
     runtimes = {"integer": TFLiteModel, **({"micro": MicroModel} if is_installed() else {})}
