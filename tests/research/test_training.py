@@ -9,12 +9,11 @@ import pytest
 from bmpq_research.datasets import ImageDataset
 from bmpq_research.experiments.train_config import TrainConfig, allocation_callback
 from bmpq_research.experiments.training import (
-    check_backup,
     fit,
-    note_backup,
     quantized_model,
     train,
 )
+from bmpq_research.experiments.whose_backup import check_backup, note_backup
 from bmpq_tf import InfeasibleBudgetError
 from bmpq_tf.model.kernels import model_kernels
 

@@ -21,7 +21,8 @@ from bmpq_research.experiments.grid import Cell, file_name
 from bmpq_research.experiments.methods import METHODS
 from bmpq_research.experiments.near_two_bits import has_files, quantized_so
 from bmpq_research.experiments.splits import Splits, load_splits
-from bmpq_research.experiments.training import check_backup, fit, initial_model, note_backup, top1
+from bmpq_research.experiments.training import fit, initial_model, top1
+from bmpq_research.experiments.whose_backup import check_backup, note_backup
 from bmpq_research.memory import peak_memory
 from bmpq_tf.allocation.budget import InfeasibleBudgetError
 from bmpq_tf.allocation.kernel import FLOAT_BITS
