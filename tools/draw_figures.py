@@ -6,10 +6,11 @@
 """
 
 import itertools
-import json
 import math
 import pathlib
 import statistics
+
+from bmpq_research.experiments.results import read_results
 
 ROOT = pathlib.Path(__file__).parent.parent
 RESULTS = ROOT / "docs/results"
@@ -59,13 +60,12 @@ class Picture:
 
 def results(name: str, part: str) -> list[dict]:
     """Returns the finished results of one method of a grid, all seeds."""
-    found = [json.loads(line) for line in (RESULTS / f"{name}.jsonl").read_text().splitlines()]
-    chosen = {
-        result["cell"]: result
-        for result in found
+    found = read_results(RESULTS / f"{name}.jsonl")
+    return [
+        result
+        for result in found.values()
         if result["status"] == "done" and result["cell"].split("/", 2)[2].rsplit("/", 1)[0] == part
-    }
-    return list(chosen.values())
+    ]
 
 
 def front() -> str:

@@ -91,3 +91,38 @@ def test_a_lock_is_held_by_one(tmp_path):
             assert not theirs
     with locked(tmp_path / "lock") as again:
         assert again
+
+
+def test_a_result_keeps_what_pictures_and_tables_need_in_a_quarter_of_the_room(tmp_path):
+    path = tmp_path / "results.jsonl"
+    kernels = [f"stage{number}_conv/kernel" for number in range(20)]
+    allocation = {
+        "status": "optimal",
+        "budget": {"compression": 12.0},
+        "bits": dict.fromkeys(kernels, 4),
+        "sensitivity": {**dict.fromkeys(kernels, 0.1234567890123456), kernels[0]: None},
+        "enbg": dict.fromkeys(kernels, 0.001234567890123456),
+    }
+    result = {
+        "cell": "a",
+        "widths": dict.fromkeys(kernels, 4),
+        "allocations": [{"epoch": epoch, **allocation} for epoch in range(7)],
+        "epochs": [{"epoch": epoch, "loss": 1.2345678901234567} for epoch in range(10)],
+    }
+    append_result(path, result)
+    told = read_results(path)["a"]
+    assert told["widths"] == result["widths"]
+    assert told["epochs"][-1] == {"epoch": 9, "loss": 1.2346}
+    assert told["allocations"][6] == {
+        **{name: value for name, value in allocation.items() if name != "enbg"},
+        "epoch": 6,
+        "sensitivity": {**dict.fromkeys(kernels, 0.12346), kernels[0]: None},
+    }
+    assert path.stat().st_size < len(json.dumps(result)) / 4
+
+
+def test_a_result_without_allocations_comes_back_as_it_was(tmp_path):
+    path = tmp_path / "results.jsonl"
+    result = {"cell": "a", "status": "infeasible", "allocations": [], "epochs": [], "kernels": 3}
+    append_result(path, result)
+    assert read_results(path) == {"a": result}

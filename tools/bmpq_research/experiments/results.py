@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from bmpq_research.experiments.compact import compacted, expanded
 from bmpq_research.experiments.grid import Cell
 from bmpq_research.experiments.train_config import TrainConfig
 from bmpq_tf.files import append_line, whole_lines
@@ -22,7 +23,7 @@ def read_results(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
     results = {}
     for number, line in enumerate(whole_lines(path), start=1):
         try:
-            result = json.loads(line)
+            result = expanded(json.loads(line))
             results[result["cell"]] = result
         except (ValueError, KeyError, TypeError):
             raise ValueError(
@@ -33,8 +34,8 @@ def read_results(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
 
 
 def append_result(path: str | os.PathLike, result: dict[str, Any]) -> None:
-    """Appends a line whole, whoever else appends."""
-    append_line(path, json.dumps(result))
+    """Appends a result in its short form, a line, whole, whoever else appends."""
+    append_line(path, json.dumps(compacted(result)))
 
 
 def check_results(
