@@ -119,6 +119,8 @@ def test_a_result_keeps_what_pictures_and_tables_need_in_a_quarter_of_the_room(t
         "sensitivity": {**dict.fromkeys(kernels, 0.12346), kernels[0]: None},
     }
     assert path.stat().st_size < len(json.dumps(result)) / 4
+    path.write_text(json.dumps(result) + "\n")
+    assert read_results(path)["a"] == result
 
 
 def test_a_result_without_allocations_comes_back_as_it_was(tmp_path):

@@ -36,9 +36,12 @@ def compacted(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def expanded(short: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what `compacted` was given, but for digits and what it leaves out."""
+    """Returns what `compacted` was given, but for digits and what it leaves out.
+
+    What is not in the short form, as older versions wrote, comes back as it is.
+    """
     result = dict(short)
-    if short.get("allocations"):
+    if short.get("allocations") and "kernels" in short:
         kernels = result.pop("kernels")
         result["allocations"] = [
             {
