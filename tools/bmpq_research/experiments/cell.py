@@ -21,7 +21,7 @@ from bmpq_research.experiments.grid import Cell, file_name
 from bmpq_research.experiments.methods import METHODS
 from bmpq_research.experiments.near_two_bits import has_files, quantized_so
 from bmpq_research.experiments.splits import Splits, load_splits
-from bmpq_research.experiments.training import fit, initial_model, top1
+from bmpq_research.experiments.training import accuracy_and_loss, fit, initial_model
 from bmpq_research.experiments.whose_backup import check_backup, note_backup
 from bmpq_research.memory import peak_memory
 from bmpq_tf.allocation.budget import InfeasibleBudgetError
@@ -147,8 +147,10 @@ def _trained(cell: Cell, splits: Splits, work: pathlib.Path, verbose: int) -> di
         files = {**judged_file(content, splits), **exported}
         if activation_quantizers(model):
             files |= device_files(model, splits, folder)
+    told = {name: accuracy_and_loss(model, split) for name, split in splits.judged.items()}
     return {
-        "accuracy": {name: top1(model, judged) for name, judged in splits.judged.items()},
+        "accuracy": {name: accuracy for name, (accuracy, _) in told.items()},
+        "loss": {name: loss for name, (_, loss) in told.items()},
         **files,
         **sizes(model),
         "widths": {state.kernel.path: state.bits for state in model_kernels(model)},

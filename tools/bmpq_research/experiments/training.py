@@ -245,5 +245,12 @@ def fit(
 
 def top1(model, dataset: ImageDataset) -> float:
     """Returns the share of a data set's `test` images that a Keras model labels rightly."""
+    return accuracy_and_loss(model, dataset)[0]
+
+
+def accuracy_and_loss(model, dataset: ImageDataset) -> tuple[float, float]:
+    """Returns that share, and the mean cross entropy in nats."""
     logits = model.predict(normalised_test_images(dataset), verbose=0)
-    return float(np.mean(logits.argmax(-1) == dataset.test[1]))
+    labels = dataset.test[1]
+    losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+    return float(np.mean(logits.argmax(-1) == labels)), float(np.mean(losses))
