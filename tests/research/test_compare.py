@@ -88,7 +88,7 @@ def test_a_grid_goes_on_past_what_fails_and_looks_sizes_up(here, tmp_path):
     assert done["status"] == sized["status"] == "done"
     assert set(done["accuracy"]) == {"validation", "test"}
     assert done["accuracy"] == done["tflite_accuracy"]
-    assert all(0 < loss < 2.31 for loss in done["loss"].values())
+    assert all(0 < loss < 10 for loss in done["loss"].values())
     assert sorted(done["widths"].values()) == [3, 3, 3, 3, 8, 8]
     assert [epoch["epoch"] for epoch in done["epochs"]] == [0, 1]
     assert done["train_seconds"] == pytest.approx(sum(epoch["seconds"] for epoch in done["epochs"]))
