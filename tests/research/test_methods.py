@@ -7,10 +7,12 @@ from conftest import compiled
 
 from bmpq_research.experiments.activation_density import ActivationDensityCallback, followed_by_relu
 from bmpq_research.experiments.after_training import file_sizes, quantized_after_training
+from bmpq_research.experiments.controls import Control
 from bmpq_research.experiments.hessian import HessianTraces, copy_float_weights, hutchinson_traces
+from bmpq_research.experiments.model_sensitivities import StepSizes, UncolouredSquares
 from bmpq_research.models import build_model
-from bmpq_tf import BMPQCallback, quantize_model
-from bmpq_tf.model.kernels import model_kernels
+from bmpq_tf import BMPQCallback, Measurement, quantize_model
+from bmpq_tf.model.kernels import measurement, model_kernels
 
 
 def test_hutchinson_finds_the_trace_of_a_hessian_known_in_closed_form():
@@ -58,6 +60,65 @@ def test_hessian_allocates_by_traces_at_the_float_weights(monkeypatch):
     for variable in float_model.trainable_variables:
         if variable.path in latent:
             np.testing.assert_array_equal(variable, latent[variable.path])
+
+
+def wide_and_narrow(layer_name):
+    """Squared sensitivities of a network whose named kernel has 2, then 8 bits, each as a share of
+    all; as they are, and uncoloured.
+    """
+    told = {"squared": [], "uncoloured": []}
+    data = np.random.default_rng(0).standard_normal((64, 8, 8, 1)).astype("float32")
+    labels = np.arange(64) % 10
+    for bits in (2, 8):
+        keras.utils.set_random_seed(0)
+        model = quantize_model(build_model("digits_cnn", (8, 8, 1), 10), (2, 4, 8), pin=None)
+        for state in model_kernels(model):
+            width = bits if state.layer.name == layer_name else 4
+            state.quantizer.set_width(width, state.variable)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.SGD(0.0), loss, jit_compile=False)
+        model.fit(data, labels, batch_size=64, verbose=0)
+        measured = [measurement(state) for state in model_kernels(model)]
+        for name, costs in (
+            ("squared", Control("bmpq", "squared")(measured)),
+            ("uncoloured", UncolouredSquares(model)(measured)),
+        ):
+            shares = {path: values[0] for path, values in costs.items()}
+            told[name].append(shares[f"{layer_name}/kernel"] / sum(shares.values()))
+    return {name: wide / narrow for name, (narrow, wide) in told.items()}
+
+
+def test_uncoloured_squares_do_not_go_by_the_present_width():
+    ratios = wide_and_narrow("block2_depthwise")
+    assert abs(np.log(ratios["uncoloured"])) < abs(np.log(ratios["squared"])) / 3
+
+
+def test_step_sizes_are_those_that_training_learned_whatever_the_number_of_weights():
+    model = quantize_model(build_model("digits_cnn", (8, 8, 1), 10), (2, 4, 8))
+    states = [state for state in model_kernels(model) if len(state.kernel.candidates) > 1]
+    once = np.ones((1,))
+    measured = [
+        Measurement(
+            state.kernel.path,
+            np.asarray(state.variable),
+            *(once, once),
+            enbg=0.0,
+            channel_axes=(),
+            candidates=state.kernel.candidates,
+        )
+        for state in states
+    ]
+    before = StepSizes(model)(measured)
+    for state in states:
+        scale = float(np.mean(state.quantizer.scale(state.variable.value)))
+        assert before[state.kernel.path][-1] == pytest.approx(scale, rel=0.3)
+        assert before[state.kernel.path] == sorted(before[state.kernel.path], reverse=True)
+    states[0].quantizer.log_gain.assign(states[0].quantizer.log_gain + np.log(3.0))
+    after = StepSizes(model)(measured)
+    assert after[states[0].kernel.path] == pytest.approx(
+        [3.0 * cost for cost in before[states[0].kernel.path]], rel=0.01
+    )
+    assert after[states[1].kernel.path] == before[states[1].kernel.path]
 
 
 def test_relus_are_found_behind_their_layers():

@@ -14,6 +14,7 @@ from bmpq_research.datasets import ImageDataset, evaluation_batches
 from bmpq_research.experiments.activation_density import ActivationDensityCallback
 from bmpq_research.experiments.after_training import quantized_after_training
 from bmpq_research.experiments.hessian import HessianTraces
+from bmpq_research.experiments.model_sensitivities import StepSizes, UncolouredSquares
 from bmpq_research.experiments.tfmot_peer import check_tfmot, run_tfmot
 from bmpq_research.experiments.train_config import TrainConfig, allocation_callback
 from bmpq_research.experiments.training import quantized_model, start_allocated
@@ -70,17 +71,31 @@ def _allocated(sensitivity: str) -> Method:
 
 def _hessian(model: keras.Model, config: TrainConfig, dataset: ImageDataset):
     images, labels = _sample(dataset)
+    twin = keras.models.clone_model(model)
+    return _allocated_by(
+        model,
+        config,
+        lambda quantized: HessianTraces(quantized, twin, images, labels, seed=config.seed),
+    )
+
+
+def _of_model(sensitivity: Callable) -> Method:
+    def build(model: keras.Model, config: TrainConfig, dataset: ImageDataset):
+        return _allocated_by(model, config, sensitivity)
+
+    return Method(build, takes_budget=True)
+
+
+def _allocated_by(model: keras.Model, config: TrainConfig, sensitivity_of: Callable):
+    """Quantizes a model for the callback that goes by a sensitivity made for it."""
     quantized = quantized_model(model, config, config.candidate_bits)
     start_allocated(quantized, config)
-    traces = HessianTraces(
-        quantized, keras.models.clone_model(model), images, labels, seed=config.seed
-    )
     callback = BMPQCallback(
         config.budget,
         warmup_epochs=config.warmup_epochs,
         interval_epochs=config.interval_epochs,
         settle_epochs=config.settle_epochs,
-        sensitivity=traces,
+        sensitivity=sensitivity_of(quantized),
         min_improvement=config.min_improvement,
     )
     return quantized, callback
@@ -117,6 +132,8 @@ METHODS: dict[str, Method] = {
     **{name: _allocated(name) for name in ("bmpq", "error", "random", "reverse")},
     "bmpq_from_float": dataclasses.replace(_allocated("bmpq"), from_float=True),
     "hessian": Method(_hessian, takes_budget=True),
+    "step_sizes": _of_model(StepSizes),
+    "uncoloured_squares": _of_model(UncolouredSquares),
     "activation_density": Method(_activation_density),
     "tfmot_int8": Method(make_file=run_tfmot, check=check_tfmot),
     "after_training_int8": _after_training(8),
