@@ -34,6 +34,7 @@ check_installed("yaml")
 
 # isort: split
 from bmpq_research.datasets import DATA_DIR_HELP, DOWNLOAD_HELP
+from bmpq_research.experiments import front
 from bmpq_research.experiments.compare import compare
 from bmpq_research.experiments.grid import Cell, read_grid
 from bmpq_research.experiments.plots import plot_results
@@ -117,6 +118,8 @@ def _report(chosen: list[Cell], grid: list[Cell], out: str, folder: str, judge: 
             f"There are no results to report. Received: --out={out}. Run the grid first."
         )
     table = markdown(told, judge)
+    if judge == front.JUDGE and any("device_files" in result for result in told):
+        table += f"\n{front.markdown(told)}"
     write_text(pathlib.Path(folder) / f"{judge}.md", table)
     print(table)
     print(

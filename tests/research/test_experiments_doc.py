@@ -7,9 +7,9 @@ import json
 import pathlib
 import re
 
-from bmpq_research.experiments import foretold
+from bmpq_research.experiments import foretold, front
 from bmpq_research.experiments.grid import read_grid
-from bmpq_research.experiments.report import markdown
+from bmpq_research.experiments.report import JUDGES, markdown
 from bmpq_research.experiments.results import check_results, read_results
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -20,13 +20,15 @@ TABLES = re.compile(
 
 
 def tables(name: str, kind: str) -> str:
-    """What `tools/compare.py --report` prints of a grid judged on a split, or, for the kind
-    "foretold", `tools/foretell.py`.
+    """What `tools/compare.py --report` prints of a grid judged on a split or of its front, or, for
+    the kind "foretold", `tools/foretell.py`.
     """
     path = ROOT / f"docs/results/{name}.jsonl"
     grid, results = read_grid(ROOT / f"examples/configs/{name}.yaml"), read_results(path)
     check_results(results, grid, path)
     in_order = [results[cell.key] for cell in grid if cell.key in results]
+    if kind == "front":
+        return front.markdown(in_order)
     if kind != "foretold":
         return markdown(in_order, kind)
     judged = sorted((ROOT / "docs/results/fidelity").glob(f"{grid[0].config.model}_seed*.json"))
@@ -45,18 +47,17 @@ def test_the_tables_are_those_of_the_results():
     )
 
 
-def test_every_grid_with_results_has_both_its_tables():
-    grids = {
-        path.stem
+def test_every_grid_with_results_has_the_tables_of_its_splits():
+    expected = [
+        (path.stem, judge)
         for path in (ROOT / "docs/results").glob("*.jsonl")
         if (ROOT / f"examples/configs/{path.stem}.yaml").exists()
-    }
-    found = [
-        (match[2], match[3]) for match in TABLES.finditer(DOC.read_text()) if match[3] != "foretold"
+        for judge in next(iter(read_results(path).values()))["accuracy"]
     ]
-    assert sorted(found) == sorted(
-        (name, judge) for name in grids for judge in ("test", "validation")
-    )
+    found = [
+        (match[2], match[3]) for match in TABLES.finditer(DOC.read_text()) if match[3] in JUDGES
+    ]
+    assert sorted(found) == sorted(expected)
 
 
 if __name__ == "__main__":

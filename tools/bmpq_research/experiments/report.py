@@ -178,9 +178,9 @@ def _cells(row: Row, of_setting: list[Row], floats: Row | None, judge: str) -> l
     compared = opponent(row, of_setting)
     own = accuracies(row, judge)
     over_float = (
-        _difference(*paired(own, accuracies(floats, judge))) if floats and floats is not row else ""
+        difference(*paired(own, accuracies(floats, judge))) if floats and floats is not row else ""
     )
-    ahead = _difference(*paired(accuracies(compared, judge), own)) if compared else ""
+    ahead = difference(*paired(accuracies(compared, judge), own)) if compared else ""
     files = [result for result in done if "file_bytes" in result]
     in_file, size = "", ""
     if files:
@@ -190,7 +190,7 @@ def _cells(row: Row, of_setting: list[Row], floats: Row | None, judge: str) -> l
     return [
         name,
         f"{len(done)}{failed}",
-        _spread(own.values()),
+        spread(own.values()),
         over_float,
         ahead,
         in_file,
@@ -208,12 +208,14 @@ def _number(word: str) -> float:
     return float(word.rstrip("x"))
 
 
-def _spread(values) -> str:
+def spread(values) -> str:
+    """Returns a mean and its standard deviation as a table tells them."""
     mean, spread = mean_and_spread(list(values))
     return f"{mean:.2f}" if math.isnan(spread) else f"{mean:.2f} ± {spread:.2f}"
 
 
-def _difference(mean: float, error: float, seeds: int) -> str:
+def difference(mean: float, error: float, seeds: int) -> str:
+    """Returns a paired difference and its standard error as a table tells them."""
     if not seeds:
         return ""
     return (
