@@ -101,10 +101,11 @@ class DevicePlan:
                 return 0
             if form.shared_table is None:
                 return form.flash
-            if tables is None:
-                return form.flash + self.tables[form.shared_table]
-            # One more than the room.
-            return form.flash if form.shared_table in tables else max(room, 0) + 1
+            if tables is not None and form.shared_table in tables:
+                return form.flash
+            with_table = form.flash + self.tables[form.shared_table]
+            # More than the room, and never less than it takes: the least is told to people.
+            return with_table if tables is None else max(with_table, room + 1)
 
         rows = tuple(tuple(cost(form) for form in self._candidates(kernel)) for kernel in kernels)
         return Limit("bytes of flash", rows, room, beside=self.flash + held)

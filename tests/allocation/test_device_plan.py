@@ -68,6 +68,18 @@ def test_the_best_widths_within_both_are_found_or_there_are_none(plan, flash, ra
     assert found.objective == pytest.approx(min(map(cost, possible)))
 
 
+@given(plans())
+def test_the_smallest_file_that_an_error_tells_is_the_smallest_there_is(plan):
+    kernels = [Kernel(path, 100, WIDTHS) for path in plan.forms]
+    smallest = min(
+        plan.flash_bytes(dict(zip(plan.forms, picked, strict=True)))
+        for picked in itertools.product(WIDTHS, repeat=len(kernels))
+    )
+    for less in (1, smallest - 1):
+        with pytest.raises(InfeasibleBudgetError, match=f"takes {smallest:,} bytes, 2,000 of"):
+            device_budget.check(kernels, Budget(flash=less), plan, None)
+
+
 def test_without_a_plan_flash_and_ram_are_not_judged():
     kernels = [Kernel("k", 1000, WIDTHS)]
     budget = Budget(flash=10, ram=10, average_bits=3)
