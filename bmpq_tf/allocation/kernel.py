@@ -24,6 +24,7 @@ class Kernel:
         window: how many positions of the input each output reads: 9 for 3x3, 1 for a dense layer;
             `None` where not known.
         depthwise: whether each output reads one input channel only.
+        two_bit_levels: what 2 bits stand for, as `QuantizationConfig` has it.
     """
 
     path: str
@@ -37,6 +38,7 @@ class Kernel:
     end: str | None = None
     window: int | None = None
     depthwise: bool = False
+    two_bit_levels: str = "twos_complement"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,8 +58,13 @@ class Limit:
     beside: int = 0
 
 
-def container_bits(bits: int) -> int:
-    """Returns the width of the narrowest LiteRT type that holds `bits`: 2, 4, 8 or 32."""
+def container_bits(bits: int, two_bit_levels: str = "twos_complement") -> int:
+    """Returns the width of the narrowest LiteRT type that holds `bits`: 2, 4, 8 or 32.
+
+    Symmetric levels of 2 bits, -3, -1, 1 and 3, need 4.
+    """
+    if bits == 2 and two_bit_levels == "symmetric":
+        return 4
     return next(size for size in (2, 4, 8, FLOAT_BITS) if bits <= size)
 
 
@@ -66,7 +73,7 @@ def stored_bytes(kernel: Kernel, bits: int) -> int:
 
     Its packed weights, and a scale and a zero point for each channel.
     """
-    container = container_bits(bits)
+    container = container_bits(bits, kernel.two_bit_levels)
     return -(-kernel.weights * container // 8) + (
         0 if container == FLOAT_BITS else 12 * kernel.channels
     )

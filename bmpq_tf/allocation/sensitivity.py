@@ -32,6 +32,7 @@ class Measurement:
         weight_gradient_abs: likewise of `|g|`, but of every weight by itself; `None` where that was
             not tracked.
         candidates: the widths that the kernel may have, ascending.
+        two_bit_levels: what 2 bits stand for, as `QuantizationConfig` has it.
         enbg: the mean over mini-batches of the normalised bit gradient, at the width that the
             kernel then had.
         channel_axes: axes that share nothing; empty for one scale per tensor.
@@ -56,6 +57,7 @@ class Measurement:
     deviation: np.ndarray | float = 1.0
     weight_gradient_abs: np.ndarray | None = None
     candidates: tuple[int, ...] = ()
+    two_bit_levels: str = "twos_complement"
 
 
 def estimate_costs(
@@ -89,9 +91,9 @@ def estimate_costs(
     values = []
     for bits in widths:
         scale = measured.deviation * scales.RULES[measured.rule](
-            weights / measured.deviation, bits, measured.channel_axes
+            weights / measured.deviation, bits, measured.channel_axes, measured.two_bit_levels
         )
-        error = quantizers.quantization_error(weights, scale, bits)
+        error = quantizers.quantization_error(weights, scale, bits, measured.two_bit_levels)
         error = tf.square(error) if objective == "squared" else tf.abs(error)
         # Summed over what shares a factor first, in float64: a kernel can have millions of terms.
         axes = [axis for axis, size in enumerate(np.shape(factor)) if size == 1]

@@ -7,6 +7,7 @@ one before; its frequency is a moving average over steps. A weight that is held 
 that it had for most of the time.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -40,7 +41,9 @@ def first(shape) -> Oscillations:
     return Oscillations(tf.fill(shape, UNSEEN), none, none, none)
 
 
-def after_step(before: Oscillations, integers, threshold) -> Oscillations:
+def after_step(
+    before: Oscillations, integers, threshold, rounded: Callable = tf.round
+) -> Oscillations:
     """Adds one step, and holds the weights whose frequency is above the threshold then.
 
     Args:
@@ -48,6 +51,7 @@ def after_step(before: Oscillations, integers, threshold) -> Oscillations:
         integers: float32 of the kernel's shape; of weights that are held, the ones they are held
             at.
         threshold: scalar; infinity holds nothing.
+        rounded: gives the nearest level, where levels are not whole.
     """
     is_first = tf.equal(before.last, UNSEEN)
     change = tf.where(is_first, 0.0, integers - before.last)
@@ -60,7 +64,7 @@ def after_step(before: Oscillations, integers, threshold) -> Oscillations:
         integers,
         tf.where(change == 0.0, before.direction, tf.sign(change)),
         tf.where(tf.logical_or(was_held, newly_held), HELD, frequency),
-        tf.where(was_held, before.mean, tf.where(newly_held, tf.round(mean), mean)),
+        tf.where(was_held, before.mean, tf.where(newly_held, rounded(mean), mean)),
     )
 
 

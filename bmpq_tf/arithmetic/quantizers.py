@@ -1,6 +1,4 @@
-"""The two's-complement weight quantizer and its straight-through gradient (METHOD.md, "Weight
-quantizer").
-"""
+"""The weight quantizer and its straight-through gradient (METHOD.md, "Weight quantizer")."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,36 +8,62 @@ import tensorflow as tf
 from bmpq_tf.arithmetic import sums
 
 SMALLEST_BITS, LARGEST_BITS = 2, 8
+# What 2 bits stand for: -2, -1, 0, 1; or -3, -1, 1, 3 half steps.
+TWO_BIT_LEVELS = ("twos_complement", "symmetric")
 # (lo, hi) by width: one look-up where arithmetic takes eight operations, for every kernel in every
 # step.
-_RANGES = np.array(
+_TWOS_COMPLEMENT = np.array(
     [(-min(2**bits // 2, 127), 2**bits // 2 - 1) for bits in range(LARGEST_BITS + 1)], np.float32
 )
+_SYMMETRIC = _TWOS_COMPLEMENT.copy()
+_SYMMETRIC[2] = -1.5, 1.5
+_RANGES: dict[str, np.ndarray] = dict(
+    zip(TWO_BIT_LEVELS, (_TWOS_COMPLEMENT, _SYMMETRIC), strict=True)
+)
+# By width, how far levels lie from whole steps.
+_HALVES = np.array([0.0, 0.0, 0.5] + [0.0] * (LARGEST_BITS - 2), np.float32)
 
 
-def integer_range(bits) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns `(lo, hi)`, float32 scalars, for a width that may be a tensor.
+def level_range(bits, levels: str = "twos_complement") -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the lowest and the highest level in steps, `(lo, hi)`, float32 scalars.
 
-    `lo = -2^(N-1)`, `hi = 2^(N-1) - 1`; at 8 bits the range is narrow (`lo = -hi`), as LiteRT asks
-    of its weights.
+    Args:
+        bits: the width `N`, which may be a tensor.
+        levels: of `TWO_BIT_LEVELS`. `lo = -2^(N-1)`, `hi = 2^(N-1) - 1`; at 8 bits the range is
+            narrow (`lo = -hi`), as LiteRT asks of its weights; `"symmetric"` has -1.5 and 1.5 at 2
+            bits.
     """
-    low, high = tf.unstack(tf.gather(_RANGES, tf.cast(bits, tf.int32)))
+    low, high = tf.unstack(tf.gather(_RANGES[levels], tf.cast(bits, tf.int32)))
     return low, high
 
 
-def quantize(weights, scale, bits) -> tf.Tensor:
-    """Returns the integers `clip(round(w / S), lo, hi)` as float32, of the weights' shape."""
-    low, high = integer_range(bits)
-    return tf.clip_by_value(tf.round(weights / scale), low, high)
+def rounded(steps, bits, levels: str = "twos_complement") -> tf.Tensor:
+    """Rounds steps to the nearest levels, as if there were levels without end."""
+    if levels == "twos_complement":
+        return tf.round(steps)
+    half = tf.gather(_HALVES, tf.cast(bits, tf.int32))
+    return tf.round(steps - half) + half
 
 
-def quantization_error(weights, scale, bits) -> tf.Tensor:
+def quantize(weights, scale, bits, levels: str = "twos_complement") -> tf.Tensor:
+    """Returns the levels in steps, `round(clip(w / S, lo, hi))`, float32 of the weights' shape.
+
+    They are whole, but at 2 bits and `"symmetric"`: -1.5, -0.5, 0.5, 1.5.
+    """
+    return rounded(tf.clip_by_value(weights / scale, *level_range(bits, levels)), bits, levels)
+
+
+def quantization_error(weights, scale, bits, levels: str = "twos_complement") -> tf.Tensor:
     """Returns `Q_b(w) - w`, float32 of the weights' shape."""
-    return quantize(weights, scale, bits) * scale - weights
+    return quantize(weights, scale, bits, levels) * scale - weights
 
 
 def fake_quantize(
-    weights, scale, bits, on_gradient: Callable[[tf.Tensor], Sequence[tf.Tensor]] | None = None
+    weights,
+    scale,
+    bits,
+    on_gradient: Callable[[tf.Tensor], Sequence[tf.Tensor]] | None = None,
+    levels: str = "twos_complement",
 ) -> tf.Tensor:
     """Quantizes and dequantizes, with gradients to the latent weights and to the scale.
 
@@ -50,6 +74,7 @@ def fake_quantize(
         on_gradient: called while the gradient is built, with `g = dL/dw_q`; where the layers
             accumulate sensitivities. Returns tensors that are to be ready before the gradient is
             used further.
+        levels: of `TWO_BIT_LEVELS`.
 
     Returns:
         `S * q`, float32 of the kernel's shape. The weights get `g` inside the clipping range and 0
@@ -60,13 +85,13 @@ def fake_quantize(
 
     @tf.custom_gradient
     def apply(weights, scale):
-        low, high = integer_range(bits)
+        low, high = level_range(bits, levels)
         ratio = weights / scale
-        # Limits are whole, so clipping first gives the same integers. ClipByValue is one pass over
-        # the weights, tf.clip_by_value two.
+        # Limits are levels, so clipping first gives the same ones. ClipByValue is one pass over the
+        # weights, tf.clip_by_value two.
         clipped = tf.raw_ops.ClipByValue(t=ratio, clip_value_min=low, clip_value_max=high)
         inside = tf.equal(ratio, clipped)
-        quantized = tf.round(clipped) * scale
+        quantized = rounded(clipped, bits, levels) * scale
 
         def grad(upstream):
             # Embedding's lookups send slices.

@@ -1,7 +1,7 @@
 """Rules that give a kernel its scale, one for each output channel or one for the tensor.
 
 All of them return a positive float32 tensor that broadcasts against the kernel: the kernel's shape
-with every axis that is not a channel axis reduced to 1.
+with every axis that is not a channel axis reduced to 1. `levels` is of `quantizers.TWO_BIT_LEVELS`.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from bmpq_tf.arithmetic.quantizers import integer_range, quantization_error
+from bmpq_tf.arithmetic.quantizers import level_range, quantization_error
 
 GRANULARITIES = ("channel", "tensor")
 # The smallest scale that stays a normal float32 after a division by it; keeps all-zero channels
@@ -37,20 +37,24 @@ def scale_shape(kernel_shape: Sequence[int], channel_axes: Sequence[int]) -> tup
     return tuple(1 if axis in reduced else size for axis, size in enumerate(kernel_shape))
 
 
-def max_abs(weights, bits, channel_axes: Sequence[int]) -> tf.Tensor:
+def max_abs(
+    weights, bits, channel_axes: Sequence[int], levels: str = "twos_complement"
+) -> tf.Tensor:
     """The smallest scale that clips nothing: `max(max w / hi, -min w / |lo|)`.
 
     At 2 bits the symmetric `max |w|` would never use the level -2; this does whenever the negative
     side is the longer one.
     """
-    low, high = integer_range(bits)
+    low, high = level_range(bits, levels)
     axes = reduced_axes(len(weights.shape), channel_axes)
     above = tf.reduce_max(weights, axes, keepdims=True) / high
     below = tf.reduce_min(weights, axes, keepdims=True) / low
     return tf.maximum(tf.maximum(above, below), SMALLEST_SCALE)
 
 
-def statistical(weights, bits, channel_axes: Sequence[int]) -> tf.Tensor:
+def statistical(
+    weights, bits, channel_axes: Sequence[int], levels: str = "twos_complement"
+) -> tf.Tensor:
     """`2 mean|w| / sqrt(hi)`, the initial value of LSQ (Esser et al. 2020), never wider than
     `max_abs`.
 
@@ -58,29 +62,31 @@ def statistical(weights, bits, channel_axes: Sequence[int]) -> tf.Tensor:
     """
     if 0 in weights.shape:
         # The mean of no weights is NaN; the maximum of none is the smallest scale.
-        return max_abs(weights, bits, channel_axes)
-    _, high = integer_range(bits)
+        return max_abs(weights, bits, channel_axes, levels)
+    _, high = level_range(bits, levels)
     axes = reduced_axes(len(weights.shape), channel_axes)
     spread = 2.0 * tf.reduce_mean(tf.abs(weights), axes, keepdims=True) / tf.sqrt(high)
-    return tf.clip_by_value(spread, SMALLEST_SCALE, max_abs(weights, bits, channel_axes))
+    return tf.clip_by_value(spread, SMALLEST_SCALE, max_abs(weights, bits, channel_axes, levels))
 
 
-def least_squares(weights, bits, channel_axes: Sequence[int]) -> tf.Tensor:
+def least_squares(
+    weights, bits, channel_axes: Sequence[int], levels: str = "twos_complement"
+) -> tf.Tensor:
     """The scale of the smallest `sum_p (Q_b(w_p) - w_p)^2`, among fractions of `max_abs` and
     `statistical`.
 
     The fractions are a twelfth of an octave apart, over five octaves: at 2 bits the best scale of
     normal weights is a third of `max_abs`.
     """
-    widest = max_abs(weights, bits, channel_axes)
+    widest = max_abs(weights, bits, channel_axes, levels)
     axes = reduced_axes(len(weights.shape), channel_axes)
 
     def error(scale):
         return tf.reduce_sum(
-            tf.square(quantization_error(weights, scale, bits)), axes, keepdims=True
+            tf.square(quantization_error(weights, scale, bits, levels)), axes, keepdims=True
         )
 
-    best = statistical(weights, bits, channel_axes)
+    best = statistical(weights, bits, channel_axes, levels)
     smallest = error(best)
     for step in range(_OCTAVES * _STEPS_AN_OCTAVE + 1):
         scale = tf.maximum(widest * 2.0 ** (-step / _STEPS_AN_OCTAVE), SMALLEST_SCALE)
@@ -113,6 +119,7 @@ def initial(
     rule: str = "statistical",
     size: float = 1.0,
     normalised: bool = False,
+    levels: str = "twos_complement",
 ) -> tf.Tensor:
     """Where a learned scale starts.
 
@@ -123,11 +130,11 @@ def initial(
     zeros starts as if its weights were `+-size`, and so does a channel of zeros where `normalised`
     says that channels will be of one size.
     """
-    scale = STARTS[rule](weights, bits, channel_axes)
+    scale = STARTS[rule](weights, bits, channel_axes, levels)
     axes = reduced_axes(len(weights.shape), channel_axes)
     likely, whole = (
-        statistical(tf.fill([1] * len(weights.shape), size), bits, ()),
-        statistical(weights, bits, ()),
+        statistical(tf.fill([1] * len(weights.shape), size), bits, (), levels),
+        statistical(weights, bits, (), levels),
     )
     whole = likely if normalised else tf.where(whole > SMALLEST_SCALE, whole, likely)
     return tf.where(tf.reduce_any(weights != 0, axes, keepdims=True), scale, whole)

@@ -60,10 +60,16 @@ def device_plan(model: keras.Model) -> DevicePlan:
     measured = _Measured(state.content)
     base = measured.arena({})
     forms: dict[str, dict[int, KernelForm]] = {}
+    symmetric = {
+        one.kernel.path for one in state.kernels if one.kernel.two_bit_levels == "symmetric"
+    }
     taken = 0
     for path, constants in _constants(state).items():
         taken += sum(_aligned(measured.kernels[name].count) for name in constants)
-        forms[path] = {bits: measured.form(constants, bits, base) for bits in WIDTHS}
+        forms[path] = {
+            bits: measured.form(constants, bits, base, bits == 2 and path in symmetric)
+            for bits in WIDTHS
+        }
     flash = len(measured.file({})) - taken
     flash += _METADATA_BYTES + _METADATA_BYTES_EACH * len(state.kernels)
     tables = {bits: packing.TABLE_BYTES + 2**bits for bits in range(1, 8)}
@@ -118,12 +124,15 @@ class _Measured:
         cleanup.clean_up(model)
         return model
 
-    def form(self, constants: Mapping[str, bool], bits: int, base: Arena) -> KernelForm:
-        """What one kernel of the model, which may lie in several tensors, takes at a width.
+    def form(
+        self, constants: Mapping[str, bool], bits: int, base: Arena, symmetric: bool = False
+    ) -> KernelForm:
+        """What one kernel of the model, which may lie in several tensors, takes at a width, of
+        symmetric levels or two's complement.
 
         Signs may turn or not, which decides between forms, so it is the most of both.
         """
-        cases = [self._case(constants, bits, turned) for turned in (True, False)]
+        cases = [self._case(constants, bits, turned, symmetric) for turned in (True, False)]
         arenas = [
             self.arena({name: form for name, form in case.items() if form.form != "int8"})
             for case in cases
@@ -141,9 +150,15 @@ class _Measured:
             max(arena.persistent for arena in arenas) - base.persistent,
         )
 
-    def _case(self, constants, bits: int, turned: bool) -> dict[str, packing.Packed]:
+    def _case(
+        self, constants, bits: int, turned: bool, symmetric: bool
+    ) -> dict[str, packing.Packed]:
         return {
-            name: packing.smallest(_at_width(self.kernels[name], bits, turned and may_turn))
+            name: packing.smallest(
+                _symmetric(self.kernels[name])
+                if symmetric
+                else _at_width(self.kernels[name], bits, turned and may_turn)
+            )
             for name, may_turn in constants.items()
         }
 
@@ -163,6 +178,12 @@ def _table(form: packing.Packed) -> int:
     return packing.TABLE_BYTES + 2**form.bits
 
 
+def _symmetric(kernel: packing.Kernel) -> packing.Kernel:
+    """A kernel as it comes out of training at 2 bits of symmetric levels, whatever the signs."""
+    highs = np.full_like(kernel.highs, 3)
+    return dataclasses.replace(kernel, lows=-highs, highs=highs, step=2)
+
+
 def _at_width(kernel: packing.Kernel, bits: int, turned: bool) -> packing.Kernel:
     """A kernel as it may come out of training at a width; `turned`: with the signs of every other
     channel turned.
@@ -170,7 +191,8 @@ def _at_width(kernel: packing.Kernel, bits: int, turned: bool) -> packing.Kernel
     level = 2 ** (bits - 1)
     other = np.arange(len(kernel.lows)) % 2 * turned
     highs = np.minimum(level - 1 + other, 127)
-    return dataclasses.replace(kernel, lows=np.maximum(other - level, -127), highs=highs)
+    lows = np.maximum(other - level, -127)
+    return dataclasses.replace(kernel, lows=lows, highs=highs, step=1)
 
 
 def _int8_file(model: keras.Model) -> ExportState:

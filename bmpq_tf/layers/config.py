@@ -5,13 +5,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bmpq_tf.arguments import plain, whole
-from bmpq_tf.arithmetic.quantizers import LARGEST_BITS, SMALLEST_BITS
+from bmpq_tf.arithmetic.quantizers import LARGEST_BITS, SMALLEST_BITS, TWO_BIT_LEVELS
 from bmpq_tf.arithmetic.scales import GRANULARITIES, RULES, STARTS
 
 # 2: activation_bits and input_bits, which a file of version 1 does not have. 3: initial_scale,
 # normalise_kernels, and "joint". 4: track_oscillations. 5: one variable of sums. 6: kernels are
-# normalised by channel whatever the granularity. 7: end.
-FORMAT_VERSION = 7
+# normalised by channel whatever the granularity. 7: end. 8: two_bit_levels.
+FORMAT_VERSION = 8
 SCALES = (*RULES, "learned")
 TRACKED = (True, False, "joint")
 ENDS = (None, "small", "large")
@@ -83,6 +83,10 @@ class QuantizerSettings:
             each channel (`bmpq_tf.arithmetic.normalisation`).
         track_oscillations: watch for weights that keep jumping between two integers, for
             `FreezeOscillations`; takes four times the kernel's memory.
+        two_bit_levels: what 2 bits stand for: `"twos_complement"`, -2, -1, 0 and 1 steps; or
+            `"symmetric"`, -3, -1, 1 and 3 half steps, which train better. Files for
+            microcontrollers and NPUs hold either in 2 bits; LiteRT's files hold symmetric ones in
+            4.
 
     Raises:
         ValueError: a field is not understood, or two do not go together.
@@ -96,6 +100,7 @@ class QuantizerSettings:
     initial_scale: str = "statistical"
     normalise_kernels: bool = False
     track_oscillations: bool = False
+    two_bit_levels: str = "twos_complement"
 
     def __post_init__(self):
         object.__setattr__(self, "candidate_bits", checked_candidates(self.candidate_bits))
@@ -104,6 +109,7 @@ class QuantizerSettings:
             "granularity": GRANULARITIES,
             "track_sensitivity": TRACKED,
             "initial_scale": tuple(STARTS),
+            "two_bit_levels": TWO_BIT_LEVELS,
         }
         switches = dict.fromkeys(("normalise_kernels", "track_oscillations"), (True, False))
         for name, known in {**choices, **switches}.items():
@@ -199,6 +205,8 @@ class QuantizerConfig(QuantizerSettings):
                 f"Received: version={version}, unknown fields {unknown}. Install the newer bmpq_tf "
                 "that saved it."
             )
+        if version < 8:
+            fields.setdefault("two_bit_levels", TWO_BIT_LEVELS[0])
         if (
             version < 6
             and fields.get("normalise_kernels")

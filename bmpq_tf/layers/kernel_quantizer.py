@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from bmpq_tf._compat import keras as keras_compat
 from bmpq_tf.arithmetic import normalisation, quantizers, scales
+from bmpq_tf.arithmetic.quantizers import TWO_BIT_LEVELS
 from bmpq_tf.layers.config import QuantizerConfig
 from bmpq_tf.layers.oscillation_tracking import OscillationTracking
 from bmpq_tf.layers.sensitivity_tracking import SensitivityTracking, with_joined_sums
@@ -147,10 +148,13 @@ class KernelQuantizer(SensitivityTracking, OscillationTracking, keras.layers.Lay
                 else []
             )
             if self.config.track_oscillations:
-                self._watch(quantizers.quantize(kernel, scale, bits))
+                self._watch(
+                    quantizers.quantize(kernel, scale, bits, self._levels),
+                    lambda mean: quantizers.rounded(mean, bits, self._levels),
+                )
             return sums_of_gradient
 
-        return quantizers.fake_quantize(kernel, scale, bits, on_gradient)
+        return quantizers.fake_quantize(kernel, scale, bits, on_gradient, self._levels)
 
     def quantized_from(self, kernel) -> tf.Tensor:
         """Returns what is rounded: the float kernel, without its channels' means where kernels are
@@ -175,16 +179,30 @@ class KernelQuantizer(SensitivityTracking, OscillationTracking, keras.layers.Lay
         )
 
     def scale(self, kernel) -> tf.Tensor:
-        """Returns the present scales, positive float32 that broadcast against the kernel."""
-        return self._scale(self.quantized_from(kernel))
+        """Returns the present scales, positive float32 that broadcast against the kernel.
+
+        They are what 1 of `integers` stands for: half a step where 2 bits have symmetric levels.
+        """
+        return self._scale(self.quantized_from(kernel)) * self._unit
 
     def integers(self, kernel) -> tf.Tensor:
         """Returns the integers that the kernel holds at its present width, float32 of the kernel's
         shape.
         """
         kernel = self.quantized_from(kernel)
-        scale = self._scale(kernel)
-        return quantizers.quantize(self._with_held(kernel, scale), scale, self.bits.value)
+        scale, bits = self._scale(kernel), self.bits.value
+        steps = quantizers.quantize(self._with_held(kernel, scale), scale, bits, self._levels)
+        return steps / self._unit
+
+    @property
+    def _levels(self) -> str:
+        """What 2 bits stand for, where the kernel may have so few."""
+        return self.config.two_bit_levels if 2 in self.config.candidate_bits else TWO_BIT_LEVELS[0]
+
+    @property
+    def _unit(self) -> float:
+        """What integers are counted in, in steps."""
+        return 0.5 if self.width == 2 and self._levels == "symmetric" else 1.0
 
     def _scale(self, kernel, limit=None) -> tf.Tensor:
         """The scales, given what is rounded.
@@ -199,7 +217,9 @@ class KernelQuantizer(SensitivityTracking, OscillationTracking, keras.layers.Lay
             )
         return tf.stop_gradient(
             deviation
-            * scales.RULES[self.config.scale](kernel / deviation, self.bits.value, self.scale_axes)
+            * scales.RULES[self.config.scale](
+                kernel / deviation, self.bits.value, self.scale_axes, self._levels
+            )
         )
 
     def _base(self, kernel) -> tf.Tensor:
@@ -219,7 +239,13 @@ class KernelQuantizer(SensitivityTracking, OscillationTracking, keras.layers.Lay
         a_channel = max(math.prod(kernel.shape) // max(math.prod(self._channels_shape), 1), 1)  # pyright: ignore[reportArgumentType, reportCallIssue]
         size = 1.0 if normalised else a_channel**-0.5
         return scales.initial(
-            kernel, self.bits.value, self.scale_axes, self.config.initial_scale, size, normalised
+            kernel,
+            self.bits.value,
+            self.scale_axes,
+            self.config.initial_scale,
+            size,
+            normalised,
+            self._levels,
         )
 
     def _is_normalised(self, kernel) -> bool:

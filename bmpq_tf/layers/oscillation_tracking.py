@@ -2,6 +2,7 @@
 and holds them.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import keras
@@ -51,13 +52,18 @@ class OscillationTracking(_Layer):
             kernel, scale, self.turn_frequency.value, self.mean_integers.value
         )
 
-    def _watch(self, integers) -> None:
-        """Adds one step to what is known of oscillations."""
+    def _watch(self, integers, rounded: Callable) -> None:
+        """Adds one step to what is known of oscillations.
+
+        Args:
+            integers: of the kernel; half ones where levels lie between.
+            rounded: gives the nearest level.
+        """
         known = oscillations.Oscillations(
             *(tf.convert_to_tensor(variable.value) for variable in self._oscillations())
         )
         after = oscillations.after_step(
-            known, integers, tf.convert_to_tensor(self.freezing_threshold.value)
+            known, integers, tf.convert_to_tensor(self.freezing_threshold.value), rounded
         )
         for variable, value in zip(self._oscillations(), after, strict=True):
             variable.value.assign(value)

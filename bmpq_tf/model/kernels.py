@@ -113,6 +113,7 @@ def model_kernels(model: keras.Model) -> list[KernelState]:
                     activation_bits=activations[id(layer)] if position == 0 else FLOAT_BITS,
                     window=_window(layer, variable),
                     depthwise=isinstance(layer, _DEPTHWISE) and len(quantizer.channel_axes) > 1,
+                    two_bit_levels=quantizer.config.two_bit_levels,
                 )
                 states.append(
                     KernelState(kernel, variable, quantizer, layer, max(1, len(calls[id(layer)])))
@@ -162,6 +163,7 @@ def measurement(state: KernelState, uses_per_step: float = 1.0) -> Measurement:
     return Measurement(
         path=state.kernel.path,
         candidates=state.kernel.candidates,
+        two_bit_levels=quantizer.config.two_bit_levels,
         weights=weights.numpy(),
         gradient_abs=sums.gradient_abs.astype(np.float64) * per_step,
         gradient_square=sums.gradient_square.astype(np.float64) * per_step,

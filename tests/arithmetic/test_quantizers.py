@@ -19,22 +19,39 @@ weights_of = st.lists(
     ("bits", "low", "high"), [(2, -2, 1), (3, -4, 3), (4, -8, 7), (7, -64, 63), (8, -127, 127)]
 )
 def test_the_range_is_twos_complement_and_narrow_at_8_bits(bits, low, high):
-    assert [float(end) for end in quantizers.integer_range(bits)] == [low, high]
+    assert [float(end) for end in quantizers.level_range(bits)] == [low, high]
 
 
-@given(weights=weights_of, bits=st.integers(2, 8))
-def test_max_abs_clips_nothing_and_errs_by_half_a_step_at_most(weights, bits):
-    scale = scales.max_abs(tf.constant(weights), bits, (-1,))
-    error = np.abs(quantizers.quantization_error(weights, scale, bits))
+levels_of = st.sampled_from(quantizers.TWO_BIT_LEVELS)
+
+
+def test_symmetric_levels_are_four_half_steps_at_2_bits_and_other_widths_as_they_are():
+    weights = np.linspace(-3, 3, 61, dtype="float32")
+    steps = quantizers.quantize(weights, 1.0, 2, "symmetric").numpy()
+    assert sorted(set(steps)) == [-1.5, -0.5, 0.5, 1.5]
+    nearest = np.abs(weights[:, None] - [-1.5, -0.5, 0.5, 1.5]).min(axis=1)
+    np.testing.assert_allclose(np.abs(steps - weights), nearest, atol=1e-6)
+    for bits in (3, 4, 8):
+        np.testing.assert_array_equal(
+            quantizers.quantize(weights, 0.1, bits, "symmetric"),
+            quantizers.quantize(weights, 0.1, bits),
+        )
+
+
+@given(weights=weights_of, bits=st.integers(2, 8), levels=levels_of)
+def test_max_abs_clips_nothing_and_errs_by_half_a_step_at_most(weights, bits, levels):
+    scale = scales.max_abs(tf.constant(weights), bits, (-1,), levels)
+    error = np.abs(quantizers.quantization_error(weights, scale, bits, levels))
     assert np.all(error <= 0.5 * np.asarray(scale) * (1 + 1e-5) + 1e-12)
 
 
-@given(weights=weights_of, bits=st.integers(2, 8))
-def test_what_is_on_the_grid_stays(weights, bits):
-    scale = scales.statistical(tf.constant(weights), bits, (-1,))
-    once = quantizers.quantize(weights, scale, bits) * scale
+@given(weights=weights_of, bits=st.integers(2, 8), levels=levels_of)
+def test_what_is_on_the_grid_stays(weights, bits, levels):
+    scale = scales.statistical(tf.constant(weights), bits, (-1,), levels)
+    once = quantizers.quantize(weights, scale, bits, levels) * scale
     np.testing.assert_array_equal(
-        quantizers.quantize(once, scale, bits), quantizers.quantize(weights, scale, bits)
+        quantizers.quantize(once, scale, bits, levels),
+        quantizers.quantize(weights, scale, bits, levels),
     )
 
 
@@ -111,6 +128,19 @@ def test_gradient_is_straight_through_inside_and_zero_outside():
     np.testing.assert_array_equal(out, [-2, -1, 0, 1, 1])
     upstream = tf.constant([1.0, 2.0, 3.0, 4.0, 5.0])
     np.testing.assert_array_equal(tape.gradient(out, weights, upstream), [0, 2, 3, 4, 0])
+
+
+def test_gradients_of_symmetric_levels_are_those_of_their_own_range():
+    weights, scale = tf.Variable([-3.0, -1.4, 0.2, 1.2, 5.0]), tf.Variable([1.0])
+    with tf.GradientTape() as tape:
+        out = quantizers.fake_quantize(weights, scale, 2, levels="symmetric")
+    np.testing.assert_array_equal(out, [-1.5, -1.5, 0.5, 1.5, 1.5])
+    upstream = tf.constant([1.0, 2.0, 3.0, 4.0, 5.0])
+    to_weights, to_scale = tape.gradient(out, [weights, scale], upstream)
+    np.testing.assert_array_equal(to_weights, [0, 2, 3, 4, 0])
+    # Clipped: q. Inside: q - w/S.
+    expected = 1 * -1.5 + 2 * -0.1 + 3 * 0.3 + 4 * 0.3 + 5 * 1.5
+    np.testing.assert_allclose(to_scale, [expected], rtol=1e-5)
 
 
 def test_gradient_of_the_scale_is_lsqs_and_sums_over_what_shares_it():

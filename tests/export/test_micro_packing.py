@@ -48,13 +48,15 @@ def packed(content):
     st.tuples(*(st.integers(1, 5) for _ in range(4))),
     st.sampled_from([0, 3]),
     st.booleans(),
+    st.booleans(),
     st.integers(0, 2**16),
 )
-def test_what_is_packed_is_read_back(bits, shape, axis, turned, seed):
+def test_what_is_packed_is_read_back(bits, shape, axis, turned, odd, seed):
     random = np.random.default_rng(seed)
     level = 2 ** (bits - 1)
     shape = (*shape[:3], shape[3] * 40)
     integers = random.integers(-level + (bits == 8), level, shape)
+    integers = 2 * integers + 1 if odd and bits < 7 else integers
     if turned and bits < 8:
         signs = random.choice([-1, 1], shape[axis])
         integers = integers * signs.reshape([-1 if a == axis else 1 for a in range(4)])
@@ -99,6 +101,18 @@ def test_turned_signs_take_a_level_more_or_a_table_for_each_channel():
     assert packing.smallest(wide).bits == 2
     few = packing.Kernel([BUILTIN.TRANSPOSE_CONV], 2**16, lows, highs, 16, False)
     assert packing.smallest(few).bits == 3
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_symmetric_levels_lie_in_2_bits_whatever_the_signs(turned):
+    integers = np.resize([-3, -1, 1, 3], (4, 1, 1, 4096))
+    integers[::2] *= 1 - 2 * turned
+    content = file_of(integers, [1, 2, 3, 4])
+    result, form = packed(content)
+    assert (form.form, form.bits, form.starts, form.step) == ("decode", 2, (-3,), 2)
+    assert form.shares_table
+    ((_, values, _, _),) = read_back.operands(flatbuffer.parse(result))
+    np.testing.assert_array_equal(values, integers)
 
 
 def test_one_wrong_weight_is_seen():

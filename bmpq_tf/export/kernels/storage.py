@@ -69,6 +69,9 @@ def choose(mode: str, builtin: int, integers: np.ndarray, bits: int, rows: int |
     """
     narrowest = container_bits(bits)
     if mode == "size":
+        # Signs that folding turned lie in the type as complements.
+        if bits == 2 and _are_symmetric(integers):
+            return Container(4, "weight_only", "in int4: int2 has no levels -3, -1, 1, 3")
         return Container(narrowest, "weight_only", _wider(bits, narrowest))
     narrowest = next(size for size in (2, 4, 8) if size >= narrowest and fits(integers, size))
     name = flatbuffer.schema_name(builtin)
@@ -108,6 +111,11 @@ def fits(integers: np.ndarray, bits: int) -> bool:
     """Whether integers fit a type; int8 is used without -128, as LiteRT asks."""
     low = -(2 ** (bits - 1)) + (bits == 8)
     return bool(integers.min(initial=0) >= low and integers.max(initial=0) < 2 ** (bits - 1))
+
+
+def _are_symmetric(integers: np.ndarray) -> bool:
+    """Whether integers of 2 bits are -3, -1, 1 and 3, in place of -2 to 1."""
+    return bool(np.abs(integers).max(initial=0) == 3)
 
 
 def _fast(size: int, integers: np.ndarray, rows: int | None) -> bool:

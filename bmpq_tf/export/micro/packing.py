@@ -32,6 +32,7 @@ class Kernel:
         scales: how many.
         tables_by_channel: whether `DECODE` takes a table for each channel along its axis.
         beside_int8: whether it meets activations of 8 bits, not 16.
+        step: from one level to the next: 2 where all are odd.
     """
 
     builtins: Sequence[int]
@@ -41,6 +42,7 @@ class Kernel:
     scales: int
     tables_by_channel: bool
     beside_int8: bool = True
+    step: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,18 +53,20 @@ class Packed:
         form: `"int8"`, `"int4"` or `"decode"`.
         bits: of a weight, or of an index.
         starts: the lowest level of each table, for `"decode"`: one, or one for each channel.
+        step: from one level of a table to the next.
         bytes: that it takes, with what it needs beside the weights.
     """
 
     form: str
     bits: int
     starts: tuple[int, ...] = ()
+    step: int = 1
     bytes: int = 0
 
     @property
     def shares_table(self) -> bool:
         """Whether kernels of the same width have the same table, which then lies there once."""
-        return self.form == "decode" and self.starts == (-(2 ** (self.bits - 1)),)
+        return self.form == "decode" and self.starts == (_usual_start(self.bits, self.step),)
 
 
 def smallest(kernel: Kernel) -> Packed:
@@ -85,16 +89,23 @@ def _decoded(kernel: Kernel, low: int, high: int) -> Iterator[Packed]:
     """One table for all channels, and one for each: where folding turned the signs of some, those
     together have one level more than a width holds.
     """
-    bits = _index_bits(high - low)
+    step = kernel.step
+    bits = _index_bits((high - low) // step)
     if bits <= _WIDEST_INDEX:
         # As many kernels as possible share a table: it begins at the lowest level of its width.
-        usual = -(2 ** (bits - 1))
-        start = usual if usual <= low and high < -usual else low
-        yield Packed("decode", bits, (start,), _decoded_bytes(kernel, bits, 1))
-    narrow = _index_bits(int((kernel.highs - kernel.lows).max()))
+        usual = _usual_start(bits, step)
+        reaches = usual <= low and high < usual + step * 2**bits and (low - usual) % step == 0
+        start = usual if reaches else low
+        yield Packed("decode", bits, (start,), step, _decoded_bytes(kernel, bits, 1))
+    narrow = _index_bits(int((kernel.highs - kernel.lows).max()) // step)
     if narrow < bits and kernel.tables_by_channel:
         size = _decoded_bytes(kernel, narrow, len(kernel.lows))
-        yield Packed("decode", narrow, tuple(map(int, kernel.lows)), size)
+        yield Packed("decode", narrow, tuple(map(int, kernel.lows)), step, size)
+
+
+def _usual_start(bits: int, step: int) -> int:
+    """The lowest level of a width: two's complement, or as far below zero as above it."""
+    return -(2 ** (bits - 1)) if step == 1 else -step * (2**bits - 1) // 2
 
 
 def _decoded_bytes(kernel: Kernel, bits: int, tables: int) -> int:
@@ -108,7 +119,8 @@ def _index_bits(span: int) -> int:
 
 def tables(packed: Packed) -> np.ndarray:
     """Returns the levels behind each index, int8 `(tables, 2^bits)`."""
-    levels = np.asarray(packed.starts, np.int64)[:, None] + np.arange(2**packed.bits)
+    starts = np.asarray(packed.starts, np.int64)[:, None]
+    levels = starts + packed.step * np.arange(2**packed.bits)
     return np.clip(levels, -128, 127).astype(np.int8)
 
 
@@ -149,6 +161,7 @@ def _kernels_in(model, subgraph) -> dict[int, tuple[Kernel, list[tuple[int, int]
             flatbuffer.scale_count(tensor),
             axis in (0, integers.ndim - 1),
             all(_gives(subgraph, subgraph.operators[one]) == flatbuffer.INT8 for one, _ in places),
+            2 if (integers % 2 != 0).all() else 1,
         )
         found[index] = kernel, places
     return found
@@ -223,7 +236,7 @@ def _pack_in(model, subgraph, chosen: dict[str, Packed], forms, encode) -> None:
 def _indices(integers: np.ndarray, form: Packed, axis: int | None) -> np.ndarray:
     """Each weight's place in its table."""
     along = [-1 if number == axis else 1 for number in range(integers.ndim)]
-    return integers.astype(np.int64) - np.reshape(form.starts, along)
+    return (integers.astype(np.int64) - np.reshape(form.starts, along)) // form.step
 
 
 def _constant(model, subgraph, content: bytes) -> int:

@@ -271,7 +271,11 @@ def _unpacked(model, tensor, operator: str, decoded: Decoded) -> Weights:
 
 
 def used_bits(integers: np.ndarray) -> int:
-    """Returns the narrowest two's complement width, from 1, that holds every value."""
+    """Returns the narrowest width, from 1, that holds every value: two's complement, or 2 bits of
+    -3, -1, 1 and 3.
+    """
+    if integers.size and np.isin(integers, (-3, -1, 1, 3)).all():
+        return 2 if np.abs(integers).max() == 3 else 1 + bool((integers == 1).any())
     low, high = int(integers.min(initial=0)), int(integers.max(initial=0))
     return next(
         bits for bits in range(1, 65) if -(2 ** (bits - 1)) <= low and high < 2 ** (bits - 1)
