@@ -19,7 +19,7 @@ from bmpq_research.experiments.cell_files import device_files, exported_file, ju
 from bmpq_research.experiments.epoch_log import DivergedError
 from bmpq_research.experiments.grid import Cell, file_name
 from bmpq_research.experiments.methods import METHODS
-from bmpq_research.experiments.near_two_bits import has_files, quantized_so
+from bmpq_research.experiments.near_two_bits import quantized_so
 from bmpq_research.experiments.splits import Splits, load_splits
 from bmpq_research.experiments.training import accuracy_and_loss, fit, initial_model
 from bmpq_research.experiments.whose_backup import check_backup, note_backup
@@ -141,12 +141,10 @@ def _trained(cell: Cell, splits: Splits, work: pathlib.Path, verbose: int) -> di
         with replacing(float_model_path(cell, work)) as temporary:
             model.save(temporary)
     folder = pathlib.Path(cell.config.backup_dir)
-    files = {}
-    if has_files(cell.config.levels):
-        content, exported = exported_file(model, splits, folder)
-        files = {**judged_file(content, splits), **exported}
-        if activation_quantizers(model):
-            files |= device_files(model, splits, folder)
+    content, exported = exported_file(model, splits, folder)
+    files = {**judged_file(content, splits), **exported}
+    if activation_quantizers(model):
+        files |= device_files(model, splits, folder)
     told = {name: accuracy_and_loss(model, split) for name, split in splits.judged.items()}
     return {
         "accuracy": {name: accuracy for name, (accuracy, _) in told.items()},

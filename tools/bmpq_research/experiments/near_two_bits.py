@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from unittest import mock
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from bmpq_tf.arithmetic import quantizers
@@ -13,18 +12,14 @@ from bmpq_tf.model.keras_graph import sublayers
 from bmpq_tf.model.kernels import model_kernels
 
 NARROW = 2
-# Limits of w / S, and what whole steps are shifted by.
-LEVELS = {
-    "twos_complement": (-2.0, 1.0, 0.0),
-    "ternary": (-1.0, 1.0, 0.0),
-    "half_steps": (-1.5, 1.5, 0.5),
-}
+# -2, -1, 0, 1; -3, -1, 1, 3 half steps; -1, 0, 1, which the library does not have.
+LEVELS = (*quantizers.TWO_BIT_LEVELS, "ternary")
 GRADIENTS = ("clipped", "through")
 
 
-def has_files(levels: str) -> bool:
-    """Whether an export can hold these levels: it knows whole steps only."""
-    return not LEVELS[levels][2]
+def two_bit_levels(levels: str) -> str:
+    """Returns what `QuantizationConfig` calls the levels that `quantized_so` makes these of."""
+    return "twos_complement" if levels == "ternary" else levels
 
 
 @contextlib.contextmanager
@@ -32,46 +27,30 @@ def quantized_so(levels: str, gradient: str) -> Iterator[None]:
     """Gives kernels of 2 bits these levels and this gradient while it lasts.
 
     Args:
-        levels: one of `LEVELS`: -2 to 1; -1, 0, 1; or -3, -1, 1, 3 half steps.
+        levels: one of `LEVELS`.
         gradient: `"clipped"`, or `"through"`: weights beyond the clipping range get theirs too.
     """
-    if (levels, gradient) == ("twos_complement", "clipped"):
-        yield
-        return
-    low, high, shift = LEVELS[levels]
-    ranges = quantizers._RANGES.copy()
-    ranges[NARROW] = low, high
-    shifts = np.zeros(len(ranges), np.float32)
-    shifts[NARROW] = shift
-
-    def steps(ratio, bits):
-        bits = tf.cast(bits, tf.int32)
-        lowest, highest = tf.unstack(tf.gather(ranges, bits))
-        by = tf.gather(shifts, bits)
-        # Floors, so that no tie rounds past an end.
-        rounded = tf.where(by > 0.0, tf.floor(ratio) + by, tf.round(ratio))
-        return tf.clip_by_value(rounded, lowest, highest)
-
-    def quantize(weights, scale, bits):
-        return steps(weights / scale, bits)
-
-    def fake_quantize(weights, scale, bits, on_gradient=None):
-        lowest, highest = tf.unstack(tf.gather(ranges, tf.cast(bits, tf.int32)))
-        ratio = weights / scale
-        clipped = tf.clip_by_value(ratio, lowest, highest)
-        # Its gradients are those of the library's quantizer, taken by TensorFlow.
-        quantized = scale * (clipped + tf.stop_gradient(steps(ratio, bits) - clipped))
+    with contextlib.ExitStack() as changes:
+        if levels == "ternary":
+            ranges = quantizers._TWOS_COMPLEMENT.copy()
+            ranges[NARROW] = -1.0, 1.0
+            changed = {**quantizers._RANGES, "twos_complement": ranges}
+            changes.enter_context(mock.patch.object(quantizers, "_RANGES", changed))
         if gradient == "through":
-            beyond = tf.cast((ratio != clipped) & (tf.cast(bits, tf.int32) == NARROW), tf.float32)
-            quantized += (weights - tf.stop_gradient(weights)) * beyond
-        return _watched(quantized, on_gradient) if on_gradient else quantized
-
-    with (
-        mock.patch.object(quantizers, "_RANGES", ranges),
-        mock.patch.object(quantizers, "quantize", quantize),
-        mock.patch.object(quantizers, "fake_quantize", fake_quantize),
-    ):
+            changes.enter_context(mock.patch.object(quantizers, "fake_quantize", _through))
         yield
+
+
+def _through(weights, scale, bits, on_gradient=None, levels="twos_complement"):
+    lowest, highest = quantizers.level_range(bits, levels)
+    ratio = weights / scale
+    clipped = tf.clip_by_value(ratio, lowest, highest)
+    # Its gradients are those of the library's quantizer, taken by TensorFlow.
+    steps = quantizers.quantize(weights, scale, bits, levels)
+    quantized = scale * (clipped + tf.stop_gradient(steps - clipped))
+    beyond = tf.cast((ratio != clipped) & (tf.cast(bits, tf.int32) == NARROW), tf.float32)
+    quantized += (weights - tf.stop_gradient(weights)) * beyond
+    return _watched(quantized, on_gradient) if on_gradient else quantized
 
 
 def _watched(quantized, on_gradient):

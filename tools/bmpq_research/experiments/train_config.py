@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable
 
 from bmpq_research.experiments.controls import Control
-from bmpq_research.experiments.near_two_bits import GRADIENTS, LEVELS
+from bmpq_research.experiments.near_two_bits import GRADIENTS, LEVELS, two_bit_levels
 from bmpq_research.experiments.recipe import sgd
 from bmpq_tf import QuantizationConfig
 from bmpq_tf.training.callback import BMPQCallback
@@ -126,7 +126,7 @@ def check_config(config: TrainConfig) -> None:
     for name, known in (
         ("initial_widths", INITIAL_WIDTHS),
         ("pin", PINS),
-        ("levels", tuple(LEVELS)),
+        ("levels", LEVELS),
         ("level_gradient", GRADIENTS),
     ):
         value = getattr(config, name)
@@ -155,6 +155,7 @@ def quantization(config: TrainConfig, candidate_bits: Iterable[int]) -> Quantiza
         activation_bits=config.activation_bits or None,
         track_sensitivity="joint" if config.objective == "joint" else True,
         track_oscillations=config.freeze_oscillations > 0.0,
+        two_bit_levels=two_bit_levels(config.levels),
         **{name: getattr(config, name) for name in same},
     )
 
