@@ -82,6 +82,7 @@ _HOMES = {
     "training.allocator": ("allocate_bits", "assign_bits"),
     "training.backup": ("BackupAndRestore",),
     "training.callback": ("BMPQCallback",),
+    "training.channels": ("drop_channels",),
     "training.distribution": ("prepare_for_workers",),
     "training.oscillation_freezing": ("FreezeOscillations",),
     "tuning.smallest": ("SmallestBudget", "smallest_budget"),
@@ -117,6 +118,7 @@ if TYPE_CHECKING:
     from bmpq_tf.training.allocator import allocate_bits, assign_bits
     from bmpq_tf.training.backup import BackupAndRestore
     from bmpq_tf.training.callback import BMPQCallback
+    from bmpq_tf.training.channels import drop_channels
     from bmpq_tf.training.distribution import prepare_for_workers
     from bmpq_tf.training.oscillation_freezing import FreezeOscillations
     from bmpq_tf.tuning.smallest import SmallestBudget, smallest_budget
@@ -152,6 +154,7 @@ __all__ = [
     "assign_bits",
     "compare_tflite",
     "dequantize_model",
+    "drop_channels",
     "ends_in_softmax",
     "estimate_costs",
     "export_tflite",

@@ -114,6 +114,31 @@ def _factor(measured: Measurement, objective: str) -> np.ndarray:
     return measured.weight_gradient_abs
 
 
+def weight_costs(measured: Measurement, bits: int, objective: str = "first_order") -> np.ndarray:
+    """Estimates the loss increase of a kernel at a width for each of its weights.
+
+    Args:
+        measured: the kernel and its gradients.
+        bits: the width; 0 is for weights that are dropped, whose error is all of them.
+        objective: as `estimate_costs` takes it.
+
+    Returns:
+        Float64 of the kernel's shape; the sums over it are what `estimate_costs` returns, which
+        makes them non-increasing too.
+    """
+    weights = tf.convert_to_tensor(measured.weights, tf.float32)
+    error = -weights
+    if bits:
+        scale = measured.deviation * scales.RULES[measured.rule](
+            weights / measured.deviation, bits, measured.channel_axes, measured.two_bit_levels
+        )
+        error = quantizers.quantization_error(weights, scale, bits, measured.two_bit_levels)
+    error = np.asarray(error, np.float64)
+    return _factor(measured, objective) * (
+        np.square(error) if objective == "squared" else np.abs(error)
+    )
+
+
 def told_sensitivity(measured: Measurement, objective: str = "first_order") -> float:
     """The figure told for a kernel.
 

@@ -26,6 +26,8 @@ from bmpq_tf.layers.registry import entry_for, quantized_entry_for
 from bmpq_tf.model import graph_view, keras_graph
 
 Layer = keras.layers.Layer
+# What a weight of a layer, the second, becomes in the copy's, the third.
+Carried = Callable[[Layer, keras.Variable, keras.Variable], Any]
 
 
 def clone(
@@ -34,6 +36,7 @@ def clone(
     on_grid: bool = True,
     in_variable_dtype: bool = False,
     inside: Callable[[Layer, Layer], None] | None = None,
+    carried: Carried | None = None,
 ) -> keras.Model:
     """Clones a model and copies the weights.
 
@@ -43,6 +46,8 @@ def clone(
 
     Where a quantized layer's copy is a float one, it has the kernel as it reads, or, not `on_grid`,
     the latent one. Copies compute in the precision of the originals, or `in_variable_dtype`.
+
+    `carried` gives what a weight of a layer becomes in the copy's, where their shapes may differ.
     """
     pairs: list[tuple[Layer, Layer]] = []
 
@@ -90,7 +95,7 @@ def clone(
 
     with _uncompiled(model), keras.saving.custom_object_scope(functions_by_name(model)):
         copy = keras.models.clone_model(model, clone_function=replace, recursive=True)
-    _complete(model, copy, pairs, on_grid)
+    _complete(model, copy, pairs, on_grid, carried or (lambda layer, value, variable: value))
     if inside is not None:
         for layer, made in pairs:
             if graph_view.is_of_user(made):
@@ -99,7 +104,11 @@ def clone(
 
 
 def _complete(
-    model: keras.Model, copy: keras.Model, pairs: list[tuple[Layer, Layer]], on_grid: bool
+    model: keras.Model,
+    copy: keras.Model,
+    pairs: list[tuple[Layer, Layer]],
+    on_grid: bool,
+    carried: Carried,
 ) -> None:
     """Gives copies what their configs do not tell: weights, flags, functions, shared variables."""
     for nested, its_copy in zip(_models(model), _models(copy), strict=True):
@@ -112,7 +121,7 @@ def _complete(
     ]
     for part, made in parts:
         keras_compat.copy_remat_mode(part, made)
-        _copy_weights(part, made, on_grid)
+        _copy_weights(part, made, on_grid, carried)
     # Layers inside layers were told of functions by names, which Keras may have functions of too.
     for part, made in [
         pair for layers in pairs for pair in zip(*map(known_parts, layers), strict=True)
@@ -179,7 +188,7 @@ def _own_variables(layer: Layer) -> list[keras.Variable]:
     )
 
 
-def _copy_weights(source: Layer, target: Layer, on_grid: bool) -> None:
+def _copy_weights(source: Layer, target: Layer, on_grid: bool, carried: Carried) -> None:
     """Copies a layer's own weights, without those of the layers inside."""
     values, variables = _own_variables(source), _own_variables(target)
     if len(values) != len(variables):
@@ -190,7 +199,7 @@ def _copy_weights(source: Layer, target: Layer, on_grid: bool) -> None:
             "hand are not in a config."
         )
     for value, variable in zip(values, variables, strict=True):
-        variable.assign(value)
+        variable.assign(carried(source, value, variable))
     if hasattr(source, "adapt"):
         _copy_adapted(source, target)
     # A config does not tell whether a layer inside was frozen.
@@ -199,7 +208,7 @@ def _copy_weights(source: Layer, target: Layer, on_grid: bool) -> None:
     if type(source) is type(target):
         for mine, theirs in zip(_quantizers(source), _quantizers(target), strict=True):
             for value, variable in zip(mine.weights, theirs.weights, strict=True):
-                variable.assign(value)
+                variable.assign(carried(source, value, variable))
         return
     if isinstance(source, QuantizedLayer):
         # The variable behind a kernel is the latent float weight, which has means that are not

@@ -1,0 +1,277 @@
+"""Channels that a budget has no room for leave the model for good."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from bmpq_tf.allocation.budget import Budget, InfeasibleBudgetError
+from bmpq_tf.allocation.channel_program import ChannelKernel, least_bits, solve_channels
+from bmpq_tf.allocation.sensitivity import OBJECTIVES, Measurement, weight_costs
+from bmpq_tf.conversion.cloning import clone
+from bmpq_tf.conversion.supported_models import check_quantized
+from bmpq_tf.model import keras_graph
+from bmpq_tf.model.channel_groups import ChannelGroup, ChannelGroups, channel_groups
+from bmpq_tf.model.kernels import KernelState, measurement, model_kernels
+from bmpq_tf.training.allocator import assign_bits, open_kernels
+
+Layer = keras.layers.Layer
+# A group may keep so many parts of its channels.
+_PARTS = 8
+# Of mini-batches; they begin anew.
+_SUMS = ("gradient_sums", "uses_seen", "weight_gradient_abs_sum")
+_DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
+
+
+def drop_channels(
+    model: keras.Model,
+    budget: "str | float | Budget",
+    sensitivity: str = "squared",
+    *,
+    time_limit: float = 60.0,
+    verbose: int = 1,
+) -> keras.Model:
+    """Decides which channels a budget has room for, and returns the smaller model.
+
+    One integer program decides the channels and the widths of all kernels. A channel of 0 bits
+    costs what its weights cost at any width: their gradients times the error, which is all of them.
+    Of every group of channels that must go together (`METHOD.md`, "Channels") as many eighths are
+    kept as the program says, the most sensitive ones. The returned model has fewer weights and
+    takes less arithmetic, in Keras and in every kind of file. Train it on: it lost what it had
+    learned there.
+
+    Args:
+        model: a functional or sequential model from `quantize_model` that was trained a little, so
+            that its bit gradients are known. It is left as it is.
+        budget: of parameter bits: `"15 kB"`, a compression (of the float weights that `model` has,
+            those of dropped channels included) or a mean width over the weights of `model`. Give
+            bytes to the callback afterwards, where a compression is of the smaller model.
+        sensitivity: `"squared"`, `"first_order"` or `"joint"`, as `BMPQCallback` takes it. A weight
+            that is dropped has an error of its whole size, which first order takes too lightly
+            beside many small ones.
+        time_limit: seconds for the solver.
+        verbose: 1 prints a line.
+
+    Returns:
+        The smaller model, not compiled, with the widths that were decided.
+
+    Raises:
+        InfeasibleBudgetError: the narrowest widths of the fewest channels do not meet the budget.
+        ValueError: a limit is not of parameter bits, the sensitivity is not known, no gradients
+            were seen, or no channel can be dropped; the message says of each group why.
+
+    Example:
+        >>> model.fit(images, labels, verbose=0).epoch
+        [0]
+        >>> smaller = bmpq_tf.drop_channels(model, "20x", verbose=0)
+        >>> smaller.count_params() < model.count_params()
+        True
+    """
+    check_quantized(model)
+    limit = _checked(model, budget, sensitivity)
+    states = open_kernels(model_kernels(model))
+    groups = _with_gradients(channel_groups(model), states)
+    if all(group.stays for group in groups.groups):
+        raise ValueError(
+            "No channel of this model can be dropped. Received: "
+            + "; ".join(f"those of '{group.name}' stay: {group.stays}" for group in groups.groups)
+            + ". Give BMPQCallback the budget, which chooses widths alone."
+        )
+    bound = limit.bits([state.kernel for state in states])
+    assert bound is not None
+    ranked = [_Ranked.of(group, groups, states, sensitivity) for group in groups.groups]
+    kernels = [_in_program(state, groups, ranked, sensitivity) for state in states]
+    if (least := least_bits(kernels)) > bound:
+        raise InfeasibleBudgetError(
+            f"The budget cannot be met. Received: budget={budget!r}, which allows {bound:,} "
+            f"parameter bits. The smallest that an eighth of the channels reaches are {least:,}"
+            f"{_holding_up(groups)}. Give narrower candidates, or ask for less."
+        )
+    found = solve_channels(kernels, [one.costs for one in ranked], bound, time_limit=time_limit)
+    kept = [one.kept(level) for one, level in zip(ranked, found.levels, strict=True)]
+    smaller = _without(model, groups, kept)
+    assign_bits(smaller, {path: bits for path, bits in found.bits.items() if bits != 32})
+    if verbose:
+        print(f"BMPQ {_told(groups, kept)}", flush=True)
+    return smaller
+
+
+def _checked(model: keras.Model, budget, sensitivity: str) -> Budget:
+    if not keras_graph.is_graph(model):
+        raise ValueError(
+            "Channels are found in the graph of a functional or sequential model. Received: a "
+            f"{type(model).__name__}."
+        )
+    if sensitivity not in OBJECTIVES:
+        raise ValueError(
+            f"Unknown sensitivity. Received: sensitivity={sensitivity!r}. Known: "
+            f"{', '.join(OBJECTIVES)}."
+        )
+    parsed = Budget.parse(budget)
+    others = set(parsed.to_dict()) - {"compression", "average_bits", "weight_bytes"}
+    if others:
+        raise ValueError(
+            "Channels are dropped under a budget of parameter bits, such as '15 kB' or '20x'. "
+            f"Received: budget={budget!r}. Drop channels first, and give the callback the rest."
+        )
+    return parsed
+
+
+def _with_gradients(groups: ChannelGroups, states: Sequence[KernelState]) -> ChannelGroups:
+    """The groups, with those that stay for want of gradients."""
+    seen = {
+        id(state.layer)
+        for state in states
+        if state.quantizer is not None
+        and state.variable.trainable
+        and state.quantizer.config.track_sensitivity
+        and state.quantizer.accumulated().uses_finite > 0
+    }
+    if not seen:
+        raise ValueError(
+            "No gradients were seen, so no channel can be judged. Received: a model that was not "
+            "trained since it was quantized, or whose last allocation came after its last step. "
+            "Train it for an epoch first, without a callback that allocates at its end."
+        )
+    return dataclasses.replace(
+        groups,
+        groups=[
+            dataclasses.replace(
+                group,
+                stays=group.stays
+                or next(
+                    (
+                        f"'{layer.name}' is float or frozen, or no gradient reached it"
+                        for layer in group.makers
+                        if id(layer) not in seen
+                    ),
+                    "",
+                ),
+            )
+            for group in groups.groups
+        ],
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Ranked:
+    """A group's channels in order, the most sensitive first.
+
+    Attributes:
+        order: their numbers.
+        counts: how many of them may be kept, ascending; all alone where they stay.
+        costs: what it costs to keep so many only.
+    """
+
+    order: np.ndarray
+    counts: tuple[int, ...]
+    costs: tuple[float, ...]
+
+    @classmethod
+    def of(
+        cls,
+        group: ChannelGroup,
+        groups: ChannelGroups,
+        states: Sequence[KernelState],
+        sensitivity: str,
+    ) -> "_Ranked":
+        if group.stays:
+            return cls(np.arange(group.size), (group.size,), (0.0,))
+        makers = {id(layer) for layer in group.makers}
+        costs = np.zeros(group.size)
+        for state in states:
+            if id(state.layer) in makers:
+                of_weights = weight_costs(measurement(state), 0, sensitivity)
+                costs += of_weights.reshape(-1, group.size).sum(0)
+        order = np.argsort(-costs, kind="stable")
+        counts = sorted({math.ceil(group.size * part / _PARTS) for part in range(1, _PARTS + 1)})
+        left_out = costs.sum() - np.cumsum(costs[order])
+        return cls(order, tuple(counts), tuple(max(left_out[count - 1], 0.0) for count in counts))
+
+    def by_level(self, values: np.ndarray, axis: int) -> np.ndarray:
+        """Sums along an axis of channels over those that each level keeps."""
+        sums = values.take(self.order, axis).cumsum(axis)
+        return sums.take(np.array(self.counts) - 1, axis)
+
+    def kept(self, level: int) -> np.ndarray:
+        """The channels of a level, ascending."""
+        return np.sort(self.order[: self.counts[level]])
+
+
+def _in_program(
+    state: KernelState, groups: ChannelGroups, ranked: Sequence[_Ranked], sensitivity: str
+) -> ChannelKernel:
+    """A kernel's costs and weights at each width and level."""
+    read, made = groups.read.get(id(state.layer)), groups.made.get(id(state.layer))
+    shape, depthwise = tuple(state.variable.shape), isinstance(state.layer, _DEPTHWISE)
+    repeats = groups.groups[read].readers[id(state.layer)] if read is not None else 1
+
+    def by_level(of_weights: np.ndarray) -> np.ndarray:
+        """Sums over the channels that each level keeps; without a group, over all."""
+        if depthwise:
+            matrix = of_weights.reshape(1, -1, shape[-2]).sum(1)
+        elif read is None:
+            matrix = of_weights.reshape(1, -1, shape[-1]).sum(1)
+        else:
+            matrix = of_weights.reshape(-1, repeats, groups.groups[read].size, shape[-1])
+            matrix = ranked[read].by_level(matrix.sum((0, 1)), 0)
+        if made is None:
+            return matrix.sum(1, keepdims=True)
+        return ranked[made].by_level(matrix, 1)
+
+    candidates = state.kernel.candidates
+    weights = by_level(np.ones(shape))
+    costs = np.zeros((len(candidates), *weights.shape))
+    if len(candidates) > 1:
+        measured: Measurement = measurement(state)
+        each = [by_level(weight_costs(measured, bits, sensitivity)) for bits in candidates]
+        costs = np.maximum.accumulate(np.stack(each)[::-1])[::-1]
+    return ChannelKernel(state.kernel.path, candidates, read, made, costs, weights)
+
+
+def _without(model: keras.Model, groups: ChannelGroups, kept: Sequence[np.ndarray]) -> keras.Model:
+    """A copy of the model with these channels alone."""
+
+    def twin(layer: Layer, config: dict) -> Layer | None:
+        group = groups.made.get(id(layer))
+        size = next((name for name in ("units", "filters") if name in config), None)
+        if group is None or size is None:
+            return None
+        return type(layer).from_config({**config, size: len(kept[group])})
+
+    def carried(layer: Layer, value: keras.Variable, variable: keras.Variable) -> np.ndarray:
+        if value.name in _SUMS:
+            return np.zeros(variable.shape)
+        values, read, made = (
+            np.asarray(value),
+            groups.read.get(id(layer)),
+            groups.made.get(id(layer)),
+        )
+        for axis, (size, new) in enumerate(zip(values.shape, variable.shape, strict=True)):
+            if size == new:
+                continue
+            if read is not None and axis == values.ndim - 2:
+                group = groups.groups[read]
+                positions = np.arange(group.readers[id(layer)])[:, None] * group.size
+                values = values.take((positions + kept[read]).ravel(), axis)
+            elif made is not None:
+                values = values.take(kept[made], axis)
+        return values
+
+    return clone(model, twin, carried=carried)
+
+
+def _holding_up(groups: ChannelGroups) -> str:
+    staying = [f"those of '{one.name}' stay: {one.stays}" for one in groups.groups if one.stays]
+    return f", because {'; '.join(staying)}" if staying else ""
+
+
+def _told(groups: ChannelGroups, kept: Sequence[np.ndarray]) -> str:
+    changed = [
+        f"{group.name} {group.size} to {len(one)}"
+        for group, one in zip(groups.groups, kept, strict=True)
+        if len(one) < group.size
+    ]
+    return f"dropped channels: {', '.join(changed)}" if changed else "dropped no channel"
