@@ -29,6 +29,7 @@ from bmpq_tf.allocation.kernel import FLOAT_BITS
 from bmpq_tf.files import replacing
 from bmpq_tf.model.activation_widths import activation_quantizers
 from bmpq_tf.model.kernels import compression, model_kernels, total_bits
+from bmpq_tf.training.channels import drop_channels
 
 _PACKAGES = ("bmpq_tf", "keras", "tensorflow", "ai-edge-litert", "litert-quantizer", "mip", "numpy")
 
@@ -125,6 +126,11 @@ def _trained(cell: Cell, splits: Splits, work: pathlib.Path, verbose: int) -> di
         note_backup(owner, splits.data)
         return _as_file(cell, splits, start)
     model, callback = method.build(start, cell.config, splits.train)
+    if cell.config.drop_channels:
+        note_backup(owner, splits.data)
+        wide = dataclasses.replace(cell.config, epochs=cell.config.drop_epochs)
+        fit(model, splits.train, wide, [], "wide", verbose)
+        model = drop_channels(model, cell.config.budget, cell.config.drop_channels)
     if hasattr(callback, "check"):
         callback.check(model, cell.config.epochs)
     note_backup(owner, splits.data)

@@ -13,7 +13,10 @@ from bmpq_tf.training.oscillation_freezing import FreezeOscillations
 from bmpq_tf.tuning.losses import ClassificationLoss
 
 # What only grids of experiments try.
-IN_GRIDS = ("levels", "level_gradient", "narrow_decay", "average", "batchnorm_batches")
+IN_GRIDS = (
+    *("levels", "level_gradient", "narrow_decay", "average", "batchnorm_batches"),
+    *("drop_channels", "drop_epochs"),
+)
 INITIAL_WIDTHS = ("widest", "allocated")
 PINS = ("auto", "ends", "none")
 
@@ -49,6 +52,9 @@ class TrainConfig:
         average: momentum of the averages of the weights that replace them at the end; 0: none.
         batchnorm_batches: over which BatchNorm's statistics are taken anew at the end; 0: as
             training leaves them.
+        drop_channels: `"squared"` or `"first_order"`: drop the channels that the budget has no room
+            for, by this sensitivity; empty: none.
+        drop_epochs: that it is trained before, at its widest.
         validation: hold out this many training images and judge on them; 0 trains on all and judges
             on the test set.
         with_float: train the float model alike first.
@@ -92,6 +98,8 @@ class TrainConfig:
     narrow_decay: float = 1.0
     average: float = 0.0
     batchnorm_batches: int = 0
+    drop_channels: str = ""
+    drop_epochs: int = 2
     validation: int = 0
     with_float: bool = False
     seed: int = 0
@@ -103,6 +111,7 @@ def check_config(config: TrainConfig) -> None:
     model or data.
     """
     counts = (("epochs", 1), ("batch_size", 1), ("validation", 0), ("batchnorm_batches", 0))
+    counts += (("drop_epochs", 1),)
     for name, least in counts:
         value = getattr(config, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
@@ -128,6 +137,7 @@ def check_config(config: TrainConfig) -> None:
         ("pin", PINS),
         ("levels", LEVELS),
         ("level_gradient", GRADIENTS),
+        ("drop_channels", ("", "first_order", "squared")),
     ):
         value = getattr(config, name)
         if value not in known:
