@@ -25,6 +25,7 @@ from rich.console import Console
 
 from bmpq_research.datasets import DATA_DIR_HELP, DATASETS, DOWNLOAD_HELP
 from bmpq_research.experiments.controls import METHODS
+from bmpq_research.experiments.near_two_bits import LEVELS
 from bmpq_research.experiments.outcome import check_folder, write_outcome
 from bmpq_research.experiments.train_config import IN_GRIDS, INITIAL_WIDTHS, PINS, TrainConfig
 from bmpq_research.experiments.training import train
@@ -65,6 +66,9 @@ flags.DEFINE_list(
     "Widths to choose from, 2 to 8.",
 )
 flags.DEFINE_enum("scale", _DEFAULT.scale, SCALES, "How the quantizers' scales are found.")
+flags.DEFINE_enum(
+    "levels", _DEFAULT.levels, LEVELS, "What 2 bits stand for; symmetric: -3, -1, 1, 3 half steps."
+)
 flags.DEFINE_enum(
     "granularity",
     _DEFAULT.granularity,

@@ -14,7 +14,7 @@ from bmpq_tf.tuning.losses import ClassificationLoss
 
 # What only grids of experiments try.
 IN_GRIDS = (
-    *("levels", "level_gradient", "narrow_decay", "average", "batchnorm_batches"),
+    *("level_gradient", "narrow_decay", "average", "batchnorm_batches"),
     *("drop_channels", "drop_epochs"),
 )
 INITIAL_WIDTHS = ("widest", "allocated")
