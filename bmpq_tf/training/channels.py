@@ -81,7 +81,7 @@ def drop_channels(
         )
     bound = limit.bits([state.kernel for state in states])
     assert bound is not None
-    ranked = [_Ranked.of(group, groups, states, sensitivity) for group in groups.groups]
+    ranked = [_Ranked.of(group, states, sensitivity) for group in groups.groups]
     kernels = [_in_program(state, groups, ranked, sensitivity) for state in states]
     if (least := least_bits(kernels)) > bound:
         raise InfeasibleBudgetError(
@@ -92,7 +92,14 @@ def drop_channels(
     found = solve_channels(kernels, [one.costs for one in ranked], bound, time_limit=time_limit)
     kept = [one.kept(level) for one, level in zip(ranked, found.levels, strict=True)]
     smaller = _without(model, groups, kept)
-    assign_bits(smaller, {path: bits for path, bits in found.bits.items() if bits != 32})
+    # A copy of the same layers has the same kernels, whose paths may differ.
+    assign_bits(
+        smaller,
+        {
+            ours.kernel.path: found.bits[theirs.kernel.path]
+            for ours, theirs in zip(model_kernels(smaller), states, strict=True)
+        },
+    )
     if verbose:
         print(f"BMPQ {_told(groups, kept)}", flush=True)
     return smaller
@@ -170,13 +177,7 @@ class _Ranked:
     costs: tuple[float, ...]
 
     @classmethod
-    def of(
-        cls,
-        group: ChannelGroup,
-        groups: ChannelGroups,
-        states: Sequence[KernelState],
-        sensitivity: str,
-    ) -> "_Ranked":
+    def of(cls, group: ChannelGroup, states: Sequence[KernelState], sensitivity: str) -> "_Ranked":
         if group.stays:
             return cls(np.arange(group.size), (group.size,), (0.0,))
         makers = {id(layer) for layer in group.makers}
