@@ -87,6 +87,7 @@ def solve_channels(
     model.verbose = 0
     model.threads = 1
     model.max_mip_gap = model.max_mip_gap_abs = 0.0
+    model.integer_tol = 1e-9
     largest = max(
         [float(np.max(kernel.costs)) for kernel in kernels] + [max(one) for one in dropped] + [0.0]
     )
@@ -118,10 +119,20 @@ def solve_channels(
     if not model.num_solutions:
         raise AllocationError(
             f"The solver found no widths and channels. Received: {len(kernels)} kernels, {bound:,} "
-            f"parameter bits; the least are {least_bits(kernels):,}."
+            f"parameter bits; the least are {least_bits(kernels):,}, time_limit={time_limit:g}. "
+            "Ask for more of either."
         )
     levels = tuple(_picked(dict(enumerate(keep))) for keep in keeps)
     picked = [_picked(picks) for picks in chosen]
+    taken = sum(
+        kernel.candidates[one[0]] * int(kernel.weights[one[1:]])
+        for kernel, one in zip(kernels, picked, strict=True)
+    )
+    if taken > bound:
+        raise AllocationError(
+            f"The solver's answer takes {taken:,} parameter bits, over the limit of {bound:,}. "
+            "Please report this."
+        )
     objective = sum(kernel.costs[one] for kernel, one in zip(kernels, picked, strict=True))
     return ChannelSolution(
         levels,

@@ -90,16 +90,23 @@ def estimate_costs(
     factor = _factor(measured, objective)
     values = []
     for bits in widths:
-        scale = measured.deviation * scales.RULES[measured.rule](
-            weights / measured.deviation, bits, measured.channel_axes, measured.two_bit_levels
-        )
-        error = quantizers.quantization_error(weights, scale, bits, measured.two_bit_levels)
+        error = _error(measured, weights, bits)
         error = tf.square(error) if objective == "squared" else tf.abs(error)
         # Summed over what shares a factor first, in float64: a kernel can have millions of terms.
         axes = [axis for axis, size in enumerate(np.shape(factor)) if size == 1]
         by_factor = tf.reduce_sum(error, axes, keepdims=True).numpy().astype(np.float64)
         values.append(float(np.sum(by_factor * factor)))
     return np.maximum.accumulate(values[::-1])[::-1].tolist()
+
+
+def _error(measured: Measurement, weights: tf.Tensor, bits: int) -> tf.Tensor:
+    """What rounding to a width changes; at 0 bits all of the weights."""
+    if not bits:
+        return -weights
+    scale = measured.deviation * scales.RULES[measured.rule](
+        weights / measured.deviation, bits, measured.channel_axes, measured.two_bit_levels
+    )
+    return quantizers.quantization_error(weights, scale, bits, measured.two_bit_levels)
 
 
 def _factor(measured: Measurement, objective: str) -> np.ndarray:
@@ -123,17 +130,11 @@ def weight_costs(measured: Measurement, bits: int, objective: str = "first_order
         objective: as `estimate_costs` takes it.
 
     Returns:
-        Float64 of the kernel's shape; the sums over it are what `estimate_costs` returns, which
-        makes them non-increasing too.
+        Float64 of the kernel's shape. Its sum is the cost of the kernel at that width alone:
+        `estimate_costs` also makes costs non-increasing over widths.
     """
     weights = tf.convert_to_tensor(measured.weights, tf.float32)
-    error = -weights
-    if bits:
-        scale = measured.deviation * scales.RULES[measured.rule](
-            weights / measured.deviation, bits, measured.channel_axes, measured.two_bit_levels
-        )
-        error = quantizers.quantization_error(weights, scale, bits, measured.two_bit_levels)
-    error = np.asarray(error, np.float64)
+    error = np.asarray(_error(measured, weights, bits), np.float64)
     return _factor(measured, objective) * (
         np.square(error) if objective == "squared" else np.abs(error)
     )

@@ -84,9 +84,8 @@ class QuantizerSettings:
         track_oscillations: watch for weights that keep jumping between two integers, for
             `FreezeOscillations`; takes four times the kernel's memory.
         two_bit_levels: what 2 bits stand for: `"twos_complement"`, -2, -1, 0 and 1 steps; or
-            `"symmetric"`, -3, -1, 1 and 3 half steps, which train better. Files for
-            microcontrollers and NPUs hold either in 2 bits; LiteRT's files hold symmetric ones in
-            4.
+            `"symmetric"`, -3, -1, 1 and 3 half steps. Files for microcontrollers hold either in 2
+            bits, integer files in 8; LiteRT's weight-only files hold symmetric ones in 4.
 
     Raises:
         ValueError: a field is not understood, or two do not go together.

@@ -59,6 +59,7 @@ def drop_channels(
 
     Raises:
         InfeasibleBudgetError: the narrowest widths of the fewest channels do not meet the budget.
+        AllocationError: the solver found nothing in time.
         ValueError: a limit is not of parameter bits, the sensitivity is not known, no gradients
             were seen, or no channel can be dropped; the message says of each group why.
 
@@ -86,7 +87,7 @@ def drop_channels(
     if (least := least_bits(kernels)) > bound:
         raise InfeasibleBudgetError(
             f"The budget cannot be met. Received: budget={budget!r}, which allows {bound:,} "
-            f"parameter bits. The smallest that an eighth of the channels reaches are {least:,}"
+            f"parameter bits. With an eighth of the channels they are {least:,} at the least"
             f"{_holding_up(groups)}. Give narrower candidates, or ask for less."
         )
     found = solve_channels(kernels, [one.costs for one in ranked], bound, time_limit=time_limit)

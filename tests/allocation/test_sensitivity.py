@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from measurements import measured
 
-from bmpq_tf.allocation.sensitivity import OBJECTIVES, Measurement, estimate_costs, told_sensitivity
+from bmpq_tf.allocation.sensitivity import (
+    OBJECTIVES,
+    Measurement,
+    estimate_costs,
+    told_sensitivity,
+    weight_costs,
+)
 from bmpq_tf.arithmetic import quantizers, scales
 
 pytestmark = pytest.mark.quick
@@ -83,3 +89,13 @@ def test_costs_are_in_proportion_to_the_gradients():
     assert told_sensitivity(tripled, "squared") == pytest.approx(
         9 * told_sensitivity(kernel, "squared"), rel=1e-6
     )
+
+
+@pytest.mark.parametrize("objective", ["first_order", "squared"])
+def test_costs_of_weights_sum_to_the_kernels_and_0_bits_cost_all_of_them(objective):
+    kernel = measured()
+    (whole,) = estimate_costs(kernel, [3], objective)
+    assert weight_costs(kernel, 3, objective).sum() == pytest.approx(whole, rel=1e-5)
+    gradients = kernel.gradient_square if objective == "squared" else kernel.gradient_abs
+    sizes = np.square(kernel.weights) if objective == "squared" else np.abs(kernel.weights)
+    np.testing.assert_allclose(weight_costs(kernel, 0, objective), gradients * sizes, rtol=1e-5)

@@ -185,6 +185,6 @@ def test_a_model_that_was_not_trained_is_refused():
 def test_a_budget_that_no_channels_meet_is_told_with_the_least_and_who_stays():
     with pytest.raises(
         bmpq_tf.InfeasibleBudgetError,
-        match=r"eighth of the channels reaches are [\d,]+, because those of 'head' stay: they are",
+        match=r"eighth of the channels they are [\d,]+ at the least, because those of 'head'",
     ):
         bmpq_tf.drop_channels(trained(chain), "1000x")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import bmpq_tf
-from bmpq_tf.arithmetic import oscillations
+from bmpq_tf.arithmetic import oscillations, quantizers
 from bmpq_tf.arithmetic.oscillations import HELD, MOMENTUM
 from bmpq_tf.layers import QuantDense
 from bmpq_tf.model.kernels import read
@@ -56,6 +56,22 @@ def test_every_weight_is_followed_as_the_definition_says(steps, threshold):
         if not (math.isfinite(frequency) and abs(frequency - threshold) < 1e-6):
             assert known.frequency[weight].numpy() == pytest.approx(frequency, abs=1e-6)
             assert known.mean[weight].numpy() == pytest.approx(mean, abs=1e-5)
+
+
+def test_weights_of_symmetric_levels_are_held_at_one_of_them():
+    known = oscillations.first((3,))
+    # The means stay near where they began.
+    for step in range(12):
+        levels = [1.5, -1.5, 0.5] if step % 4 else [0.5, -0.5, -0.5]
+        held = known.frequency == HELD
+        known = oscillations.after_step(
+            known,
+            tf.where(held, known.mean, tf.constant(levels)),
+            0.01,
+            lambda mean: quantizers.rounded(mean, 2, "symmetric"),
+        )
+    assert (known.frequency == HELD).numpy().all()
+    assert known.mean.numpy().tolist() == [0.5, -0.5, -0.5]
 
 
 def dense(**quantizer) -> tuple[keras.Model, QuantDense]:

@@ -36,6 +36,9 @@ class StepSizes:
 
     def _costs(self, measured: Measurement, state: KernelState) -> list[float]:
         learned = float(np.mean(state.quantized.scale(state.variable.value)))
+        # Scales are of half steps there.
+        if state.bits == 2 and measured.two_bit_levels == "symmetric":
+            learned *= 2.0
         at_width = [_by_rule(measured, bits) for bits in measured.candidates]
         gain = learned / _by_rule(measured, state.bits)
         return np.maximum.accumulate((gain * np.array(at_width))[::-1])[::-1].tolist()
@@ -43,17 +46,19 @@ class StepSizes:
 
 def _by_rule(measured: Measurement, bits: int) -> float:
     weights = tf.convert_to_tensor(measured.weights / measured.deviation, tf.float32)
-    rule = scales.RULES[measured.rule](weights, bits, measured.channel_axes)
+    rule = scales.RULES[measured.rule](
+        weights, bits, measured.channel_axes, measured.two_bit_levels
+    )
     return float(np.mean(measured.deviation * rule))
 
 
 class UncolouredSquares:
-    """A sensitivity for `BMPQCallback`: squared gradients without the colour of the present width.
+    """A sensitivity for `BMPQCallback`: squared gradients with less of the present width's colour.
 
     Behind a kernel that BatchNormalization follows the loss does not change with the kernel's
-    length, so gradients go by its inverse; and rounding to 2 bits makes kernels longer by about a
-    fifth. Squared gradients are taken times `sum Q(w)^2 / sum w^2`, as if rounding had left the
-    length.
+    length, so gradients go by its inverse; and where a kernel comes to 2 bits, rounding makes it
+    longer by about a fifth. Squared gradients are taken times `sum Q(w)^2 / sum w^2`, as if
+    rounding had left the length. What else a width does to gradients stays.
 
     Args:
         model: the quantized model that the callback trains, functional or sequential.
