@@ -107,9 +107,9 @@ def solve_channels(
         chosen.append(picks)
         model += _xsum(picks.values()) == 1
         for axis, group in ((1, kernel.read), (2, kernel.made)):
-            for level in range(kernel.costs.shape[axis]) if group is not None else ():
+            for level, keep in enumerate(keeps[group] if group is not None else ()):
                 here = [pick for index, pick in picks.items() if index[axis] == level]
-                model += _xsum(here) == keeps[group][level]
+                model += _xsum(here) == keep
         used += [
             kernel.candidates[index[0]] * int(kernel.weights[index[1:]]) * pick
             for index, pick in picks.items()
@@ -124,25 +124,23 @@ def solve_channels(
         )
     levels = tuple(_picked(dict(enumerate(keep))) for keep in keeps)
     picked = [_picked(picks) for picks in chosen]
-    taken = sum(
-        kernel.candidates[one[0]] * int(kernel.weights[one[1:]])
-        for kernel, one in zip(kernels, picked, strict=True)
-    )
+    proven = status == mip.OptimizationStatus.OPTIMAL
+    return _solution(kernels, dropped, bound, levels, picked, "optimal" if proven else "feasible")
+
+
+def _solution(kernels, dropped, bound: int, levels, picked, status: str) -> ChannelSolution:
+    """What was picked, counted again without the solver's tolerances."""
+    pairs = list(zip(kernels, picked, strict=True))
+    taken = sum(kernel.candidates[one[0]] * int(kernel.weights[one[1:]]) for kernel, one in pairs)
     if taken > bound:
         raise AllocationError(
             f"The solver's answer takes {taken:,} parameter bits, over the limit of {bound:,}. "
             "Please report this."
         )
-    objective = sum(kernel.costs[one] for kernel, one in zip(kernels, picked, strict=True))
-    return ChannelSolution(
-        levels,
-        {
-            kernel.path: kernel.candidates[one[0]]
-            for kernel, one in zip(kernels, picked, strict=True)
-        },
-        float(objective + sum(costs[level] for costs, level in zip(dropped, levels, strict=True))),
-        "optimal" if status == mip.OptimizationStatus.OPTIMAL else "feasible",
-    )
+    objective = sum(kernel.costs[one] for kernel, one in pairs)
+    objective += sum(costs[level] for costs, level in zip(dropped, levels, strict=True))
+    bits = {kernel.path: kernel.candidates[one[0]] for kernel, one in pairs}
+    return ChannelSolution(levels, bits, float(objective), status)
 
 
 def _picked(variables: dict) -> Any:
