@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from bmpq_research.experiments import near_two_bits
-from bmpq_research.experiments.near_two_bits import NarrowDecay, quantized_so
+from bmpq_research.experiments.near_two_bits import NarrowDecay, quantized_so, two_bit_levels
 from bmpq_tf import quantize_model
 from bmpq_tf.arithmetic import quantizers
 from bmpq_tf.model.kernels import model_kernels
@@ -41,6 +41,14 @@ def test_ternary_kernels_of_2_bits_hold_three_levels_and_others_their_own():
     assert to_scale == pytest.approx(expected, abs=1e-4)
     for ours, librarys in zip(four_bits, quantized(4), strict=True):
         np.testing.assert_allclose(ours, librarys, atol=1e-5)
+
+
+def test_binary_kernels_hold_two_levels():
+    with quantized_so("binary", "clipped"):
+        weights = tf.constant(WEIGHTS)
+        values = quantizers.fake_quantize(weights, SCALE, 2, levels=two_bit_levels("binary"))
+    assert sorted(set(values.numpy().ravel())) == [-0.25, 0.25]
+    np.testing.assert_array_equal(values > 0, WEIGHTS >= 0)
 
 
 def test_gradients_pass_beyond_the_range_of_2_bits_alone():

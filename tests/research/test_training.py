@@ -7,9 +7,15 @@ import numpy as np
 import pytest
 
 from bmpq_research.datasets import ImageDataset
-from bmpq_research.experiments.train_config import TrainConfig, allocation_callback
+from bmpq_research.experiments.train_config import (
+    TrainConfig,
+    allocation_callback,
+    check_config,
+)
 from bmpq_research.experiments.training import (
+    accuracy_and_loss,
     fit,
+    made_as,
     quantized_model,
     train,
 )
@@ -51,6 +57,29 @@ def test_the_quantizers_and_the_callback_are_as_configured():
         callback.sensitivity.objective,
         callback.min_improvement,
     ) == ("bmpq", "joint", 0.1)
+
+
+def test_models_train_at_the_precision_and_are_judged_in_float32():
+    config = TrainConfig(precision="mixed_bfloat16", epochs=1, batch_size=8)
+    images = np.random.default_rng(0).integers(0, 255, (64, 2, 2, 1), dtype=np.uint8)
+    halves = images, np.arange(64) % 2
+    dataset = ImageDataset("noise", halves, halves, 2, augment=False)
+    with made_as(config):
+        flat = keras.Sequential(
+            [keras.Input((2, 2, 1)), keras.layers.Flatten(), keras.layers.Dense(2)]
+        )
+        model = quantized_model(flat, config, (2, 4))
+    assert keras.config.dtype_policy().name == "float32"
+    assert model.layers[-1].compute_dtype == "bfloat16"
+    fit(model, dataset, config, [], "model", verbose=0)
+    twin = keras.Sequential([keras.Input((2, 2, 1)), keras.layers.Flatten(), keras.layers.Dense(2)])
+    twin = quantized_model(twin, config, (2, 4))
+    twin.set_weights(model.get_weights())
+    assert accuracy_and_loss(model, dataset) == accuracy_and_loss(twin, dataset)
+    with pytest.raises(ValueError, match=r"precision='half'\. Known: float32, mixed_bfloat16"):
+        check_config(dataclasses.replace(config, precision="half"))
+    with pytest.raises(ValueError, match=r"one teacher\. Received: distillation=0\.5"):
+        check_config(dataclasses.replace(config, distillation=0.5, self_distillation=0.5))
 
 
 class Narrows(keras.callbacks.Callback):

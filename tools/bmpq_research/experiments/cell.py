@@ -19,9 +19,8 @@ from bmpq_research.experiments.cell_files import device_files, exported_file, ju
 from bmpq_research.experiments.epoch_log import DivergedError
 from bmpq_research.experiments.grid import Cell, file_name
 from bmpq_research.experiments.methods import METHODS
-from bmpq_research.experiments.near_two_bits import quantized_so
 from bmpq_research.experiments.splits import Splits, load_splits
-from bmpq_research.experiments.training import accuracy_and_loss, fit, initial_model
+from bmpq_research.experiments.training import accuracy_and_loss, fit, initial_model, made_as
 from bmpq_research.experiments.whose_backup import check_backup, note_backup
 from bmpq_research.memory import peak_memory
 from bmpq_tf.allocation.budget import InfeasibleBudgetError
@@ -77,7 +76,7 @@ def run_cell(
             "Give the --data_dir of then, or another --out."
         )
     try:
-        with quantized_so(config.levels, config.level_gradient):
+        with made_as(config):
             told = {
                 "status": "done",
                 **_trained(dataclasses.replace(cell, config=config), splits, work, verbose),

@@ -12,14 +12,17 @@ from bmpq_tf.model.keras_graph import sublayers
 from bmpq_tf.model.kernels import model_kernels
 
 NARROW = 2
-# -2, -1, 0, 1; -3, -1, 1, 3 half steps; -1, 0, 1, which the library does not have.
-LEVELS = (*quantizers.TWO_BIT_LEVELS, "ternary")
+# -2, -1, 0, 1; -3, -1, 1, 3 half steps; and what the library does not have: -1, 0, 1; -1, 1 half
+# steps, as kernels of 1 bit would.
+LEVELS = (*quantizers.TWO_BIT_LEVELS, "ternary", "binary")
+_LIKE = {"ternary": "twos_complement", "binary": "symmetric"}
+_LIMITS = {"ternary": 1.0, "binary": 0.5}
 GRADIENTS = ("clipped", "through")
 
 
 def two_bit_levels(levels: str) -> str:
     """Returns what `QuantizationConfig` calls the levels that `quantized_so` makes these of."""
-    return "twos_complement" if levels == "ternary" else levels
+    return _LIKE.get(levels, levels)
 
 
 @contextlib.contextmanager
@@ -31,10 +34,10 @@ def quantized_so(levels: str, gradient: str) -> Iterator[None]:
         gradient: `"clipped"`, or `"through"`: weights beyond the clipping range get theirs too.
     """
     with contextlib.ExitStack() as changes:
-        if levels == "ternary":
-            ranges = quantizers._TWOS_COMPLEMENT.copy()
-            ranges[NARROW] = -1.0, 1.0
-            changed = {**quantizers._RANGES, "twos_complement": ranges}
+        if levels in _LIKE:
+            ranges = quantizers._RANGES[_LIKE[levels]].copy()
+            ranges[NARROW] = -_LIMITS[levels], _LIMITS[levels]
+            changed = {**quantizers._RANGES, _LIKE[levels]: ranges}
             changes.enter_context(mock.patch.object(quantizers, "_RANGES", changed))
         if gradient == "through":
             changes.enter_context(mock.patch.object(quantizers, "fake_quantize", _through))

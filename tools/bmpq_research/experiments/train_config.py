@@ -15,10 +15,11 @@ from bmpq_tf.tuning.losses import ClassificationLoss
 # What only grids of experiments try.
 IN_GRIDS = (
     *("level_gradient", "narrow_decay", "average", "batchnorm_batches"),
-    *("drop_channels", "drop_epochs"),
+    *("drop_channels", "drop_epochs", "self_distillation", "precision"),
 )
 INITIAL_WIDTHS = ("widest", "allocated")
 PINS = ("auto", "ends", "none")
+PRECISIONS = ("float32", "mixed_bfloat16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +48,9 @@ class TrainConfig:
         freeze_oscillations: threshold of `FreezeOscillations` in the epochs that settle; 0: none.
         label_smoothing, distillation, temperature: the loss, as `recipe.ClassificationLoss` takes
             it; distillation is from the trained float model, and is of quantized models only.
+        self_distillation: share of the loss that is the divergence from the same weights unrounded,
+            which train in the same steps (`float_twin.FloatTwin`); 0: none.
+        precision: that it trains at, a Keras dtype policy of `PRECISIONS`.
         levels, level_gradient: of kernels of 2 bits, as `near_two_bits.quantized_so` takes them.
         narrow_decay: share of the weight decay that kernels of 2 bits get.
         average: momentum of the averages of the weights that replace them at the end; 0: none.
@@ -93,6 +97,8 @@ class TrainConfig:
     label_smoothing: float = 0.0
     distillation: float = 0.0
     temperature: float = 4.0
+    self_distillation: float = 0.0
+    precision: str = "float32"
     levels: str = "twos_complement"
     level_gradient: str = "clipped"
     narrow_decay: float = 1.0
@@ -138,6 +144,7 @@ def check_config(config: TrainConfig) -> None:
         ("levels", LEVELS),
         ("level_gradient", GRADIENTS),
         ("drop_channels", ("", "first_order", "squared")),
+        ("precision", PRECISIONS),
     ):
         value = getattr(config, name)
         if value not in known:
@@ -146,6 +153,12 @@ def check_config(config: TrainConfig) -> None:
             )
     allocation_callback(config)
     ClassificationLoss(config.label_smoothing, config.distillation, config.temperature)
+    ClassificationLoss(distillation=config.self_distillation)
+    if config.distillation and config.self_distillation:
+        raise ValueError(
+            "A model has one teacher. Received: "
+            f"distillation={config.distillation}, self_distillation={config.self_distillation}."
+        )
     if config.freeze_oscillations:
         FreezeOscillations(config.freeze_oscillations, last_epochs=config.settle_epochs)
     sgd(

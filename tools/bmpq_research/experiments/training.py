@@ -3,9 +3,10 @@
 A function of its configuration and seed.
 """
 
+import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import keras
 import numpy as np
@@ -26,6 +27,7 @@ from bmpq_research.experiments.near_two_bits import (
 )
 from bmpq_research.experiments.recipe import sgd
 from bmpq_research.experiments.restart import RestartRate
+from bmpq_research.experiments.self_distillation import teach_itself
 from bmpq_research.experiments.train_config import (
     TrainConfig,
     allocation_callback,
@@ -35,6 +37,7 @@ from bmpq_research.experiments.train_config import (
 from bmpq_research.experiments.whose_backup import check_backup, note_backup
 from bmpq_research.models import build_model
 from bmpq_tf import allocate_bits, assign_bits
+from bmpq_tf.conversion.freeze import in_float32
 from bmpq_tf.conversion.quantize import quantize_model
 from bmpq_tf.model import keras_graph
 from bmpq_tf.training.backup import BackupAndRestore
@@ -92,8 +95,22 @@ def train(config: TrainConfig, *, verbose: int = 2, say: Callable[[str], None] =
         dataset = dataset.with_validation(config.validation)
     data = dataset.fingerprint()
     check_backup(config, data)
-    with quantized_so(config.levels, config.level_gradient):
+    with made_as(config):
         return _trained(config, dataset, data, verbose, say)
+
+
+@contextlib.contextmanager
+def made_as(config: TrainConfig) -> Iterator[None]:
+    """Gives models the configured precision, and kernels of 2 bits their levels and gradient, while
+    it lasts.
+    """
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(config.precision)
+    try:
+        with quantized_so(config.levels, config.level_gradient):
+            yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def _trained(
@@ -201,13 +218,16 @@ def fit(
         schedule=config.schedule,
         restart=config.lr_restart,
     )
-    share = config.distillation if teacher else 0.0
+    own = config.self_distillation if keras_graph.quantized_layers(model) else 0.0
+    share = config.distillation if teacher else own
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     if config.label_smoothing or share:
         loss = ClassificationLoss(config.label_smoothing, share, config.temperature)
     # XLA's convolutions are the slower ones on a CPU.
     model.compile(optimizer, loss, metrics=[accuracy if share else "accuracy"], jit_compile=False)
-    if share:
+    if own:
+        teach_itself(model)
+    elif share:
         batches = with_teacher(batches, teacher)
     folder = pathlib.Path(config.backup_dir) / part if config.backup_dir else None
     if config.freeze_oscillations and keras_graph.quantized_layers(model):
@@ -249,8 +269,9 @@ def top1(model, dataset: ImageDataset) -> float:
 
 
 def accuracy_and_loss(model, dataset: ImageDataset) -> tuple[float, float]:
-    """Returns that share, and the mean cross entropy in nats."""
-    logits = model.predict(normalised_test_images(dataset), verbose=0)
+    """Returns that share, and the mean cross entropy in nats; both in float32, as files answer."""
+    with in_float32(model) as judged:
+        logits = judged.predict(normalised_test_images(dataset), verbose=0)
     labels = dataset.test[1]
     losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
     return float(np.mean(logits.argmax(-1) == labels)), float(np.mean(losses))
