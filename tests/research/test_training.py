@@ -59,27 +59,33 @@ def test_the_quantizers_and_the_callback_are_as_configured():
     ) == ("bmpq", "joint", 0.1)
 
 
-def test_models_train_at_the_precision_and_are_judged_in_float32():
+@pytest.mark.parametrize("quantized", [False, True])
+def test_models_train_at_the_precision_and_are_judged_in_float32(quantized):
     config = TrainConfig(precision="mixed_bfloat16", epochs=1, batch_size=8)
     images = np.random.default_rng(0).integers(0, 255, (64, 2, 2, 1), dtype=np.uint8)
     halves = images, np.arange(64) % 2
     dataset = ImageDataset("noise", halves, halves, 2, augment=False)
+
+    def built() -> keras.Model:
+        layers = [keras.Input((2, 2, 1)), keras.layers.Flatten(), keras.layers.Dense(2)]
+        model = keras.Sequential(layers)
+        return quantized_model(model, config, (2, 4)) if quantized else model
+
     with made_as(config):
-        flat = keras.Sequential(
-            [keras.Input((2, 2, 1)), keras.layers.Flatten(), keras.layers.Dense(2)]
-        )
-        model = quantized_model(flat, config, (2, 4))
-    assert keras.config.dtype_policy().name == "float32"
-    assert model.layers[-1].compute_dtype == "bfloat16"
+        model = built()
+    twin = built()
+    computed_in = [each.layers[-1].compute_dtype for each in (model, twin)]
+    assert computed_in == ["bfloat16", "float32"]
     fit(model, dataset, config, [], "model", verbose=0)
-    twin = keras.Sequential([keras.Input((2, 2, 1)), keras.layers.Flatten(), keras.layers.Dense(2)])
-    twin = quantized_model(twin, config, (2, 4))
     twin.set_weights(model.get_weights())
     assert accuracy_and_loss(model, dataset) == accuracy_and_loss(twin, dataset)
+
+
+def test_a_precision_or_a_second_teacher_that_cannot_be_is_refused():
     with pytest.raises(ValueError, match=r"precision='half'\. Known: float32, mixed_bfloat16"):
-        check_config(dataclasses.replace(config, precision="half"))
+        check_config(TrainConfig(precision="half"))
     with pytest.raises(ValueError, match=r"one teacher\. Received: distillation=0\.5"):
-        check_config(dataclasses.replace(config, distillation=0.5, self_distillation=0.5))
+        check_config(TrainConfig(distillation=0.5, self_distillation=0.5))
 
 
 class Narrows(keras.callbacks.Callback):

@@ -7,6 +7,7 @@ import keras
 
 from bmpq_research.datasets import normalised_test_images, normalised_training_images
 from bmpq_research.experiments.splits import Splits
+from bmpq_research.experiments.training import in_float32
 from bmpq_tf.export.converter.convert import to_float_tflite
 from bmpq_tf.export.micro.operators import is_installed
 from bmpq_tf.export.micro.runtime import MicroModel
@@ -33,7 +34,7 @@ def exported_file(
     """Exports a model, float or quantized; returns the file's content and what the export found."""
     path = folder / "model.tflite"
     if not keras_graph.quantized_layers(model):
-        write_bytes(path, to_float_tflite(model))
+        write_bytes(path, to_float_tflite(in_float32(model)))
         return path.read_bytes(), {}
     # The first images judged: the files' accuracies are told over all of them anyway.
     images = normalised_test_images(splits.train).take(4)

@@ -37,7 +37,7 @@ from bmpq_research.experiments.train_config import (
 from bmpq_research.experiments.whose_backup import check_backup, note_backup
 from bmpq_research.models import build_model
 from bmpq_tf import allocate_bits, assign_bits
-from bmpq_tf.conversion.freeze import in_float32
+from bmpq_tf.conversion.cloning import clone
 from bmpq_tf.conversion.quantize import quantize_model
 from bmpq_tf.model import keras_graph
 from bmpq_tf.training.backup import BackupAndRestore
@@ -263,6 +263,13 @@ def fit(
     ]
 
 
+def in_float32(model: keras.Model) -> keras.Model:
+    """Returns a model, float or quantized, or its copy in float32 where it trained in 16 bits."""
+    if model.compute_dtype == model.variable_dtype:
+        return model
+    return clone(model, lambda layer, config: None, in_variable_dtype=True)
+
+
 def top1(model, dataset: ImageDataset) -> float:
     """Returns the share of a data set's `test` images that a Keras model labels rightly."""
     return accuracy_and_loss(model, dataset)[0]
@@ -270,8 +277,7 @@ def top1(model, dataset: ImageDataset) -> float:
 
 def accuracy_and_loss(model, dataset: ImageDataset) -> tuple[float, float]:
     """Returns that share, and the mean cross entropy in nats; both in float32, as files answer."""
-    with in_float32(model) as judged:
-        logits = judged.predict(normalised_test_images(dataset), verbose=0)
+    logits = in_float32(model).predict(normalised_test_images(dataset), verbose=0)
     labels = dataset.test[1]
     losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
     return float(np.mean(logits.argmax(-1) == labels)), float(np.mean(losses))
