@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from bmpq_tf import quantize_model
 from bmpq_tf.emulation import root as emulated
 from bmpq_tf.model.kernels import model_kernels
 
@@ -106,6 +107,15 @@ def compiled(model: keras.Model, **kwargs) -> keras.Model:
         **{"optimizer": keras.optimizers.Adam(1e-2), "loss": loss, "jit_compile": False, **kwargs}
     )
     return model
+
+
+def fitted(callback, epochs=6, model=None, **fit):
+    model = model or compiled(quantize_model(small_model(), (2, 4), pin="ends"))
+    images, labels = small_data()
+    history = model.fit(
+        images, labels, epochs=epochs, batch_size=8, verbose=0, callbacks=[callback], **fit
+    )
+    return model, history
 
 
 def candidates(model: keras.Model) -> dict[str, tuple[int, ...]]:

@@ -9,6 +9,10 @@ where it is a function.
 import keras
 import numpy as np
 
+from bmpq_tf.layers.base import QuantizedLayer
+from bmpq_tf.layers.kernel_quantizer import KernelQuantizer
+from bmpq_tf.model import keras_graph
+
 EXAMPLES = {
     "Dense": ({"units": 3}, (5,)),
     "Conv2D": ({"filters": 3, "kernel_size": 3, "padding": "same"}, (5, 5, 2)),
@@ -91,3 +95,12 @@ def example_inputs(name: str, count: int) -> np.ndarray:
 def call_arguments(name: str, inputs) -> tuple:
     """Returns what a layer is called with: attention takes a query and a value."""
     return (inputs, inputs) if "Attention" in name else (inputs,)
+
+
+def kernels_of(layer) -> list[tuple[QuantizedLayer, keras.Variable, KernelQuantizer]]:
+    """Every kernel in a layer, its own or of the layers inside, with who holds it."""
+    return [
+        (part, kernel, quantizer)
+        for part in keras_graph.quantized_layers(layer)
+        for kernel, quantizer in part.kernels()
+    ]

@@ -1,61 +1,25 @@
-"""Files that LiteRT runs: packed, equal to Keras, and absent when anything is wrong."""
+"""Files that LiteRT runs: packed, and equal to Keras."""
 
 import os
 
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
-from conftest import compiled, small_data, small_model
+from conftest import small_data, small_model
+from trained_models import packed_tensors, trained, with_widths
 
 from bmpq_tf import (
-    ExportError,
     FloatKernelsWarning,
-    QuantizationConfig,
     export_tflite,
     quantize_model,
 )
-from bmpq_tf.export import checks, stages
+from bmpq_tf.export import stages
 from bmpq_tf.export.converter.convert import to_float_tflite
-from bmpq_tf.export.errors import ConversionError
-from bmpq_tf.export.kernels import packing
 from bmpq_tf.export.tflite import flatbuffer
-from bmpq_tf.export.tflite.interpreter import predict
 from bmpq_tf.export.verification import comparison
 from bmpq_tf.model.kernels import model_kernels
 
 IMAGES, LABELS = small_data()
-
-
-def with_widths(model, widths, **settings):
-    """Quantizes a model, gives its kernels these widths in turn, and trains it for a moment so that
-    BatchNorm is real.
-    """
-    quantized = quantize_model(
-        model, (2, 3, 4, 5, 8), pin=None, config=QuantizationConfig(**settings)
-    )
-    states = model_kernels(quantized)
-    for number, state in enumerate(states):
-        state.quantizer.set_width(widths[number % len(widths)], state.variable)
-    return quantized
-
-
-def trained(model):
-    compiled(model).fit(IMAGES, LABELS, epochs=2, verbose=0)
-    return model
-
-
-def packed_tensors(path):
-    model = flatbuffer.parse(path.read_bytes())
-    found = {}
-    for tensor in model.subgraphs[0].tensors:
-        if tensor.type in flatbuffer.PACKED_BITS and flatbuffer.constant(model, tensor) is not None:
-            found[flatbuffer.tensor_name(tensor)] = (
-                flatbuffer.PACKED_BITS[tensor.type],
-                flatbuffer.constant(model, tensor),
-                tensor,
-            )
-    return found
 
 
 @pytest.mark.parametrize(
@@ -184,79 +148,6 @@ def test_a_model_of_mixed_precision_computes_in_float32_in_the_file(policy, tmp_
     assert model.get_layer("conv").compute_dtype == policy.removeprefix("mixed_")
 
 
-@pytest.mark.parametrize(
-    "form", [dict, lambda inputs: iter([(inputs, LABELS)])], ids=["dict", "batches"]
-)
-def test_inputs_by_name_are_taken_in_the_models_order(form, tmp_path):
-    query, doc = keras.Input((6,), name="query"), keras.Input((6,), name="doc")
-    outputs = keras.layers.Dense(3, name="head")(
-        keras.layers.Concatenate()([query, keras.layers.Rescaling(100.0)(doc)])
-    )
-    model = with_widths(keras.Model([query, doc], outputs), [8])
-    generator = np.random.default_rng(0)
-    arrays = {
-        "doc": generator.uniform(0, 1, (8, 6)).astype("float32"),
-        "query": generator.uniform(0, 100, (8, 6)).astype("float32"),
-    }
-    path = tmp_path / "model.tflite"
-    export_tflite(
-        model, path, optimize_for="integer", calibrate_with=form(arrays), verify_with=form(arrays)
-    )
-    (answers,) = predict(path.read_bytes(), [[arrays["query"], arrays["doc"]]])
-    np.testing.assert_allclose(
-        answers, model([arrays["query"], arrays["doc"]]), atol=0.03 * np.abs(answers).max()
-    )
-
-
-@pytest.mark.parametrize(
-    ("mode", "form"),
-    [
-        ("size", np.asarray),
-        pytest.param("integer", lambda images: iter([(images,)]), marks=pytest.mark.slow),
-    ],
-)
-def test_a_fixed_batch_size_is_kept_and_any_number_of_examples_judged(mode, form, tmp_path):
-    inputs = keras.Input((6, 6, 2), batch_size=3)
-    x = keras.layers.Reshape((36, 2))(
-        keras.layers.Conv2D(2, 1, activation="relu", name="conv")(inputs)
-    )
-    model = with_widths(keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(x))), [8])
-    path = tmp_path / "model.tflite"
-    more = {"calibrate_with": form(IMAGES)} if mode == "integer" else {}
-    report = export_tflite(model, path, optimize_for=mode, verify_with=form(IMAGES), **more)
-    assert report.parity.examples == len(IMAGES) // 3 * 3 < len(IMAGES)
-    (answers,) = predict(path.read_bytes(), [[IMAGES]])
-    assert answers.shape == (len(IMAGES), 3)
-    np.testing.assert_array_equal(answers[-1], predict(path.read_bytes(), [[IMAGES[-3:]]])[0][-1])
-    assert export_tflite(model, path, overwrite=True).parity.generated
-    with pytest.raises(ValueError, match="not a whole batch"):
-        export_tflite(model, path, verify_with=IMAGES[:2], overwrite=True)
-
-
-@pytest.mark.slow
-def test_one_channel_may_be_left_out_as_keras_allows(tmp_path):
-    model = with_widths(
-        keras.Sequential([keras.Input((4, 1)), keras.layers.Flatten(), keras.layers.Dense(3)]), [4]
-    )
-    values = np.random.default_rng(0).standard_normal((5, 4)).astype("float32")
-    for given in (values, values[..., None]):
-        assert (
-            export_tflite(
-                model, tmp_path / "model.tflite", verify_with=given, overwrite=True
-            ).parity.examples
-            == 5
-        )
-
-
-@pytest.mark.slow
-def test_random_inputs_are_large_enough_for_the_poolings_of_images_of_open_size(tmp_path):
-    inputs = x = keras.Input((None, None, 2))
-    for _ in range(5):
-        x = keras.layers.MaxPooling2D()(keras.layers.Conv2D(2, 3, padding="same")(x))
-    model = with_widths(keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x)), [4])
-    assert export_tflite(model, tmp_path / "model.tflite").parity.generated
-
-
 def test_odd_numbers_of_weights_pack(tmp_path):
     model = keras.Sequential(
         [keras.Input((5,)), keras.layers.Dense(3, name="a"), keras.layers.Dense(1, name="b")]
@@ -301,200 +192,6 @@ def test_the_same_model_gives_the_same_bytes(tmp_path):
     for name in ("a", "b"):
         export_tflite(model, tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-
-
-def test_answers_that_differ_leave_no_file(tmp_path, monkeypatch):
-    model = with_widths(small_model(), [4])
-    honest = packing.stored_kernel
-
-    def wrong_scales(match, name, shape, container):
-        kernel = honest(match, name, shape, container)
-        kernel.scales[0] *= 1.5
-        return kernel
-
-    monkeypatch.setattr(packing, "stored_kernel", wrong_scales)
-    monkeypatch.setattr(stages, "check_constants", lambda *given: None)
-    with pytest.raises(ExportError, match="answers differ from Keras's by up to"):
-        export_tflite(model, tmp_path / "model.tflite", verify_with=IMAGES)
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.slow
-def test_small_answers_are_compared_too(tmp_path, monkeypatch):
-    inputs = keras.Input((6,))
-    model = with_widths(
-        keras.Model(
-            inputs, keras.layers.Rescaling(1e-4)(keras.layers.Dense(3, name="dense")(inputs))
-        ),
-        [4],
-    )
-    data = np.random.default_rng(0).standard_normal((20, 6)).astype("float32")
-    assert (
-        export_tflite(model, tmp_path / "good.tflite", verify_with=data).parity.logit_scale < 1e-3
-    )
-    honest = packing.stored_kernel
-
-    def wrong_scales(*given):
-        kernel = honest(*given)
-        kernel.scales[0] *= 1.5
-        return kernel
-
-    monkeypatch.setattr(packing, "stored_kernel", wrong_scales)
-    # The answers alone show it too.
-    monkeypatch.setattr(stages, "check_constants", lambda *given: None)
-    with pytest.raises(ExportError, match="more than the 1e-06 that rounding explains"):
-        export_tflite(model, tmp_path / "bad.tflite", verify_with=data)
-
-
-def test_integers_that_differ_leave_no_file(tmp_path, monkeypatch):
-    model = with_widths(small_model(), [4])
-    honest = packing.pack
-
-    def corrupted(file, pairs):
-        content = honest(file, pairs)
-        tensor = next(t for t in content.subgraphs[0].tensors if t.type in flatbuffer.PACKED_BITS)
-        data = np.array(content.buffers[tensor.buffer].data)
-        data[0] ^= 1
-        content.buffers[tensor.buffer].data = data
-        return content
-
-    monkeypatch.setattr(packing, "pack", corrupted)
-    with pytest.raises(ExportError, match="does not hold the integers of kernel"):
-        export_tflite(model, tmp_path / "model.tflite", verify_with=IMAGES)
-    assert not list(tmp_path.iterdir())
-
-
-def test_nan_from_the_runtime_is_a_difference(tmp_path, monkeypatch):
-    model = with_widths(small_model(), [4])
-    honest = comparison.TFLiteModel.__call__
-    monkeypatch.setattr(
-        comparison.TFLiteModel,
-        "__call__",
-        lambda self, inputs: [output * np.nan for output in honest(self, inputs)],
-    )
-    with pytest.raises(ExportError, match="answers NaN or infinity"):
-        export_tflite(model, tmp_path / "model.tflite", verify_with=IMAGES)
-
-
-@pytest.mark.parametrize("name", ["kernel", "bias"])
-def test_a_model_whose_training_ran_away_is_refused_before_any_work(name, tmp_path):
-    model = with_widths(small_model(), [4])
-    variable = {one.path: one for one in model.variables}[f"hidden/{name}"]
-    variable.assign(np.full(variable.shape, np.nan))
-    with pytest.raises(ValueError, match=rf"ran away.*'hidden/{name}'\. Train it again"):
-        export_tflite(model, tmp_path / "model.tflite")
-    assert not list(tmp_path.iterdir())
-
-
-def test_an_export_over_budget_is_refused(tmp_path):
-    model = with_widths(small_model(), [8])
-    with pytest.raises(
-        ValueError, match=r"over its budget.*Received: budget='10x'; the model is 4.00x"
-    ):
-        export_tflite(model, tmp_path / "model.tflite", budget="10x")
-    record = {
-        "epoch": 1,
-        "status": "optimal",
-        "bits": 2,
-        "sensitivity": 1.0,
-        "enbg": 1.0,
-        "budget": {"compression": 12},
-    }
-    for state in model_kernels(model):
-        state.quantizer.history = (record,)
-    with pytest.raises(ValueError, match="budget='12x'"):
-        export_tflite(model, tmp_path / "model.tflite")
-    assert not list(tmp_path.iterdir())
-
-
-def test_more_weights_than_a_file_holds_are_refused_before_the_conversion(tmp_path, monkeypatch):
-    model = with_widths(small_model(), [2])
-    weights = sum(state.kernel.weights for state in model_kernels(model))
-    monkeypatch.setattr(flatbuffer, "LARGEST_BYTES", 4 * weights - 1)
-    monkeypatch.setattr(stages, "to_float_model", lambda model: pytest.fail("Converted."))
-    message = (
-        rf"Received: {weights:,} weights, {4 * weights:,} bytes; the limit is "
-        rf"{4 * weights - 1:,}\. .* is 'hidden/kernel' with 768\."
-    )
-    with pytest.raises(ValueError, match=message):
-        export_tflite(model, tmp_path / "model.tflite")
-
-
-def test_a_memory_that_is_full_is_no_fault_of_the_model(tmp_path, monkeypatch):
-    def full(*given, **more):
-        raise MemoryError
-
-    monkeypatch.setattr(tf.lite.TFLiteConverter, "from_saved_model", full)
-    with pytest.raises(MemoryError):
-        export_tflite(with_widths(small_model(), [4]), tmp_path / "model.tflite")
-
-
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        (
-            np.zeros((2, 5, 5, 2), "float32"),
-            r"do not fit model 'small', which takes .*Received: \[\(2, 5, 5, 2\)\]",
-        ),
-        (np.full((2, 6, 6, 2), np.nan, "float32"), "hold NaN"),
-        pytest.param(iter([]), "has no examples", marks=pytest.mark.slow),
-        (iter([IMAGES[:0]]), "has no examples"),
-        (
-            tf.data.Dataset.from_tensor_slices(IMAGES).batch(4).repeat(),
-            r"verify_with are endless.*data.take\(10\)",
-        ),
-    ],
-)
-def test_inputs_that_cannot_verify_are_named(data, message, tmp_path):
-    with pytest.raises(ValueError, match=message):
-        export_tflite(with_widths(small_model(), [4]), tmp_path / "model.tflite", verify_with=data)
-    assert not list(tmp_path.iterdir())
-
-
-def test_empty_batches_are_left_out(tmp_path):
-    batches = [IMAGES[:0], IMAGES[:3], IMAGES[:0]]
-    path, given = (
-        tmp_path / "model.tflite",
-        {"verify_with": iter(batches), "calibrate_with": iter(batches)},
-    )
-    assert (
-        export_tflite(
-            with_widths(small_model(), [8]), path, optimize_for="integer", **given
-        ).parity.examples
-        == 3
-    )
-
-
-def test_paths_that_cannot_be_written_are_refused_first(tmp_path):
-    model = with_widths(small_model(), [4])
-    (tmp_path / "there.tflite").write_text("mine")
-    with pytest.raises(FileExistsError, match="overwrite=True"):
-        export_tflite(model, tmp_path / "there.tflite")
-    assert (tmp_path / "there.tflite").read_text() == "mine"
-    export_tflite(model, tmp_path / "there.tflite", overwrite=True)
-    assert (tmp_path / "there.tflite").read_bytes()[4:8] == b"TFL3"
-    with pytest.raises(IsADirectoryError, match="is a folder"):
-        export_tflite(model, tmp_path)
-    (tmp_path / "file").write_text("")
-    with pytest.raises(PermissionError, match="Nothing can be written"):
-        checks.check_writable(tmp_path / "file" / "model.tflite")
-
-
-def test_a_layer_without_a_builtin_is_named(tmp_path):
-    @keras.saving.register_keras_serializable("tests")
-    class Bessel(keras.layers.Layer):
-        def call(self, inputs):
-            return tf.math.bessel_i0(inputs)
-
-    inputs = keras.Input((4,))
-    model = quantize_model(
-        keras.Model(inputs, Bessel(name="odd")(keras.layers.Dense(3)(inputs))), pin=None
-    )
-    with pytest.raises(
-        ConversionError, match=r"no builtin for tf.BesselI0 of layer 'odd' \(Bessel\)\."
-    ):
-        export_tflite(model, tmp_path / "model.tflite")
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

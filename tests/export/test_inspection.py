@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from conftest import small_data, small_model
 from size_bound import size_bound
-from test_export_tflite import with_widths
+from trained_models import with_widths
 
 from bmpq_tf import export_tflite
 from bmpq_tf.export.tflite import cleanup, flatbuffer

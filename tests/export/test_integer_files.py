@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 from conftest import small_data, small_model
-from test_export_tflite import with_widths
 from test_optimize_for import export, model_of_all_widths, trained_for_a_moment
+from trained_models import with_widths
 
 from bmpq_tf import ConstantColumnsWarning, ExportError, export_tflite
 from bmpq_tf.export import stages

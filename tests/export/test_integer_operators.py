@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_export_tflite import with_widths
 from test_optimize_for import export, trained_for_a_moment
+from trained_models import with_widths
 
 from bmpq_tf import ConversionError, ExportError, export_tflite, quantize_model
 from bmpq_tf._compat.litert import schema

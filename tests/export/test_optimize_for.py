@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 from conftest import small_data, small_model
-from test_export_tflite import trained, with_widths
+from trained_models import trained, with_widths
 
 from bmpq_tf import ExportError, export_tflite, quantize_model
 from bmpq_tf.export import stages

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_export_tflite import with_widths
 from test_optimize_for import export
+from trained_models import with_widths
 
 from bmpq_tf import ConversionError, compare_tflite, export_tflite
 from bmpq_tf.export.tflite import flatbuffer

@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 import pytest
-from test_export_tflite import with_widths
 from test_optimize_for import export
+from trained_models import with_widths
 
 KINDS = ("size", "latency", "integer")
 

@@ -3,9 +3,9 @@
 import keras
 import numpy as np
 import pytest
-from test_export_tflite import with_widths
 from test_integer_inputs import network, pixels
 from test_optimize_for import export, trained_for_a_moment
+from trained_models import with_widths
 
 from bmpq_tf import ExportError, export_tflite, quantize_model, run_tflite, write_firmware
 from bmpq_tf.export.integer import biases

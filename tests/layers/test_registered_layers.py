@@ -13,13 +13,12 @@ from layer_examples import (
     class_name,
     example_arguments,
     example_inputs,
+    kernels_of,
 )
 
 from bmpq_tf import quantize_model
 from bmpq_tf.arithmetic import bit_planes
 from bmpq_tf.layers import QuantizerConfig
-from bmpq_tf.layers.base import QuantizedLayer
-from bmpq_tf.layers.kernel_quantizer import KernelQuantizer
 from bmpq_tf.layers.registry import registered
 from bmpq_tf.model import keras_graph
 from bmpq_tf.model.kernels import model_kernels, read
@@ -54,6 +53,8 @@ def slow_if(is_slow: bool):
 ALL = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=slow_if(name in SLOW)) for name in EXAMPLES]
 )
+
+
 LEAVES = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=slow_if(name in SLOWER)) for name in EXAMPLES]
 )
@@ -61,15 +62,6 @@ LEAVES = pytest.mark.parametrize(
 
 def test_every_registered_layer_is_tested_here():
     assert {class_name(name) for name in EXAMPLES} | INSIDE == set(ENTRIES)
-
-
-def kernels_of(layer) -> list[tuple[QuantizedLayer, keras.Variable, KernelQuantizer]]:
-    """Every kernel in a layer, its own or of the layers inside, with who holds it."""
-    return [
-        (part, kernel, quantizer)
-        for part in keras_graph.quantized_layers(layer)
-        for kernel, quantizer in part.kernels()
-    ]
 
 
 class TestRegisteredLayer:
@@ -311,151 +303,3 @@ def test_kernels_are_told_with_what_each_output_reads(layer, shape, forms):
     model = quantize_model(keras.Sequential([keras.Input(shape), layer]), pin=None)
     kernels = [state.kernel for state in model_kernels(model)]
     assert [(one.channels, one.window, one.depthwise) for one in kernels] == forms
-
-
-@pytest.mark.parametrize("widths", [(), (1, 4), (9,), (2.5,), "48", None, (True,)])
-def test_candidate_widths_are_checked(widths):
-    with pytest.raises(ValueError, match=r"Received: .*Give integers from 2 to 8"):
-        QuantizerConfig(candidate_bits=widths)
-
-
-def test_a_pinned_layer_has_one_width():
-    with pytest.raises(
-        ValueError, match=r"one width.*Received: candidate_bits=\(2, 4, 8\), pinned=True"
-    ):
-        QuantizerConfig(pinned=True)
-
-
-def test_a_config_that_meant_something_else_is_refused():
-    of_the_whole = {**QuantizerConfig(normalise_kernels=True).to_dict(), "version": 5}
-    with pytest.raises(
-        ValueError,
-        match=(
-            r"would answer otherwise. Received: version=5, normalise_kernels=True, "
-            r"granularity='tensor'. Train it"
-        ),
-    ):
-        QuantizerConfig.of(of_the_whole)
-    QuantizerConfig.of({**of_the_whole, "granularity": "channel"})
-    QuantizerConfig.of({**of_the_whole, "version": 6})
-
-
-def test_a_config_of_a_newer_version_is_refused():
-    with pytest.raises(ValueError, match="Install the newer bmpq_tf"):
-        QuantizerConfig.of({**QuantizerConfig().to_dict(), "version": 99})
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (
-            {"kernel_constraint": "non_neg"},
-            r"Layer 'odd' cannot keep its quantized kernel to a constraint.*Received: .*NonNeg",
-        ),
-        (
-            {"dtype": "float64"},
-            r"Layer 'odd' cannot be quantized: its weights are float64.*Received: dtype='float64'",
-        ),
-        ({"dtype": "int8_from_float32"}, "has Keras quantize the weights already"),
-    ],
-)
-def test_what_a_quantized_layer_cannot_keep_is_refused(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        ENTRIES["Dense"].quantized_class(3, name="odd", **arguments).build((None, 4))
-
-
-def test_lora_on_a_quantized_layer_is_refused():
-    layer = ENTRIES["Dense"].quantized_class(3, name="odd")
-    layer.build((None, 4))
-    with pytest.raises(
-        NotImplementedError, match="Layer 'odd' is quantized and takes no LoRA weights"
-    ):
-        layer.enable_lora(2)
-
-
-def test_exceptions_inside_a_composite_are_kept_and_names_are_checked():
-    attention = ENTRIES["MultiHeadAttention"].quantized_class
-    layer = attention(
-        1,
-        2,
-        quantizer={
-            "candidate_bits": [4],
-            "sublayers": {"key": None, "value": {"candidate_bits": [2]}},
-        },
-    )
-    layer = attention.from_config(layer.get_config())
-    inputs = keras.Input((3, 4))
-    layer(inputs, inputs)
-    assert {part.name: quantizer.width for part, _, quantizer in kernels_of(layer)} == {
-        "query": 4,
-        "value": 2,
-        "attention_output": 4,
-    }
-    with pytest.raises(ValueError, match=r"holds no layers called \['quer'\].*Inside are .*query"):
-        attention(1, 2, quantizer={"sublayers": {"quer": None}})(inputs, inputs)
-
-
-def test_a_built_layer_is_not_silently_started_anew():
-    dense = keras.layers.Dense(3, name="trained")
-    dense.build((None, 4))
-    with pytest.raises(ValueError, match=r"'trained' \(Dense\) is built already"):
-        ENTRIES["TimeDistributed"].quantized_class(dense)
-
-
-@pytest.mark.parametrize("scale", ["learned", "statistical", "max_abs"])
-def test_channels_and_kernels_of_zeros_learn(scale):
-    layer = ENTRIES["Dense"].quantized_class(
-        3, kernel_initializer="zeros", quantizer={"candidate_bits": (2,), "scale": scale}
-    )
-    model = keras.Sequential([keras.Input((4,)), layer])
-    kernel = np.zeros((4, 3), "float32")
-    kernel[:, 0] = 1
-    layer._kernel.assign(kernel)
-    model.compile(keras.optimizers.SGD(0.5), "mse", jit_compile=False)
-    x = np.random.default_rng(0).standard_normal((32, 4)).astype("float32")
-    model.fit(x, x @ np.ones((4, 3), "float32"), epochs=4, verbose=0)
-    assert all(np.isfinite(variable.numpy()).all() for variable in model.weights)
-    assert np.all(np.abs(np.asarray(layer.kernel)).max(axis=0) > 0.1)
-
-
-@pytest.mark.parametrize("scale", ["learned", "statistical", "max_abs"])
-def test_a_kernel_without_elements_adds_no_nan(scale):
-    # Eagerly: fit aborts on such a layer, Keras's own too (oneDNN has no inner product over
-    # nothing).
-    layer = ENTRIES["Dense"].quantized_class(3, quantizer={"scale": scale})
-    model = keras.Sequential([keras.Input((0,)), layer])
-    with tf.GradientTape() as tape:
-        loss = tf.reduce_mean((model(np.zeros((4, 0), "float32")) - 1) ** 2)
-    gradients = tape.gradient(loss, model.trainable_variables)
-    assert all(
-        np.isfinite(value).all()
-        for value in [*gradients, *(variable.numpy() for variable in model.weights)]
-    )
-    assert np.all(np.asarray(layer.kernel_quantizer.scale(layer._kernel)) > 0)
-    # What was seen and not finite would stop the allocation of all the others.
-    assert read(layer.kernel_quantizer.uses_seen) == 0
-
-
-def test_an_embedding_builds_without_a_shape_and_takes_the_weights_it_is_given():
-    layer = ENTRIES["Embedding"].quantized_class(5, 3)
-    layer.build()
-    assert layer.kernels()[0][0].shape == (5, 3)
-    table = np.random.default_rng(0).standard_normal((5, 3)).astype("float32")
-    for weights in (table, [table]):
-        given = ENTRIES["Embedding"].quantized_class(5, 3, weights=weights)
-        np.testing.assert_array_equal(given.kernels()[0][0], table)
-        # Its learned scales start for these weights.
-        np.testing.assert_allclose(given(np.arange(5)), table, atol=np.abs(table).max() / 60)
-
-
-def test_sparse_inputs_train_a_quantized_kernel():
-    inputs = keras.Input((6,), sparse=True)
-    model = keras.Model(inputs, ENTRIES["Dense"].quantized_class(2, name="dense")(inputs))
-    model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
-    ((kernel, quantizer),) = model.get_layer("dense").kernels()
-    before = read(kernel)
-    x = tf.sparse.from_dense(np.eye(6, dtype="float32"))
-    data = tf.data.Dataset.from_tensors((x, np.ones((6, 2), "float32")))
-    model.fit(data, shuffle=False, verbose=0)
-    assert not np.array_equal(before, read(kernel))
-    assert quantizer.accumulated().uses_finite == 1

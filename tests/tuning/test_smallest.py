@@ -1,10 +1,7 @@
-"""The smallest budget that is good enough: bisection, what runs share, resuming, and refusals."""
+"""The smallest budget that is good enough: what runs share, resuming, the winner, and refusals."""
 
-import io
 import json
-import math
 import os
-import pathlib
 import subprocess
 import sys
 import time
@@ -14,128 +11,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import compiled, small_data, small_model
-from hypothesis import given
-from hypothesis import strategies as st
-from rich.console import Console
 
 import bmpq_tf
 from bmpq_tf import Budget, InfeasibleBudgetError, quantize_model
 from bmpq_tf.model.kernels import allocation_history
-from bmpq_tf.tuning.bisection import FULL, SHORT, found, next_run
-from bmpq_tf.tuning.budget_grid import budget_grid
-from bmpq_tf.tuning.goal import Goal, goal_for
-from bmpq_tf.tuning.search_data import first_inputs, fit_arguments, part_values
+from bmpq_tf.tuning.search_data import fit_arguments, part_values
 from bmpq_tf.tuning.shared_runs import SharedRuns
 
 pytest.importorskip("keras_tuner")
-from bmpq_tf.tuning.bisection_progress import BisectionProgress
-from bmpq_tf.tuning.bisection_tuner import BisectionOracle, BisectionTuner
 
-ROOT = pathlib.Path(__file__).parents[2]
 # Keras-tuner names a thread in a deprecated way.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:keras_tuner")
 OUTPUTS = {"kind": 3, "mean": 1}
-GOAL = Goal("accuracy", "max", True, 0.9, 1.0)
-
-
-def searched(count: int, short_from: int, full_from: int) -> tuple[int | None, dict, dict]:
-    """Bisects where budgets from these indices on are good enough."""
-    short, full = {}, {}
-    while (run := next_run(short, full, count)) is not None:
-        ended = short if run.stage == SHORT else full
-        assert run.index not in ended, "A run is made twice."
-        ended[run.index] = run.index >= (short_from if run.stage == SHORT else full_from)
-    return found(full), short, full
-
-
-@given(st.integers(1, 200).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n))))
-def test_bisection_finds_the_smallest_that_is_good_enough(sizes):
-    count, first = sizes
-    index, short, full = searched(count, first, first)
-    assert index == (first if first < count else None)
-    assert len(short) <= math.ceil(math.log2(count + 1))
-    assert len(full) == (first < count)
-
-
-@given(
-    st.integers(1, 200).flatmap(
-        lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(0, n))
-    )
-)
-def test_one_that_does_not_hold_in_full_makes_way_for_larger_ones(sizes):
-    count, short_from, full_from = sizes
-    index, _, full = searched(count, short_from, full_from)
-    wanted = max(short_from, full_from)
-    assert index == (wanted if wanted < count else None)
-    assert len(full) <= 2 * math.log2(count) + 2
-
-
-class FakeRuns:
-    """Instead of training: the accuracy of a budget is told."""
-
-    def __init__(self, accuracies, stop_at=None):
-        self.model, self.accuracies, self.stop_at = small_model(), accuracies, stop_at
-        self.made = []
-
-    def run(self, budget, epochs, callbacks, backup=None):
-        self.made.append((budget.average_bits, epochs))
-        if len(self.made) == self.stop_at:
-            raise KeyboardInterrupt
-        return self.accuracies[budget.average_bits], 32 / budget.average_bits, ()
-
-
-def tuner_of(runs, folder, goal=GOAL):
-    grid = [Budget(average_bits=bits) for bits in sorted(runs.accuracies)]
-    oracle = BisectionOracle(goal, grid)
-    progress = BisectionProgress(goal, 0)
-    return BisectionTuner(oracle, runs, {SHORT: 2, FULL: 6}, folder, progress)
-
-
-@pytest.mark.parametrize("stop_at", [1, 2, 3, 4])
-def test_a_search_that_was_stopped_makes_no_run_twice(stop_at, tmp_path):
-    accuracies = {2.0: 0.5, 3.0: 0.8, 4.0: 0.895, 5.0: 0.9, 6.0: 0.9, 8.0: 0.91}
-    stopped, after = FakeRuns(accuracies, stop_at), FakeRuns(accuracies)
-    with pytest.raises(KeyboardInterrupt):
-        tuner_of(stopped, tmp_path).find()
-    tuner = tuner_of(after, tmp_path)
-    tuner.find()
-    whole = [(4.0, 2), (2.0, 2), (3.0, 2), (4.0, 6)]
-    assert stopped.made[:-1] + after.made == whole
-    assert found(tuner.bisection.met(FULL)) == 2
-    assert [point.choices["budget"] for _, point in tuner.points()] == [
-        "2 bits",
-        "3 bits",
-        "4 bits, in full",
-        "4 bits",
-    ]
-
-
-def test_what_a_run_raises_comes_out_and_its_budget_is_tried_again(tmp_path):
-    def fail(*_):
-        raise OSError("the disk is full")
-
-    runs = FakeRuns({2.0: 0.9, 4.0: 0.9})
-    honest, runs.run = runs.run, fail
-    with pytest.raises(OSError, match="the disk is full"):
-        tuner_of(runs, tmp_path).find()
-    runs.run = honest
-    tuner_of(runs, tmp_path).find()
-    assert runs.made == [(2.0, 2), (2.0, 6)]
-
-
-def test_a_run_that_diverges_is_not_good_enough(tmp_path):
-    runs = FakeRuns({2.0: 0.9, 4.0: 0.9, 8.0: 0.9})
-
-    def run(budget, epochs, callbacks, backup=None):
-        if budget.average_bits < 8:
-            callbacks[0].on_epoch_end(0, {"loss": float("nan")})
-        return 0.9, 4.0, ()
-
-    runs.run = run
-    tuner = tuner_of(runs, tmp_path)
-    tuner.find()
-    assert tuner.bisection.met(SHORT) == {1: False, 2: True}
-    assert found(tuner.bisection.met(FULL)) == 2
 
 
 @pytest.mark.slow
@@ -329,39 +216,6 @@ def test_what_is_wrong_is_said_before_any_training(trained, tmp_path, monkeypatc
         smallest(trained, tmp_path)
 
 
-def test_metrics_know_which_way_is_better():
-    def own(y_true, y_pred):
-        return keras.ops.mean(y_pred)
-
-    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, activation="sigmoid")])
-    area = keras.metrics.AUC(name="area")
-    model.compile("sgd", "mse", metrics=["mae", "RootMeanSquaredError", "R2Score", area, own])
-    values = model.evaluate(np.eye(3), np.array([[0], [1], [0]]), verbose=0, return_dict=True)
-
-    def goal(metric, direction=None):
-        return goal_for(model, values, metric, direction, 2.0)
-
-    natures = {
-        name: (goal(name).direction, goal(name).is_share) for name in values if name != "own"
-    }
-    assert natures == {
-        "loss": ("min", False),
-        "mae": ("min", False),
-        "RootMeanSquaredError": ("min", False),
-        "R2Score": ("max", False),
-        "area": ("max", True),
-    }
-    with pytest.raises(ValueError, match=r"metric='own'. Say direction='max' or direction='min'"):
-        goal("own")
-    assert goal("own", "min").direction == "min"
-    loss = Goal("loss", "min", False, 1.0, 0.1)
-    assert (loss.is_met(1.1), loss.is_met(1.11), loss.is_met(0.2)) == (True, False, True)
-    points = Goal("accuracy", "max", True, 0.9, 1.0)
-    assert (points.is_met(0.89), points.is_met(0.889), points.is_met(0.99)) == (True, False, True)
-    assert points.told(0.88) == "accuracy 88.00%, 2.00 points below float"
-    assert loss.told(1.5) == "loss 1.5, 0.5 above float"
-
-
 @pytest.mark.slow
 def test_a_loss_may_rise_as_far_as_is_said(trained, tmp_path):
     ended = smallest(trained, tmp_path, metric="loss", max_drop=0.5)
@@ -404,54 +258,6 @@ def test_metrics_of_several_outputs_are_named_as_keras_names_them(metric, max_dr
     assert ended.drop == pytest.approx(sign * (ended.value - ended.float_value))
 
 
-def test_the_default_budgets_reach_from_the_narrowest_widths_to_the_widest():
-    model = quantize_model(small_model(), (2, 4, 8), pin=None)
-    grid = budget_grid(model, None, 3)
-    averages = [budget.average_bits for budget in grid]
-    assert (averages[0], averages[-1], len(averages)) == (2.0, 8.0, 16)
-    assert averages == sorted(averages)
-    mixed = budget_grid(model, ["4x", "3 bits", Budget(compression=10)], 3)
-    # 32 bits over 3 are more than 10 times fewer.
-    assert [str(budget) for budget in mixed] == ["3 bits", "10x", "4x"]
-    two = ["9 kB, 400 kB stored", "8 kB, 500 kB stored"]
-    with pytest.raises(ValueError, match="each allows more"):
-        budget_grid(model, two, 3)
-    with pytest.raises(ValueError, match=r"allow the same. Received: (4x and 8 b|8 bits and 4x)"):
-        budget_grid(model, ["4x", "8 bits"], 3)
-
-
-@pytest.mark.parametrize("is_terminal", [True, False])
-def test_the_time_left_counts_all_that_may_follow(is_terminal):
-    seconds = [0.0]
-    screen = io.StringIO()
-    console = Console(file=screen, width=200, highlight=False, force_terminal=is_terminal)
-    progress = BisectionProgress(GOAL, 1, console, lambda: seconds[0])
-    progress.begin({"budget": "4 bits", "stage": SHORT}, 10, 60)
-    for epoch in range(3):
-        seconds[0] += 6
-        progress.epoch_ended(epoch)
-    progress.end(0.895)
-    progress.begin({"budget": "4 bits", "stage": FULL}, 30, 0)
-    # Eight and sixty epochs of six seconds; nothing is said before ten have passed.
-    between = "smallest budget: 4 bits: epoch 2 of 10; about 6 min 48 s left"
-    assert screen.getvalue().splitlines() == [
-        "smallest budget: 4 bits: 10 epochs",
-        *([between] if is_terminal else []),
-        "smallest budget: 4 bits: accuracy 89.50%, 0.50 points below float, good enough",
-        "smallest budget: 4 bits in full: 30 epochs; about 3 min 0 s left",
-    ]
-
-
-def test_a_margin_counts_the_standard_error_of_paired_parts():
-    goal = Goal("accuracy", "max", True, 0.9, 1.0, 1.0, (0.8, 0.9, 1.0, 0.9))
-    # Differences of 2, -2, 2, -2 points.
-    error = goal.error((0.78, 0.92, 0.98, 0.92))
-    assert error == pytest.approx(math.sqrt(16 / 3) / 2)
-    assert goal.told(0.895, 0.4) == "accuracy 89.50%, 0.50 ± 0.40 points below float"
-    assert (goal.is_met(0.895, 0.4), goal.is_met(0.895, 0.6)) == (True, False)
-    assert goal.error(()) == 0
-
-
 def test_parts_are_of_all_the_data_whatever_its_order(trained):
     images, labels = small_data(200)
     order = np.argsort(labels, kind="stable")
@@ -463,13 +269,6 @@ def test_parts_are_of_all_the_data_whatever_its_order(trained):
         assert len(parts) == 10
         assert np.mean(parts) == pytest.approx(whole)
     assert part_values(trained, fit_arguments((images[:19], labels[:19]), 8, "x"), "accuracy") == ()
-
-
-def test_the_first_inputs_of_a_data_set_are_those_of_its_batches():
-    images, labels = small_data(50)
-    batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(8)
-    for data in ((images, labels), batches):
-        np.testing.assert_array_equal(first_inputs(fit_arguments(data, 8, "x"), 20), images[:20])
 
 
 @pytest.mark.slow
