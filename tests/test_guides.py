@@ -30,7 +30,7 @@ NEEDS = {
     "tfmot.md": "tensorflow_model_optimization",
 }
 # tools/site_hooks.py shows it on the spot.
-_SETUP = "those of [setup.py](setup.py): run it first."
+_SETUP = "This page goes on from [setup.py](setup.py): paste its code first"
 _FENCE = re.compile(
     r"^(?P<indent> *)```python(?P<info>[^\n]*)\n(?P<code>.*?)^(?P=indent)```", re.M | re.S
 )

@@ -24,7 +24,10 @@ _LOADED = re.compile(
 )
 _LOADED_BY_STYLE = re.compile(r"""(?:@import\s*|url\()\s*["']?(?:https?:)?//[^)"'\s;]*""")
 # What a guide says of the data and the model that its blocks use; the site shows them on the spot.
-SETUP = "The data and the model of this page are those of [setup.py](setup.py): run it first."
+SETUP = (
+    "This page goes on from [setup.py](setup.py): paste its code first, or start with "
+    "`python -i docs/guides/setup.py`."
+)
 _LANGUAGES = {".py": "python", ".yaml": "yaml", ".md": "markdown"}
 
 
