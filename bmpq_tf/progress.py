@@ -35,15 +35,12 @@ class Work:
         screen: where it is shown; `None` for nowhere.
         what: what is done, in words.
         total: how many steps it has; `None` if that is not known.
-        done: how many an earlier process has done.
     """
 
-    def __init__(
-        self, screen: "_Screen | None", what: str, total: float | None = None, done: float = 0.0
-    ):
+    def __init__(self, screen: "_Screen | None", what: str, total: float | None = None):
         self._screen, self._what, self._words = screen, what, what
         self._line: bars.TaskID | None = None
-        self.count(total, done)
+        self.count(total)
 
     def at(self, stage: str, total: float | None = None) -> None:
         """A stage of the work begins, of so many steps."""

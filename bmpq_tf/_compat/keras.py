@@ -227,8 +227,11 @@ class BackupHooks(keras.callbacks.BackupAndRestore):
         self.save_state({"epoch": self._current_epoch, "batch": self._last_batch_seen})
 
 
-def begin_at(model: keras.Model, epoch: int) -> None:
-    """Lets the `fit` that is running begin at another epoch, counted from 0."""
+def begin_at(model: keras.Model, epoch: int | None) -> None:
+    """Lets the `fit` that is running begin at another epoch, counted from 0; `None`: at its own.
+
+    Keras never forgets it, so that it would move the beginning of later fits too.
+    """
     model._initial_epoch = epoch
 
 

@@ -111,9 +111,9 @@ class Budget:
         if real(said) is None and not isinstance(said, str):
             raise ValueError(f"Cannot read the budget. Received: budget={budget!r}. Say {FORMS}.")
         limits: dict[str, float] = {}
-        for part in re.split(
-            r",|\band\b", said.lower() if isinstance(said, str) else f"{float(said)}"
-        ):
+        words = said.lower() if isinstance(said, str) else f"{float(said)}"
+        # A comma between digits is of a number, which is written with a point here.
+        for part in re.split(r"(?<!\d),|,(?!\d)|\band\b", words):
             name, value = limit_of(part, budget)
             if name in limits:
                 raise ValueError(

@@ -27,9 +27,8 @@ def encoded_bytes(kernel: Kernel, bits: int) -> int:
 
     Args:
         kernel: its `window` is known.
-        bits: its width; a kernel that stays float lies in integer files at 8 bits.
+        bits: its width.
     """
-    bits = min(bits, 8)
     padded = _padded(kernel)
     share = kernel.weights / padded
     code = _CODE_BITS[bits]

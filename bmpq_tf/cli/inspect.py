@@ -9,6 +9,7 @@ Examples:
 """
 
 import json
+import os
 
 from absl import flags
 from rich.console import Console
@@ -195,7 +196,10 @@ def plot(found: Inspection, path: str) -> None:
     figure, axes = pyplot.subplots(
         figsize=(9, 1.5 + 0.25 * len(found.weights)), layout="constrained"
     )
-    bars = axes.barh([label[-48:] for label in labels(found)], [one.bytes for one in found.weights])
+    # By place, as several may have one label.
+    places = range(len(found.weights))
+    bars = axes.barh(places, [one.bytes for one in found.weights])
+    axes.set_yticks(places, [label[-48:] for label in labels(found)])
     for bar, one in zip(bars, found.weights, strict=True):
         bar.set_color(colours[one.stored])
     axes.bar_label(
@@ -212,7 +216,7 @@ def plot(found: Inspection, path: str) -> None:
         title="stored as",
     )
     with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=120)
+        figure.savefig(temporary, dpi=120, format=os.path.splitext(path)[1][1:] or "png")
     pyplot.close(figure)
 
 

@@ -81,10 +81,11 @@ def _damage(path: str | os.PathLike) -> str | None:
 
 def _damage_of_weights(path: str | os.PathLike) -> str | None:
     """Reads the weights in a process of its own: a damaged file may crash HDF5, or keep it busy."""
+    # Modules beside the program do not stand in the way of libraries with -P.
     program = os.path.join(os.path.dirname(_compat.__file__), "hdf5_trial.py")
     try:
         done = subprocess.run(
-            [sys.executable, "-I", program, os.fspath(path)],
+            [sys.executable, "-P", program, os.fspath(path)],
             capture_output=True,
             text=True,
             errors="replace",

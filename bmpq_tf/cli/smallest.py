@@ -13,6 +13,7 @@ from bmpq_tf.cli.arrays import load_arrays
 from bmpq_tf.conversion.config import QuantizationConfig
 from bmpq_tf.export.kernels.storage import MODES
 from bmpq_tf.export.run import run_tflite
+from bmpq_tf.export.tflite.interpreter import in_rank
 from bmpq_tf.tuning.goal import checked_drop
 from bmpq_tf.tuning.recipe import learning_rate, sgd
 from bmpq_tf.tuning.search import Problem, Space
@@ -64,6 +65,12 @@ def check_flags(given) -> None:
     given["learning_rates"].value *= 2
 
 
+def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(wanted) and all(
+        size in (None, have) for size, have in zip(wanted[1:], shape[1:], strict=True)
+    )
+
+
 def find(problem: Problem, space: Space, given) -> None:
     """Searches, or goes on, and tells the winner and what it reaches on data that it did not see.
 
@@ -74,10 +81,12 @@ def find(problem: Problem, space: Space, given) -> None:
     """
     test = load_arrays(given.test_data, "--test_data") if given.test_data else None
     network = problem.model
-    if test and tuple(test[0].shape[1:]) != tuple(network.inputs[0].shape[1:]):
+    wanted = tuple(network.inputs[0].shape)
+    test = test and (in_rank(test[0], wanted), test[1])
+    if test and not _fits(test[0].shape, wanted):
         raise ValueError(
             f"The images of --test_data are not what the model takes. Received: {test[0].shape}, "
-            f"and the model takes {tuple(network.inputs[0].shape)}."
+            f"and the model takes {wanted}."
         )
     steps = len(problem.training()[0])
 

@@ -161,8 +161,15 @@ def main(
         return
     if given["budgets"].present:
         space.check(problem.model)
-    _check_search(pathlib.Path(given.out_dir), given, settings)
-    smallest.find(problem, space, given)
+    folder = pathlib.Path(given.out_dir)
+    _check_search(folder, given, settings)
+    try:
+        smallest.find(problem, space, given)
+    except (ValueError, OSError):
+        # What is refused may be asked for again, corrected.
+        if not (folder / search_settings.FILE).exists():
+            (folder / _SETTINGS).unlink(missing_ok=True)
+        raise
 
 
 def _own_problem(given) -> Problem:

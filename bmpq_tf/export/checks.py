@@ -91,6 +91,11 @@ def check_options(options: ExportOptions, rounds: set[int]) -> None:
             'calibrate_with serves optimize_for="integer" and "micro" only. Received: '
             f"optimize_for={options.optimize_for!r}. Leave it out."
         )
+    if not integer and options.io_dtype not in (None, "float32"):
+        raise ValueError(
+            'io_dtype= serves optimize_for="integer" and "micro" only. Received: '
+            f"io_dtype={options.io_dtype!r}, optimize_for={options.optimize_for!r}. Leave it out."
+        )
 
 
 def check_states(model: keras.Model) -> None:

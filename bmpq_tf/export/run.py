@@ -1,16 +1,19 @@
 """The answers of any file that `export_tflite` writes, and how far they are from a model's."""
 
+import contextlib
 import os
 import pathlib
 
 import keras
 import numpy as np
 
+from bmpq_tf.conversion.freeze import in_float32
 from bmpq_tf.export.micro.runtime import MicroModel, runtime_of
+from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.export.tflite.interpreter import TFLiteModel, in_rank
 from bmpq_tf.export.verification.comparison import compare
 from bmpq_tf.export.verification.parity import Parity
-from bmpq_tf.model import graph_view
+from bmpq_tf.model import graph_view, keras_graph
 
 
 def run_tflite(path: "str | os.PathLike | bytes", inputs, batch_size: int = 32) -> list[np.ndarray]:
@@ -90,7 +93,18 @@ def compare_tflite(
     content = _content(path)
     kind = "integer" if optimize_for == "micro" else optimize_for
     graph = graph_view.as_graph(model, data=inputs)
-    return compare(graph, content, inputs, kind, runtime=_runtime(content))
+    subgraphs = flatbuffer.parse(content).subgraphs
+    is_wide = any(one.type == flatbuffer.INT16 for part in subgraphs for one in part.tensors)
+    quantized = keras_graph.quantized_layers(graph)
+    with in_float32(graph) if quantized else contextlib.nullcontext(graph) as computed:
+        return compare(
+            computed,
+            content,
+            inputs,
+            kind,
+            runtime=_runtime(content),
+            activation_bits=16 if is_wide else None,
+        )
 
 
 def _content(path: "str | os.PathLike | bytes") -> bytes:

@@ -54,6 +54,7 @@ from bmpq_tf.model.kernels import model_kernels, stored_budget, total_bits
 def check_request(state: ExportState) -> None:
     """Refuses what can be refused before any work."""
     state.path = checks.check_writable(state.options.path, state.options.overwrite)
+    written = state.model
     take_part(state)
     options = state.options
     state.computed = state.until_end.enter_context(in_float32(state.model))
@@ -72,10 +73,13 @@ def check_request(state: ExportState) -> None:
         )
         state.options = dataclasses.replace(options, calibrate_with=both[0], verify_with=both[1])
         state.judge_top1 = False
-    state.limit = (
-        Budget.parse(options.budget) if options.budget is not None else stored_budget(state.model)
-    )
-    checks.check_budget(state.kernels, state.limit)
+    if options.budget is not None:
+        state.limit, judged = Budget.parse(options.budget), state.kernels
+    else:
+        # It was of the whole model, whatever part of it is exported.
+        state.limit = stored_budget(written)
+        judged = state.kernels if options.inputs is None else model_kernels(written)
+    checks.check_budget(judged, state.limit)
     checks.check_size(state.model, state.kernels)
     checks.check_finite(state.model, state.kernels)
 
@@ -206,7 +210,8 @@ def pack_for_micro(state: ExportState) -> None:
         (match, micro_file.as_packed(kernel, match.kernel.bits, forms[kernel.name]))
         for match, kernel in state.stored
     ]
-    state.packed_bytes = micro_read_back(state.content, state.integer_content)
+    names = {kernel.name for _, kernel in state.stored}
+    state.packed_bytes = micro_read_back(state.content, state.integer_content, names)
 
 
 def verify(state: ExportState) -> None:
@@ -216,10 +221,13 @@ def verify(state: ExportState) -> None:
     options = state.options
     runtime = runtime_on(options.verify_on)
     content = state.integer_content or state.content
+    # What can be read once only is read by two runtimes there.
+    once = state.is_micro and isinstance(options.verify_with, Iterator)
+    here, there = itertools.tee(options.verify_with) if once else (options.verify_with,) * 2
     state.parity = compare(
         state.computed,
         content,
-        options.verify_with,
+        here,
         state.arithmetic,
         options.tolerance,
         judge_top1=state.judge_top1,
@@ -243,7 +251,7 @@ def verify(state: ExportState) -> None:
             state.model,
             state.content,
             state.integer_content,
-            options.verify_with,
+            there,
             state.parity.rms_limit,
         )
         file_checks.check_device_budget(state)

@@ -2,9 +2,9 @@
 
 The modules inside are internal.
 
-`core` and `wrappers` hold one nearly empty class a layer, on the mixins of `base` and `composite`;
-`registry` pairs them with Keras's; `config` is what a layer is told; `kernel_quantizer` and
-`activation_quantizer` hold the state.
+`quantized_layers` and `quantized_wrappers` hold one nearly empty class a layer, on the mixins of
+`base` and `composite`; `registry` pairs them with Keras's; `config` is what a layer is told;
+`kernel_quantizer` and `activation_quantizer` hold the state.
 """
 
 from bmpq_tf.layers.activations import QuantIdentity, QuantReLU

@@ -183,16 +183,20 @@ class KernelQuantizer(KernelScales, SensitivityTracking, OscillationTracking, ke
         Raises:
             ValueError: the width is not among the kernel's candidates.
         """
-        if width not in self.config.candidate_bits:
-            raise ValueError(
-                f"Kernel '{kernel.path}' cannot be {width} bits wide. Received: width={width}, "
-                f"candidates {self.config.candidate_bits}."
-            )
+        self.check_width(width, kernel)
         if width == self.width:
             return False
         self.bits.assign(width)
         self.initialise_scale(kernel)
         return True
+
+    def check_width(self, width: int, kernel) -> None:
+        """Raises ValueError if the width is not among the kernel's candidates."""
+        if width not in self.config.candidate_bits:
+            raise ValueError(
+                f"Kernel '{kernel.path}' cannot be {width} bits wide. Received: width={width}, "
+                f"candidates {self.config.candidate_bits}."
+            )
 
     def initialise_scale(self, kernel) -> None:
         """Starts learned scales (`scales.initial`; other rules hold no state) and oscillations anew

@@ -112,6 +112,10 @@ class SensitivityTracking(_Layer):
             self.reset_accumulators()
         return stale
 
+    def forget_loss_scale(self) -> None:
+        """Lets go of the optimizer: steps that are traced from now on may be another one's."""
+        self._scale_loss = None
+
     def _accumulate(self, gradient, scale, bits) -> list[tf.Tensor]:
         """Adds one mini-batch, and returns the sums that it took.
 

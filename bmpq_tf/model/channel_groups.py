@@ -6,12 +6,14 @@ read by other kernels. What a sum adds up has the same channels.
 
 import collections
 import dataclasses
+import inspect
 from collections.abc import Iterable, Sequence
 
 import keras
 
 from bmpq_tf._compat import keras as keras_compat
 from bmpq_tf.layers.activations import QuantIdentity, QuantReLU
+from bmpq_tf.layers.base import RELU_LIMITS
 from bmpq_tf.layers.serialization import is_ours
 from bmpq_tf.model import keras_graph
 
@@ -31,6 +33,7 @@ _EACH_BY_ITSELF = (
     *(_L.Cropping1D, _L.Cropping2D, _L.Cropping3D),
     *(_L.UpSampling1D, _L.UpSampling2D, _L.UpSampling3D),
 )
+_RELUS = (_L.ReLU, _L.LeakyReLU, _L.ELU)
 _SUMS = (_L.Add, _L.Subtract, _L.Multiply, _L.Average, _L.Maximum, _L.Minimum)
 # They weigh channels against each other.
 _ACROSS = ("softmax", "log_softmax", "glu", "sparsemax", "squareplus_softmax")
@@ -43,7 +46,6 @@ class ChannelGroup:
     Attributes:
         size: how many channels.
         makers: the layers whose outputs they are.
-        each: layers that have weights for each of them: BatchNormalization, depthwise convolutions.
         readers: by the `id` of each layer that reads them, how many values of each channel it
             reads: 1, or the positions that `Flatten` joined.
         stays: why none can be dropped, or empty.
@@ -51,7 +53,6 @@ class ChannelGroup:
 
     size: int
     makers: list[Layer] = dataclasses.field(default_factory=list)
-    each: list[Layer] = dataclasses.field(default_factory=list)
     readers: dict[int, int] = dataclasses.field(default_factory=dict)
     stays: str = ""
 
@@ -129,7 +130,6 @@ class _Walk:
             if has_weights and repeats > 1:
                 self.hold(given, f"'{layer.name}' has weights for each of their positions")
             elif has_weights:
-                self._groups[self._root(group)].each.append(layer)
                 self._made[id(layer)] = group
         elif isinstance(layer, _L.Flatten) and _is_channels_last(layer):
             group, repeats = self._of[id(given[0])]
@@ -192,7 +192,6 @@ class _Walk:
                 continue
             ours, theirs = self._groups[first], self._groups[other]
             ours.makers += theirs.makers
-            ours.each += theirs.each
             ours.readers |= theirs.readers
             ours.stays = ours.stays or theirs.stays
             self._joined[other] = first
@@ -234,6 +233,10 @@ def _across(layer) -> str:
     """Why a layer's own activation keeps the channels, or empty."""
     activation = getattr(layer, "activation", None)
     name = getattr(activation, "__name__", type(activation).__name__)
+    if activation is None or activation in RELU_LIMITS or isinstance(activation, _RELUS):
+        return ""
+    if not inspect.isfunction(activation) or not keras_compat.is_from_keras(activation):
+        return f"the {name} of '{layer.name}' may weigh them against each other"
     return f"the {name} of '{layer.name}' weighs them against each other" * (name in _ACROSS)
 
 

@@ -30,9 +30,9 @@ class Table:
     numbers: frozenset[int] = frozenset()
 
 
-def pairs(title: str, told: Sequence[tuple[str, str]], first: str = "what") -> Table:
+def pairs(title: str, told: Sequence[tuple[str, str]]) -> Table:
     """Returns labels and their values as a table."""
-    return Table(title, (first, "value"), tuple((label, value) for label, value in told))
+    return Table(title, ("what", "value"), tuple((label, value) for label, value in told))
 
 
 def width_words(bits: int | None) -> str:

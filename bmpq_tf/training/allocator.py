@@ -13,6 +13,7 @@ from bmpq_tf.allocation.solver import Solution
 from bmpq_tf.arguments import real
 from bmpq_tf.model.kernels import KernelState, measurement, model_kernels, within
 from bmpq_tf.training import device_budget, distribution
+from bmpq_tf.training.gradient_sums import GradientSums
 from bmpq_tf.training.optimizer_state import optimizers_in, reset_slots
 
 # By kernel path, the estimated loss increase at each of its candidates.
@@ -39,7 +40,8 @@ def allocate_bits(
         budget: as `BMPQCallback` takes it.
         sensitivities: a mapping from kernel paths to the cost of each of the kernel's candidates,
             ascending; kernels that it does not name cost nothing. Or a name of an objective, or a
-            callable as `BMPQCallback` takes it, for what training has accumulated.
+            callable as `BMPQCallback` takes it, for what training has accumulated; kernels that no
+            gradient reached keep their widths then.
         min_improvement: share of the present widths' cost that other widths must save to replace
             them.
         time_limit: seconds for the solver.
@@ -50,22 +52,29 @@ def allocate_bits(
     Raises:
         InfeasibleBudgetError: the candidates cannot meet the budget.
         AllocationError: no assignment was found in time.
-        ValueError: a cost is not finite, or there are more or fewer than candidates.
+        ValueError: a cost is not finite, or there are more or fewer than candidates; or
+            sensitivities are asked for, and no gradient was seen.
 
     Example:
         >>> costs = {"conv/kernel": [3.0, 1.0, 0.0], "head/kernel": [0.4, 0.1, 0.0]}
         >>> bmpq_tf.allocate_bits(model, "8x", costs).bits
         {'conv/kernel': 8, 'head/kernel': 2}
     """
-    states = open_kernels(model_kernels(model))
+    known = model_kernels(model)
+    states = open_kernels(known)
     budget_parsed = Budget.parse(budget)
     kernels = [state.kernel for state in states]
     budget_parsed.check(kernels, budget)
     plan = device_budget.plan_for(model, budget_parsed)
     device_budget.check(kernels, budget_parsed, plan, budget)
     if not isinstance(sensitivities, Mapping):
-        choosable = [measurement(state) for state in states if len(state.kernel.candidates) > 1]
-        sensitivities = costs_by(sensitivities)(choosable)
+        costs_of = costs_by(sensitivities)
+        states, measured = measured_kernels(known, getattr(costs_of, "needs_gradients", True))
+        kernels = [state.kernel for state in states]
+        budget_parsed.check(kernels, budget)
+        device_budget.check(kernels, budget_parsed, plan, budget)
+        choosable = [kernel.path for kernel in kernels if len(kernel.candidates) > 1]
+        sensitivities = costs_of([measured[path] for path in choosable])
     return solve(
         states,
         budget_parsed,
@@ -105,6 +114,8 @@ def assign_bits(model: keras.Model, bits: Mapping[str, int]) -> list[str]:
             f"The model has no quantized kernels of these paths. Received: {unknown}. Known: "
             f"{', '.join(sorted(known))}."
         )
+    for state in states:
+        state.quantized.check_width(bits.get(state.kernel.path, state.bits), state.variable)
     return assign(states, bits, optimizers_in(model))
 
 
@@ -195,6 +206,31 @@ def open_kernels(
     return [
         state if state.quantizer is None or is_open(state) else fixed(state) for state in states
     ]
+
+
+def measured_kernels(
+    states: Sequence[KernelState], needs_gradients: bool = True
+) -> tuple[list[KernelState], dict[str, Measurement]]:
+    """Returns kernels as `open_kernels` does, and what training has accumulated of each that is
+    quantized, by path.
+
+    Raises:
+        ValueError: gradients are needed, and no open kernel had any.
+    """
+    sums = GradientSums(states)
+    unreached = sums.unreached() if needs_gradients else set()
+    if sums.opened and len(unreached) == len(sums.opened):
+        raise ValueError(
+            "No gradients were seen, so no kernel can be judged. Received: a model that was not "
+            "trained since it was quantized, or whose last allocation came after its last step. "
+            "Train it for an epoch first, without a callback that allocates at its end."
+        )
+    known = sums.measured()
+    return open_kernels(states, unreached), {
+        state.kernel.path: known.get(state.kernel.path) or measurement(state)
+        for state in states
+        if state.quantizer
+    }
 
 
 def solve(

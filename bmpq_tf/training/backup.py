@@ -93,6 +93,7 @@ class BackupAndRestore(keras_compat.BackupHooks):
             self._remove(_WEIGHTS + _OLDER, _METADATA + _OLDER)
 
     def on_train_begin(self, logs=None):
+        keras_compat.begin_at(self.model, None)
         if _files.exists(self._gone):
             _files.rmtree(self._gone)
         with _as_built(self.model):
@@ -103,7 +104,12 @@ class BackupAndRestore(keras_compat.BackupHooks):
                 )
             self._restore()
 
+    def on_epoch_begin(self, epoch, logs=None):
+        keras_compat.begin_at(self.model, None)
+        super().on_epoch_begin(epoch, logs)
+
     def on_train_end(self, logs=None):
+        keras_compat.begin_at(self.model, None)
         # All at once: half a backup would look like one that was cut.
         if self.delete_checkpoint and _files.exists(self.backup_dir):
             _files.rename(self.backup_dir, self._gone, overwrite=True)

@@ -64,9 +64,8 @@ class BMPQCallback(keras.callbacks.Callback):
     In a training loop of your own, `keras.callbacks.CallbackList` drives it
     (`examples/own_loop.py`). The optimizer that trains a kernel is found, among those that the
     models were compiled with or hold as attributes, by whose variables it has: its loss scale is
-    divided out of the sensitivities, its slots start anew with a learned scale. Under
-    `MultiWorkerMirroredStrategy` every worker has its callback and the chief decides
-    (`bmpq_tf.prepare_for_workers`).
+    divided out of the sensitivities, its slots start anew with a learned scale. Of several workers
+    (`bmpq_tf.prepare_for_workers`) each has its callback, and the chief decides.
 
     Args:
         budget: `"10x"`, `"2.5 bits"`, `"120 kB"`, `"64 kB flash, 48 kB ram"` (of the file that
@@ -214,7 +213,7 @@ class BMPQCallback(keras.callbacks.Callback):
             self._optimizers.settle()
 
     def on_epoch_end(self, epoch, logs=None):
-        self._optimizers.settle()
+        self._optimizers.settle(is_epoch_end=True)
         self._has_trained = True
         if logs is not None:
             ratio = compression(self._states)
@@ -225,6 +224,7 @@ class BMPQCallback(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         self._telling.ended()
+        self._optimizers.forget()
         if not within(self.budget, self._states, self._plan):
             warnings.warn(
                 f"Training ended over the budget of {self.budget}: the model is "

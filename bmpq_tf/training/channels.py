@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
@@ -14,8 +14,8 @@ from bmpq_tf.conversion.cloning import clone
 from bmpq_tf.conversion.supported_models import check_quantized
 from bmpq_tf.model import keras_graph
 from bmpq_tf.model.channel_groups import ChannelGroup, ChannelGroups, channel_groups
-from bmpq_tf.model.kernels import KernelState, measurement, model_kernels
-from bmpq_tf.training.allocator import assign_bits, open_kernels
+from bmpq_tf.model.kernels import KernelState, model_kernels
+from bmpq_tf.training.allocator import assign_bits, measured_kernels
 
 Layer = keras.layers.Layer
 # A group may keep so many parts of its channels.
@@ -72,7 +72,7 @@ def drop_channels(
     """
     check_quantized(model)
     limit = _checked(model, budget, sensitivity)
-    states = open_kernels(model_kernels(model))
+    states, measured = measured_kernels(model_kernels(model))
     groups = _with_gradients(channel_groups(model), states)
     if all(group.stays for group in groups.groups):
         raise ValueError(
@@ -82,8 +82,9 @@ def drop_channels(
         )
     bound = limit.bits([state.kernel for state in states])
     assert bound is not None
-    ranked = [_Ranked.of(group, states, sensitivity) for group in groups.groups]
-    kernels = [_in_program(state, groups, ranked, sensitivity) for state in states]
+    costs_of = _CostsOfWeights(measured, sensitivity)
+    ranked = [_Ranked.of(group, states, costs_of) for group in groups.groups]
+    kernels = [_in_program(state, groups, ranked, costs_of) for state in states]
     if (least := least_bits(kernels)) > bound:
         raise InfeasibleBudgetError(
             f"The budget cannot be met. Received: budget={budget!r}, which allows {bound:,} "
@@ -134,15 +135,8 @@ def _with_gradients(groups: ChannelGroups, states: Sequence[KernelState]) -> Cha
         for state in states
         if state.quantizer is not None
         and state.variable.trainable
-        and state.quantizer.config.track_sensitivity
         and state.quantizer.accumulated().uses_finite > 0
     }
-    if not seen:
-        raise ValueError(
-            "No gradients were seen, so no channel can be judged. Received: a model that was not "
-            "trained since it was quantized, or whose last allocation came after its last step. "
-            "Train it for an epoch first, without a callback that allocates at its end."
-        )
     return dataclasses.replace(
         groups,
         groups=[
@@ -164,6 +158,17 @@ def _with_gradients(groups: ChannelGroups, states: Sequence[KernelState]) -> Cha
 
 
 @dataclasses.dataclass(frozen=True)
+class _CostsOfWeights:
+    """What each weight of a kernel costs at a width."""
+
+    measured: Mapping[str, Measurement]
+    sensitivity: str
+
+    def __call__(self, path: str, bits: int) -> np.ndarray:
+        return weight_costs(self.measured[path], bits, self.sensitivity)
+
+
+@dataclasses.dataclass(frozen=True)
 class _Ranked:
     """A group's channels in order, the most sensitive first.
 
@@ -178,14 +183,16 @@ class _Ranked:
     costs: tuple[float, ...]
 
     @classmethod
-    def of(cls, group: ChannelGroup, states: Sequence[KernelState], sensitivity: str) -> "_Ranked":
+    def of(
+        cls, group: ChannelGroup, states: Sequence[KernelState], costs_of: "_CostsOfWeights"
+    ) -> "_Ranked":
         if group.stays:
             return cls(np.arange(group.size), (group.size,), (0.0,))
         makers = {id(layer) for layer in group.makers}
         costs = np.zeros(group.size)
         for state in states:
             if id(state.layer) in makers:
-                of_weights = weight_costs(measurement(state), 0, sensitivity)
+                of_weights = costs_of(state.kernel.path, 0)
                 costs += of_weights.reshape(-1, group.size).sum(0)
         order = np.argsort(-costs, kind="stable")
         counts = sorted({math.ceil(group.size * part / _PARTS) for part in range(1, _PARTS + 1)})
@@ -203,7 +210,10 @@ class _Ranked:
 
 
 def _in_program(
-    state: KernelState, groups: ChannelGroups, ranked: Sequence[_Ranked], sensitivity: str
+    state: KernelState,
+    groups: ChannelGroups,
+    ranked: Sequence[_Ranked],
+    costs_of: "_CostsOfWeights",
 ) -> ChannelKernel:
     """A kernel's costs and weights at each width and level."""
     read, made = groups.read.get(id(state.layer)), groups.made.get(id(state.layer))
@@ -227,8 +237,7 @@ def _in_program(
     weights = by_level(np.ones(shape))
     costs = np.zeros((len(candidates), *weights.shape))
     if len(candidates) > 1:
-        measured: Measurement = measurement(state)
-        each = [by_level(weight_costs(measured, bits, sensitivity)) for bits in candidates]
+        each = [by_level(costs_of(state.kernel.path, bits)) for bits in candidates]
         costs = np.maximum.accumulate(np.stack(each)[::-1])[::-1]
     return ChannelKernel(state.kernel.path, candidates, read, made, costs, weights)
 

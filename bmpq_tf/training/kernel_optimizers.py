@@ -49,9 +49,10 @@ class KernelOptimizers:
         if any(stale) and fitted.train_function is not None:
             fitted.make_train_function(force=True)
 
-    def settle(self) -> None:
+    def settle(self, is_epoch_end: bool = False) -> None:
         """Finds out who trains each kernel, once steps were taken. To be called again until all
-        kernels had a gradient.
+        kernels had a gradient, and at the end of an epoch, when an optimizer that adds up gradients
+        of several batches must have taken a step.
 
         Raises:
             ValueError: a kernel has gradients, and no optimizer that was found trains it; several
@@ -64,7 +65,11 @@ class KernelOptimizers:
             if _uses(state) == self._uses[state.kernel.path]:
                 unsettled.append(state)
                 continue
-            training = [one for one in found if self._has_stepped(one) and _holds(one, state)]
+            holding = [one for one in found if _holds(one, state)]
+            training = [one for one in holding if self._has_stepped(one)]
+            if holding and not training and not is_epoch_end:
+                unsettled.append(state)
+                continue
             if not training and _matters(state):
                 lost.append(state.kernel.path)
             scaling = {id(one) if _scales(one) else None: one for one in training}
@@ -81,6 +86,11 @@ class KernelOptimizers:
         if stale:
             self._trace_anew(stale)
         self._unsettled = unsettled
+
+    def forget(self) -> None:
+        """Lets go of the optimizers' loss scales, at the end of a fit."""
+        for state in self._states:
+            state.quantized.forget_loss_scale()
 
     def _trace_anew(self, stale: Sequence[KernelState]) -> None:
         if self._fitted.train_function is None:

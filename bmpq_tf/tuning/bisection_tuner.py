@@ -67,7 +67,7 @@ class BisectionTuner(keras_tuner.Tuner):
     """Trains the runs of a bisection.
 
     Attributes:
-        last: the run that the model was trained by last, if any in this process.
+        last: the run that the model was trained by last, if it ended well and in this process.
 
     Args:
         oracle: which chooses them.
@@ -111,6 +111,8 @@ class BisectionTuner(keras_tuner.Tuner):
     def run_trial(self, trial, *_, **__):
         """Trains under one budget; a run in full keeps its model, and goes on after a kill."""
         run = run_of(trial)
+        # The model is this run's from here on, however it ends.
+        self.last = None
         folder = pathlib.Path(self.get_trial_dir(trial.trial_id))
         budget, epochs = self.bisection.budgets[run.index], self.epochs[run.stage]
         self.told.begin(trial.hyperparameters.values, epochs, self._epochs_after(run))

@@ -68,12 +68,8 @@ def first_inputs(arguments: dict[str, Any], count: int = INPUTS) -> Any:
     """Returns the first inputs of data that `fit_arguments` returned, as arrays."""
     if "y" in arguments:
         return keras.tree.map_structure(lambda array: np.asarray(array[:count]), arguments["x"])
-    data: Any = arguments["x"]
     parts, have = [], 0
-    batches = (
-        iter(data) if isinstance(data, tf.data.Dataset) else map(data.__getitem__, range(len(data)))
-    )
-    for inputs, *_ in batches:
+    for inputs, *_ in arguments["x"]:
         parts.append(keras.tree.map_structure(np.asarray, inputs))
         have += len(keras.tree.flatten(parts[-1])[0])
         if have >= count:
@@ -91,10 +87,14 @@ def part_values(model: keras.Model, arguments: dict[str, Any], metric: str) -> t
         return float(values[metric])
 
     if "y" not in arguments:
-        batches = [batch for batch in arguments["x"] if len(batch) > 1]
-        sizes = [len(keras.tree.flatten(batch[0])[0]) for batch in batches]
-        whole = [batch for batch, size in zip(batches, sizes, strict=True) if size == sizes[0]]
-        return tuple(value(x=batch[0], y=batch[1]) for batch in whole) if len(whole) > 1 else ()
+        values, first = [], 0
+        # One batch at a time: all together may be more than memory.
+        for batch in arguments["x"]:
+            size = len(keras.tree.flatten(batch[0])[0]) if len(batch) > 1 else 0
+            first = first or size
+            if size and size == first:
+                values.append(value(x=batch[0], y=batch[1]))
+        return tuple(values) if len(values) > 1 else ()
     size = len(keras.tree.flatten(arguments["y"])[0]) // PARTS
     if size < 2:
         return ()
@@ -116,9 +116,16 @@ def check_better_than_guessing(arguments: dict[str, Any], metric: str, value: fl
     """Raises ValueError if a float model's accuracy is that of the most frequent label at most: it
     was not trained, and anything is as good.
     """
-    labels = np.asarray(arguments.get("y", ()))
-    if metric != "accuracy" or labels.dtype.kind not in "iu" or not labels.size:
+    labels = arguments.get("y")
+    if metric != "accuracy" or not hasattr(labels, "shape"):
         return
+    labels = np.asarray(labels)
+    if labels.dtype.kind not in "iu" or not labels.size:
+        return
+    if labels.ndim > 1 and labels.shape[-1] > 1:
+        if not ((labels >= 0).all() and (labels.sum(-1) == 1).all()):
+            return
+        labels = labels.argmax(-1)  # one-hot
     share = np.unique(labels, return_counts=True)[1].max() / labels.size
     # Keras's mean is a float32. A model of one class learns nothing else.
     if value <= share + 1e-6 and share < 1:

@@ -12,6 +12,7 @@ from bmpq_tf.allocation.budget import Budget
 from bmpq_tf.model.kernels import compression, model_kernels
 from bmpq_tf.training.backup import BackupAndRestore
 from bmpq_tf.training.callback import BMPQCallback
+from bmpq_tf.tuning.goal import Goal
 from bmpq_tf.tuning.search_data import part_values
 
 # What one training is given: the arguments of `fit`, and callbacks that belong to them.
@@ -29,7 +30,8 @@ class SharedRuns:
         training: gives the data of a run.
         validation: arguments of `evaluate`.
         compile_model: compiles it for a run of so many epochs.
-        metric: which value of `evaluate` a run is judged by.
+        goal: which value of `evaluate` a run is judged by, on parts of the data too where the goal
+            has the float model's.
         seed: of each run.
     """
 
@@ -39,11 +41,11 @@ class SharedRuns:
         training: Training,
         validation: dict[str, Any],
         compile_model: Callable[[keras.Model, int], None],
-        metric: str,
+        goal: Goal,
         seed: int,
     ):
         self.model, self.training, self.validation = model, training, validation
-        self.compile_model, self.metric, self.seed = compile_model, metric, seed
+        self.compile_model, self.goal, self.seed = compile_model, goal, seed
         self._first = _values(model.variables)
         self._compiled_for = 0
         self._optimizer: list[np.ndarray] = []
@@ -65,7 +67,7 @@ class SharedRuns:
 
         Returns:
             The metric on the validation data, how many times fewer parameter bits than float32, and
-            the metric on parts of the data.
+            the metric on parts of the data, if asked for.
         """
         self._begin(epochs)
         arguments, own = self.training()
@@ -79,8 +81,10 @@ class SharedRuns:
             callbacks=[BMPQCallback(budget, verbose=0), *own, *callbacks, *keep],
         )
         values: Any = self.model.evaluate(**self.validation, return_dict=True, verbose=0)  # pyright: ignore[reportArgumentType]
-        parts = part_values(self.model, self.validation, self.metric)
-        return float(values[self.metric]), compression(model_kernels(self.model)), parts
+        parts = ()
+        if self.goal.float_parts:
+            parts = part_values(self.model, self.validation, self.goal.metric)
+        return float(values[self.goal.metric]), compression(model_kernels(self.model)), parts
 
     def _begin(self, epochs: int) -> None:
         """Puts back what a run may have changed: weights, widths, scales, sums of gradients, random

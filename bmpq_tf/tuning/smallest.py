@@ -190,7 +190,7 @@ def smallest_budget(
     grid = budget_grid(network, budgets, lengths[SHORT])
     # Not before: what is refused may be asked for again, corrected.
     search_settings.note(place, settings)
-    runs = SharedRuns(network, training, judged, floats.compile_model, metric, seed)
+    runs = SharedRuns(network, training, judged, floats.compile_model, goal, seed)
     tuner = _searched(runs, goal, grid, lengths, place, verbose)
     return _exported(tuner, goal, grid, place, optimize_for, judged, verbose)
 

@@ -58,6 +58,9 @@ def test_what_people_say(said, bits):
         float("nan"),
         float("inf"),
         [10],
+        "2,5 bits",
+        "1,200 kB",
+        "64,5 kB flash, 48 kB ram",
     ],
 )
 def test_what_cannot_be_a_budget_is_refused_with_the_forms(said):

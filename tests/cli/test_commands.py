@@ -296,3 +296,26 @@ def test_export_starts_behind_a_layer_and_fixes_open_sizes(tmp_path):
     assert "Sizes are whole numbers joined by x" in told
     told = command("export", *both, start, given, "--input_shapes=values=5x2")
     assert "of 8 inputs" in told
+
+
+def test_a_plot_of_a_file_is_whole_whatever_its_name(folder, tmp_path):
+    command("inspect", folder / "model.tflite", f"--plot={tmp_path / 'kernels'}")
+    assert (tmp_path / "kernels").read_bytes().startswith(b"\x89PNG")
+    assert os.listdir(tmp_path) == ["kernels"]
+
+
+def test_a_search_that_was_refused_may_be_asked_for_again(tmp_path):
+    pytest.importorskip("keras_tuner")
+    small_model().save(tmp_path / "model.keras")
+    images, labels = small_data(64)
+    np.savez(tmp_path / "data.npz", images=images, labels=labels)
+    asked = [
+        *(f"--model={tmp_path / 'model.keras'}", f"--data={tmp_path / 'data.npz'}"),
+        *(f"--out_dir={tmp_path / 'out'}", "--max_drop=1"),
+    ]
+    said = command("tune", *asked, "--metric=nope", ok=False)
+    assert "nope" in said
+    said = command("tune", *asked, "--test_data=nowhere.npz", ok=False)
+    assert "nowhere.npz" in said
+    said = command("tune", *asked, "--metric=another", ok=False)
+    assert "is another one" not in said

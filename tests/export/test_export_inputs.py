@@ -11,6 +11,7 @@ from bmpq_tf import (
     export_tflite,
 )
 from bmpq_tf.export.tflite.interpreter import predict
+from bmpq_tf.export.verification.inputs import input_batches
 
 IMAGES, LABELS = small_data()
 
@@ -122,3 +123,11 @@ def test_empty_batches_are_left_out(tmp_path):
         ).parity.examples
         == 3
     )
+
+
+def test_random_masks_mask_something():
+    mask = keras.Input((6,), dtype="bool")
+    outputs = keras.layers.Dense(1)(keras.ops.cast(mask, "float32"))
+    ((values,),) = input_batches(keras.Model(mask, outputs), None)
+    assert values.dtype == bool
+    assert 0 < values.mean() < 1

@@ -30,7 +30,7 @@ from bmpq_tf import (
 from bmpq_tf._compat import tflite_micro
 from bmpq_tf.cli.program import HINTS
 from bmpq_tf.export.device_plan import device_plan
-from bmpq_tf.export.micro import operators
+from bmpq_tf.export.micro import operators, runtime
 from bmpq_tf.export.micro.runtime import MicroModel
 from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.training import device_budget
@@ -124,6 +124,30 @@ def test_run_tflite_runs_it_in_tflm(written):
     (told,) = MicroModel(pathlib.Path(written.path).read_bytes())([IMAGES])
     np.testing.assert_array_equal(answers, told)
     assert len(np.unique(answers)) > 10
+
+
+def test_examples_that_can_be_read_once_are_given_to_both_runtimes(model, tmp_path):
+    batches = (IMAGES[start : start + 8] for start in range(0, len(IMAGES), 8))
+    path = tmp_path / "model.tflite"
+    report = export_tflite(model, path, **{**OPTIONS, "verify_with": ((one,) for one in batches)})
+    assert (report.parity.examples, report.micro.examples) == (len(IMAGES), len(IMAGES))
+
+
+def test_the_program_that_tries_arenas_is_started_again_where_it_was_ended(written):
+    content = pathlib.Path(written.path).read_bytes()
+    expected = runtime.least_arena(content)
+    runtime._trials().kill()
+    runtime._trials().wait()
+    assert runtime.least_arena(content) == expected
+
+
+def test_only_trained_kernels_count_as_packed(tmp_path):
+    model = quantize_model(network(), (8,), exclude="head", activation_bits=8)
+    model.compile("sgd", "mse", jit_compile=False)
+    model.fit(IMAGES, np.zeros((len(IMAGES), 4), "float32"), verbose=0)
+    report = export_tflite(model, tmp_path / "model.tflite", **OPTIONS)
+    quantized = [row.weights for row in kernel_table(model) if row.bits == 8]
+    assert report.packed_weight_bytes == sum(quantized)
 
 
 def test_a_file_without_packed_kernels_runs_in_tflm_too(tmp_path):
@@ -298,6 +322,17 @@ def test_the_firmwares_arrays_compile_for_a_microcontroller(core, written, tmp_p
     assert model.bytes == written.tflite_bytes
     assert model.alignment % 16 == model.address % 16 == 0
     assert compile_for(core, folder / "golden.cc", tmp_path, [folder])
+
+
+def test_golden_inputs_are_whole_batches(tmp_path):
+    image = keras.Input((8, 8, 3), batch_size=4)
+    outputs = layers.Dense(4)(layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(image)))
+    path = tmp_path / "model.tflite"
+    export_tflite(trained(model=keras.Model(image, outputs)), path, **OPTIONS)
+    write_firmware(path, tmp_path / "firmware", IMAGES, examples=5)
+    told = (tmp_path / "firmware" / "golden.h").read_text()
+    assert "bmpq_golden_examples = 2;" in told
+    assert f"bmpq_golden_input_0_count = {2 * 4 * 8 * 8 * 3};" in told
 
 
 def test_firmware_does_not_go_where_files_are(written, tmp_path):

@@ -270,6 +270,7 @@ def test_a_file_that_litert_refuses_is_not_written(model, tmp_path, monkeypatch)
             {"optimize_for": "integer", "calibrate_with": IMAGES, "io_dtype": "int4"},
             "Received: io_dtype='int4'. Known: float32, int8, uint8",
         ),
+        ({"io_dtype": "int8"}, r"io_dtype='int8', optimize_for='size'. Leave it out"),
     ],
 )
 def test_options_and_data_that_do_not_fit_are_named(options, message, model, tmp_path):
@@ -308,15 +309,17 @@ def test_images_of_any_size_stay_dynamic(mode, tmp_path):
     assert report.parity.examples == 6
 
 
-def test_a_channel_that_folding_silenced_keeps_its_bias(tmp_path):
+@pytest.mark.parametrize("activation_bits", [None, 16])
+def test_a_channel_that_folding_silenced_keeps_its_bias(activation_bits, tmp_path):
     inputs = keras.Input((6, 6, 2))
     x = keras.layers.Conv2D(4, 3, use_bias=False, name="stem")(inputs)
     x = keras.layers.BatchNormalization(name="bn")(x)
     model = with_widths(keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x)), [4])
     model.get_layer("bn").gamma.assign(np.float32([0, 1, 1e-9, 1]))
     model.get_layer("bn").beta.assign(np.float32([2, 0, -2, 0.5]))
-    for mode in ("latency", "integer"):
-        export(model, tmp_path / f"{mode}.tflite", mode, IMAGES)
+    wide = {"activation_bits": activation_bits} if activation_bits else {}
+    for mode in ("integer",) if wide else ("latency", "integer"):
+        export(model, tmp_path / f"{mode}.tflite", mode, IMAGES, **wide)
         (answers,) = TFLiteModel((tmp_path / f"{mode}.tflite").read_bytes())([IMAGES[:4]])
         np.testing.assert_allclose(answers[:, [0, 2]], np.tile([2.0, -2.0], (4, 1)), atol=0.05)
 

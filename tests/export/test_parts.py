@@ -7,8 +7,9 @@ import tensorflow as tf
 from test_optimize_for import export
 from trained_models import with_widths
 
-from bmpq_tf import ConversionError, compare_tflite, export_tflite
+from bmpq_tf import BMPQCallback, ConversionError, compare_tflite, export_tflite, quantize_model
 from bmpq_tf.export.tflite import flatbuffer
+from bmpq_tf.model.kernels import model_kernels
 
 TEXTS = np.array(["a b", "c", "b a c", "d"] * 8)
 NUMBERS = np.random.default_rng(0).standard_normal((32, 3)).astype("float32")
@@ -123,3 +124,21 @@ def test_images_of_any_size_are_upsampled(interpolation, kind, tmp_path):
 def test_sizes_that_do_not_fit_are_refused(shapes, tmp_path):
     with pytest.raises(ValueError, match=r"input_shapes do not fit model .*'image'"):
         export_tflite(open_model(), tmp_path / "model.tflite", input_shapes=shapes)
+
+
+def test_a_part_is_not_judged_by_the_whole_models_budget(tmp_path):
+    numbers = keras.Input((6,), dtype="int32")
+    x = keras.layers.Flatten()(keras.layers.Embedding(400, 4, name="table")(numbers))
+    model = quantize_model(keras.Model(numbers, keras.layers.Dense(3)(x)), (2, 8), pin=None)
+    model.compile("sgd", "mse", jit_compile=False)
+
+    def narrow_table(measured):
+        return {one.path: [float("table" not in one.path), 0.0] for one in measured}
+
+    callback = BMPQCallback("12x", sensitivity=narrow_table, verbose=0)
+    data = np.arange(48).reshape(8, 6), np.zeros((8, 3), "float32")
+    model.fit(*data, epochs=2, verbose=0, callbacks=[callback])
+    assert [state.bits for state in model_kernels(model)] == [2, 8]
+    assert export_tflite(model, tmp_path / "part.tflite", inputs="table").parity.holds
+    with pytest.raises(ValueError, match="over its budget"):
+        export_tflite(model, tmp_path / "refused.tflite", inputs="table", budget="12x")

@@ -193,8 +193,8 @@ def test_a_micro_file_with_a_fault_is_told_from_the_integer_file(fault, trained,
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stages, "micro_read_back", lambda *contents: given.append(contents) or 0)
         export(model, tmp_path / "model.tflite", "micro", data[:4])
-    content, integer_content = given[0]
-    micro.read_back(content, integer_content)
+    content, integer_content, kernels = given[0]
+    assert 0 < micro.read_back(content, integer_content, kernels) <= len(content)
     places = [
         index
         for index, tensor in enumerate(flatbuffer.parse(integer_content).subgraphs[0].tensors)
@@ -206,4 +206,4 @@ def test_a_micro_file_with_a_fault_is_told_from_the_integer_file(fault, trained,
         file = flatbuffer.parse(integer_content)
         plant(file, file.subgraphs[0].tensors[place], fault)
         with pytest.raises(ExportError, match=r"does not hold the (integers|grids)"):
-            micro.read_back(content, flatbuffer.serialised(file))
+            micro.read_back(content, flatbuffer.serialised(file), kernels)

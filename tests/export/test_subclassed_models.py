@@ -160,6 +160,7 @@ def test_in_float32_where_it_was_trained_in_16_bits(policy, tmp_path):
     finally:
         keras.config.set_dtype_policy("float32")
     assert export_tflite(model, tmp_path / "m.tflite", verify_with=inputs).parity.holds
+    assert bmpq_tf.compare_tflite(model, tmp_path / "m.tflite", inputs).holds
     assert model.stem.compute_dtype == policy.removeprefix("mixed_")
 
 

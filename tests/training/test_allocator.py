@@ -1,5 +1,8 @@
 """Allocating by hand: costs in, widths out, and a model that takes them."""
 
+import warnings
+
+import keras
 import numpy as np
 import pytest
 from conftest import compiled, small_data, small_model
@@ -16,6 +19,7 @@ from bmpq_tf import (
     kernel_table,
     quantize_model,
 )
+from bmpq_tf.allocation.sensitivity import estimate_costs
 from bmpq_tf.model.kernels import model_kernels, total_bits
 
 IMAGES, LABELS = small_data()
@@ -70,6 +74,49 @@ def test_what_training_accumulated_decides_as_the_callback_does():
     assert callback.history[0]["bits"] == by_hand.bits
 
 
+def test_a_shared_layer_decides_by_hand_as_under_the_callback():
+    def model():
+        keras.utils.set_random_seed(3)
+        inputs, shared = keras.Input((6,)), keras.layers.Dense(6, "tanh", name="shared")
+        outputs = keras.layers.Dense(3, name="last")(shared(shared(shared(inputs))))
+        model = quantize_model(keras.Model(inputs, outputs), (2, 4), pin=None)
+        return compiled(model, optimizer=keras.optimizers.SGD(0.0))
+
+    recorded = []
+
+    def costs(measured):
+        recorded.append({one.path: one.gradient_abs.mean() for one in measured})
+        return {one.path: estimate_costs(one, one.candidates) for one in measured}
+
+    data = np.random.default_rng(0).standard_normal((32, 6)).astype("float32"), LABELS % 3
+    under_callback = model()
+    callback = BMPQCallback("9x", sensitivity=costs, verbose=0)
+    under_callback.fit(
+        *data, batch_size=8, epochs=2, shuffle=False, verbose=0, callbacks=[callback]
+    )
+    by_hand = model()
+    by_hand.fit(*data, batch_size=8, shuffle=False, verbose=0)
+    assert allocate_bits(by_hand, "9x", costs).bits == callback.history[0]["bits"]
+    assert recorded[1] == pytest.approx(recorded[0])
+
+
+def test_a_kernel_that_no_gradient_reached_keeps_its_width_by_hand_too():
+    inputs = keras.Input((6,))
+    hidden = keras.layers.Dense(6, name="hidden")(inputs)
+    heads = [keras.layers.Dense(3, name=name)(hidden) for name in ("judged", "not_judged")]
+    model = quantize_model(keras.Model(inputs, heads), (2, 4), pin=None)
+    with pytest.raises(ValueError, match=r"No gradients were seen, so no kernel can be judged"):
+        allocate_bits(model, "9x")
+    assert allocate_bits(model, "9x", {}).status == "optimal"
+    model.compile("sgd", loss=["mse", None], jit_compile=False)
+    data = np.random.default_rng(0).standard_normal((32, 9)).astype("float32")
+    with warnings.catch_warnings():
+        # TensorFlow's, of what no loss needs.
+        warnings.simplefilter("ignore")
+        model.fit(data[:, :6], [data[:, 6:], data[:, 6:]], verbose=0)
+    assert allocate_bits(model, "9x").bits["not_judged/kernel"] == 4
+
+
 def test_a_sensitivity_of_ones_own_gets_measurements_and_decides():
     asked = []
 
@@ -106,7 +153,8 @@ def test_bad_input_is_named(model):
     with pytest.raises(
         ValueError, match=r"cannot be 3 bits wide. Received: width=3, candidates \(2, 4, 8\)"
     ):
-        assign_bits(model, {"hidden/kernel": 3})
+        assign_bits(model, {"depthwise/kernel": 2, "hidden/kernel": 3})
+    assert {row.bits for row in kernel_table(model)} == {8}
     for sensitivity in ("magic", 3):
         with pytest.raises(
             ValueError,

@@ -331,3 +331,19 @@ def test_what_is_noted_belongs_to_the_weights(backups):
     noted = json.loads((backups / "ours" / METADATA).read_text())
     assert (noted["epoch"], len(noted["weights"])) == (3, 64)
     assert tf.io.gfile.exists(str(backups / "ours" / WEIGHTS))
+
+
+def test_what_a_fit_resumed_at_does_not_cut_the_next_one_short(tmp_path):
+    killed_run(tmp_path)
+    model = dense()
+    assert fit(model, BackupAndRestore(str(tmp_path))).epoch == [3, 4]
+    assert fit(model, epochs=2).epoch == [0, 1]
+    # Killed behind its last epoch, so that nothing is left to train.
+    killed_run(tmp_path, after=EPOCHS)
+    assert fit(model, BackupAndRestore(str(tmp_path))).epoch == []
+    assert fit(model, epochs=2).epoch == [0, 1]
+    other = BackupAndRestore(str(tmp_path / "other"))
+    killed_run(tmp_path)
+    with pytest.raises(KilledError):
+        fit(model, BackupAndRestore(str(tmp_path)), KillAfter(4))
+    assert fit(model, other, epochs=2).epoch == [0, 1]

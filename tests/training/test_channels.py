@@ -7,6 +7,7 @@ from unittest import mock
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import bmpq_tf
 from bmpq_tf.allocation.budget import Budget
@@ -74,15 +75,15 @@ def test_a_chain_has_a_group_for_each_layer_and_the_output_stays():
 def test_what_a_sum_adds_up_goes_together():
     (whole, inner, _) = channel_groups(made(residual)).groups
     assert {layer.name for layer in whole.makers} == {"stem", "out"}
-    assert len(whole.each) == 1
     assert len(whole.readers) == 2
     assert inner.name == "inner"
 
 
 def test_flatten_reads_each_channel_at_every_position():
-    groups = channel_groups(made(depthwise)).groups
-    assert [sorted(group.readers.values()) for group in groups] == [[1], [36], []]
-    assert [layer.name for layer in groups[0].each][1:2] == ["each"]
+    model = made(depthwise)
+    found = channel_groups(model)
+    assert [sorted(group.readers.values()) for group in found.groups] == [[1], [36], []]
+    assert found.made[id(model.get_layer("each"))] == 0
 
 
 @pytest.mark.parametrize(
@@ -155,6 +156,32 @@ def test_what_cannot_be_dropped_is_told_with_the_reason():
     model = trained(held)
     with pytest.raises(ValueError, match=r"'mixed' stay: 'softmax' \(Softmax\) may mix them"):
         bmpq_tf.drop_channels(model, "10x")
+
+
+def shares(x):
+    return x / (1 + tf.reduce_sum(x, -1, keepdims=True))
+
+
+@pytest.mark.parametrize(
+    ("activation", "stays"),
+    [
+        ("relu", ""),
+        (tf.nn.relu6, ""),
+        (L.LeakyReLU(), ""),
+        ("softmax", "the softmax of 'gate' weighs them against each other"),
+        (tf.nn.softmax, "the softmax_v2 of 'gate' may weigh them against each other"),
+        (L.Softmax(), "the Softmax of 'gate' may weigh them against each other"),
+        (shares, "the shares of 'gate' may weigh them against each other"),
+    ],
+)
+def test_activations_that_may_mix_channels_keep_them(activation, stays):
+    def gated(inputs):
+        x = L.Conv2D(8, 1, activation=activation, name="gate")(inputs)
+        return L.GlobalAveragePooling2D()(x)
+
+    told = names_of(made(gated, bmpq_tf.QuantizationConfig((2, 4, 8))))["gate"]
+    assert told.startswith(stays)
+    assert bool(told) is bool(stays)
 
 
 def test_layers_that_are_called_twice_keep_their_channels():

@@ -195,3 +195,44 @@ def test_a_wrapped_optimizer_is_told_of_once():
     model.compile(keras.optimizers.LossScaleOptimizer(inner))
     model.inner, model.others = inner, [inner, {"one": keras.optimizers.SGD()}]
     assert [one.name for one in optimizers_in(model)] == ["loss_scale_optimizer", "sgd"]
+
+
+class Accumulating(keras.Model):
+    """Adds up the gradients of two batches by hand."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+        self.sums = [tf.Variable(tf.zeros(w.shape)) for w in network.trainable_weights]
+        self.batch = tf.Variable(0)
+
+    def train_step(self, data):
+        x, y = data
+        weights = self.network.trainable_weights
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(tf.square(self.network(x, training=True) - y))
+        for total, gradient in zip(self.sums, tape.gradient(loss, weights), strict=True):
+            total.assign_add(gradient)
+        self.batch.assign_add(1)
+
+        def step():
+            self.optimizer.apply([total / 2.0 for total in self.sums], weights)
+            for total in self.sums:
+                total.assign(tf.zeros(total.shape))
+
+        tf.cond(self.batch % 2 == 0, step, lambda: None)
+        return {"loss": loss}
+
+
+def test_a_step_that_adds_up_gradients_of_several_batches_trains():
+    model = Accumulating(quantized())
+    model.compile("sgd", jit_compile=False)
+    assert fitted(model, BMPQCallback("8x", verbose=0)).history["bmpq_within_budget"][-1] == 1.0
+
+
+def test_a_loss_scale_is_that_of_the_fit_that_runs():
+    model = quantized()
+    model.compile(keras.optimizers.SGD(1e-2, loss_scale_factor=64.0), "mse", jit_compile=False)
+    fitted(model, BMPQCallback("8x", verbose=0))
+    told = [state.quantizer._loss_factor() for state in model_kernels(model) if state.quantizer]
+    assert set(told) == {1.0}

@@ -123,6 +123,25 @@ def test_a_run_that_diverges_is_not_good_enough(tmp_path):
     assert found(tuner.bisection.met(FULL)) == 2
 
 
+def test_a_run_that_diverges_after_the_winner_leaves_no_model_of_it(tmp_path):
+    # In full 2 and 3 bits fail, and 4 bits diverge when 5 were good enough.
+    runs = FakeRuns({2.0: 0.9, 3.0: 0.9, 4.0: 0.9, 5.0: 0.9, 6.0: 0.9})
+    short = runs.run
+
+    def run(budget, epochs, callbacks, backup=None):
+        value, compression, parts = short(budget, epochs, callbacks, backup)
+        if epochs == 6 and budget.average_bits == 4:
+            callbacks[0].on_epoch_end(0, {"loss": float("nan")})
+        return 0.5 if epochs == 6 and budget.average_bits < 4 else value, compression, parts
+
+    runs.run = run
+    tuner = tuner_of(runs, tmp_path)
+    tuner.find()
+    assert [budget for budget, epochs in runs.made if epochs == 6][-1] == 4.0
+    assert found(tuner.bisection.met(FULL)) == 3
+    assert tuner.last is None
+
+
 def test_the_default_budgets_reach_from_the_narrowest_widths_to_the_widest():
     model = quantize_model(small_model(), (2, 4, 8), pin=None)
     grid = budget_grid(model, None, 3)

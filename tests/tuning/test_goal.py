@@ -6,10 +6,15 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import small_data
+from conftest import compiled, small_data, small_model
 
 from bmpq_tf.tuning.goal import Goal, goal_for
-from bmpq_tf.tuning.search_data import first_inputs, fit_arguments
+from bmpq_tf.tuning.search_data import (
+    check_better_than_guessing,
+    first_inputs,
+    fit_arguments,
+    part_values,
+)
 
 
 def test_metrics_know_which_way_is_better():
@@ -60,3 +65,41 @@ def test_the_first_inputs_of_a_data_set_are_those_of_its_batches():
     batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(8)
     for data in ((images, labels), batches):
         np.testing.assert_array_equal(first_inputs(fit_arguments(data, 8, "x"), 20), images[:20])
+
+
+class Slices(keras.utils.PyDataset):
+    """Its slices do not end in an IndexError."""
+
+    def __init__(self, images, labels):
+        super().__init__()
+        self.images, self.labels = images, labels
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        part = slice(8 * index, 8 * index + 8)
+        return self.images[part], self.labels[part]
+
+
+def test_batches_of_a_data_set_are_judged_one_by_one():
+    images, labels = small_data(24)
+    model = compiled(small_model())
+    values = part_values(model, fit_arguments(Slices(images, labels), 8, "x"), "loss")
+    assert len(values) == 3
+    batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(8)
+    assert part_values(model, fit_arguments(batches, 8, "x"), "loss") == values
+    assert part_values(model, fit_arguments(batches.take(1), 8, "x"), "loss") == ()
+
+
+@pytest.mark.parametrize("one_hot", [False, True])
+def test_guessing_is_the_share_of_the_most_frequent_label(one_hot):
+    labels = np.repeat(np.arange(10), [11, *[10] * 9])
+    labels = np.eye(10, dtype="int64")[labels] if one_hot else labels
+    arguments = {"x": np.zeros((101, 1)), "y": labels}
+    check_better_than_guessing(arguments, "accuracy", 0.12)
+    with pytest.raises(ValueError, match=r"accuracy=10.80% .* has 10.89%"):
+        check_better_than_guessing(arguments, "accuracy", 0.108)
+    # Several outputs, and labels that are no classes, have no most frequent one.
+    for other in ([np.arange(4), np.zeros((4, 2))], np.ones((4, 2), int)):
+        check_better_than_guessing({**arguments, "y": other}, "accuracy", 0.0)

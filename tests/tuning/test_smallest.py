@@ -15,6 +15,7 @@ from conftest import compiled, small_data, small_model
 import bmpq_tf
 from bmpq_tf import Budget, InfeasibleBudgetError, quantize_model
 from bmpq_tf.model.kernels import allocation_history
+from bmpq_tf.tuning.goal import Goal
 from bmpq_tf.tuning.search_data import fit_arguments, part_values
 from bmpq_tf.tuning.shared_runs import SharedRuns
 
@@ -39,7 +40,9 @@ def test_a_shared_run_is_what_a_fresh_model_would_have_been():
     data = fit_arguments((images, labels), 16, "train")
 
     def runs():
-        return SharedRuns(model(), lambda: (data, []), data, compile_small, "accuracy", 0)
+        return SharedRuns(model(), lambda: (data, []), data, compile_small, goal, 0)
+
+    goal = Goal("accuracy", "max", True, 0.9, 1.0, float_parts=(0.9, 0.9))
 
     def compile_small(one, _):
         compiled(one, metrics=["accuracy"])

@@ -19,6 +19,8 @@ OPERAND = {
 # What an int32 accumulator takes with room to spare. Beside activations of 16 bits accumulators
 # have 64, and a product with a multiplier takes 48.
 _LARGEST, _LARGEST_WIDE = 2.0**30, 2.0**46
+# Runtimes take smaller multipliers, from accumulators to steps of the output, for 0.
+SMALLEST_MULTIPLIER = 2.0**-30
 
 
 def largest(activations: qtyping.UniformQuantParams) -> float:

@@ -182,14 +182,21 @@ def _with_room_for_biases(
 ) -> packing.StoredKernel:
     """A bias is stored in steps of input times weight scale.
 
-    A channel that folding nearly silenced would overflow it.
+    A channel that folding nearly silenced would overflow it, or come out as nothing beside
+    activations of 16 bits.
     """
     scales = stored.scales
     for position, operator in _readers(model, match):
         content = _bias(model, match, operator)
         if content is not None:
             read = _input_parameters(model, instructions, match, operator, position)
-            smallest = np.abs(content) / (biases.largest(read) * read.scale.reshape(-1)[0])
+            step = read.scale.reshape(-1)[0]
+            smallest = np.abs(content) / (biases.largest(read) * step)
+            if read.num_bits == 16:
+                output = model.subgraphs[match.subgraph].tensors[operator.outputs[0]]
+                written = instructions[flatbuffer.tensor_name(output)].producer.parameters
+                of_output = written.scale.reshape(-1)[0]
+                smallest = np.maximum(smallest, biases.SMALLEST_MULTIPLIER * of_output / step)
             scales = np.maximum(scales, smallest).astype(np.float32)
     return dataclasses.replace(stored, scales=scales)
 

@@ -88,6 +88,10 @@ def write_firmware(
     ]
     if not len(arrays[0]):
         raise ValueError("The golden test needs at least one example. Received: none.")
+    # The device runs whole batches.
+    size = int(model.inputs[0]["shape"][0])
+    whole = range(-(-len(arrays[0]) // size) * size)
+    arrays = [np.take(array, whole, 0, mode="wrap") for array in arrays]
     files = {
         "model.h": _header("bmpq_model", "uint8_t", len(content), "The .tflite file."),
         "model.cc": _array("model.h", "bmpq_model", "uint8_t", np.frombuffer(content, np.uint8)),
@@ -177,9 +181,10 @@ def _resolver(operators: Sequence[str]) -> str:
 
 
 def _golden(model: MicroModel, arrays: Sequence[np.ndarray]) -> dict[str, str]:
-    """Inputs and answers as the device holds them, one example after the other."""
+    """Inputs and answers as the device holds them, one batch after the other: mostly of one."""
     given, answers = model.integers(arrays)
-    declared = [f"constexpr int bmpq_golden_examples = {len(arrays[0])};"]
+    batches = len(arrays[0]) // int(model.inputs[0]["shape"][0])
+    declared = [f"constexpr int bmpq_golden_examples = {batches};"]
     defined = []
     for kind, values in (("input", given), ("output", answers)):
         for number, value in enumerate(values):

@@ -1,6 +1,6 @@
 """Does the packed file hold the integers, scales and zero points of the int8 file?"""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.export.tflite.decode import decoded_constants, is_decode
 
 
-def read_back(content: bytes, integer_content: bytes) -> int:
+def read_back(content: bytes, integer_content: bytes, kernels: Collection[str]) -> int:
     """Compares every constant that an operator reads as int8 and the grid of every tensor.
 
     Operator by operator.
@@ -18,6 +18,7 @@ def read_back(content: bytes, integer_content: bytes) -> int:
     Args:
         content: the packed file.
         integer_content: the file of plain int8 kernels that it was made of.
+        kernels: the names there of the constants that are trained kernels.
 
     Returns:
         The bytes of the kernels' buffers, tables left out.
@@ -28,9 +29,12 @@ def read_back(content: bytes, integer_content: bytes) -> int:
     model = flatbuffer.parse(content)
     found = list(operands(model))
     wanted = list(operands(flatbuffer.parse(integer_content)))
-    for (name, values, scales, _), (other, others, its_scales, _) in zip(
+    buffers = {}
+    for (name, values, scales, buffer, _), (other, others, its_scales, _, tensor) in zip(
         found, wanted, strict=True
     ):
+        if tensor in kernels:
+            buffers[buffer] = len(model.buffers[buffer].data)
         # Equal scales of all channels may lie there as one.
         same = name == other and np.array_equal(values, others)
         if not (same and np.all(scales == its_scales)):
@@ -41,7 +45,6 @@ def read_back(content: bytes, integer_content: bytes) -> int:
         # That of a bias may be gone.
         if grid is not None and (its_grid is None or not all(map(_meet, grid, its_grid))):
             raise _differs(name, "grids")
-    buffers = {buffer: len(model.buffers[buffer].data) for *_, buffer in found}
     return sum(buffers.values())
 
 
@@ -75,15 +78,15 @@ def _grids(model) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray] | None]]:
                 yield name, (np.asarray(grid.scale), np.asarray(grid.zeroPoint))
 
 
-def operands(model) -> Iterator[tuple[str, np.ndarray, np.ndarray, int]]:
-    """Yields the operator, the integers, the scales and the buffer of each constant or decoded
-    int8 operand, in the order of the operators.
+def operands(model) -> Iterator[tuple[str, np.ndarray, np.ndarray, int, str]]:
+    """Yields the operator, the integers, the scales, the buffer and the name of each constant or
+    decoded int8 operand, in the order of the operators.
     """
     for subgraph in model.subgraphs:
         yield from _operands_in(model, subgraph)
 
 
-def _operands_in(model, subgraph) -> Iterator[tuple[str, np.ndarray, np.ndarray, int]]:
+def _operands_in(model, subgraph) -> Iterator[tuple[str, np.ndarray, np.ndarray, int, str]]:
     decoded = decoded_constants(model, subgraph)
     for operator in subgraph.operators:
         if is_decode(model, operator):
@@ -97,4 +100,5 @@ def _operands_in(model, subgraph) -> Iterator[tuple[str, np.ndarray, np.ndarray,
                 values = flatbuffer.constant(model, tensor)
             if values is not None:
                 name = flatbuffer.schema_name(flatbuffer.builtin_of(model, operator))
-                yield name, values, np.asarray(tensor.quantization.scale, np.float32), buffer
+                scales = np.asarray(tensor.quantization.scale, np.float32)
+                yield name, values, scales, buffer, flatbuffer.tensor_name(tensor)

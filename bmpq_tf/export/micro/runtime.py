@@ -153,12 +153,21 @@ def runs_apart(content: bytes) -> bool:
 
 
 def _tried(name: str, size: int, compute: bool = False) -> bool:
+    if _trials().poll() is not None:
+        # An interrupt reaches it too.
+        _trials.cache_clear()
     trials = _trials()
     assert trials.stdin is not None
     assert trials.stdout is not None
-    trials.stdin.write(f"{size} {int(compute)} {name}\n")
-    trials.stdin.flush()
-    answer = trials.stdout.readline().strip()
+    try:
+        trials.stdin.write(f"{size} {int(compute)} {name}\n")
+        trials.stdin.flush()
+        answer = trials.stdout.readline().strip()
+    except BaseException:
+        # Its answer would be taken for that to the next question.
+        trials.kill()
+        _trials.cache_clear()
+        raise
     if answer not in ("0", "1"):
         raise RuntimeError("The program that tries arenas has ended.")
     return answer == "1"
@@ -168,9 +177,9 @@ def _tried(name: str, size: int, compute: bool = False) -> bool:
 def _trials() -> subprocess.Popen:
     """The program that tries arenas; it ends with this one."""
     program = pathlib.Path(_compat.__file__).with_name("arena_trials.py")
-    # Isolated, so that nothing but TFLM is imported there.
+    # Modules beside the program do not stand in the way of libraries with -P.
     trials = subprocess.Popen(
-        [sys.executable, "-I", str(program)],
+        [sys.executable, "-P", str(program)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -183,7 +192,8 @@ def _trials() -> subprocess.Popen:
 def _end(trials: subprocess.Popen) -> None:
     for pipe in (trials.stdin, trials.stdout):
         if pipe is not None:
-            pipe.close()
+            with contextlib.suppress(OSError):
+                pipe.close()
     trials.wait()
 
 

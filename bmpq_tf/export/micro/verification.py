@@ -79,6 +79,8 @@ def verify(
             )
         apart.add(answers, litert(batch))
         examples += len(batch[0])
+    if not examples:
+        raise ExportError("TFLM was given no examples to answer. Nothing was written.")
     if not apart.rms <= rms_limit:
         raise ExportError(
             f"TFLM's answers differ from LiteRT's by {apart.rms:.3g} of their size (root mean "

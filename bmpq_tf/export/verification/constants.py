@@ -11,7 +11,7 @@ import numpy as np
 
 from bmpq_tf._compat.litert import schema
 from bmpq_tf.export.errors import ExportError
-from bmpq_tf.export.integer import grids
+from bmpq_tf.export.integer import biases, grids
 from bmpq_tf.export.integer.ranges import Range, integer_grid
 from bmpq_tf.export.kernels.match import Match, reads_as_weights
 from bmpq_tf.export.tflite import flatbuffer
@@ -22,7 +22,9 @@ _KERNEL = 2e-5
 # What is rounded anew is off by half a step, and by float32.
 _HALF_A_STEP = 0.5 + 1e-3
 # A bias of so many steps is of a channel that folding silenced: its scale was raised.
-_SILENCED = 2.0**29
+_SILENCED = {schema.TensorType.INT32: 2.0**29, schema.TensorType.INT64: 2.0**45}
+# To what a multiplier was raised too, beside biases of 64 bits.
+_RAISED = biases.SMALLEST_MULTIPLIER * (1 + 1e-3)
 _SCALE = 1e-5
 
 
@@ -198,11 +200,15 @@ def _is_silenced(model, subgraph, index: int, shape: tuple[int, ...]) -> np.ndar
     for position in flatbuffer.consumers(subgraph, index):
         for other in subgraph.operators[position].inputs:
             bias = subgraph.tensors[other] if other >= 0 else None
-            if bias is None or bias.type != schema.TensorType.INT32:
+            if bias is None or bias.type not in _SILENCED:
                 continue
             values = flatbuffer.constant(model, bias)
             if values is not None and flatbuffer.scale_count(bias) == values.size > 0:
-                filled = np.abs(values.astype(np.float64)) >= _SILENCED
+                filled = np.abs(values.astype(np.float64)) >= _SILENCED[bias.type]
+                if bias.type == flatbuffer.INT64:
+                    output = subgraph.tensors[subgraph.operators[position].outputs[0]]
+                    steps = _RAISED * np.asarray(output.quantization.scale, np.float64)[0]
+                    filled |= np.asarray(bias.quantization.scale, np.float64) <= steps
                 if flatbuffer.scale_count(tensor) != filled.size:
                     filled = np.atleast_1d(filled.all())
                 return _along(tensor, filled, len(shape))

@@ -32,7 +32,7 @@ def _few(values: float) -> int:
 
 
 def input_batches(
-    model: keras.Model, data, batch_size: int = 32, what: str = "verify_with"
+    model: keras.Model, data, what: str = "verify_with"
 ) -> Iterator[list[np.ndarray]]:
     """Yields batches of the model's inputs, flat, from arrays, a `tf.data.Dataset` or a Keras data
     set; random ones from `None`.
@@ -58,11 +58,11 @@ def input_batches(
         if model.inputs[0].shape[0]:
             yield from _of_fixed_size(model, arrays)
             return
-        for start in range(0, len(arrays[0]), batch_size):
-            yield [array[start : start + batch_size] for array in arrays]
+        for start in range(0, len(arrays[0]), _BATCH):
+            yield [array[start : start + _BATCH] for array in arrays]
 
 
-def batch_count(model: keras.Model, data, batch_size: int = 32) -> int | None:
+def batch_count(model: keras.Model, data) -> int | None:
     """Returns how many batches `input_batches` yields, if that is known before."""
     fixed = model.inputs[0].shape[0]
     if isinstance(data, (tf.data.Dataset, keras.utils.PyDataset)):
@@ -73,7 +73,7 @@ def batch_count(model: keras.Model, data, batch_size: int = 32) -> int | None:
     arrays = list(data.values()) if isinstance(data, dict) else data
     first = arrays[0] if isinstance(arrays, (list, tuple)) and len(arrays) else arrays
     examples = next(iter(np.shape(first)), 0)
-    return examples // fixed if fixed else -(-examples // batch_size)
+    return examples // fixed if fixed else -(-examples // _BATCH)
 
 
 def through(front: keras.Model, data, what: str):
@@ -142,9 +142,10 @@ def _random_inputs(model) -> list[np.ndarray]:
     count = model.inputs[0].shape[0] or _few(sum(math.prod(size) for size in sizes))
     for tensor, size in zip(model.inputs, sizes, strict=True):
         shape = (count, *size)
-        whole = "int" in keras.backend.standardize_dtype(tensor.dtype)
+        dtype = keras.backend.standardize_dtype(tensor.dtype)
+        whole = "int" in dtype or dtype == "bool"
         values = generator.integers(0, 2, shape) if whole else generator.standard_normal(shape)
-        arrays.append(values.astype(keras.backend.standardize_dtype(tensor.dtype)))
+        arrays.append(values.astype(dtype))
     return arrays
 
 
@@ -183,6 +184,7 @@ def _checked(model, arrays: list[np.ndarray], what: str) -> list[np.ndarray]:
     ]
 
 
+_BATCH = 32
 # Sixteen small images, or four of 224 x 224.
 _FEW, _FEW_VALUES = (4, 16), 2**19
 _OPEN = 64  # of an axis of any size: enough for the poolings of common networks
