@@ -81,7 +81,7 @@ def _damage(path: str | os.PathLike) -> str | None:
 
 def _damage_of_weights(path: str | os.PathLike) -> str | None:
     """Reads the weights in a process of its own: a damaged file may crash HDF5, or keep it busy."""
-    # Modules beside the program do not stand in the way of libraries with -P.
+    # -P: the modules beside it would be imported in place of the libraries of their names.
     program = os.path.join(os.path.dirname(_compat.__file__), "hdf5_trial.py")
     try:
         done = subprocess.run(

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from bmpq_tf.conversion.freeze import in_float32
+from bmpq_tf.export.integer import integer_inputs
 from bmpq_tf.export.micro.runtime import MicroModel, runtime_of
 from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.export.tflite.interpreter import TFLiteModel, in_rank
@@ -93,8 +94,8 @@ def compare_tflite(
     content = _content(path)
     kind = "integer" if optimize_for == "micro" else optimize_for
     graph = graph_view.as_graph(model, data=inputs)
-    subgraphs = flatbuffer.parse(content).subgraphs
-    is_wide = any(one.type == flatbuffer.INT16 for part in subgraphs for one in part.tensors)
+    # Inputs that are int16 in the model are so in files of 8 bits too.
+    is_wide = integer_inputs.activation_type(flatbuffer.parse(content)) == flatbuffer.INT16
     quantized = keras_graph.quantized_layers(graph)
     with in_float32(graph) if quantized else contextlib.nullcontext(graph) as computed:
         return compare(

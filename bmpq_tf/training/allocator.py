@@ -13,8 +13,8 @@ from bmpq_tf.allocation.solver import Solution
 from bmpq_tf.arguments import real
 from bmpq_tf.model.kernels import KernelState, measurement, model_kernels, within
 from bmpq_tf.training import device_budget, distribution
-from bmpq_tf.training.gradient_sums import GradientSums
 from bmpq_tf.training.optimizer_state import optimizers_in, reset_slots
+from bmpq_tf.training.tracking_checks import check_tracking
 
 # By kernel path, the estimated loss increase at each of its candidates.
 Costs = Mapping[str, Sequence[float]]
@@ -41,7 +41,8 @@ def allocate_bits(
         sensitivities: a mapping from kernel paths to the cost of each of the kernel's candidates,
             ascending; kernels that it does not name cost nothing. Or a name of an objective, or a
             callable as `BMPQCallback` takes it, for what training has accumulated; kernels that no
-            gradient reached keep their widths then.
+            gradient reached keep their widths then, unless the callable has `needs_gradients`
+            False.
         min_improvement: share of the present widths' cost that other widths must save to replace
             them.
         time_limit: seconds for the solver.
@@ -69,7 +70,8 @@ def allocate_bits(
     device_budget.check(kernels, budget_parsed, plan, budget)
     if not isinstance(sensitivities, Mapping):
         costs_of = costs_by(sensitivities)
-        states, measured = measured_kernels(known, getattr(costs_of, "needs_gradients", True))
+        needs_gradients = getattr(costs_of, "needs_gradients", True)
+        states, measured = measured_kernels(known, objective_of(sensitivities), needs_gradients)
         kernels = [state.kernel for state in states]
         budget_parsed.check(kernels, budget)
         device_budget.check(kernels, budget_parsed, plan, budget)
@@ -115,7 +117,8 @@ def assign_bits(model: keras.Model, bits: Mapping[str, int]) -> list[str]:
             f"{', '.join(sorted(known))}."
         )
     for state in states:
-        state.quantized.check_width(bits.get(state.kernel.path, state.bits), state.variable)
+        if state.kernel.path in bits:
+            state.quantized.check_width(bits[state.kernel.path], state.variable)
     return assign(states, bits, optimizers_in(model))
 
 
@@ -209,28 +212,32 @@ def open_kernels(
 
 
 def measured_kernels(
-    states: Sequence[KernelState], needs_gradients: bool = True
+    states: Sequence[KernelState], objective: str, needs_gradients: bool = True
 ) -> tuple[list[KernelState], dict[str, Measurement]]:
     """Returns kernels as `open_kernels` does, and what training has accumulated of each that is
     quantized, by path.
 
     Raises:
-        ValueError: gradients are needed, and no open kernel had any.
+        ValueError: gradients are needed, and no open kernel had any that was finite; or kernels do
+            not track what the objective goes by.
     """
-    sums = GradientSums(states)
-    unreached = sums.unreached() if needs_gradients else set()
-    if sums.opened and len(unreached) == len(sums.opened):
+    quantized = [state for state in states if state.quantizer]
+    check_tracking(quantized, needs_gradients, objective)
+    opened = [state for state in states if state.is_open]
+    unreached = {
+        state.kernel.path
+        for state in opened
+        if needs_gradients and not state.quantized.accumulated().uses_finite
+    }
+    if opened and len(unreached) == len(opened):
         raise ValueError(
             "No gradients were seen, so no kernel can be judged. Received: a model that was not "
             "trained since it was quantized, or whose last allocation came after its last step. "
-            "Train it for an epoch first, without a callback that allocates at its end."
+            "Train it for an epoch first, without a callback that allocates at its end. A callable "
+            "of your own that needs no gradients has an attribute needs_gradients = False."
         )
-    known = sums.measured()
-    return open_kernels(states, unreached), {
-        state.kernel.path: known.get(state.kernel.path) or measurement(state)
-        for state in states
-        if state.quantizer
-    }
+    measured = {state.kernel.path: measurement(state, state.calls) for state in quantized}
+    return open_kernels(states, unreached), measured
 
 
 def solve(

@@ -98,7 +98,7 @@ class BMPQCallback(keras.callbacks.Callback):
     Raises:
         ValueError: an argument is not understood; from `fit`, before any training: the model has no
             quantized layers or does not track sensitivities, several quantized models lie in it, no
-            optimizer is found that trains it (after one step at most), or `fit` is too short.
+            optimizer is found that trains it (at the latest after an epoch), or `fit` is too short.
         InfeasibleBudgetError: likewise: the candidates cannot meet the budget.
         ModuleNotFoundError: `log_dir` without its extra.
         OSError: from `fit`, before any training: `log_dir` cannot be written to.

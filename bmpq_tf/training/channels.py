@@ -72,7 +72,7 @@ def drop_channels(
     """
     check_quantized(model)
     limit = _checked(model, budget, sensitivity)
-    states, measured = measured_kernels(model_kernels(model))
+    states, measured = measured_kernels(model_kernels(model), sensitivity)
     groups = _with_gradients(channel_groups(model), states)
     if all(group.stays for group in groups.groups):
         raise ValueError(

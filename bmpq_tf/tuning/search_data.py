@@ -122,8 +122,8 @@ def check_better_than_guessing(arguments: dict[str, Any], metric: str, value: fl
     labels = np.asarray(labels)
     if labels.dtype.kind not in "iu" or not labels.size:
         return
-    if labels.ndim > 1 and labels.shape[-1] > 1:
-        if not ((labels >= 0).all() and (labels.sum(-1) == 1).all()):
+    if labels.ndim > 1 and labels.shape[-1] > 1 and set(np.unique(labels)) <= {0, 1}:
+        if not (labels.sum(-1) == 1).all():
             return
         labels = labels.argmax(-1)  # one-hot
     share = np.unique(labels, return_counts=True)[1].max() / labels.size

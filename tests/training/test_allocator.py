@@ -100,6 +100,26 @@ def test_a_shared_layer_decides_by_hand_as_under_the_callback():
     assert recorded[1] == pytest.approx(recorded[0])
 
 
+def test_epochs_that_a_kernel_was_frozen_in_do_not_make_others_more_sensitive_by_hand():
+    recorded = []
+
+    def costs(measured):
+        recorded.append({one.path: one.gradient_abs.mean() for one in measured})
+        return {one.path: estimate_costs(one, one.candidates) for one in measured}
+
+    for frozen_for in (0, 4):
+        keras.utils.set_random_seed(7)
+        model = quantize_model(small_model(), (2, 4, 8), pin="ends")
+        for is_open, epochs in ((False, frozen_for), (True, 1)):
+            model.get_layer("depthwise").trainable = is_open
+            # Steps of 0, so that all gradients are alike.
+            compiled(model, optimizer=keras.optimizers.SGD(0.0)).fit(
+                IMAGES, LABELS, epochs=epochs, shuffle=False, batch_size=8, verbose=0
+            )
+        allocate_bits(model, "9x", costs)
+    assert recorded[1] == pytest.approx(recorded[0], rel=1e-4)
+
+
 def test_a_kernel_that_no_gradient_reached_keeps_its_width_by_hand_too():
     inputs = keras.Input((6,))
     hidden = keras.layers.Dense(6, name="hidden")(inputs)
@@ -107,6 +127,9 @@ def test_a_kernel_that_no_gradient_reached_keeps_its_width_by_hand_too():
     model = quantize_model(keras.Model(inputs, heads), (2, 4), pin=None)
     with pytest.raises(ValueError, match=r"No gradients were seen, so no kernel can be judged"):
         allocate_bits(model, "9x")
+    untracked = quantize_model(small_model(), config=QuantizationConfig(track_sensitivity=False))
+    with pytest.raises(ValueError, match=r"do not track sensitivities"):
+        allocate_bits(untracked, "6x")
     assert allocate_bits(model, "9x", {}).status == "optimal"
     model.compile("sgd", loss=["mse", None], jit_compile=False)
     data = np.random.default_rng(0).standard_normal((32, 9)).astype("float32")

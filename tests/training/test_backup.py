@@ -342,8 +342,12 @@ def test_what_a_fit_resumed_at_does_not_cut_the_next_one_short(tmp_path):
     killed_run(tmp_path, after=EPOCHS)
     assert fit(model, BackupAndRestore(str(tmp_path))).epoch == []
     assert fit(model, epochs=2).epoch == [0, 1]
-    other = BackupAndRestore(str(tmp_path / "other"))
     killed_run(tmp_path)
     with pytest.raises(KilledError):
         fit(model, BackupAndRestore(str(tmp_path)), KillAfter(4))
+    assert fit(model, epochs=2).epoch == [0, 1]
+    # Keras's own leaves it there.
+    killed_run(tmp_path / "keras", keras.callbacks.BackupAndRestore)
+    fit(model, keras.callbacks.BackupAndRestore(str(tmp_path / "keras")))
+    other = BackupAndRestore(str(tmp_path / "other"))
     assert fit(model, other, epochs=2).epoch == [0, 1]

@@ -100,6 +100,9 @@ def test_guessing_is_the_share_of_the_most_frequent_label(one_hot):
     check_better_than_guessing(arguments, "accuracy", 0.12)
     with pytest.raises(ValueError, match=r"accuracy=10.80% .* has 10.89%"):
         check_better_than_guessing(arguments, "accuracy", 0.108)
+    tags = {**arguments, "y": np.repeat([[1, 2, 2, 2]], 5, 0)}
+    with pytest.raises(ValueError, match=r"has 75.00%"):
+        check_better_than_guessing(tags, "accuracy", 0.7)
     # Several outputs, and labels that are no classes, have no most frequent one.
     for other in ([np.arange(4), np.zeros((4, 2))], np.ones((4, 2), int)):
         check_better_than_guessing({**arguments, "y": other}, "accuracy", 0.0)

@@ -87,7 +87,7 @@ def connect(model, found: Sequence[Door], io_dtype: str, is_micro: bool = False)
         is_micro: whether TFLM will run it.
     """
     kept = {"int8": _TYPE.INT8, "uint8": _TYPE.UINT8, "int16": _TYPE.INT16}.get(io_dtype)
-    wide = _activation_type(model) == flatbuffer.INT16
+    wide = activation_type(model) == flatbuffer.INT16
     subgraph = model.subgraphs[0]
     results = {door.result for door in found}
     subgraph.inputs = [index for index in map(int, subgraph.inputs) if index not in results]
@@ -138,8 +138,8 @@ def _shifted(model, subgraph, source: int) -> int:
     return shifted
 
 
-def _activation_type(model) -> int:
-    """The type that activations have."""
+def activation_type(model) -> int:
+    """Returns the type that activations of a parsed integer file have."""
     readers = (_BUILTIN.DEQUANTIZE, _BUILTIN.QUANTIZE)
     subgraph = model.subgraphs[0]
     types = {

@@ -58,7 +58,7 @@ def write_firmware(
         folder: where to write: a new or an empty folder.
         inputs: examples as the model takes them, or one array for each of its inputs, from which
             the first become the golden ones.
-        examples: how many.
+        examples: how many, rounded up to whole batches of the file's.
 
     Returns:
         The names of the files.
@@ -183,6 +183,7 @@ def _resolver(operators: Sequence[str]) -> str:
 def _golden(model: MicroModel, arrays: Sequence[np.ndarray]) -> dict[str, str]:
     """Inputs and answers as the device holds them, one batch after the other: mostly of one."""
     given, answers = model.integers(arrays)
+    # What the device calls an example is what it runs at once.
     batches = len(arrays[0]) // int(model.inputs[0]["shape"][0])
     declared = [f"constexpr int bmpq_golden_examples = {batches};"]
     defined = []

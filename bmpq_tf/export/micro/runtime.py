@@ -177,7 +177,7 @@ def _tried(name: str, size: int, compute: bool = False) -> bool:
 def _trials() -> subprocess.Popen:
     """The program that tries arenas; it ends with this one."""
     program = pathlib.Path(_compat.__file__).with_name("arena_trials.py")
-    # Modules beside the program do not stand in the way of libraries with -P.
+    # -P: the modules beside it would be imported in place of the libraries of their names.
     trials = subprocess.Popen(
         [sys.executable, "-P", str(program)],
         stdin=subprocess.PIPE,
