@@ -38,7 +38,7 @@ from bmpq_research.experiments import front
 from bmpq_research.experiments.compare import compare
 from bmpq_research.experiments.grid import Cell, read_grid
 from bmpq_research.experiments.plots import plot_results
-from bmpq_research.experiments.report import JUDGES, markdown
+from bmpq_research.experiments.report import JUDGES, markdown, rows
 from bmpq_research.experiments.results import check_results, read_results
 from bmpq_tf.files import write_text
 
@@ -118,7 +118,8 @@ def _report(chosen: list[Cell], grid: list[Cell], out: str, folder: str, judge: 
             f"There are no results to report. Received: --out={out}. Run the grid first."
         )
     table = markdown(told, judge)
-    if judge == front.JUDGE and any("device_files" in result for result in told):
+    has_float = any(row.part == "float32" and row.by_seed for row in rows(told))
+    if judge == front.JUDGE and has_float and any("device_files" in result for result in told):
         table += f"\n{front.markdown(told)}"
     write_text(pathlib.Path(folder) / f"{judge}.md", table)
     print(table)

@@ -12,8 +12,10 @@ import bmpq_tf  # noqa: F401
 
 # isort: split
 import dataclasses
+import hashlib
 import itertools
 import json
+import pathlib
 
 from absl import flags
 
@@ -42,11 +44,18 @@ def main(arguments: list[str]) -> None:
     given = flags.FLAGS
     if len(arguments) > 1:
         raise ValueError(f"This tool takes flags only. Received: {arguments[1:]}. See --help.")
-    done = {json.loads(line)["run"] for line in whole_lines(given.out)}
     dataset = load_dataset(given.dataset, given.data_dir)
     model = load_float(given.float_model)
+    source = [_digest(given.float_model), dataset.name, dataset.fingerprint()]
+    lines = [json.loads(line) for line in whole_lines(given.out)]
+    if any(line.get("source", source) != source for line in lines):
+        raise ValueError(
+            f"The results are of another model or data set. Received: --out={given.out}, "
+            f"--float_model={given.float_model}, --dataset={given.dataset}. Give another --out."
+        )
+    done = {line["run"] for line in lines}
     if "float" not in done:
-        _keep(given.out, {"run": "float", **after_training(model, dataset)})
+        _keep(given.out, {"run": "float", "source": source, **after_training(model, dataset)})
     runs = {
         json.dumps(dataclasses.asdict(config)): config
         for config in (
@@ -64,7 +73,11 @@ def main(arguments: list[str]) -> None:
     left = [name for name in runs if name not in done]
     with progress.shown("Fine-tuning"):
         for name in progress.counted(left):
-            _keep(given.out, {"run": name, **run(model, dataset, runs[name])})
+            _keep(given.out, {"run": name, "source": source, **run(model, dataset, runs[name])})
+
+
+def _digest(path: str) -> str:
+    return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()[:12]
 
 
 def _keep(path: str, told: dict) -> None:

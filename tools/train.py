@@ -25,13 +25,13 @@ from rich.console import Console
 
 from bmpq_research.datasets import DATA_DIR_HELP, DATASETS, DOWNLOAD_HELP
 from bmpq_research.experiments.controls import METHODS
-from bmpq_research.experiments.near_two_bits import LEVELS
 from bmpq_research.experiments.outcome import check_folder, write_outcome
 from bmpq_research.experiments.train_config import IN_GRIDS, INITIAL_WIDTHS, PINS, TrainConfig
 from bmpq_research.experiments.training import train
 from bmpq_research.models import MODELS
 from bmpq_research.program import run as run_program
 from bmpq_tf.allocation.sensitivity import OBJECTIVES
+from bmpq_tf.arithmetic.quantizers import TWO_BIT_LEVELS
 from bmpq_tf.arithmetic.scales import STARTS
 from bmpq_tf.cli.program import bit_widths, command
 from bmpq_tf.export.integer.static import IO_DTYPES
@@ -67,7 +67,10 @@ flags.DEFINE_list(
 )
 flags.DEFINE_enum("scale", _DEFAULT.scale, SCALES, "How the quantizers' scales are found.")
 flags.DEFINE_enum(
-    "levels", _DEFAULT.levels, LEVELS, "What 2 bits stand for; symmetric: -3, -1, 1, 3 half steps."
+    "levels",
+    _DEFAULT.levels,
+    TWO_BIT_LEVELS,
+    "What 2 bits stand for; symmetric: -3, -1, 1, 3 half steps.",
 )
 flags.DEFINE_enum(
     "granularity",

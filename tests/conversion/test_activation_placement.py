@@ -225,7 +225,7 @@ def test_bad_widths_are_named(bits):
 
 def test_clips_are_not_decayed():
     model = quantize_model(small_model(), activation_bits=4)
-    optimizer = sgd(model, learning_rate=0.1, steps=10)
+    optimizer = sgd(learning_rate=0.1, steps=10)
     optimizer.build(model.trainable_variables)
     clips = [variable for variable in model.trainable_variables if variable.name == "log_clip"]
     assert len(clips) == 4

@@ -394,14 +394,22 @@ def test_smoke_runs_every_method_and_reports(tmp_path):
 
 def test_rounded_activations_are_judged_in_device_files_too(tmp_path):
     pytest.importorskip("tflite_micro")
-    rounded = {**BASE, "activation_bits": 8, "epochs": 4}
-    block = {"methods": ["uniform2"]}
-    grid = cells({**rounded, "grid": [block, {**block, "levels": "half_steps"}]})
-    told, without = (run_cell(cell, "", tmp_path, verbose=0) for cell in grid)
+    (cell,) = cells(
+        {**BASE, "activation_bits": 8, "epochs": 4, "grid": [{"methods": ["uniform2"]}]}
+    )
+    told = run_cell(cell, "", tmp_path, verbose=0)
     integer, micro = (told["device_files"][kind] for kind in ("integer", "micro"))
     assert 0 < micro["file_bytes"] < integer["file_bytes"]
     for kind in (integer, micro):
         assert abs(kind["accuracy"]["test"] - told["accuracy"]["test"]) < 0.05
-    # No file holds half steps.
-    assert "accuracy" in without
-    assert not {"file_bytes", "device_files"} & set(without)
+
+
+def test_dropped_channels_count_in_a_compression_and_their_epochs_in_the_time(tmp_path):
+    block = {"methods": ["bmpq"], "budgets": ["1 kB"], "drop_channels": "squared", "drop_epochs": 1}
+    dropped, floats = cells({**BASE, "epochs": 3, "grid": [block, {"methods": ["float32"]}]})
+    told, whole = (run_cell(one, one.budget, tmp_path, verbose=0) for one in (dropped, floats))
+    assert told["parameter_bits"] <= 8000
+    assert told["float_bits"] == whole["float_bits"]
+    assert told["compression"] == whole["float_bits"] / told["parameter_bits"]
+    assert len(told["epochs"]) == 3
+    assert told["train_seconds"] > sum(epoch["seconds"] for epoch in told["epochs"])

@@ -108,6 +108,18 @@ CASES = [
         r"needs digits_cnn@1/digits/float32/seed0",
     ),
     (
+        {"grid": [{"methods": ["bmpq"], "budgets": ["20x"]}], "drop_channels": "squared"},
+        r"under budgets of bytes\. Received: .*\['20x'\]",
+    ),
+    (
+        {"grid": [{"methods": ["uniform2"]}], "drop_channels": "squared"},
+        r"Channels are dropped by bmpq.*methods=\['uniform2'\]",
+    ),
+    (
+        {"grid": [{"methods": ["tfmot_int8"]}], "precision": "mixed_bfloat16"},
+        r"plain recipe only. Received: precision='mixed_bfloat16'",
+    ),
+    (
         {"grid": [{"methods": ["tfmot_int8"]}], "distillation": 0.5},
         r"tfmot_int8 trains by the plain recipe only. Received: distillation=0.5",
     ),

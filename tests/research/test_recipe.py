@@ -25,17 +25,17 @@ def test_step_decay_rises_and_falls_twice():
     rate = StepDecay(0.5, [50, 75], warmup_steps=10)
     told = [float(rate(step)) for step in (0, 5, 10, 49, 50, 74, 75, 99)]
     np.testing.assert_allclose(told, [0.05, 0.275, 0.5, 0.5, 0.05, 0.05, 0.005, 0.005], rtol=1e-6)
-    optimizer = sgd(None, learning_rate=0.5, steps=100, warmup_steps=10, schedule="step")
+    optimizer = sgd(learning_rate=0.5, steps=100, warmup_steps=10, schedule="step")
     again = keras.optimizers.SGD.from_config(optimizer.get_config())
     assert float(again.learning_rate) == pytest.approx(0.05)
     with pytest.raises(
         ValueError, match=r"Unknown schedule. Received: schedule='linear'. Known: cosine, step"
     ):
-        sgd(None, learning_rate=0.5, steps=100, schedule="linear")
+        sgd(learning_rate=0.5, steps=100, schedule="linear")
 
 
 def test_cosine_rises_and_ends_at_zero():
-    rate = sgd(None, learning_rate=0.5, steps=100, warmup_steps=10)._learning_rate
+    rate = sgd(learning_rate=0.5, steps=100, warmup_steps=10)._learning_rate
     np.testing.assert_allclose(
         [float(rate(step)) for step in (0, 10, 55, 100)], [0.05, 0.5, 0.25, 0.0], atol=1e-6
     )
@@ -44,7 +44,7 @@ def test_cosine_rises_and_ends_at_zero():
 def test_the_rate_rises_again_after_an_allocation_that_changed_widths():
     """Ten epochs of ten steps: widths change before epochs 2 and 4, and not before 6."""
     model = quantize_model(small_model(), (2, 4))
-    optimizer = sgd(model, learning_rate=0.5, steps=100, schedule="step", restart=0.8)
+    optimizer = sgd(learning_rate=0.5, steps=100, schedule="step", restart=0.8)
     rate, callback = optimizer._learning_rate, RestartRate(optimizer._learning_rate, steps=10)
     callback.set_model(model)
     told = {}

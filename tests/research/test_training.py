@@ -159,3 +159,21 @@ def test_depthwise_kernels_train_at_narrow_widths_where_float_ones_do(granularit
     run = train(config, verbose=0)
     assert all(np.all(np.isfinite(variable)) for variable in run.model.get_weights())
     assert [solved["status"] for solved in run.callback.history] == ["optimal"] * 2
+
+
+def test_statistics_anew_are_those_of_the_last_epoch_after_a_restart_too(tmp_path):
+    images = np.random.default_rng(0).integers(0, 255, (64, 2, 2, 1), dtype=np.uint8)
+    halves = images, np.arange(64) % 2
+    dataset = ImageDataset("noise", halves, halves, 2, augment=False)
+    config = TrainConfig(
+        epochs=3, batch_size=8, batchnorm_batches=2, backup_dir=str(tmp_path / "backup")
+    )
+    means = []
+    # The second finds all epochs in the backup.
+    for _ in range(2):
+        keras.utils.set_random_seed(0)
+        norm = keras.layers.BatchNormalization()
+        layers = [keras.Input((2, 2, 1)), norm, keras.layers.Flatten(), keras.layers.Dense(2)]
+        fit(keras.Sequential(layers), dataset, config, [], "model", verbose=0)
+        means.append(np.asarray(norm.moving_mean))
+    np.testing.assert_array_equal(*means)

@@ -150,7 +150,7 @@ def test_another_process_loads_models_of_the_experiments_and_their_plain_copies_
     tmp_path,
 ):
     model = quantize_model(build_model("resnet20", (8, 8, 3), 4, channel_multiplier=0.25), (2, 4))
-    optimizer = recipe.sgd(model, learning_rate=0.1, steps=10, schedule="step", restart=0.5)
+    optimizer = recipe.sgd(learning_rate=0.1, steps=10, schedule="step", restart=0.5)
     model.compile(
         optimizer,
         losses.ClassificationLoss(label_smoothing=0.1),

@@ -12,7 +12,7 @@ import numpy as np
 import bmpq_tf
 from bmpq_research.benchmarks.measure import exponent, in_fresh_process
 from bmpq_research.benchmarks.report import Result
-from bmpq_research.memory import peak_memory, present_memory
+from bmpq_research.memory import from_now_on, peak_memory
 
 layers = keras.layers
 # A quarter of the weights lies in an embedding; the kernels are as many as 3x3 convolutions of
@@ -60,9 +60,7 @@ def _measured(weights: float) -> dict[str, float]:
     row: dict[str, float] = {"weights": model.count_params()}
 
     def timed(name, function):
-        # The peak starts anew, so that each has its own.
-        pathlib.Path("/proc/self/clear_refs").write_text("5")
-        before, start = present_memory(), time.perf_counter()
+        before, start = from_now_on(), time.perf_counter()
         result = function()
         row[f"{name}, s"] = time.perf_counter() - start
         row[f"{name}, MB"] = (peak_memory() - before) / 1e6

@@ -8,7 +8,7 @@ import keras
 
 from bmpq_research.benchmarks.measure import exponent, in_fresh_process, last_exponent
 from bmpq_research.benchmarks.report import Result
-from bmpq_research.memory import peak_memory
+from bmpq_research.memory import from_now_on, peak_memory
 from bmpq_tf.conversion.quantize import quantize_model
 from bmpq_tf.export.pipeline import export_tflite
 
@@ -69,6 +69,6 @@ def _export_once(million: float) -> tuple[int, float, float]:
         for kernel, _ in layer.kernels()
     )
     with tempfile.TemporaryDirectory() as folder:
-        before, start = peak_memory(), time.perf_counter()
+        before, start = from_now_on(), time.perf_counter()
         export_tflite(model, pathlib.Path(folder) / "model.tflite")
         return weights, time.perf_counter() - start, (peak_memory() - before) / 1e6

@@ -12,7 +12,7 @@ import numpy as np
 
 from bmpq_research.benchmarks.measure import in_fresh_process
 from bmpq_research.benchmarks.report import Result
-from bmpq_research.memory import peak_memory, present_memory
+from bmpq_research.memory import from_now_on, peak_memory, present_memory
 from bmpq_tf.conversion.quantize import quantize_model
 from bmpq_tf.export.stages import STAGES
 from bmpq_tf.export.state import ExportOptions, ExportState
@@ -124,7 +124,7 @@ def _made(name: str) -> tuple[keras.Model, np.ndarray]:
 def _staged(name: str, kind: str) -> tuple[int, dict[str, float], float]:
     model, data = _made(name)
     weights = sum(state.kernel.weights for state in model_kernels(model))
-    before, seconds = peak_memory(), {}
+    before, seconds = from_now_on(), {}
     for stage, took in _timed(model, kind, data):
         seconds[stage] = took
     return weights, seconds, (peak_memory() - before) / 1e6

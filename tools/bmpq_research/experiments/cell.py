@@ -9,7 +9,7 @@ import pathlib
 import platform
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -20,14 +20,20 @@ from bmpq_research.experiments.epoch_log import DivergedError
 from bmpq_research.experiments.grid import Cell, file_name
 from bmpq_research.experiments.methods import METHODS
 from bmpq_research.experiments.splits import Splits, load_splits
-from bmpq_research.experiments.training import accuracy_and_loss, fit, initial_model, made_as
+from bmpq_research.experiments.training import (
+    accuracy_and_loss,
+    fit,
+    in_float32,
+    initial_model,
+    made_as,
+)
 from bmpq_research.experiments.whose_backup import check_backup, note_backup
 from bmpq_research.memory import peak_memory
 from bmpq_tf.allocation.budget import InfeasibleBudgetError
 from bmpq_tf.allocation.kernel import FLOAT_BITS
 from bmpq_tf.files import replacing
 from bmpq_tf.model.activation_widths import activation_quantizers
-from bmpq_tf.model.kernels import compression, model_kernels, total_bits
+from bmpq_tf.model.kernels import model_kernels, total_bits
 from bmpq_tf.training.channels import drop_channels
 
 _PACKAGES = ("bmpq_tf", "keras", "tensorflow", "ai-edge-litert", "litert-quantizer", "mip", "numpy")
@@ -123,12 +129,15 @@ def _trained(cell: Cell, splits: Splits, work: pathlib.Path, verbose: int) -> di
     start = float_model if method.from_float else first
     if method.make_file:
         note_backup(owner, splits.data)
-        return _as_file(cell, splits, start)
+        return _as_file(cell, splits, in_float32(start))
     model, callback = method.build(start, cell.config, splits.train)
+    # Channels that are dropped count in a compression, as drop_channels has it.
+    float_bits = sizes(model)["float_bits"]
+    before: list[dict[str, float]] = []
     if cell.config.drop_channels:
         note_backup(owner, splits.data)
         wide = dataclasses.replace(cell.config, epochs=cell.config.drop_epochs)
-        fit(model, splits.train, wide, [], "wide", verbose)
+        before = fit(model, splits.train, wide, [], "wide", verbose)
         model = drop_channels(model, cell.config.budget, cell.config.drop_channels)
     if hasattr(callback, "check"):
         callback.check(model, cell.config.epochs)
@@ -155,10 +164,10 @@ def _trained(cell: Cell, splits: Splits, work: pathlib.Path, verbose: int) -> di
         "accuracy": {name: accuracy for name, (accuracy, _) in told.items()},
         "loss": {name: loss for name, (_, loss) in told.items()},
         **files,
-        **sizes(model),
+        **sizes(model, float_bits),
         "widths": {state.kernel.path: state.bits for state in model_kernels(model)},
         "allocations": callback.history if callback else [],
-        **_spent(epochs),
+        **_spent(epochs, before),
     }
 
 
@@ -187,19 +196,25 @@ def _float_model(cell: Cell, work: pathlib.Path) -> keras.Model:
     return keras.models.load_model(path, compile=False)
 
 
-def _spent(epochs: list[dict[str, float]]) -> dict[str, Any]:
+def _spent(
+    epochs: list[dict[str, float]], before: Sequence[dict[str, float]] = ()
+) -> dict[str, Any]:
+    """The epochs, and the time that they took with those before."""
     return {
         "epochs": epochs,
-        "train_seconds": sum(epoch["seconds"] for epoch in epochs),
-        "train_cpu_seconds": sum(epoch["cpu_seconds"] for epoch in epochs),
+        "train_seconds": sum(epoch["seconds"] for epoch in (*before, *epochs)),
+        "train_cpu_seconds": sum(epoch["cpu_seconds"] for epoch in (*before, *epochs)),
     }
 
 
-def sizes(model: keras.Model) -> dict[str, Any]:
-    """Returns a model's parameter bits (METHOD.md, "Budgets")."""
+def sizes(model: keras.Model, float_bits: int | None = None) -> dict[str, Any]:
+    """Returns a model's parameter bits (METHOD.md, "Budgets").
+
+    Args:
+        model: float or quantized.
+        float_bits: of the network that it was made of, if that is another one.
+    """
     states = model_kernels(model)
-    return {
-        "parameter_bits": total_bits(states),
-        "float_bits": FLOAT_BITS * sum(state.kernel.weights for state in states),
-        "compression": compression(states),
-    }
+    bits = total_bits(states)
+    float_bits = float_bits or FLOAT_BITS * sum(state.kernel.weights for state in states)
+    return {"parameter_bits": bits, "float_bits": float_bits, "compression": float_bits / bits}

@@ -141,7 +141,7 @@ def _fit(
 ) -> None:
     counter = EpochCounter()
     batches = batches_of(dataset, batch_size=config.batch_size, seed=config.seed, counter=counter)
-    optimizer = sgd(model, learning_rate=config.learning_rate, steps=len(batches) * epochs)
+    optimizer = sgd(learning_rate=config.learning_rate, steps=len(batches) * epochs)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=not ends_in_softmax(model))
     model.compile(optimizer, loss, jit_compile=False)
     model.fit(batches, epochs=epochs, shuffle=False, verbose=0, callbacks=[*callbacks, counter])

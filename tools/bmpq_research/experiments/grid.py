@@ -29,10 +29,10 @@ from typing import Any
 import yaml
 
 from bmpq_research.datasets import DATASETS
+from bmpq_research.experiments.grid_checks import REFERENCE, check_method, checked_budget
 from bmpq_research.experiments.methods import METHODS
-from bmpq_research.experiments.train_config import TrainConfig, allocation_callback, check_config
+from bmpq_research.experiments.train_config import TrainConfig, check_config
 from bmpq_research.models import MODELS
-from bmpq_tf.allocation.budget import Budget
 from bmpq_tf.layers.config import checked_candidates
 
 # A model may be written with its channel multiplier, as resnet20@0.5.
@@ -42,8 +42,6 @@ NOT_SETTINGS = ("data_dir", "download", "backup_dir", "with_float", "sensitivity
 SETTINGS = tuple(
     field.name for field in dataclasses.fields(TrainConfig) if field.name not in NOT_SETTINGS
 )
-_NOT_FOR_TFMOT = ("schedule", "lr_restart", "label_smoothing", "distillation")
-_REFERENCE = "size of "
 _BLOCK = "a block of the grid"
 
 
@@ -90,8 +88,8 @@ class Cell:
     def reference(self) -> str | None:
         """The key of the cell whose size is this one's budget, or `None`."""
         return (
-            self.named(self.budget.removeprefix(_REFERENCE))
-            if self.budget.startswith(_REFERENCE)
+            self.named(self.budget.removeprefix(REFERENCE))
+            if self.budget.startswith(REFERENCE)
             else None
         )
 
@@ -204,26 +202,14 @@ def _block(block: Any, shared: dict, seeds: list) -> list[Cell]:
                 "[12x, size of uniform3]."
             )
         config = _config({**shared, **own, **dict(pair for pair in chosen if pair)}, seed)
-        if METHODS[method].takes_budget:
-            allocation_callback(config).schedule.check(config.epochs)
-        if method == "tfmot_int8" and (
-            beyond := [
-                name
-                for name in _NOT_FOR_TFMOT
-                if getattr(config, name) != getattr(TrainConfig(), name)
-            ]
-        ):
-            said = ", ".join(f"{name}={getattr(config, name)!r}" for name in beyond)
-            raise ValueError(
-                f"tfmot_int8 trains by the plain recipe only. Received: {said}. Leave it out of "
-                "this block or grid."
-            )
+        budgets = [checked_budget(budget) for budget in budgets]
+        check_method(method, METHODS[method].takes_budget, config, budgets)
         changes = tuple(
             f"{name}={_word(value)}"
             for name, value in sorted(own.items())
             if name not in ("model", "channel_multiplier", "dataset")
         )
-        made += [Cell(method, _checked_budget(budget), config, changes) for budget in budgets]
+        made += [Cell(method, budget, config, changes) for budget in budgets]
     return made
 
 
@@ -272,13 +258,6 @@ def _number(word: str, name: str) -> float:
         return float(word)
     except ValueError:
         raise ValueError(f"Expected a number. Received: {name}={word!r}.") from None
-
-
-def _checked_budget(budget: Any) -> str:
-    said = str(budget)
-    if said and not said.startswith(_REFERENCE):
-        Budget.parse(said)
-    return said
 
 
 def _list(block: dict, name: str, default: list | None = None) -> list:

@@ -6,7 +6,6 @@ from bmpq_tf.tuning import recipe
 
 
 def sgd(
-    model: keras.Model,
     *,
     learning_rate: float,
     steps: int,
@@ -18,7 +17,6 @@ def sgd(
     """Builds the optimizer of the experiments: the library's recipe, with restarts where asked for.
 
     Args:
-        model: whose variables it will train.
         learning_rate, steps, warmup_steps, schedule: as `bmpq_tf.tuning.recipe.learning_rate` takes
             them.
         weight_decay: of the kernels, decoupled (each step takes off `rate * decay`).

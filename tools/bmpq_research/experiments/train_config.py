@@ -49,7 +49,7 @@ class TrainConfig:
         label_smoothing, distillation, temperature: the loss, as `recipe.ClassificationLoss` takes
             it; distillation is from the trained float model, and is of quantized models only.
         self_distillation: share of the loss that is the divergence from the same weights unrounded,
-            which train in the same steps (`float_twin.FloatTwin`); 0: none.
+            which train in the same steps (`self_distillation.teach_itself`); 0: none.
         precision: that it trains at, a Keras dtype policy of `PRECISIONS`.
         levels, level_gradient: of kernels of 2 bits, as `near_two_bits.quantized_so` takes them.
         narrow_decay: share of the weight decay that kernels of 2 bits get.
@@ -58,7 +58,7 @@ class TrainConfig:
             training leaves them.
         drop_channels: `"squared"` or `"first_order"`: drop the channels that the budget has no room
             for, by this sensitivity; empty: none.
-        drop_epochs: that it is trained before, at its widest.
+        drop_epochs: that it is trained before, at its widest; they come on top of `epochs`.
         validation: hold out this many training images and judge on them; 0 trains on all and judges
             on the test set.
         with_float: train the float model alike first.
@@ -162,7 +162,6 @@ def check_config(config: TrainConfig) -> None:
     if config.freeze_oscillations:
         FreezeOscillations(config.freeze_oscillations, last_epochs=config.settle_epochs)
     sgd(
-        None,
         learning_rate=config.learning_rate,
         steps=1,
         schedule=config.schedule,

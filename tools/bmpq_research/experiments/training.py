@@ -6,7 +6,7 @@ A function of its configuration and seed.
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import keras
 import numpy as np
@@ -76,7 +76,7 @@ class Run:
         return normalised_test_images(self.dataset)
 
 
-def train(config: TrainConfig, *, verbose: int = 2, say: Callable[[str], None] = print) -> Run:
+def train(config: TrainConfig, *, verbose: int = 2) -> Run:
     """Trains as configured; a run killed and started again with the same configuration ends alike.
 
     Raises:
@@ -96,7 +96,7 @@ def train(config: TrainConfig, *, verbose: int = 2, say: Callable[[str], None] =
     data = dataset.fingerprint()
     check_backup(config, data)
     with made_as(config):
-        return _trained(config, dataset, data, verbose, say)
+        return _trained(config, dataset, data, verbose)
 
 
 @contextlib.contextmanager
@@ -113,9 +113,7 @@ def made_as(config: TrainConfig) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-def _trained(
-    config: TrainConfig, dataset: ImageDataset, data: str, verbose: int, say: Callable[[str], None]
-) -> Run:
+def _trained(config: TrainConfig, dataset: ImageDataset, data: str, verbose: int) -> Run:
     float_model = initial_model(config, dataset)
     model = quantized_model(float_model, config, config.candidate_bits)
     callback = allocation_callback(config)
@@ -124,10 +122,10 @@ def _trained(
     note_backup(config, data)
     shares = {}
     if config.with_float:
-        say(f"Training {config.model} in float32, to compare with.")
+        print(f"Training {config.model} in float32, to compare with.")
         fit(float_model, dataset, config, [], "float", verbose)
         shares["float"] = top1(float_model, dataset)
-    say(f"Training {config.model} from scratch under a budget of {callback.budget}.")
+    print(f"Training {config.model} from scratch under a budget of {callback.budget}.")
     logs = fit(
         model,
         dataset,
@@ -210,7 +208,6 @@ def fit(
         else round(steps * config.lr_warmup_epochs)
     )
     optimizer = sgd(
-        model,
         learning_rate=config.learning_rate,
         steps=steps * config.epochs,
         warmup_steps=warmup,
@@ -253,6 +250,8 @@ def fit(
             callbacks=[*callbacks, counter, epochs_done],
             verbose=verbose,
         )
+    # A run that was resumed behind its last epoch never told the counter.
+    counter.epoch.assign(config.epochs - 1)
     estimate_batch_statistics(model, batches, config.batchnorm_batches)
     if folder:
         return read_epochs(folder)
