@@ -15,6 +15,7 @@ import pytest
 from conftest import small_data, small_model
 
 from bmpq_tf import quantize_model
+from bmpq_tf.cli import models
 from bmpq_tf.cli.arrays import load_arrays, load_inputs
 from bmpq_tf.cli.models import load_model
 from bmpq_tf.emulation import session
@@ -230,3 +231,13 @@ def test_what_bmpq_tf_wrote_into_a_file_may_be_damaged_too():
     )
     with pytest.raises(UnreadableFileError, match="What bmpq_tf wrote into it is not complete"):
         inspect_content(flatbuffer.serialised(file))
+
+
+def test_the_process_that_reads_weights_sees_packages_from_outside_of_the_environment(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    seen = tmp_path / "seen"
+    (tmp_path / "sitecustomize.py").write_text(f"open({str(seen)!r}, 'w')")
+    models._damage_of_weights(tmp_path / "nowhere.h5")
+    assert seen.exists()

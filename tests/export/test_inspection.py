@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from conftest import small_data, small_model
 from size_bound import size_bound
-from trained_models import with_widths
+from trained_models import remember_budget, with_widths
 
 from bmpq_tf import export_tflite
 from bmpq_tf.export.tflite import cleanup, flatbuffer
@@ -22,7 +22,6 @@ from bmpq_tf.export.tflite.inspection import (
     used_bits,
 )
 from bmpq_tf.export.tflite.interpreter import TFLiteModel
-from bmpq_tf.model.kernels import model_kernels
 
 IMAGES, _ = small_data()
 
@@ -32,16 +31,7 @@ def files(tmp_path_factory):
     keras.utils.set_random_seed(7)
     folder = tmp_path_factory.mktemp("files")
     model = with_widths(small_model(), [2, 4, 3, 8])
-    record = {
-        "epoch": 1,
-        "status": "optimal",
-        "bits": 2,
-        "sensitivity": 1.0,
-        "enbg": 1.0,
-        "budget": {"compression": 5},
-    }
-    for state in model_kernels(model):
-        state.quantizer.history = (record,)
+    remember_budget(model, 5)
     for mode in ("size", "latency", "integer"):
         calibrate_with = IMAGES if mode == "integer" else None
         export_tflite(

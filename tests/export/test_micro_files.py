@@ -141,6 +141,18 @@ def test_the_program_that_tries_arenas_is_started_again_where_it_was_ended(writt
     assert runtime.least_arena(content) == expected
 
 
+def test_the_program_that_tries_arenas_sees_packages_from_outside_of_the_environment(
+    written, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    seen = tmp_path / "seen"
+    (tmp_path / "sitecustomize.py").write_text(f"open({str(seen)!r}, 'w')")
+    runtime._trials().kill()
+    runtime._trials().wait()
+    runtime.least_arena(pathlib.Path(written.path).read_bytes())
+    assert seen.exists()
+
+
 def test_only_trained_kernels_count_as_packed(tmp_path):
     model = quantize_model(network(), (8,), exclude="head", activation_bits=8)
     model.compile("sgd", "mse", jit_compile=False)

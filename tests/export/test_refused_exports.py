@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import small_data, small_model
-from trained_models import with_widths
+from trained_models import remember_budget, with_widths
 
 from bmpq_tf import (
     ExportError,
@@ -22,17 +22,22 @@ from bmpq_tf.model.kernels import model_kernels
 IMAGES, LABELS = small_data()
 
 
-def test_answers_that_differ_leave_no_file(tmp_path, monkeypatch):
-    model = with_widths(small_model(), [4])
+def give_wrong_scales(monkeypatch) -> None:
+    """Gives the first channel of each kernel a wrong scale, which the answers alone then show."""
     honest = packing.stored_kernel
 
-    def wrong_scales(match, name, shape, container):
-        kernel = honest(match, name, shape, container)
+    def wrong_scales(*given):
+        kernel = honest(*given)
         kernel.scales[0] *= 1.5
         return kernel
 
     monkeypatch.setattr(packing, "stored_kernel", wrong_scales)
     monkeypatch.setattr(stages, "check_constants", lambda *given: None)
+
+
+def test_answers_that_differ_leave_no_file(tmp_path, monkeypatch):
+    model = with_widths(small_model(), [4])
+    give_wrong_scales(monkeypatch)
     with pytest.raises(ExportError, match="answers differ from Keras's by up to"):
         export_tflite(model, tmp_path / "model.tflite", verify_with=IMAGES)
     assert not list(tmp_path.iterdir())
@@ -51,16 +56,7 @@ def test_small_answers_are_compared_too(tmp_path, monkeypatch):
     assert (
         export_tflite(model, tmp_path / "good.tflite", verify_with=data).parity.logit_scale < 1e-3
     )
-    honest = packing.stored_kernel
-
-    def wrong_scales(*given):
-        kernel = honest(*given)
-        kernel.scales[0] *= 1.5
-        return kernel
-
-    monkeypatch.setattr(packing, "stored_kernel", wrong_scales)
-    # The answers alone show it too.
-    monkeypatch.setattr(stages, "check_constants", lambda *given: None)
+    give_wrong_scales(monkeypatch)
     with pytest.raises(ExportError, match="more than the 1e-06 that rounding explains"):
         export_tflite(model, tmp_path / "bad.tflite", verify_with=data)
 
@@ -111,16 +107,7 @@ def test_an_export_over_budget_is_refused(tmp_path):
         ValueError, match=r"over its budget.*Received: budget='10x'; the model is 4.00x"
     ):
         export_tflite(model, tmp_path / "model.tflite", budget="10x")
-    record = {
-        "epoch": 1,
-        "status": "optimal",
-        "bits": 2,
-        "sensitivity": 1.0,
-        "enbg": 1.0,
-        "budget": {"compression": 12},
-    }
-    for state in model_kernels(model):
-        state.quantizer.history = (record,)
+    remember_budget(model, 12)
     with pytest.raises(ValueError, match="budget='12x'"):
         export_tflite(model, tmp_path / "model.tflite")
     assert not list(tmp_path.iterdir())

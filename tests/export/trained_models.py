@@ -41,3 +41,17 @@ def packed_tensors(path):
                 tensor,
             )
     return found
+
+
+def remember_budget(model, compression):
+    """Gives a model's kernels the record of an allocation under this budget."""
+    record = {
+        "epoch": 1,
+        "status": "optimal",
+        "bits": 2,
+        "sensitivity": 1.0,
+        "enbg": 1.0,
+        "budget": {"compression": compression},
+    }
+    for state in model_kernels(model):
+        state.quantizer.history = (record,)

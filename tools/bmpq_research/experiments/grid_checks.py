@@ -7,7 +7,7 @@ from bmpq_tf.allocation.budget import Budget
 
 REFERENCE = "size of "
 _NOT_FOR_TFMOT = (
-    *("schedule", "lr_restart", "label_smoothing", "distillation"),
+    *("schedule", "lr_restart", "label_smoothing", "distillation", "self_distillation"),
     *("average", "batchnorm_batches", "precision", "drop_channels"),
 )
 
