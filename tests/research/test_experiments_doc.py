@@ -1,4 +1,4 @@
-"""The tables of docs/experiments.md are what its results files say.
+"""The tables of docs/experiments are what their results files say.
 
 `PYTHONPATH=tools python tests/research/test_experiments_doc.py` writes them anew.
 """
@@ -7,13 +7,15 @@ import json
 import pathlib
 import re
 
+import pytest
+
 from bmpq_research.experiments import foretold, front
 from bmpq_research.experiments.grid import read_grid
 from bmpq_research.experiments.report import JUDGES, markdown
 from bmpq_research.experiments.results import check_results, read_results
 
 ROOT = pathlib.Path(__file__).parents[2]
-DOC = ROOT / "docs/experiments.md"
+PAGES = sorted((ROOT / "docs/experiments").glob("*.md"))
 TABLES = re.compile(
     r"(<!-- tables of (\w+), (\w+) -->\n\n).*?(?=\n<!-- end of tables -->)", re.DOTALL
 )
@@ -40,8 +42,9 @@ def with_tables(text: str) -> str:
     return TABLES.sub(lambda found: found[1] + tables(found[2], found[3]), text)
 
 
-def test_the_tables_are_those_of_the_results():
-    text = DOC.read_text()
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_tables_are_those_of_the_results(page):
+    text = page.read_text()
     assert with_tables(text) == text, (
         "Run PYTHONPATH=tools python tests/research/test_experiments_doc.py."
     )
@@ -55,10 +58,14 @@ def test_every_grid_with_results_has_the_tables_of_its_splits():
         for judge in next(iter(read_results(path).values()))["accuracy"]
     ]
     found = [
-        (match[2], match[3]) for match in TABLES.finditer(DOC.read_text()) if match[3] in JUDGES
+        (match[2], match[3])
+        for page in PAGES
+        for match in TABLES.finditer(page.read_text())
+        if match[3] in JUDGES
     ]
     assert sorted(found) == sorted(expected)
 
 
 if __name__ == "__main__":
-    DOC.write_text(with_tables(DOC.read_text()))
+    for page in PAGES:
+        page.write_text(with_tables(page.read_text()))

@@ -7,10 +7,11 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-RECORDS = (
-    *("experiments", "performance", "microcontrollers", "npu", "arm"),
-    *("runtime_matrix", "robustness"),
-)
+RECORDS = [
+    *sorted((DOCS / "experiments").glob("*.md")),
+    *(DOCS / f"{name}.md" for name in ("performance", "microcontrollers", "npu", "arm")),
+    *(DOCS / f"{name}.md" for name in ("runtime_matrix", "robustness")),
+]
 PAGES = [
     ROOT / "README.md",
     *(DOCS / f"{name}.md" for name in ("index", "faq", "results", "how_it_works")),
@@ -28,9 +29,7 @@ _OTHER = re.compile(
 
 @pytest.fixture(scope="module")
 def recorded() -> set[str]:
-    return {
-        figure for name in RECORDS for figure in _FIGURE.findall((DOCS / f"{name}.md").read_text())
-    }
+    return {figure for record in RECORDS for figure in _FIGURE.findall(record.read_text())}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -1,4 +1,4 @@
-"""What may help kernels of 2 bits, each by itself (docs/experiments.md, "Near 2 bits")."""
+"""What may help kernels of 2 bits, each by itself (docs/experiments/near_two_bits.md)."""
 
 import contextlib
 from collections.abc import Iterator
