@@ -1,59 +1,19 @@
-"""Recurrent layers in files: loops that hold each kernel once, and what a file cannot keep."""
+"""Recurrent layers in files: loops that hold each kernel once."""
 
 import time
 
 import keras
 import numpy as np
 import pytest
+from recurrent_models import data_for, masked, sequences, with_widths
 
-from bmpq_tf import export_tflite, inspect_tflite, quantize_model, run_tflite
-from bmpq_tf._compat.litert import schema
+from bmpq_tf import export_tflite, inspect_tflite, quantize_model
 from bmpq_tf.export.converter import loops
 from bmpq_tf.export.converter.convert import to_float_tflite
 from bmpq_tf.export.integer import calibration, loop_states
-from bmpq_tf.export.kernels.match import KernelIntegers
-from bmpq_tf.export.kernels.search import find_kernels
 from bmpq_tf.export.tflite import flatbuffer
-from bmpq_tf.model.kernels import model_kernels
 
 layers = keras.layers
-WIDTHS = (2, 4, 8, 3)
-
-
-def sequences(steps: int | None, *layer, size: int = 5, **kwargs) -> keras.Model:
-    x = inputs = keras.Input((steps, size), **kwargs)
-    for one in layer:
-        x = one(x)
-    return keras.Model(inputs, layers.Dense(3, name="head")(x))
-
-
-def masked(*layer) -> keras.Model:
-    inputs = keras.Input((6,), dtype="int32")
-    x = layers.Embedding(10, 4, mask_zero=True)(inputs)
-    for one in layer:
-        x = one(x)
-    return keras.Model(inputs, layers.Dense(2, name="head")(x))
-
-
-def with_widths(model: keras.Model, widths=WIDTHS, **kwargs) -> keras.Model:
-    quantized = quantize_model(model, (2, 3, 4, 8), pin=None, **kwargs)
-    for number, state in enumerate(model_kernels(quantized)):
-        if state.quantizer:
-            state.quantizer.set_width(widths[number % len(widths)], state.variable)
-    return quantized
-
-
-def data_for(model: keras.Model, count: int = 7) -> list[np.ndarray]:
-    generator = np.random.default_rng(0)
-    arrays = []
-    for tensor in model.inputs:
-        shape = (count, *(size or 9 for size in tensor.shape[1:]))
-        if tensor.dtype == "int32":
-            steps = np.arange(shape[1]) < np.arange(count)[:, None] % shape[1]
-            arrays.append((generator.integers(1, 10, shape) * steps).astype("int32"))
-        else:
-            arrays.append(generator.standard_normal(shape).astype("float32"))
-    return arrays
 
 
 def own_states() -> keras.Model:
@@ -270,104 +230,3 @@ def test_a_hundred_steps_both_ways_are_exported_in_seconds(tmp_path):
     started = time.process_time()
     export_tflite(model, tmp_path / "model.tflite", verify_with=data_for(model))
     assert time.process_time() - started <= 10
-
-
-@pytest.mark.parametrize(
-    "layer",
-    [
-        lambda: layers.GRU(4, reset_after=False),
-        pytest.param(lambda: layers.GRU(3, implementation=1), marks=pytest.mark.slow),
-        pytest.param(
-            lambda: layers.RNN(layers.GRUCell(3, reset_after=False, implementation=1)),
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            lambda: layers.Bidirectional(layers.GRU(3, reset_after=False)), marks=pytest.mark.slow
-        ),
-    ],
-)
-def test_a_kernel_that_its_cell_cuts_into_gates_is_packed_whole(layer, tmp_path):
-    model = with_widths(sequences(4, layer()))
-    for kind in ("size", "latency"):
-        report = export_tflite(model, tmp_path / f"{kind}.tflite", optimize_for=kind)
-        assert "float" not in {one.compute for one in report.layers}
-        # Packed weights are as many as the model's: every block is there.
-        held = inspect_tflite(tmp_path / f"{kind}.tflite").weights
-        assert sum(one.count for one in held) >= sum(one.weights for one in report.layers)
-
-
-def test_a_gate_of_zeros_is_packed_with_the_others(tmp_path):
-    model = sequences(4, layers.GRU(4, reset_after=False, name="gru"))
-    kernel = model.get_layer("gru").cell.recurrent_kernel
-    values = np.array(kernel)
-    values[:, 8:] = 0
-    kernel.assign(values)
-    report = export_tflite(with_widths(model), tmp_path / "model.tflite")
-    assert [one.stored_bits for one in report.layers] == [2, 4, 8]
-
-
-def test_a_kernel_of_which_a_block_is_missing_is_not_found():
-    generator = np.random.default_rng(0)
-    integers = generator.integers(-7, 8, (6, 5)).astype(np.int8)
-    kernel = KernelIntegers(
-        "gru/kernel", "gru", 4, integers, np.ones(6, np.float32), (5,), ((4, 2),)
-    )
-    for blocks, found in ((integers[:4], integers[4:]), 2), ((integers[:4],), 0):
-        file = flatbuffer.Builder()
-        fed = file.tensor("input", (1, 5), flatbuffer.FLOAT32)
-        results = []
-        for number, block in enumerate(blocks):
-            weights = file.tensor(
-                f"gru/{number}", block.shape, flatbuffer.FLOAT32, block.astype(np.float32)
-            )
-            results.append(file.tensor(f"output_{number}", (1, len(block)), flatbuffer.FLOAT32))
-            file.operator(
-                schema.BuiltinOperator.FULLY_CONNECTED,
-                [fed, weights, -1],
-                results[-1:],
-                ("FullyConnected", {}),
-            )
-        assert len(find_kernels(file.model, [kernel])) == found
-
-
-@pytest.mark.parametrize("kind", ["size", "latency", "integer", "micro"])
-@pytest.mark.parametrize(
-    "layer",
-    [
-        lambda: layers.GRU(4, stateful=True, name="kept"),
-        lambda: layers.RNN(layers.LSTMCell(4), stateful=True, name="kept"),
-        lambda: layers.Bidirectional(layers.SimpleRNN(4, stateful=True, name="kept")),
-    ],
-)
-def test_states_that_a_layer_keeps_are_refused_by_name(layer, kind, tmp_path):
-    model = with_widths(sequences(4, layer(), batch_size=2))
-    data = {"calibrate_with": data_for(model, 4)} if kind in ("integer", "micro") else {}
-    with pytest.raises(ValueError, match=r"stateful=True for '(forward_)?kept' .*initial_state="):
-        export_tflite(model, tmp_path / "model.tflite", optimize_for=kind, **data)
-    assert not list(tmp_path.iterdir())
-
-
-def test_states_made_inputs_and_outputs_answer_as_those_that_were_kept(tmp_path):
-    def network(x, states=None, **options):
-        lstm = layers.LSTM(8, return_state=True, name="lstm", **options)
-        y, *new_states = lstm(x, initial_state=states)
-        return layers.Dense(3, name="head")(y), new_states
-
-    x = keras.Input((6, 4), batch_size=2)
-    trained = with_widths(keras.Model(x, network(x, stateful=True)[0]))
-    x, h, c = (
-        keras.Input(shape, name=name) for shape, name in (((1, 4), "x"), ((8,), "h"), ((8,), "c"))
-    )
-    y, states = network(x, [h, c])
-    served = quantize_model(keras.Model([x, h, c], [y, *states]), (2, 3, 4, 8), pin=None)
-    served.set_weights(trained.get_weights())
-    report = export_tflite(served, tmp_path / "stream.tflite")
-    assert [layer.bits for layer in report.layers] == [2, 4, 8]
-    data = np.random.default_rng(0).standard_normal((2, 12, 4)).astype("float32")
-    kept, answers = np.zeros((2, 2, 8), np.float32), []
-    for step in range(12):
-        answer, *kept = run_tflite(report.path, [data[:, step : step + 1], *kept])
-        answers.append(answer)
-    for call in range(2):
-        wanted = trained(data[:, 6 * call : 6 * call + 6])
-        np.testing.assert_allclose(answers[6 * call + 5], wanted, atol=1e-5)

@@ -1,0 +1,149 @@
+"""What keeps a file of any kind from being written: options, data, a runtime that refuses it or
+answers otherwise, a full disk.
+"""
+
+import pathlib
+import re
+
+import numpy as np
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+from conftest import small_data, small_model
+from test_optimize_for import export, model_of_all_widths
+from trained_models import with_widths
+
+from bmpq_tf import ExportError, export_tflite
+from bmpq_tf.export import stages
+from bmpq_tf.export.kernels import packing, storage
+
+IMAGES, _ = small_data()
+BUILTIN = schema.BuiltinOperator
+
+
+@pytest.fixture(scope="module")
+def model():
+    return model_of_all_widths()
+
+
+def test_a_kernel_that_answers_nan_is_not_emitted(model, tmp_path, monkeypatch):
+    """A convolution with int2 weights beside float inputs.
+
+    With the guard removed the parity check still finds it.
+    """
+    honest = storage.choose
+
+    def unguarded(mode, builtin, *given):
+        return (
+            storage.Container(2, "dynamic")
+            if builtin == BUILTIN.CONV_2D
+            else honest(mode, builtin, *given)
+        )
+
+    monkeypatch.setattr(storage, "choose", unguarded)
+    two_bit = with_widths(small_model(), [2])
+    with pytest.raises(
+        ExportError, match=r"answers NaN or infinity.*the first tensor that departs is '.*relu"
+    ):
+        export(two_bit, tmp_path / "model.tflite", "latency", IMAGES)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_litert_refuses_is_not_written(model, tmp_path, monkeypatch):
+    honest = storage.choose
+
+    def unguarded(mode, builtin, *given):
+        return (
+            storage.Container(4, "dynamic")
+            if builtin == BUILTIN.DEPTHWISE_CONV_2D
+            else honest(mode, builtin, *given)
+        )
+
+    monkeypatch.setattr(storage, "choose", unguarded)
+    with pytest.raises(ExportError, match=r"LiteRT does not run the file: .*DEPTHWISE_CONV_2D"):
+        export(model, tmp_path / "model.tflite", "latency", IMAGES)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"optimize_for": "speed"},
+            "Received: optimize_for='speed'. Known: size, latency, integer",
+        ),
+        ({"optimize_for": "integer"}, "Received: calibrate_with=None. Give a few hundred inputs"),
+        ({"calibrate_with": IMAGES}, "calibrate_with serves"),
+        (
+            {"tolerance": float("nan")},
+            r"tolerance= is a positive number.*Received: tolerance=nan",
+        ),
+        (
+            {"optimize_for": "latency", "tolerance": -1},
+            "Received: tolerance=-1",
+        ),
+        (
+            {"optimize_for": "integer", "calibrate_with": IMAGES[:, :5]},
+            r"in calibrate_with do not fit model 'small'.*Received: \[\(32, 5, 6, 2\)\]",
+        ),
+        (
+            {"optimize_for": "integer", "calibrate_with": IMAGES * np.nan},
+            "in calibrate_with for model 'small' hold NaN",
+        ),
+        ({"optimize_for": "integer", "calibrate_with": iter([])}, "calibrate_with has no examples"),
+        (
+            {"optimize_for": "integer", "calibrate_with": IMAGES, "io_dtype": "int4"},
+            "Received: io_dtype='int4'. Known: float32, int8, uint8",
+        ),
+        ({"io_dtype": "int8"}, r"io_dtype='int8', optimize_for='size'. Leave it out"),
+    ],
+)
+def test_options_and_data_that_do_not_fit_are_named(options, message, model, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        export_tflite(model, tmp_path / "model.tflite", **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_wrong_scale_names_the_first_tensor_and_the_worst(model, tmp_path, monkeypatch):
+    honest = packing.stored_kernel
+
+    def wrong(match, *given):
+        kernel = honest(match, *given)
+        if match.kernel.layer == "hidden":
+            kernel.scales[:] *= 3
+        return kernel
+
+    monkeypatch.setattr(packing, "stored_kernel", wrong)
+    # What compares constants would find it first.
+    monkeypatch.setattr(stages, "check_constants", lambda *arguments: None)
+    with pytest.raises(ExportError, match="root mean square") as error:
+        export(model, tmp_path / "model.tflite", "latency", IMAGES)
+    assert re.search(
+        r"the first tensor that departs is '[^']*hidden[^']*' .*; the worst are '", str(error.value)
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_tolerance_of_ones_own_is_kept_to(model, tmp_path):
+    with pytest.raises(ExportError, match=r"more than the 1e-05 that .*say so with tolerance="):
+        export(model, tmp_path / "model.tflite", "latency", IMAGES, tolerance=1e-5)
+    assert (
+        export(model, tmp_path / "model.tflite", "latency", IMAGES, tolerance=0.5)[
+            0
+        ].parity.rms_limit
+        == 0.5
+    )
+
+
+def test_a_full_disk_leaves_nothing(model, tmp_path, monkeypatch):
+
+    def full(self, data):
+        with self.open("wb") as file:
+            file.write(data[:100])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pathlib.Path, "write_bytes", full)
+    (tmp_path / "model.tflite").write_text("mine")
+    with pytest.raises(OSError, match="No space left"):
+        export_tflite(model, tmp_path / "model.tflite", overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.tflite"]
+    assert (tmp_path / "model.tflite").read_text() == "mine"
