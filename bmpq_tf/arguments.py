@@ -1,7 +1,8 @@
-"""Numbers and truth values as people give them: Python's, NumPy's, arrays of one element."""
+"""Arguments as people give them: names, and numbers of Python, NumPy and arrays of one element."""
 
 import numbers
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -32,3 +33,11 @@ def real(value) -> float | None:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return None
     return float(value)
+
+
+def check_known(name: str, value, known: Sequence) -> None:
+    """Raises ValueError for an argument that is none of the known values."""
+    if value not in known:
+        raise ValueError(
+            f"Unknown {name}. Received: {name}={value!r}. Known: {', '.join(map(str, known))}."
+        )

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import keras
-import numpy as np
 
 Layer = keras.layers.Layer
 # Keras's own classes and functions lie in modules of this prefix.
@@ -37,8 +36,17 @@ def layers_inside(layer: Layer) -> list[Layer]:
 
 
 def flattened_layers(layer: Layer) -> list[Layer]:
-    """Returns a layer and every layer below it, each as often as it is held."""
-    return list(layer._flatten_layers())
+    """Returns a layer and every layer below it, models too, however deep, each once, a layer before
+    what is inside it.
+    """
+    found: dict[int, Layer] = {}
+    pending = [layer]
+    while pending:
+        part = pending.pop(0)
+        if id(part) not in found:
+            found[id(part)] = part
+            pending = [*layers_inside(part), *pending]
+    return list(found.values())
 
 
 def own_trainable_variables(layer: Layer) -> list[keras.Variable]:
@@ -60,10 +68,9 @@ def copy_own_trainable(source: Layer, target: Layer) -> None:
 
 def replace_attribute(layer: Layer, name: str, value) -> None:
     """Gives a built layer another variable or layer under a name that it has."""
-    layer._tracker.unlock()
-    delattr(layer, name)
-    setattr(layer, name, value)
-    layer._tracker.lock()
+    with unlocked(layer):
+        delattr(layer, name)
+        setattr(layer, name, value)
 
 
 def lambda_output_shape(layer: keras.layers.Lambda):
@@ -134,58 +141,9 @@ def calls_after(operation) -> list:
     return operation._outbound_nodes
 
 
-def optimizer_variables(optimizer) -> list[keras.Variable]:
-    """Returns the variables that a built optimizer trains.
-
-    Those of the inner one where it scales the loss.
-    """
-    return inner_optimizer(optimizer)._trainable_variables
-
-
-def inner_optimizer(optimizer):
-    """Returns the optimizer itself, or the one that a `LossScaleOptimizer` wraps."""
-    return getattr(optimizer, "inner_optimizer", optimizer)
-
-
-def place_in(optimizer, variable) -> int | None:
-    """Returns which of an optimizer's variables this one is, Keras's or TensorFlow's inside it;
-    `None` for one that it was not built for.
-    """
-    inner = inner_optimizer(optimizer)
-    return inner._trainable_variables_indices.get(inner._var_key(variable))
-
-
 def copy_remat_mode(layer: Layer, copy: Layer) -> None:
     """Has a copy compute anew, for its gradient, what a `keras.RematScope` had its original do."""
     copy._remat_mode = layer._remat_mode
-
-
-def progress(optimizer) -> tuple:
-    """Returns what every step of an optimizer changes: its steps, and of one that scales the loss
-    the scale and what counts towards the next.
-    """
-    scaling = [getattr(optimizer, name, None) for name in ("dynamic_scale", "step_counter")]
-    counted = [inner_optimizer(optimizer)._iterations, *scaling]
-    return tuple(
-        None if one is None else np.asarray(keras.ops.convert_to_tensor(one)).item()
-        for one in counted
-    )
-
-
-def slot_prefix(variable) -> str:
-    """Returns what the names of a variable's slots begin with."""
-    path = getattr(variable, "path", None)
-    named = str(variable.name).replace(":", "_") if path is None else path
-    return named.replace("/", "_")
-
-
-def factored_slots(optimizer, place: int) -> list[keras.Variable]:
-    """Returns Adafactor's row and column factors of the variable at a place.
-
-    None for other optimizers.
-    """
-    slots = [getattr(inner_optimizer(optimizer), name, None) for name in ("_r", "_c")]
-    return [of_all[place] for of_all in slots if of_all]
 
 
 def symbolic_build(model: keras.Model):
@@ -252,9 +210,14 @@ def change_class(layer: Layer, cls: type) -> None:
         object.__setattr__(layer, name, value)
 
 
+# The `build` that a layer had before `after_build`.
+_BUILD = "_bmpq_build"
+
+
 def after_build(layer: Layer, then: Callable[[], None]) -> None:
-    """Has a layer that is not built do something more once it is."""
+    """Has a layer that is not built do something more once it is; `only_build` undoes it."""
     build = layer.build
+    object.__setattr__(layer, _BUILD, build)
 
     @functools.wraps(build)
     def build_and_more(*args, **kwargs):
@@ -262,6 +225,12 @@ def after_build(layer: Layer, then: Callable[[], None]) -> None:
         then()
 
     object.__setattr__(layer, "build", build_and_more)
+
+
+def only_build(layer: Layer) -> None:
+    """Undoes `after_build`."""
+    if _BUILD in layer.__dict__:
+        object.__setattr__(layer, "build", layer.__dict__.pop(_BUILD))
 
 
 @contextlib.contextmanager

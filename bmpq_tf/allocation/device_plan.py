@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from bmpq_tf.allocation.kernel import Kernel, Limit
 
-# What an arena's size is rounded up to.
+# What an arena's size is rounded up to. TFLM aligns what it allocates to 16 bytes; a figure for a
+# data sheet need not be finer than this.
 ARENA_STEP = 64
 
 

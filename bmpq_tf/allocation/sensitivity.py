@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
+from bmpq_tf.arguments import check_known
 from bmpq_tf.arithmetic import quantizers, scales
 
 OBJECTIVES = ("first_order", "squared", "joint")
@@ -78,7 +79,7 @@ def estimate_costs(
         down).
 
     Raises:
-        ValueError: the objective is joint, and single weights were not tracked.
+        ValueError: the objective is unknown, or joint where single weights were not tracked.
 
     Example:
         >>> weights, once = np.array([[-0.9, 0.1], [0.4, 0.6]], "float32"), np.ones((1, 1))
@@ -110,6 +111,7 @@ def _error(measured: Measurement, weights: tf.Tensor, bits: int) -> tf.Tensor:
 
 
 def _factor(measured: Measurement, objective: str) -> np.ndarray:
+    check_known("objective", objective, OBJECTIVES)
     if objective != "joint":
         return measured.gradient_square if objective == "squared" else measured.gradient_abs
     if measured.weight_gradient_abs is None:

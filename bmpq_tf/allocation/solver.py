@@ -20,6 +20,8 @@ STATUSES = ("optimal", "feasible", "kept")
 class AllocationError(RuntimeError):
     """The solver came back without an assignment.
 
+    Its attribute `proven` says that there is none: with more time it would find none either.
+
     Example:
         >>> try:
         ...     solution = bmpq_tf.allocate_bits(model, "8x", time_limit=5.0)
@@ -28,6 +30,10 @@ class AllocationError(RuntimeError):
         >>> solution.status
         'optimal'
     """
+
+    def __init__(self, message: str, proven: bool = False):
+        super().__init__(message)
+        self.proven = proven
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +102,8 @@ def solve_allocation(
             f"({'there is none' if answer.proven else f'within {time_limit:g} s'}). Received: "
             f"{len(kernels)} "
             f"kernels, limits {', '.join(f'{limit.name} <= {limit.bound:,}' for limit in limits)}. "
-            "Check the budget with Budget.check first."
+            "Check the budget with Budget.check first.",
+            proven=answer.proven,
         )
     picked = answer.picked.tolist()
     for limit in limits:

@@ -1,1 +1,1 @@
-"""The installed commands: bmpq-export, bmpq-evaluate, bmpq-inspect, bmpq-tune. Internal."""
+"""The installed commands: bmpq-export, -evaluate, -inspect, -tune and -arm64. Internal."""

@@ -140,7 +140,7 @@ def _check_inputs_and_outputs(file, path: pathlib.Path, image_shape: tuple[int, 
         raise ValueError(
             "Only classifiers are judged: files with one output, of a value for each class. "
             f"Received: '{path}' with outputs {answers}. "
-            "bmpq_tf.export.tflite.interpreter.predict runs any file."
+            "bmpq_tf.run_tflite runs any file."
         )
 
 

@@ -23,7 +23,8 @@ from bmpq_tf.conversion.layer_configs import (
 from bmpq_tf.layers.base import QuantizedLayer
 from bmpq_tf.layers.inheritance import config_of_parent
 from bmpq_tf.layers.registry import entry_for, quantized_entry_for
-from bmpq_tf.model import graph_view, keras_graph
+from bmpq_tf.layers.serialization import is_of_user
+from bmpq_tf.model import keras_graph
 
 Layer = keras.layers.Layer
 # What a weight of a layer, the second, becomes in the copy's, the third.
@@ -98,7 +99,7 @@ def clone(
     _complete(model, copy, pairs, on_grid, carried or (lambda layer, value, variable: value))
     if inside is not None:
         for layer, made in pairs:
-            if graph_view.is_of_user(made):
+            if is_of_user(made):
                 inside(layer, made)
     return copy
 

@@ -17,7 +17,8 @@ from bmpq_tf.layers.inheritance import (
     overridden,
 )
 from bmpq_tf.layers.registry import entry_for, registered
-from bmpq_tf.model import graph_view, keras_graph
+from bmpq_tf.layers.serialization import is_of_user
+from bmpq_tf.model import keras_graph
 
 Layer = keras.layers.Layer
 
@@ -67,7 +68,7 @@ def _unknown_holders(model: keras.Model) -> dict[int, str]:
         # What stands inside classes of the user's is quantized where it stands; not a loop's cell,
         # which would count each step as a use of its own.
         keeps = _rescales(holder) or isinstance(holder, keras.layers.RNN)
-        if graph_view.is_of_user(holder) and not keeps and not entry_for(holder):
+        if is_of_user(holder) and not keeps and not entry_for(holder):
             continue
         entry = entry_for(holder)
         added = _added(holder) if entry and entry.is_composite else None

@@ -13,7 +13,7 @@ from bmpq_tf.conversion.cloning import clone
 from bmpq_tf.conversion.supported_models import check_quantized
 from bmpq_tf.layers.activation_quantizer import ActivationQuantizer
 from bmpq_tf.layers.base import QuantizedLayer
-from bmpq_tf.model import graph_view
+from bmpq_tf.layers.serialization import is_of_user
 
 
 @contextlib.contextmanager
@@ -28,7 +28,7 @@ def in_float32(model: keras.Model) -> Iterator[keras.Model]:
     check_quantized(model)
     parts = keras_compat.flattened_layers(model)
     mixed = [part for part in parts if part.compute_dtype != part.variable_dtype]
-    if mixed and not any(graph_view.is_of_user(part) for part in parts):
+    if mixed and not any(is_of_user(part) for part in parts):
         yield clone(model, lambda layer, config: None, in_variable_dtype=True)
         return
     policies = [part.dtype_policy for part in mixed]
@@ -51,7 +51,7 @@ def frozen(model: keras.Model) -> Iterator[keras.Model]:
             yet.
     """
     check_quantized(model)
-    parts = {id(part): part for part in keras_compat.flattened_layers(model)}.values()
+    parts = keras_compat.flattened_layers(model)
     layers = [part for part in parts if isinstance(part, QuantizedLayer)]
     quantizers = [part for part in parts if isinstance(part, ActivationQuantizer)]
     kept = []

@@ -11,7 +11,7 @@ from bmpq_tf._compat import keras as keras_compat
 from bmpq_tf.layers.activation_quantizer import ActivationQuantizer
 from bmpq_tf.layers.inheritance import keras_class, overridden
 from bmpq_tf.layers.kernel_quantizer import KernelQuantizer
-from bmpq_tf.layers.serialization import is_ours
+from bmpq_tf.layers.serialization import is_of_user
 from bmpq_tf.model import keras_graph
 
 Layer = keras.layers.Layer
@@ -40,8 +40,7 @@ def naming(layer: Layer) -> Iterator[None]:
 
 
 def _is_known(layer) -> bool:
-    kept = keras_compat.is_from_keras(type(layer)) or is_ours(type(layer))
-    return kept or keras_class(layer) is not None
+    return not is_of_user(layer) or keras_class(layer) is not None
 
 
 def known_parts(layer: Layer) -> list[Layer]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from bmpq_tf.allocation.budget import Budget
 from bmpq_tf.allocation.kernel import FLOAT_BITS
+from bmpq_tf.arguments import check_known
 from bmpq_tf.export.converter import origin
 from bmpq_tf.export.errors import ConversionError
 from bmpq_tf.export.integer.static import IO_DTYPES, IO_DTYPES_AT
@@ -62,15 +63,8 @@ def check_options(options: ExportOptions, rounds: set[int]) -> None:
         options: what is asked for.
         rounds: the widths that the model rounds activations to.
     """
-    for name, value, known in (
-        ("optimize_for", options.optimize_for, MODES),
-        ("io_dtype", options.io_dtype, (*IO_DTYPES, None)),
-    ):
-        if value not in known:
-            raise ValueError(
-                f"Unknown {name}. Received: {name}={value!r}. Known: "
-                f"{', '.join(str(one) for one in known)}."
-            )
+    check_known("optimize_for", options.optimize_for, MODES)
+    check_known("io_dtype", options.io_dtype, (*IO_DTYPES, None))
     integer = options.optimize_for in ("integer", "micro")
     check_place("verify_on", options.verify_on)
     if integer or options.activation_bits is not None:
@@ -216,8 +210,9 @@ def check_size(model: keras.Model, kernels: list[KernelState]) -> None:
 def check_finite(model: keras.Model, kernels: list[KernelState]) -> None:
     """Raises ValueError for kernels and trained variables that hold NaN or infinity."""
     variables = [state.variable for state in kernels] + model.trainable_variables
-    paths = {variable.path: variable for variable in variables}
-    broken = [path for path, one in paths.items() if not np.isfinite(one.numpy()).all()]
+    # Layers of nested models may share a path.
+    each = {id(variable): variable for variable in variables}.values()
+    broken = [one.path for one in each if not np.isfinite(one.numpy()).all()]
     if broken:
         more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
         raise ValueError(

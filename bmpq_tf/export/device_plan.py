@@ -22,6 +22,7 @@ from bmpq_tf.export.state import ExportOptions, ExportState
 from bmpq_tf.export.tflite import cleanup, flatbuffer
 from bmpq_tf.export.verification.inputs import input_batches
 from bmpq_tf.layers.activation_quantizer import ActivationQuantizer
+from bmpq_tf.layers.serialization import is_of_user
 from bmpq_tf.model import graph_view, keras_graph
 from bmpq_tf.model.kernels import model_kernels
 
@@ -213,7 +214,7 @@ def _randomized(model: keras.Model) -> Iterator[keras.Model]:
     user's make it, which Keras may not be able to copy.
     """
     layers = keras_compat.flattened_layers(model)
-    if not any(graph_view.is_of_user(layer) for layer in layers):
+    if not any(is_of_user(layer) for layer in layers):
         copy = clone(model, lambda layer, config: None)
         _randomize(copy)
         yield copy

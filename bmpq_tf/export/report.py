@@ -61,8 +61,8 @@ class ExportReport:
     Attributes:
         path: where it is.
         tflite_bytes: its size.
-        packed_weight_bytes: bytes of the kernels' buffers, as found in the file.
-        ideal_weight_bytes: `sum of weights * bits / 8`.
+        packed_weight_bytes: bytes of the quantized kernels' buffers, as found in the file.
+        ideal_weight_bytes: `sum of weights * bits / 8` over quantized kernels.
         allocated_bits, float_bits: parameter bits of the model, and of its float32 twin.
         layers: a `LayerReport` for each kernel.
         parity: how the file's answers compare with Keras's.
@@ -111,7 +111,7 @@ class ExportReport:
 
     @property
     def widened(self) -> int:
-        """How many kernels are stored wider than the narrowest type that holds their width."""
+        """How many kernels are stored in more bits than their width."""
         return sum(layer.stored_bits > layer.bits for layer in self.layers)
 
     def to_dict(self) -> dict[str, Any]:

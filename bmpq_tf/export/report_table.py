@@ -79,11 +79,13 @@ def _below(report: "ExportReport") -> list[str]:
     # A small network's file holds more than weights.
     ratio = floats / max(1, report.tflite_bytes)
     smaller = f", {ratio:.1f}x smaller than the float32 weights alone" if ratio > 1.0 else ""
+    kept = sum(_bytes(layer) for layer in report.layers if layer.bits == FLOAT_BITS)
+    left = f" and {kept:,} left float" if kept else ""
     lines = ["p: pinned"] if any(layer.pinned for layer in report.layers) else []
     lines += [
         f"file: {report.tflite_bytes:,} bytes ({report.zipped_bytes:,} zipped){smaller}; "
         f'optimize_for="{report.optimize_for}"',
-        f"weights: {report.packed_weight_bytes:,} bytes packed, {floats:,} in float32: "
+        f"weights: {report.packed_weight_bytes:,} bytes packed{left}, {floats:,} in float32: "
         f"{report.compression:.2f}x fewer parameter bits",
         f"answers: {report.parity}"
         + (f", computed on {report.verified_on}" if report.verified_on != "host" else ""),

@@ -7,11 +7,13 @@ import pathlib
 import keras
 import numpy as np
 
+from bmpq_tf.arguments import check_known
 from bmpq_tf.conversion.freeze import in_float32
 from bmpq_tf.export.integer import integer_inputs
+from bmpq_tf.export.kernels.storage import MODES
 from bmpq_tf.export.micro.runtime import MicroModel, runtime_of
 from bmpq_tf.export.tflite import flatbuffer
-from bmpq_tf.export.tflite.interpreter import TFLiteModel, in_rank
+from bmpq_tf.export.tflite.interpreter import TFLiteModel, answers_of, in_rank
 from bmpq_tf.export.verification.comparison import compare
 from bmpq_tf.export.verification.parity import Parity
 from bmpq_tf.model import graph_view, keras_graph
@@ -33,6 +35,7 @@ def run_tflite(path: "str | os.PathLike | bytes", inputs, batch_size: int = 32) 
         FileNotFoundError: there is no such file.
         ModuleNotFoundError: the file is for TFLM, and the extra `micro` is not installed.
         RuntimeError: the runtime cannot read or run it.
+        ValueError: there are no examples.
 
     Example:
         >>> report = bmpq_tf.export_tflite(model, folder / "model.tflite")
@@ -49,11 +52,18 @@ def run_tflite(path: "str | os.PathLike | bytes", inputs, batch_size: int = 32) 
         in_rank(array, detail.get("shape_signature", detail["shape"]))
         for array, detail in zip(arrays, model.inputs, strict=True)
     ]
-    parts = [
-        model([array[start : start + batch_size] for array in arrays])
-        for start in range(0, len(arrays[0]), batch_size)
-    ]
-    return [np.concatenate(output) for output in zip(*parts, strict=True)]
+    if not len(arrays[0]):
+        raise ValueError(
+            "There are no examples to run the file on. Received: inputs of shape "
+            f"{arrays[0].shape}. Give at least one."
+        )
+    return answers_of(
+        model,
+        (
+            [array[start : start + batch_size] for array in arrays]
+            for start in range(0, len(arrays[0]), batch_size)
+        ),
+    )
 
 
 def compare_tflite(
@@ -82,7 +92,7 @@ def compare_tflite(
         FileNotFoundError: there is no such file.
         ModuleNotFoundError: the file is for TFLM, and the extra `micro` is not installed.
         RuntimeError: the runtime cannot read or run it.
-        ValueError: the inputs do not fit the model, or there are none.
+        ValueError: the inputs do not fit the model, or there are none; or the kind is unknown.
 
     Example:
         >>> report = bmpq_tf.export_tflite(model, folder / "model.tflite")
@@ -91,6 +101,7 @@ def compare_tflite(
         >>> bmpq_tf.compare_tflite(float_model, report.path, images).holds
         False
     """
+    check_known("optimize_for", optimize_for, MODES)
     content = _content(path)
     kind = "integer" if optimize_for == "micro" else optimize_for
     graph = graph_view.as_graph(model, data=inputs)

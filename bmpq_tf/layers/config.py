@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from bmpq_tf.arguments import plain, whole
+from bmpq_tf.arguments import check_known, plain, whole
 from bmpq_tf.arithmetic.quantizers import LARGEST_BITS, SMALLEST_BITS, TWO_BIT_LEVELS
 from bmpq_tf.arithmetic.scales import GRANULARITIES, RULES, STARTS
 
@@ -113,11 +113,7 @@ class QuantizerSettings:
         switches = dict.fromkeys(("normalise_kernels", "track_oscillations"), (True, False))
         for name, known in {**choices, **switches}.items():
             value = plain(getattr(self, name))
-            if value not in known:
-                raise ValueError(
-                    f"Unknown {name}. Received: {name}={value!r}. Known: "
-                    f"{', '.join(map(str, known))}."
-                )
+            check_known(name, value, known)
             # 1 counts as True; a file is to say which it was.
             object.__setattr__(self, name, known[known.index(value)])
         if self.initial_scale != "statistical" and self.scale != "learned":

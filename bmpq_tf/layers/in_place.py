@@ -19,7 +19,7 @@ from bmpq_tf.layers.base import QuantizedLayer
 from bmpq_tf.layers.composite import CompositeConfig, QuantizedComposite
 from bmpq_tf.layers.normalization import FusedBatchNormalization
 from bmpq_tf.layers.registry import entry_for, quantized_entry_for
-from bmpq_tf.layers.serialization import is_ours, serializable
+from bmpq_tf.layers.serialization import is_of_user, serializable
 
 Layer = keras.layers.Layer
 # The class that a layer had as a float one.
@@ -111,6 +111,7 @@ def float_in_place(layer: Layer, on_grid: bool = True) -> None:
     if plain is None:
         return
     before = layer.__dict__.pop(_BEFORE, plain)
+    keras_compat.only_build(layer)
     if isinstance(layer, QuantizedLayer):
         for kernel, quantizer in layer.kernels():
             read = quantizer.call if on_grid else quantizer.quantized_from
@@ -167,7 +168,8 @@ def mark(model: Layer) -> None:
     for part in keras_compat.flattened_layers(model):
         cls = type(part)
         if (
-            not (keras_compat.is_from_keras(cls) or is_ours(cls) or isinstance(part, _OURS))
+            is_of_user(part)
+            and not isinstance(part, _OURS)
             and not isinstance(part, QuantizedInPlace)
             and _told(part)
         ):

@@ -4,6 +4,8 @@ from typing import TypeVar
 
 import keras
 
+from bmpq_tf._compat import keras as keras_compat
+
 _Class = TypeVar("_Class", bound=type)
 _OURS: set[type] = set()
 
@@ -20,3 +22,8 @@ def serializable(cls: _Class) -> _Class:
 def is_ours(cls: type) -> bool:
     """Whether a class is one of bmpq_tf's own; a user's subclass of one is not."""
     return cls in _OURS
+
+
+def is_of_user(layer: keras.layers.Layer) -> bool:
+    """Whether a layer's class is neither Keras's nor ours, so that nobody knows what it does."""
+    return not (keras_compat.is_from_keras(type(layer)) or is_ours(type(layer)))

@@ -14,14 +14,14 @@ import keras
 from bmpq_tf._compat import keras as keras_compat
 from bmpq_tf.layers.activations import QuantIdentity, QuantReLU
 from bmpq_tf.layers.base import RELU_LIMITS
-from bmpq_tf.layers.serialization import is_ours
+from bmpq_tf.layers.serialization import is_of_user
 from bmpq_tf.model import keras_graph
 
 Layer = keras.layers.Layer
 _L = keras.layers
 # What makes channels of its own and reads all of those before.
 _MAKERS = (_L.Dense, _L.Conv1D, _L.Conv2D, _L.Conv3D)
-_DEPTHWISE = (_L.DepthwiseConv1D, _L.DepthwiseConv2D)
+DEPTHWISE = (_L.DepthwiseConv1D, _L.DepthwiseConv2D)
 _EACH_BY_ITSELF = (
     *(_L.ReLU, _L.LeakyReLU, _L.ELU, _L.Activation, _L.Identity, QuantReLU, QuantIdentity),
     *(_L.Dropout, _L.SpatialDropout1D, _L.SpatialDropout2D, _L.SpatialDropout3D, _L.GaussianNoise),
@@ -36,7 +36,7 @@ _EACH_BY_ITSELF = (
 _RELUS = (_L.ReLU, _L.LeakyReLU, _L.ELU)
 _SUMS = (_L.Add, _L.Subtract, _L.Multiply, _L.Average, _L.Maximum, _L.Minimum)
 # They weigh channels against each other.
-_ACROSS = ("softmax", "log_softmax", "glu", "sparsemax", "squareplus_softmax")
+_ACROSS = ("softmax", "log_softmax", "glu", "sparsemax")
 
 
 @dataclasses.dataclass
@@ -120,13 +120,13 @@ class _Walk:
         results = node.output_tensors
         if is_shared:
             self._end(given, results, f"'{layer.name}' is called more than once")
-        elif len(results) != 1 or len(given) != len(node.input_tensors) or not _is_known(layer):
+        elif len(results) != 1 or len(given) != len(node.input_tensors) or is_of_user(layer):
             self._end(given, results, self._unknown(layer))
         elif isinstance(layer, _MAKERS):
             self._make(layer, given[0], results[0])
         elif _takes_each(layer):
             self._of[id(results[0])] = group, repeats = self._of[id(given[0])]
-            has_weights = isinstance(layer, (_L.BatchNormalization, *_DEPTHWISE))
+            has_weights = isinstance(layer, (_L.BatchNormalization, *DEPTHWISE))
             if has_weights and repeats > 1:
                 self.hold(given, f"'{layer.name}' has weights for each of their positions")
             elif has_weights:
@@ -214,15 +214,11 @@ class _Walk:
         return f"'{layer.name}' ({type(layer).__name__}) may mix them"
 
 
-def _is_known(layer) -> bool:
-    """Whether it computes as its class is known to; who knows what a user's class does."""
-    return keras_compat.is_from_keras(type(layer)) or is_ours(type(layer))
-
-
 def _takes_each(layer) -> bool:
     if isinstance(layer, _L.BatchNormalization):
-        return layer.axis in (-1, (-1,), [-1])
-    if isinstance(layer, _DEPTHWISE):
+        last = layer.input_spec.ndim - 1 if layer.input_spec else -1
+        return layer.axis in (-1, last)
+    if isinstance(layer, DEPTHWISE):
         return layer.depth_multiplier == 1 and _is_channels_last(layer) and not _across(layer)
     if isinstance(layer, _L.Activation):
         return not _across(layer)

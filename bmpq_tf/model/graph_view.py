@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from bmpq_tf._compat import keras as keras_compat
-from bmpq_tf.layers.serialization import is_ours
+from bmpq_tf.layers.serialization import is_of_user
 from bmpq_tf.model import keras_graph
 
 Layer = keras.layers.Layer
@@ -229,11 +229,6 @@ def _inlined(model: keras.Model) -> Iterator[None]:
     finally:
         for key, part in parts.items():
             object.__setattr__(part, "__class__", before[key])
-
-
-def is_of_user(layer: Layer) -> bool:
-    """Whether a layer's class is neither Keras's nor ours."""
-    return not (keras_compat.is_from_keras(type(layer)) or is_ours(type(layer)))
 
 
 @functools.cache

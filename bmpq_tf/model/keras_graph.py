@@ -18,19 +18,13 @@ def sublayers(layer: Layer) -> list[Layer]:
     """Returns every layer below `layer`, models too, however deep, each once, a layer before what
     is inside it.
     """
-    found: dict[int, Layer] = {}
-    pending = list(keras_compat.layers_inside(layer))
-    while pending:
-        part = pending.pop(0)
-        if id(part) not in found:
-            found[id(part)] = part
-            pending = [*keras_compat.layers_inside(part), *pending]
-    return list(found.values())
+    return keras_compat.flattened_layers(layer)[1:]
 
 
 def quantized_layers(model: Layer) -> list[QuantizedLayer]:
     """Returns the quantized layers of a model, however deep, each once, in the model's order."""
-    return [layer for layer in [model, *sublayers(model)] if isinstance(layer, QuantizedLayer)]
+    parts = keras_compat.flattened_layers(model)
+    return [layer for layer in parts if isinstance(layer, QuantizedLayer)]
 
 
 def kernel_variables(layer: Layer) -> list[keras.Variable]:

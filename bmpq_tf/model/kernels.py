@@ -189,10 +189,13 @@ def allocation_history(model: keras.Model) -> list[dict]:
     Each has `epoch`, `status`, `budget`, and by kernel path `bits`, `sensitivity` and `enbg` (at
     the width before).
     """
+    return history_of(model_kernels(model))
+
+
+def history_of(states: Sequence[KernelState]) -> list[dict]:
+    """As `allocation_history`, for kernels that are known already."""
     allocations: dict[int, dict] = {}
-    histories = [
-        (state, state.quantizer.history) for state in model_kernels(model) if state.quantizer
-    ]
+    histories = [(state, state.quantizer.history) for state in states if state.quantizer]
     for state, history in histories:
         # A layer that joined a trained model later, such as a new head, was in the last ones only.
         for number, record in enumerate(history, start=-len(history)):

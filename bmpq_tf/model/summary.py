@@ -117,9 +117,8 @@ def summary(model: keras.Model, console: Console | None = None) -> None:
     """
     rows = kernel_table(model)
     table = rendered(rows, title=model.name)
-    weights, bits = sum(row.weights for row in rows), sum(row.weights * row.bits for row in rows)
     table.add_section()
-    table.add_row("total", f"{weights:,}", f"{bits / weights:.2f}", "", f"{bits / 8:,.0f}")
+    table.add_row(*_total(rows))
     table.caption = "\n".join(caption(rows))
     (console or Console()).print(table)
 
@@ -130,14 +129,15 @@ def as_markdown(rows: Sequence[KernelRow]) -> str:
     for row in rows:
         path, *others = _cells(row)
         lines.append(f"| `{path}` | {' | '.join(others)} |")
-    weights, bits = sum(row.weights for row in rows), sum(row.weights * row.bits for row in rows)
-    lines.append(f"| total | {weights:,} | {bits / weights:.2f} | | {bits / 8:,.0f} |")
+    lines.append(f"| {' | '.join(_total(rows))} |")
     return "\n".join([*lines, "", "<br>".join(caption(rows))])
 
 
 def caption(rows: Sequence[KernelRow]) -> list[str]:
     """Returns the lines below the table: the size, and what `pin="auto"` decided."""
     weights, bits = sum(row.weights for row in rows), sum(row.weights * row.bits for row in rows)
+    if not weights:
+        return ["There is no kernel, so there is nothing to quantize."]
     return [
         f"{FLOAT_BITS * weights / bits:.2f}x fewer parameter bits than float32; p: pinned",
         *(
@@ -176,6 +176,12 @@ def rendered(rows: Sequence[KernelRow], title: str) -> Table:
     for row in rows:
         table.add_row(*_cells(row))
     return table
+
+
+def _total(rows: Sequence[KernelRow]) -> tuple[str, ...]:
+    weights, bits = sum(row.weights for row in rows), sum(row.weights * row.bits for row in rows)
+    average = f"{bits / weights:.2f}" if weights else ""
+    return "total", f"{weights:,}", average, "", f"{bits / 8:,.0f}"
 
 
 def _cells(row: KernelRow) -> tuple[str, ...]:

@@ -1,24 +1,26 @@
 """From sensitivities to widths: what the callback, and whoever allocates by hand, calls."""
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import keras
 import numpy as np
 
 from bmpq_tf.allocation.budget import Budget
 from bmpq_tf.allocation.device_plan import DevicePlan
-from bmpq_tf.allocation.sensitivity import OBJECTIVES, Measurement, estimate_costs
+from bmpq_tf.allocation.sensitivity import Measurement
 from bmpq_tf.allocation.solver import Solution
-from bmpq_tf.arguments import real
 from bmpq_tf.model.kernels import KernelState, measurement, model_kernels, within
 from bmpq_tf.training import device_budget, distribution
+from bmpq_tf.training.decision_options import (
+    Costs,
+    Sensitivity,
+    checked_arguments,
+    costs_by,
+    objective_of,
+)
 from bmpq_tf.training.optimizer_state import optimizers_in, reset_slots
-from bmpq_tf.training.tracking_checks import check_tracking
-
-# By kernel path, the estimated loss increase at each of its candidates.
-Costs = Mapping[str, Sequence[float]]
-Sensitivity = Callable[[Sequence[Measurement]], Costs]
+from bmpq_tf.training.tracking_checks import check_tracking, checked_kernels
 
 
 def allocate_bits(
@@ -53,34 +55,37 @@ def allocate_bits(
     Raises:
         InfeasibleBudgetError: the candidates cannot meet the budget.
         AllocationError: no assignment was found in time.
-        ValueError: a cost is not finite, or there are more or fewer than candidates; or
-            sensitivities are asked for, and no gradient was seen.
+        ValueError: the model is not built or has no quantized layers; a cost is not finite, or
+            there are more or fewer than candidates; sensitivities are asked for, and no gradient
+            was seen; or min_improvement or time_limit are no share and no seconds.
 
     Example:
         >>> costs = {"conv/kernel": [3.0, 1.0, 0.0], "head/kernel": [0.4, 0.1, 0.0]}
         >>> bmpq_tf.allocate_bits(model, "8x", costs).bits
         {'conv/kernel': 8, 'head/kernel': 2}
     """
-    known = model_kernels(model)
-    states = open_kernels(known)
+    min_improvement, time_limit = checked_arguments(min_improvement, time_limit)
     budget_parsed = Budget.parse(budget)
+    known = checked_kernels(model)
+    states = open_kernels(known)
+    budget_parsed.check([state.kernel for state in states], budget)
+    measured = {}
+    if not isinstance(sensitivities, Mapping):
+        needs_gradients = getattr(costs_by(sensitivities), "needs_gradients", True)
+        states, measured = measured_kernels(known, objective_of(sensitivities), needs_gradients)
     kernels = [state.kernel for state in states]
     budget_parsed.check(kernels, budget)
     plan = device_budget.plan_for(model, budget_parsed)
-    device_budget.check(kernels, budget_parsed, plan, budget)
-    if not isinstance(sensitivities, Mapping):
-        costs_of = costs_by(sensitivities)
-        needs_gradients = getattr(costs_of, "needs_gradients", True)
-        states, measured = measured_kernels(known, objective_of(sensitivities), needs_gradients)
-        kernels = [state.kernel for state in states]
-        budget_parsed.check(kernels, budget)
-        device_budget.check(kernels, budget_parsed, plan, budget)
+    device_budget.check(kernels, budget_parsed, plan, budget, time_limit)
+    if isinstance(sensitivities, Mapping):
+        costs = sensitivities
+    else:
         choosable = [kernel.path for kernel in kernels if len(kernel.candidates) > 1]
-        sensitivities = costs_of([measured[path] for path in choosable])
+        costs = costs_by(sensitivities)([measured[path] for path in choosable])
     return solve(
         states,
         budget_parsed,
-        sensitivities,
+        costs,
         model.distribute_strategy,
         min_improvement,
         time_limit,
@@ -144,51 +149,6 @@ def assign(
     return changed
 
 
-def costs_by(sensitivity: "str | Sensitivity") -> Sensitivity:
-    """Returns a sensitivity as a callable.
-
-    Raises:
-        ValueError: a name that is no objective, or something that cannot be called.
-    """
-    if callable(sensitivity):
-        return sensitivity
-    if sensitivity not in OBJECTIVES:
-        raise ValueError(
-            f"Unknown sensitivity. Received: sensitivity={sensitivity!r}. Known: "
-            f"{', '.join(OBJECTIVES)}, or a callable that takes "
-            "bmpq_tf.Measurement objects and returns costs by kernel path."
-        )
-    return lambda measured: {
-        one.path: estimate_costs(one, one.candidates, sensitivity) for one in measured
-    }
-
-
-def checked_arguments(min_improvement, time_limit) -> tuple[float, float]:
-    """Returns both as floats. Raises ValueError for what is no share, or no number of seconds."""
-    share, seconds = real(min_improvement), real(time_limit)
-    if share is None or not 0.0 <= share < 1.0:
-        raise ValueError(
-            "min_improvement is a share, from 0 to below 1. Received: "
-            f"min_improvement={min_improvement!r}."
-        )
-    if seconds is None or not seconds >= 0.0:
-        raise ValueError(
-            f"time_limit is a number of seconds. Received: time_limit={time_limit!r}. Give "
-            "math.inf for none."
-        )
-    return share, seconds
-
-
-def objective_of(sensitivity: "str | Sensitivity") -> str:
-    """Returns the objective by which the figures of the history are told.
-
-    That of a callable of the user's is first order, unless it has an attribute `objective`.
-    """
-    if isinstance(sensitivity, str):
-        return sensitivity
-    return getattr(sensitivity, "objective", "first_order")
-
-
 def open_kernels(
     states: Sequence[KernelState], unreached: Collection[str] = ()
 ) -> list[KernelState]:
@@ -221,8 +181,7 @@ def measured_kernels(
         ValueError: gradients are needed, and no open kernel had any that was finite; or kernels do
             not track what the objective goes by.
     """
-    quantized = [state for state in states if state.quantizer]
-    check_tracking(quantized, needs_gradients, objective)
+    check_tracking(states, needs_gradients, objective)
     opened = [state for state in states if state.is_open]
     unreached = {
         state.kernel.path
@@ -236,7 +195,7 @@ def measured_kernels(
             "Train it for an epoch first, without a callback that allocates at its end. A callable "
             "of your own that needs no gradients has an attribute needs_gradients = False."
         )
-    measured = {state.kernel.path: measurement(state, state.calls) for state in quantized}
+    measured = {s.kernel.path: measurement(s, s.calls) for s in states if s.quantizer}
     return open_kernels(states, unreached), measured
 
 

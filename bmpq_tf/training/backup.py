@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from bmpq_tf._compat import keras as keras_compat
+from bmpq_tf._compat import keras_optimizers
 from bmpq_tf.training.optimizer_state import optimizers_in
 
 # As Keras calls them; each begins with nothing, `.bkp` behind it, or ours aside.
@@ -157,7 +158,7 @@ class BackupAndRestore(keras_compat.BackupHooks):
         with contextlib.suppress(*_DAMAGED):
             if not epochs and optimizer is not None and steps:
                 self._load(_WEIGHTS, {})
-                taken = keras_compat.progress(optimizer)[0]
+                taken = keras_optimizers.progress(optimizer)[0]
                 if taken and taken % steps == 0:
                     return int(taken // steps)
         raise ValueError(
@@ -275,7 +276,7 @@ def _beside_weights(model: keras.Model) -> dict[str, Any]:
     for place, variable in enumerate(model.weights):
         places.update({id(variable): place, id(variable.value): place})
     built = [
-        [places.get(id(one)) for one in keras_compat.optimizer_variables(optimizer)]
+        [places.get(id(one)) for one in keras_optimizers.optimizer_variables(optimizer)]
         if optimizer.built
         else []
         for optimizer in optimizers_in(model)

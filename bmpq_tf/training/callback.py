@@ -16,19 +16,18 @@ from bmpq_tf.model.kernels import (
     KernelState,
     allocation_history,
     compression,
+    history_of,
     measurement,
     model_kernels,
     within,
 )
 from bmpq_tf.training import decision_record, device_budget
-from bmpq_tf.training.allocator import (
+from bmpq_tf.training.allocator import assign, open_kernels, solve
+from bmpq_tf.training.decision_options import (
     Sensitivity,
-    assign,
     checked_arguments,
     costs_by,
     objective_of,
-    open_kernels,
-    solve,
 )
 from bmpq_tf.training.event_files import checked_folder
 from bmpq_tf.training.gradient_sums import GradientSums
@@ -37,7 +36,7 @@ from bmpq_tf.training.optimizer_state import optimizers_in
 from bmpq_tf.training.quantized_part import other_part, quantized_part
 from bmpq_tf.training.schedule import Schedule
 from bmpq_tf.training.telling import Telling
-from bmpq_tf.training.tracking_checks import checked_kernels
+from bmpq_tf.training.tracking_checks import check_tracking, checked_kernels
 
 
 class BMPQCallback(keras.callbacks.Callback):
@@ -171,7 +170,8 @@ class BMPQCallback(keras.callbacks.Callback):
             ValueError: fit ...
         """
         part = self._part_of(model)
-        states = checked_kernels(part, self._needs_gradients, objective_of(self.sensitivity))
+        states = checked_kernels(part)
+        check_tracking(states, self._needs_gradients, objective_of(self.sensitivity))
         self.schedule.check(epochs)
         self._plan = device_budget.plan_for(part, self.budget)
         try:
@@ -182,7 +182,7 @@ class BMPQCallback(keras.callbacks.Callback):
     def _check_budget(self, states: Sequence[KernelState]) -> None:
         kernels = [state.kernel for state in states]
         self.budget.check(kernels, self._said)
-        device_budget.check(kernels, self.budget, self._plan, self._said)
+        device_budget.check(kernels, self.budget, self._plan, self._said, self.time_limit)
 
     def _part_of(self, fitted: keras.Model) -> keras.Model:
         return quantized_part(fitted) if self._named is None else self._named
@@ -237,11 +237,11 @@ class BMPQCallback(keras.callbacks.Callback):
     def _is_due(self, epoch: int) -> bool:
         if not self.schedule.decides(epoch, self.params["epochs"]):
             return False
-        seen = self._sums.batches_seen()
-        if not self._has_trained and not self.history and not seen and self._needs_gradients:
+        seen, history = self._sums.batches_seen(), history_of(self._states)
+        if not self._has_trained and not history and not seen and self._needs_gradients:
             return False
         # A checkpoint from the middle of an epoch holds that epoch's decision already.
-        decided = self.history and self.history[-1]["epoch"] == epoch
+        decided = history and history[-1]["epoch"] == epoch
         fresh = (
             seen
             < (self.params.get("steps") or np.inf)
@@ -266,8 +266,8 @@ class BMPQCallback(keras.callbacks.Callback):
         try:
             self._check_budget(states)
         except InfeasibleBudgetError as error:
-            lost = ", ".join(sorted(unreached))
-            self._telling.stayed(epoch, f"no gradients reached {lost}; the widths stay. {error}")
+            lost = f"no gradients reached {', '.join(sorted(unreached))}; " if unreached else ""
+            self._telling.stayed(epoch, f"{lost}the widths stay. {error}")
             return
         try:
             solution, measured = self._solve(states)

@@ -10,10 +10,16 @@ import numpy as np
 from bmpq_tf.allocation.budget import Budget, InfeasibleBudgetError
 from bmpq_tf.allocation.channel_program import ChannelKernel, least_bits, solve_channels
 from bmpq_tf.allocation.sensitivity import OBJECTIVES, Measurement, weight_costs
+from bmpq_tf.arguments import check_known
 from bmpq_tf.conversion.cloning import clone
 from bmpq_tf.conversion.supported_models import check_quantized
 from bmpq_tf.model import keras_graph
-from bmpq_tf.model.channel_groups import ChannelGroup, ChannelGroups, channel_groups
+from bmpq_tf.model.channel_groups import (
+    DEPTHWISE,
+    ChannelGroup,
+    ChannelGroups,
+    channel_groups,
+)
 from bmpq_tf.model.kernels import KernelState, model_kernels
 from bmpq_tf.training.allocator import assign_bits, measured_kernels
 
@@ -22,7 +28,6 @@ Layer = keras.layers.Layer
 _PARTS = 8
 # Of mini-batches; they begin anew.
 _SUMS = ("gradient_sums", "uses_seen", "weight_gradient_abs_sum")
-_DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
 
 
 def drop_channels(
@@ -113,11 +118,7 @@ def _checked(model: keras.Model, budget, sensitivity: str) -> Budget:
             "Channels are found in the graph of a functional or sequential model. Received: a "
             f"{type(model).__name__}."
         )
-    if sensitivity not in OBJECTIVES:
-        raise ValueError(
-            f"Unknown sensitivity. Received: sensitivity={sensitivity!r}. Known: "
-            f"{', '.join(OBJECTIVES)}."
-        )
+    check_known("sensitivity", sensitivity, OBJECTIVES)
     parsed = Budget.parse(budget)
     others = set(parsed.to_dict()) - {"compression", "average_bits", "weight_bytes"}
     if others:
@@ -217,7 +218,7 @@ def _in_program(
 ) -> ChannelKernel:
     """A kernel's costs and weights at each width and level."""
     read, made = groups.read.get(id(state.layer)), groups.made.get(id(state.layer))
-    shape, depthwise = tuple(state.variable.shape), isinstance(state.layer, _DEPTHWISE)
+    shape, depthwise = tuple(state.variable.shape), isinstance(state.layer, DEPTHWISE)
     repeats = groups.groups[read].readers[id(state.layer)] if read is not None else 1
 
     def by_level(of_weights: np.ndarray) -> np.ndarray:

@@ -31,7 +31,7 @@ def solve_with_tables(
     """Solves once for each set of tables that a file may share; returns the best.
 
     Raises:
-        AllocationError: none has an assignment.
+        AllocationError: none has an assignment, or none was found in time.
     """
     best, refused = None, None
     for tables in budget.table_sets(kernels, plan):
@@ -39,7 +39,7 @@ def solve_with_tables(
             limits = budget.limits(kernels, plan, tables)
             found = solve_allocation(kernels, costs, limits, time_limit=time_limit)
         except AllocationError as error:
-            refused = error
+            refused = error if refused is None or refused.proven else refused
             continue
         if best is None or found.objective < best.objective:
             best = found
@@ -49,9 +49,11 @@ def solve_with_tables(
     return best
 
 
-def check(kernels: Sequence[Kernel], budget: Budget, plan: DevicePlan | None, said) -> None:
+def check(
+    kernels: Sequence[Kernel], budget: Budget, plan: DevicePlan | None, said, time_limit: float
+) -> None:
     """Raises `InfeasibleBudgetError` if no widths meet the flash and the RAM, each alone and
-    together with all that the budget asks.
+    together with all that the budget asks, as far as that is found out within so many seconds.
     """
     if plan is None:
         return
@@ -81,8 +83,10 @@ def check(kernels: Sequence[Kernel], budget: Budget, plan: DevicePlan | None, sa
             raise InfeasibleBudgetError(_no_room(limit, plan, budget, received))
     zeros = [[0.0] * len(kernel.candidates) for kernel in kernels]
     try:
-        solve_with_tables(kernels, zeros, budget, plan, 60.0)
+        solve_with_tables(kernels, zeros, budget, plan, time_limit)
     except AllocationError as error:
+        if not error.proven:
+            return
         least = _least_flash(kernels, budget, plan, [*without, *ram])
         raise InfeasibleBudgetError(
             f"The budget cannot be met. {received}. Each limit alone could be, but not all at "

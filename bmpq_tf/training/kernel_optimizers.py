@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from bmpq_tf._compat import keras as keras_compat
+from bmpq_tf._compat import keras_optimizers
 from bmpq_tf.model.kernels import KernelState
 from bmpq_tf.training.optimizer_state import optimizers_in, trains
 
@@ -44,7 +44,7 @@ class KernelOptimizers:
         found = self._found()
         if not found and any(_matters(state) for state in self._unsettled):
             raise ValueError(self._not_found("the quantized kernels", found))
-        self._before = {id(one): keras_compat.progress(one) for one in found}
+        self._before = {id(one): keras_optimizers.progress(one) for one in found}
         stale = [_follow(state, self._likely(state, found)) for state in self._unsettled]
         if any(stale) and fitted.train_function is not None:
             fitted.make_train_function(force=True)
@@ -107,7 +107,7 @@ class KernelOptimizers:
         return optimizers_in(self._fitted, self._part)
 
     def _has_stepped(self, optimizer: keras.optimizers.Optimizer) -> bool:
-        now = keras_compat.progress(optimizer)
+        now = keras_optimizers.progress(optimizer)
         return now != self._before.get(id(optimizer), (0.0, None, None))
 
     def _likely(
@@ -162,8 +162,9 @@ def _matters(state: KernelState) -> bool:
 
 
 def _names(optimizers: Sequence[keras.optimizers.Optimizer]) -> str:
+    steps = [keras_optimizers.progress(one)[0] for one in optimizers]
     told = [
-        f"'{one.name}' ({'has taken no step' if not keras_compat.progress(one)[0] else 'trains'})"
-        for one in optimizers
+        f"'{one.name}' ({'trains' if taken else 'has taken no step'})"
+        for one, taken in zip(optimizers, steps, strict=True)
     ]
     return ", ".join(told)

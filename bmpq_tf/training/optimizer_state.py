@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import keras
 
-from bmpq_tf._compat import keras as keras_compat
+from bmpq_tf._compat import keras_optimizers
 from bmpq_tf.model import keras_graph
 
 
@@ -29,7 +29,7 @@ def optimizers_in(*models: keras.Model) -> list[keras.optimizers.Optimizer]:
 def trains(optimizer: keras.optimizers.Optimizer, variable) -> bool:
     """Whether an optimizer was built for a variable."""
     return any(
-        keras_compat.place_in(one, variable) is not None for one in _without_wrappers(optimizer)
+        keras_optimizers.place_in(one, variable) is not None for one in _without_wrappers(optimizer)
     )
 
 
@@ -40,18 +40,18 @@ def reset_slots(optimizer: keras.optimizers.Optimizer, variable: keras.Variable)
     Nothing of a variable that it does not train.
     """
     for inner in _without_wrappers(optimizer):
-        place = keras_compat.place_in(inner, variable)
+        place = keras_optimizers.place_in(inner, variable)
         if place is not None:
             _reset_slots(inner, place)
 
 
 def _reset_slots(optimizer: keras.optimizers.Optimizer, place: int) -> None:
     """Starts the slots of one of an optimizer's variables anew."""
-    trained = keras_compat.optimizer_variables(optimizer)
-    name = keras_compat.slot_prefix(trained[place])
+    trained = keras_optimizers.optimizer_variables(optimizer)
+    name = keras_optimizers.slot_prefix(trained[place])
     # Variables may share that, as in nested models; the optimizer makes their slots in the order of
     # its variables.
-    alike = [at for at, other in enumerate(trained) if keras_compat.slot_prefix(other) == name]
+    alike = [at for at, other in enumerate(trained) if keras_optimizers.slot_prefix(other) == name]
     slots = collections.defaultdict(list)
     for slot in optimizer.variables:
         if slot.name.startswith(f"{name}_"):
@@ -67,7 +67,7 @@ def _reset_slots(optimizer: keras.optimizers.Optimizer, place: int) -> None:
             if at == place:
                 slot.assign(keras.ops.full_like(slot, start))
     # Adafactor's factors are called as the variable.
-    for factor in keras_compat.factored_slots(optimizer, place):
+    for factor in keras_optimizers.factored_slots(optimizer, place):
         factor.assign(keras.ops.zeros_like(factor))
 
 
@@ -75,7 +75,7 @@ def _without_wrappers(optimizer: keras.optimizers.Optimizer) -> list[keras.optim
     """The optimizers that keep slots: those that a `LossScaleOptimizer` or a `MultiOptimizer`
     wraps, or the optimizer itself.
     """
-    inner = keras_compat.inner_optimizer(optimizer)
+    inner = keras_optimizers.inner_optimizer(optimizer)
     if inner is not optimizer:
         return _without_wrappers(inner)
     return list(getattr(optimizer, "optimizers", ())) or [optimizer]

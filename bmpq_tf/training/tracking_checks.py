@@ -7,14 +7,11 @@ import keras
 from bmpq_tf.model.kernels import KernelState, model_kernels
 
 
-def checked_kernels(
-    model: keras.Model, needs_gradients: bool, objective: str
-) -> Sequence[KernelState]:
+def checked_kernels(model: keras.Model) -> Sequence[KernelState]:
     """Returns the kernels of a model that a budget is asked of.
 
     Raises:
-        ValueError: it is not built, has no quantized layers, or does not track what the widths go
-            by.
+        ValueError: it is not built, or has no quantized layers.
     """
     if not model.built:
         raise ValueError(
@@ -22,19 +19,18 @@ def checked_kernels(
             "batch or build() it first."
         )
     states = model_kernels(model)
-    quantized = [state for state in states if state.quantizer]
-    if not quantized:
+    if not any(state.quantizer for state in states):
         raise ValueError(
             f"Model '{model.name}' has no quantized layers, so there are no widths to allocate. "
             "Make it with bmpq_tf.quantize_model(model), or build it from bmpq_tf.layers; if it "
             "lies where it cannot be found, name it: BMPQCallback(budget, model=...)."
         )
-    check_tracking(quantized, needs_gradients, objective)
     return states
 
 
 def check_tracking(states: Sequence[KernelState], needs_gradients: bool, objective: str) -> None:
     """Raises ValueError if quantized kernels do not track what the widths go by."""
+    states = [state for state in states if state.quantizer]
     untracked = [
         state.kernel.path
         for state in states

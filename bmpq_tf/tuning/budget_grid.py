@@ -17,17 +17,14 @@ COUNT = 16
 _PARAMETER_BITS = {"compression", "average_bits", "weight_bytes"}
 
 
-def budget_grid(
-    model: keras.Model, budgets: Sequence[Any] | None, epochs: int, count: int = COUNT
-) -> list[Budget]:
+def budget_grid(model: keras.Model, budgets: Sequence[Any] | None, epochs: int) -> list[Budget]:
     """Returns the budgets of a search.
 
     Args:
         model: quantized.
-        budgets: as the user says them; by default `count` averages of bits a weight from the
+        budgets: as the user says them; by default `COUNT` averages of bits a weight from the
             narrowest candidates to the widest, each larger than the last by the same factor.
         epochs: of a short run.
-        count: of the default ones.
 
     Raises:
         InfeasibleBudgetError: a budget that no candidate widths meet.
@@ -35,7 +32,7 @@ def budget_grid(
     """
     kernels = [state.kernel for state in model_kernels(model)]
     if budgets is None:
-        budgets = found = _default(kernels, count)
+        budgets = found = _default(kernels)
     else:
         found = _ordered([Budget.parse(budget) for budget in budgets], kernels)
     for budget in budgets:
@@ -43,13 +40,13 @@ def budget_grid(
     return found
 
 
-def _default(kernels: Sequence[Kernel], count: int) -> list[Budget]:
+def _default(kernels: Sequence[Kernel]) -> list[Budget]:
     weights = sum(kernel.weights for kernel in kernels)
     least, most = (
         sum(kernel.weights * end(kernel.candidates) for kernel in kernels) / weights
         for end in (min, max)
     )
-    averages = [least * (most / least) ** (number / (count - 1)) for number in range(count)]
+    averages = [least * (most / least) ** (number / (COUNT - 1)) for number in range(COUNT)]
     # Rounded up, so that the narrowest widths meet the smallest one.
     rounded = sorted({math.ceil(100 * round(average, 6)) / 100 for average in averages})
     return [Budget(average_bits=average) for average in rounded]

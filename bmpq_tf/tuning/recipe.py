@@ -6,6 +6,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from bmpq_tf.arguments import check_known
+
 # Decay would pull BatchNorm's parameters, biases, learned scales and clips to values that mean
 # nothing.
 NOT_DECAYED = ["gamma", "beta", "bias", "log_gain", "log_clip"]
@@ -29,10 +31,7 @@ def learning_rate(
     Raises:
         ValueError: the schedule is not known.
     """
-    if schedule not in SCHEDULES:
-        raise ValueError(
-            f"Unknown schedule. Received: schedule={schedule!r}. Known: {', '.join(SCHEDULES)}."
-        )
+    check_known("schedule", schedule, SCHEDULES)
     if schedule == "step":
         return StepDecay(peak, [steps // 2, steps * 3 // 4], warmup_steps)
     return keras.optimizers.schedules.CosineDecay(

@@ -3,7 +3,7 @@
 import importlib.util
 import os
 
-from bmpq_tf.arguments import real, whole
+from bmpq_tf.arguments import check_known, real, whole
 from bmpq_tf.export.kernels.storage import MODES
 from bmpq_tf.tuning.bisection import FULL, SHORT
 
@@ -12,7 +12,7 @@ def check(optimize_for: str, margin) -> None:
     """Raises what `smallest_budget` raises for the extra, the environment and these arguments."""
     check_installed()
     check_alone()
-    check_mode(optimize_for)
+    check_known("optimize_for", optimize_for, MODES)
     check_margin(margin)
 
 
@@ -40,15 +40,6 @@ def lengths(epochs, full_epochs, float_epochs) -> dict[str, int]:
         FULL: lengths["full_epochs"],
         "float": lengths["float_epochs"],
     }
-
-
-def check_mode(optimize_for: str) -> None:
-    """Raises ValueError for a kind of file that there is not."""
-    if optimize_for not in MODES:
-        raise ValueError(
-            f"Unknown kind of file. Received: optimize_for={optimize_for!r}. Known: "
-            f"{', '.join(MODES)}."
-        )
 
 
 def check_installed() -> None:

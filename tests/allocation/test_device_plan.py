@@ -1,5 +1,6 @@
 """Budgets of flash and RAM against every assignment there is."""
 
+import contextlib
 import itertools
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from bmpq_tf.allocation.budget import Budget, InfeasibleBudgetError
 from bmpq_tf.allocation.device_plan import DevicePlan, KernelForm
 from bmpq_tf.allocation.kernel import Kernel
+from bmpq_tf.allocation.solver import AllocationError
 from bmpq_tf.training import device_budget
 
 pytestmark = pytest.mark.quick
@@ -53,9 +55,9 @@ def test_the_best_widths_within_both_are_found_or_there_are_none(plan, flash, ra
     possible = [bits for bits in assignments if fits(bits)]
     if not possible:
         with pytest.raises(InfeasibleBudgetError):
-            device_budget.check(kernels, budget, plan, None)
+            device_budget.check(kernels, budget, plan, None, 60.0)
         return
-    device_budget.check(kernels, budget, plan, None)
+    device_budget.check(kernels, budget, plan, None, 60.0)
     found = device_budget.solve_with_tables(kernels, costs, budget, plan, 60.0)
     assert fits(found.bits)
     assert budget.holds(kernels, found.bits, plan)
@@ -77,7 +79,22 @@ def test_the_smallest_file_that_an_error_tells_is_the_smallest_there_is(plan):
     )
     for less in (1, smallest - 1):
         with pytest.raises(InfeasibleBudgetError, match=f"takes {smallest:,} bytes, 2,000 of"):
-            device_budget.check(kernels, Budget(flash=less), plan, None)
+            device_budget.check(kernels, Budget(flash=less), plan, None, 60.0)
+
+
+@pytest.mark.parametrize("proven", [True, False])
+def test_a_budget_is_refused_where_it_is_proven_that_nothing_meets_it(proven, monkeypatch):
+    forms = {"k": {width: KernelForm(100 * width, None, PLANNED, 0) for width in WIDTHS}}
+    plan = DevicePlan(FLASH, PLANNED, PERSISTENT, "CONV_2D of layer 'first'", TABLES, forms)
+
+    def unsolved(*given, **options):
+        raise AllocationError("none", proven=proven)
+
+    monkeypatch.setattr(device_budget, "solve_allocation", unsolved)
+    kernels = [Kernel("k", 100, WIDTHS)]
+    refused = pytest.raises(InfeasibleBudgetError, match="not all at once")
+    with refused if proven else contextlib.nullcontext():
+        device_budget.check(kernels, Budget(flash=5000), plan, None, 60.0)
 
 
 def test_without_a_plan_flash_and_ram_are_not_judged():

@@ -99,3 +99,8 @@ def test_costs_of_weights_sum_to_the_kernels_and_0_bits_cost_all_of_them(objecti
     gradients = kernel.gradient_square if objective == "squared" else kernel.gradient_abs
     sizes = np.square(kernel.weights) if objective == "squared" else np.abs(kernel.weights)
     np.testing.assert_allclose(weight_costs(kernel, 0, objective), gradients * sizes, rtol=1e-5)
+
+
+def test_an_objective_that_is_not_known_is_refused():
+    with pytest.raises(ValueError, match=r"Received: objective='Squared'. Known: first_order,"):
+        estimate_costs(measured(0), (2, 4), "Squared")

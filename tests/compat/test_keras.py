@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from bmpq_tf._compat import keras as compat
+from bmpq_tf._compat import keras_optimizers
 
 pytestmark = pytest.mark.quick
 
@@ -127,12 +128,14 @@ def test_what_an_optimizer_trains():
     inner = keras.optimizers.Adafactor()
     scaled = keras.optimizers.LossScaleOptimizer(inner)
     scaled.build(variables)
-    assert compat.inner_optimizer(scaled) is inner
-    assert compat.optimizer_variables(scaled) == variables
-    assert [tuple(factor.shape) for factor in compat.factored_slots(scaled, 0)] == [(3,), (2,)]
-    assert compat.factored_slots(keras.optimizers.SGD(), 0) == []
-    assert compat.place_in(scaled, variables[0]) == compat.place_in(inner, variables[0].value) == 0
-    assert compat.place_in(keras.optimizers.SGD(), variables[0]) is None
+    assert keras_optimizers.inner_optimizer(scaled) is inner
+    assert keras_optimizers.optimizer_variables(scaled) == variables
+    factors = keras_optimizers.factored_slots(scaled, 0)
+    assert [tuple(factor.shape) for factor in factors] == [(3,), (2,)]
+    assert keras_optimizers.factored_slots(keras.optimizers.SGD(), 0) == []
+    for one, variable in ((scaled, variables[0]), (inner, variables[0].value)):
+        assert keras_optimizers.place_in(one, variable) == 0
+    assert keras_optimizers.place_in(keras.optimizers.SGD(), variables[0]) is None
 
 
 def test_every_step_of_an_optimizer_shows():
@@ -140,16 +143,16 @@ def test_every_step_of_an_optimizer_shows():
     plain = keras.optimizers.SGD(gradient_accumulation_steps=2)
     scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())
     for optimizer, gradient in ((plain, 1.0), (scaled, 1.0), (scaled, np.inf)):
-        before = compat.progress(optimizer)
+        before = keras_optimizers.progress(optimizer)
         optimizer.apply([keras.ops.full((3, 2), gradient, "float32")], [variable])
-        assert compat.progress(optimizer) != before
+        assert keras_optimizers.progress(optimizer) != before
 
 
 def test_slots_are_called_as_keras_calls_them():
     for variable in (keras.Variable(np.zeros(2), name="gain"), tf.Variable(np.zeros(2), name="b")):
         optimizer = keras.optimizers.SGD(momentum=0.9)
         optimizer.build([variable])
-        assert optimizer.variables[-1].name == f"{compat.slot_prefix(variable)}_momentum"
+        assert optimizer.variables[-1].name == f"{keras_optimizers.slot_prefix(variable)}_momentum"
 
 
 def test_the_symbolic_build_takes_what_it_took(model):

@@ -201,3 +201,29 @@ def test_kernels_are_read_in_float32_under_mixed_policies(policy, monkeypatch):
     finally:
         keras.config.set_dtype_policy("float32")
     assert read == [np.float32] * 3
+
+
+class Auxiliary(keras.Model):
+    """Has a layer that only training calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.head, self.auxiliary = L.Dense(3), L.Dense(3)
+
+    def build(self, input_shape):
+        self.head.build(input_shape)
+
+    def call(self, inputs, training=False):
+        return self.head(inputs) + (self.auxiliary(inputs) if training else 0.0)
+
+
+def test_a_layer_that_is_built_after_it_was_made_float_again_is_float():
+    model = quantize_model(Auxiliary(), pin=None)
+    vectors = np.ones((2, 4), np.float32)
+    model(vectors)
+    model = dequantize_model(model)
+    model(vectors, training=True)
+    assert type(model.auxiliary) is L.Dense
+    assert len(model.auxiliary.weights) == 2
+    quantized = quantize_model(model, pin=None)
+    assert len(kernel_table(quantized)) == 2

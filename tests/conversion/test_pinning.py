@@ -165,6 +165,9 @@ def test_the_summary_and_the_log_say_what_was_decided(capsys):
     explicit = Console(file=io.StringIO(), width=200)
     summary(quantize_model(dense(2, 34, 34, 17), (2, 4, 8), pin="ends"), explicit)
     assert "auto" not in explicit.file.getvalue()
+    bare = Console(file=io.StringIO(), width=200)
+    summary(keras.Sequential([keras.Input((4,)), keras.layers.ReLU()]), bare)
+    assert "There is no kernel" in bare.file.getvalue()
 
 
 def test_a_budget_that_large_ends_hold_up_is_refused_with_their_names():

@@ -5,6 +5,7 @@ answers otherwise, a full disk.
 import pathlib
 import re
 
+import keras
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
@@ -12,8 +13,8 @@ from conftest import small_data, small_model
 from test_optimize_for import export, model_of_all_widths
 from trained_models import with_widths
 
-from bmpq_tf import ExportError, export_tflite
-from bmpq_tf.export import stages
+from bmpq_tf import ExportError, compare_tflite, export_tflite, run_tflite
+from bmpq_tf.export import checks, stages
 from bmpq_tf.export.kernels import packing, storage
 
 IMAGES, _ = small_data()
@@ -147,3 +148,25 @@ def test_a_full_disk_leaves_nothing(model, tmp_path, monkeypatch):
         export_tflite(model, tmp_path / "model.tflite", overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["model.tflite"]
     assert (tmp_path / "model.tflite").read_text() == "mine"
+
+
+def test_a_file_is_run_on_one_example_or_more_and_compared_as_a_kind_that_is_known(model, tmp_path):
+    path = export_tflite(model, tmp_path / "model.tflite").path
+    with pytest.raises(ValueError, match=r"no examples.*Received: inputs of shape \(0, 6, 6, 2\)"):
+        run_tflite(path, IMAGES[:0])
+    with pytest.raises(ValueError, match=r"Received: optimize_for='fast'. Known: size, latency,"):
+        compare_tflite(model, path, IMAGES, optimize_for="fast")
+
+
+def test_nan_is_found_in_each_of_two_layers_that_share_a_path():
+    def part(name, value):
+        inputs = keras.Input((3,))
+        inner = keras.Model(inputs, keras.layers.Dense(3, name="dense")(inputs), name=name)
+        inner.get_layer("dense").kernel.assign(np.full((3, 3), value))
+        return inner
+
+    inputs = keras.Input((3,))
+    parts = [part("one", np.nan), part("other", 1.0)]
+    model = keras.Model(inputs, parts[1](parts[0](inputs)))
+    with pytest.raises(ValueError, match=r"holds NaN or infinity.*Received: 'dense/kernel'"):
+        checks.check_finite(model, [])

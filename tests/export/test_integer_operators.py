@@ -164,7 +164,7 @@ def test_what_has_a_right_kernel_and_stands_alone_needs_no_table():
 
 def test_a_table_holds_every_answer_rounded_once():
     _, functions = lookup_tables.folded(unary_file(("EXP", ()), ("ADD", (1.0,)), ("LOG", ())))
-    source, result = integer_grid((-5.0, 6.0)), integer_grid((0.0, 6.1))
+    source, result = integer_grid((-5.0, 6.0), 8), integer_grid((0.0, 6.1), 8)
     values = (np.arange(-128, 128) - source[1]) * np.float64(source[0])
     expected = np.round(np.logaddexp(values, 0) / result[0]) + result[1]
     np.testing.assert_array_equal(

@@ -178,6 +178,21 @@ def test_bad_input_is_named(model):
     ):
         assign_bits(model, {"depthwise/kernel": 2, "hidden/kernel": 3})
     assert {row.bits for row in kernel_table(model)} == {8}
+    for options, words in (
+        ({"min_improvement": 5}, r"min_improvement is a share, .*Received: min_improvement=5"),
+        ({"time_limit": -1}, r"time_limit is a number of seconds. Received: time_limit=-1"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            allocate_bits(model, "10x", {}, **options)
+    with pytest.raises(ValueError, match=r"'small' has no quantized layers"):
+        allocate_bits(small_model(), "1x", {})
+
+    def mistyped(measured):
+        return {}
+
+    mistyped.objective = "Squared"
+    with pytest.raises(ValueError, match=r"Received: objective='Squared'. Known: first_order,"):
+        BMPQCallback("10x", sensitivity=mistyped)
     for sensitivity in ("magic", 3):
         with pytest.raises(
             ValueError,

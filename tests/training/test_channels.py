@@ -72,6 +72,14 @@ def test_a_chain_has_a_group_for_each_layer_and_the_output_stays():
     }
 
 
+def test_batch_normalization_may_name_the_last_axis_by_its_number():
+    def body(inputs):
+        x = L.Conv2D(16, 3, name="first")(inputs)
+        return L.GlobalAveragePooling2D()(L.ReLU()(L.BatchNormalization(axis=3)(x)))
+
+    assert names_of(made(body))["first"] == ""
+
+
 def test_what_a_sum_adds_up_goes_together():
     (whole, inner, _) = channel_groups(made(residual)).groups
     assert {layer.name for layer in whole.makers} == {"stem", "out"}

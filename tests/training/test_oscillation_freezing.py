@@ -192,6 +192,11 @@ def test_the_last_epochs_freeze_and_the_file_holds_what_was_frozen(tmp_path):
         x, y, batch_size=4, epochs=3, callbacks=bmpq_tf.FreezeOscillations(0.015), verbose=0
     ).history["frozen_weights"]
     assert not any(again[:2])
+    # A file of an epoch that freezes does not freeze in a fit without the callback.
+    model.layers[1].kernel_quantizer.freezing_threshold.assign(0.015)
+    model.save(path)
+    again = keras.models.load_model(path)
+    assert read(again.layers[1].kernel_quantizer.freezing_threshold) == math.inf
 
 
 def test_what_cannot_freeze_is_refused():

@@ -8,12 +8,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from bmpq_tf._compat import keras as keras_compat
 from bmpq_tf.export.converter import einsum, loops, origin, rewrites, upsampling
 from bmpq_tf.export.errors import ConversionError, first_line
 from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.export.tflite.standard_error import hushed
-from bmpq_tf.layers.serialization import is_ours
+from bmpq_tf.layers.serialization import is_of_user
 from bmpq_tf.model import keras_graph
 
 # Of equal length, since the converter numbers outputs in the order of these names.
@@ -150,11 +149,7 @@ def _suspects(model: keras.Model, unroll: bool) -> str:
         return ", ".join(sorted({origin.described(layer) for layer in layers}))
 
     layers = keras_graph.sublayers(model)
-    custom = named(
-        layer
-        for layer in layers
-        if not (keras_compat.is_from_keras(type(layer)) or is_ours(type(layer)))
-    )
+    custom = named(layer for layer in layers if is_of_user(layer))
     stepwise = named(
         layer
         for layer in layers

@@ -154,7 +154,7 @@ def is_mostly_trained(file) -> bool:
     return sum(one in _KERNELS for one in builtins) >= sum(one in _BETWEEN for one in builtins)
 
 
-def integer_constant(model, subgraph, index: int, grid=None, bits: int = 8) -> int:
+def integer_constant(model, subgraph, index: int, grid, bits: int) -> int:
     """Adds the integer form of a float constant, on a grid of its own or on this one.
 
     Returns its index.

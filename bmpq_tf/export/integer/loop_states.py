@@ -74,7 +74,7 @@ def generated_io(model, io_dtype: str) -> str:
     return "float32" if loops(model) else io_dtype
 
 
-def carry(model, ranges: Mapping[str, Range], io_dtype: str, bits: int = 8) -> None:
+def carry(model, ranges: Mapping[str, Range], io_dtype: str, bits: int) -> None:
     """Makes loops carry integers; changes a partly quantized file in place.
 
     Args:
@@ -101,7 +101,7 @@ def carry(model, ranges: Mapping[str, Range], io_dtype: str, bits: int = 8) -> N
         _round_around(model, main, loop.operator, places, bits)
 
 
-def _round_model(model, ranges: Mapping[str, Range], bits: int = 8) -> None:
+def _round_model(model, ranges: Mapping[str, Range], bits: int) -> None:
     """Makes the float inputs and outputs of a file's main subgraph integers."""
     main = model.subgraphs[0]
     behind = {
@@ -125,7 +125,7 @@ def _round_model(model, ranges: Mapping[str, Range], bits: int = 8) -> None:
 
 
 def round_ends(
-    model, subgraph, inputs: Mapping[int, Any], outputs: Mapping[int, Any], bits: int = 8
+    model, subgraph, inputs: Mapping[int, Any], outputs: Mapping[int, Any], bits: int
 ) -> dict:
     """Makes inputs and outputs of a subgraph integers, by their places, on the given grids.
 
@@ -154,7 +154,7 @@ def round_ends(
     return twins | given
 
 
-def integer_twin(model, subgraph, index: int, grid, bits: int = 8) -> int:
+def integer_twin(model, subgraph, index: int, grid, bits: int) -> int:
     """Adds an integer tensor of another one's shape."""
     tensor = subgraph.tensors[index]
     return flatbuffer.add_tensor(

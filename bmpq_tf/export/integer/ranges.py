@@ -15,7 +15,7 @@ def joined(ranges: Iterable[Range]) -> Range:
     return min(lows), max(highs)
 
 
-def integer_grid(limits: Range, bits: int = 8) -> tuple[np.ndarray, np.ndarray]:
+def integer_grid(limits: Range, bits: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns the scale and the zero point of an integer tensor that holds a range, as
     litert-quantizer chooses them: 0 at 16 bits."""
     low, high = (np.array([limit], np.float32) for limit in limits)

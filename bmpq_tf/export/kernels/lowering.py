@@ -135,7 +135,7 @@ def _common(choices: Sequence[Container]) -> Container:
 
 def _is_pointwise(model, subgraph, reader) -> bool:
     """Whether this is a 1x1 convolution of stride 1 and one group."""
-    if model.operatorCodes[reader.opcodeIndex].builtinCode != _BUILTIN.CONV_2D:
+    if flatbuffer.builtin_of(model, reader) != _BUILTIN.CONV_2D:
         return False
     options, filters = reader.builtinOptions, subgraph.tensors[reader.inputs[1]].shape
     grouped = int(filters[3]) != int(subgraph.tensors[reader.inputs[0]].shape[3])

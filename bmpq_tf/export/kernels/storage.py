@@ -60,7 +60,7 @@ def choose(mode: str, builtin: int, integers: np.ndarray, bits: int, rows: int |
     """Returns how a kernel is held.
 
     Args:
-        mode: of `MODES`; `"micro"` packs what `"integer"` holds later.
+        mode: of `LITERT_MODES`; files of `"micro"` are made from those of `"integer"`.
         builtin: the operator that reads it.
         integers: as they will be stored with zero point 0: where folding changed signs, changed.
         bits: the width it was trained at.

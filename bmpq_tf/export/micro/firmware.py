@@ -9,8 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from bmpq_tf._version import __version__
+from bmpq_tf.allocation.device_plan import ARENA_STEP
 from bmpq_tf.export.micro.operators import check_installed, resolver_method
-from bmpq_tf.export.micro.runtime import ARENA_STEP, MicroModel, least_arena
+from bmpq_tf.export.micro.runtime import MicroModel, least_arena
 from bmpq_tf.export.micro.verification import operator_names
 from bmpq_tf.export.tflite.interpreter import in_rank
 

@@ -16,14 +16,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from bmpq_tf import _compat
+from bmpq_tf.allocation.device_plan import ARENA_STEP
 from bmpq_tf.export.micro.operators import check_installed
 from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.export.tflite.decode import is_decode
 from bmpq_tf.export.tflite.interpreter import TFLiteModel, dequantized, quantized
 from bmpq_tf.export.tflite.standard_error import hushed, silenced
-
-# TFLM aligns what it allocates to 16 bytes; a figure for a data sheet need not be finer than this.
-ARENA_STEP = 64
 
 
 class MicroModel:

@@ -6,7 +6,6 @@ import pathlib
 
 import numpy as np
 
-from bmpq_tf._compat.litert import flatbuffer_utils as fb
 from bmpq_tf._compat.litert import schema
 from bmpq_tf.export.errors import first_line
 from bmpq_tf.export.tflite import flatbuffer
@@ -287,4 +286,4 @@ def operator_name(model, operator) -> str:
     code = model.operatorCodes[operator.opcodeIndex]
     if code.customCode:
         return flatbuffer.text(code.customCode)
-    return flatbuffer.schema_name(fb.get_builtin_code_from_operator_code(code))
+    return flatbuffer.schema_name(flatbuffer.builtin_of(model, operator))

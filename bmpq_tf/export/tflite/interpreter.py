@@ -124,7 +124,14 @@ def predict(
     content: bytes, batches: Iterable[Sequence[np.ndarray]], runtime: Runtime = TFLiteModel
 ) -> list[np.ndarray]:
     """Returns each output over all batches, joined along the first axis."""
-    model = runtime(content)
+    return answers_of(runtime(content), batches)
+
+
+def answers_of(
+    model: Callable[[Sequence[np.ndarray]], list[np.ndarray]],
+    batches: Iterable[Sequence[np.ndarray]],
+) -> list[np.ndarray]:
+    """As `predict`, of a model that a runtime has read."""
     parts = [model(batch) for batch in batches]
     return [np.concatenate(output) for output in zip(*parts, strict=True)]
 

@@ -2,6 +2,7 @@
 
 import functools
 
+from bmpq_tf.arguments import check_known
 from bmpq_tf.emulation import session
 from bmpq_tf.emulation.root import is_arm, ready_root
 from bmpq_tf.export.tflite.interpreter import Runtime, TFLiteModel
@@ -21,8 +22,7 @@ def check_place(name: str, place: str) -> None:
         FileNotFoundError: it is not set up; the message has the command that does it.
         ValueError: it is not known.
     """
-    if place not in PLACES:
-        raise ValueError(f"Unknown {name}. Received: {name}={place!r}. Known: {', '.join(PLACES)}.")
+    check_known(name, place, PLACES)
     if place == "arm64" and not is_arm():
         ready_root()
 
