@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from bmpq_tf._compat import keras as keras_compat
 from bmpq_tf._compat import keras_optimizers
-from bmpq_tf.training.optimizer_state import optimizers_in
+from bmpq_tf.training.beside_weights import beside_weights, build_optimizers, random_states
 
 # As Keras calls them; each begins with nothing, `.bkp` behind it, or ours aside.
 _WEIGHTS, _METADATA = "latest.weights.h5", "training_metadata.json"
@@ -81,7 +81,7 @@ class BackupAndRestore(keras_compat.BackupHooks):
         aside = self._path(_ASIDE + _WEIGHTS)
         with _as_built(self.model):
             self.model.save_weights(aside, overwrite=True)
-        told = {**noted, "weights": _digest(aside), **_beside_weights(self.model)}
+        told = {**noted, "weights": _digest(aside), **beside_weights(self.model)}
         with _files.GFile(self._path(_ASIDE + _METADATA), "w") as file:
             file.write(json.dumps(told))
         # Whatever is cut here, one pair at least is whole under some name.
@@ -198,7 +198,7 @@ class BackupAndRestore(keras_compat.BackupHooks):
         Raises:
             OSError, KeyError: the file of weights is damaged.
         """
-        _build_optimizers(self.model, noted.get("optimizers"))
+        build_optimizers(self.model, noted.get("optimizers"))
         if weights.endswith(_OLDER):
             # Keras goes by how a name ends.
             copied = self._path("restored." + _WEIGHTS)
@@ -210,7 +210,7 @@ class BackupAndRestore(keras_compat.BackupHooks):
         else:
             self.model.load_weights(self._path(weights))
         for variable, value in zip(
-            _random_states(self.model), noted.get("random", ()), strict=False
+            random_states(self.model), noted.get("random", ()), strict=False
         ):
             variable.assign(np.asarray(value, variable.dtype))
 
@@ -266,36 +266,3 @@ def _as_built(model: keras.Model) -> Iterator[None]:
         yield
     finally:
         model.built = False
-
-
-def _beside_weights(model: keras.Model) -> dict[str, Any]:
-    """What a new process lacks: which variables each optimizer was built for, and the state of the
-    random numbers.
-    """
-    places = {}
-    for place, variable in enumerate(model.weights):
-        places.update({id(variable): place, id(variable.value): place})
-    built = [
-        [places.get(id(one)) for one in keras_optimizers.optimizer_variables(optimizer)]
-        if optimizer.built
-        else []
-        for optimizer in optimizers_in(model)
-    ]
-    states = [np.asarray(state).tolist() for state in _random_states(model)]
-    return {"optimizers": built, "random": states}
-
-
-def _build_optimizers(model: keras.Model, places: list[list] | None) -> None:
-    """Builds optimizers for the variables that they had, as their state is loaded only then."""
-    weights, optimizers = model.weights, optimizers_in(model)
-    for optimizer, of_one in zip(optimizers, places or (), strict=False):
-        if not optimizer.built and of_one and None not in of_one:
-            optimizer.build([weights[place] for place in of_one])
-    compiled = getattr(model, "optimizer", None)
-    # As Keras, whose backups do not say.
-    if places is None and compiled is not None and not compiled.built:
-        compiled.build(model.trainable_variables)
-
-
-def _random_states(model: keras.Model) -> list[keras.Variable]:
-    return [variable for variable in model.variables if variable.name == "seed_generator_state"]

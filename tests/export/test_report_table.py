@@ -52,7 +52,8 @@ def test_it_is_a_short_table_with_the_widths_the_file_and_how_it_answers():
         "p: pinned",
         "file: 18,136 bytes (15,002 zipped), 4.9x smaller than the float32 weights alone; "
         'optimize_for="size"',
-        "weights: 7,416 bytes packed, 89,408 in float32: 12.06x fewer parameter bits",
+        "weights: 7,416 bytes packed and 40 left float, 89,408 in float32: 12.06x fewer "
+        "parameter bits",
         "answers: top-1 equal to Keras on 100.00% of 64 inputs, largest difference 7.6e-06 of 22.3",
         "not for microcontrollers: TFLM does not run this kind of file",
     ]
