@@ -7,8 +7,8 @@ import keras
 from bmpq_tf._compat import keras as keras_compat
 from bmpq_tf.conversion.cloning import clone
 from bmpq_tf.conversion.supported_models import check_quantized
-from bmpq_tf.layers import QuantIdentity, QuantReLU
 from bmpq_tf.layers.in_place import float_in_place, unmark
+from bmpq_tf.layers.inheritance import keras_parent
 from bmpq_tf.layers.registry import quantized_entry_for
 from bmpq_tf.layers.serialization import is_ours
 from bmpq_tf.model import keras_graph
@@ -46,23 +46,11 @@ def dequantize_model(model: keras.Model, *, on_grid: bool = True) -> keras.Model
         return _float_inside(model, on_grid)
 
     def twin(layer: Layer, config: dict) -> Layer | None:
-        if isinstance(layer, (QuantReLU, QuantIdentity)):
-            float_class = (
-                keras.layers.ReLU if isinstance(layer, QuantReLU) else keras.layers.Identity
-            )
-            return float_class.from_config(
-                {key: value for key, value in config.items() if key != "bits"}
-            )
         entry = quantized_entry_for(layer)
-        if entry is not None:
-            return entry.float_class.from_config(
-                {key: value for key, value in config.items() if key != "quantizer"}
-            )
-        # A class of ours that only computes in another way than its parent.
-        plain = next(
-            (base for base in type(layer).__mro__ if keras_compat.is_from_keras(base)), None
-        )
-        return plain.from_config(config) if plain and is_ours(type(layer)) else None
+        parent = keras_parent(layer) if is_ours(type(layer)) else None
+        plain = entry.float_class if entry else parent
+        told = {key: value for key, value in config.items() if key not in ("bits", "quantizer")}
+        return plain.from_config(told) if plain else None
 
     return clone(model, twin, on_grid, inside=lambda layer, made: _float_inside(made, on_grid))
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import keras
 
 from bmpq_tf._compat import keras as keras_compat
+from bmpq_tf.export.converter.calls import calls_replaced
 from bmpq_tf.model import keras_graph
 
 # Of a product that LiteRT's integer kernels broadcast.
@@ -34,23 +35,21 @@ def in_known_forms(model: keras.Model) -> Iterator[None]:
         for layer in layers
         if layer not in products and not _has_free_axis(layer.equation)
     ]
-    try:
-        for layer in products:
-            layer.call = _as_product(layer, layer.call)
-        for layer, equation, kernel in bound:
-            layer.equation = _with_axis(equation)
-            keras_compat.set_einsum_kernel(
-                layer, keras.Variable(kernel.value[None], trainable=False, autocast=False)
-            )
-            layer.call = _without_first_axis(layer.call)
-        yield
-    finally:
-        for layer, equation, kernel in bound:
-            layer.equation = equation
-            keras_compat.set_einsum_kernel(layer, kernel)
-            del layer.call
-        for layer in products:
-            del layer.call
+    with (
+        calls_replaced(products, _as_product),
+        calls_replaced([layer for layer, *_ in bound], lambda _, call: _without_first_axis(call)),
+    ):
+        try:
+            for layer, equation, kernel in bound:
+                layer.equation = _with_axis(equation)
+                keras_compat.set_einsum_kernel(
+                    layer, keras.Variable(kernel.value[None], trainable=False, autocast=False)
+                )
+            yield
+        finally:
+            for layer, equation, kernel in bound:
+                layer.equation = equation
+                keras_compat.set_einsum_kernel(layer, kernel)
 
 
 def _split(equation: str) -> tuple[str, str, str]:

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from bmpq_tf._compat import keras as keras_compat
 from bmpq_tf._compat.xla import with_slice
+from bmpq_tf.export.converter.calls import calls_replaced
 from bmpq_tf.model import keras_graph
 
 
@@ -52,17 +53,16 @@ def unrolled(model: keras.Model) -> Iterator[None]:
         and layer.zero_output_for_mask
         and "inner_loop" not in vars(layer)
     ]
-    try:
-        for layer in before:
-            layer.unroll = "inner_loop" not in vars(layer)
-        for layer in backwards:
-            layer.zero_output_for_mask, layer.call = False, _zeroed_backwards(layer.call)
-        yield
-    finally:
-        for layer in backwards:
-            del layer.call
-        for layer, (unroll, zeroes) in before.items():
-            layer.unroll, layer.zero_output_for_mask = unroll, zeroes
+    with calls_replaced(backwards, lambda _, call: _zeroed_backwards(call)):
+        try:
+            for layer in before:
+                layer.unroll = "inner_loop" not in vars(layer)
+            for layer in backwards:
+                layer.zero_output_for_mask = False
+            yield
+        finally:
+            for layer, (unroll, zeroes) in before.items():
+                layer.unroll, layer.zero_output_for_mask = unroll, zeroes
 
 
 def _recurrent(model: keras.Model) -> list[Any]:

@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from bmpq_tf._compat import tensorflow as tensorflow_compat
+from bmpq_tf.export.converter.calls import calls_replaced
 from bmpq_tf.model import keras_graph
 
 # Eigen's rational approximation, which TensorFlow computes with too; beyond the limit it is 1.
@@ -40,13 +41,8 @@ def one_axis_softmax(model: keras.Model) -> Iterator[None]:
         and isinstance(layer.axis, (list, tuple))
         and len(layer.axis) > 1
     ]
-    try:
-        for layer in layers:
-            layer.call = _over_one_axis(layer, layer.call)
+    with calls_replaced(layers, _over_one_axis):
         yield
-    finally:
-        for layer in layers:
-            del layer.call
 
 
 @contextlib.contextmanager

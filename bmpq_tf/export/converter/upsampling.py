@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import keras
 import tensorflow as tf
 
+from bmpq_tf.export.converter.calls import calls_replaced
 from bmpq_tf.model import keras_graph
 
 _METHODS = ("nearest", "bilinear")
@@ -26,13 +27,8 @@ def of_open_sizes(model: keras.Model) -> Iterator[None]:
         and layer.interpolation in _METHODS
         and layer.data_format == "channels_last"
     ]
-    try:
-        for layer in layers:
-            layer.call = _resizing(layer, layer.call)
+    with calls_replaced(layers, _resizing):
         yield
-    finally:
-        for layer in layers:
-            del layer.call
 
 
 def _resizing(layer: keras.layers.UpSampling2D, call: Callable) -> Callable:
