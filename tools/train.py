@@ -266,7 +266,7 @@ def print_outcome(told: dict, folder: pathlib.Path, console: Console) -> None:
     table.caption = (
         f"accuracy on {told['judged_on']}: {', '.join(figures)}\n"
         f"weights: {told['packed_weight_bytes']:,} bytes packed, {told['float_bits'] // 8:,} in "
-        f"float32: {told['compression']:.2f}x smaller\n"
+        f"float32: {told['compression']:.2f}x fewer parameter bits\n"
         f"file: {told['tflite_bytes']:,} bytes, top-1 equal to Keras on {told['agreement']:.2%}, "
         f"largest difference {told['max_abs_diff']:.1e} of {told['logit_scale']:.1f}\n"
         f"{device}p: pinned; see {folder}/ for model.tflite, report.html and bits.png"

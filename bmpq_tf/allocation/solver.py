@@ -20,7 +20,7 @@ STATUSES = ("optimal", "feasible", "kept")
 class AllocationError(RuntimeError):
     """The solver came back without an assignment.
 
-    Its attribute `proven` says that there is none: with more time it would find none either.
+    Its attribute `proven` says whether there is known to be none, so that more time would not help.
 
     Example:
         >>> try:

@@ -222,7 +222,7 @@ class KernelQuantizer(KernelScales, SensitivityTracking, OscillationTracking, ke
         if len(values) == len(places) + 3:
             values = with_joined_sums(values, places[id(self.gradient_sums)])
         super().load_own_variables(values)
-        if self.config.track_oscillations:
+        if self.built and self.config.track_oscillations:
             # A file of the last epochs would go on freezing in a fit without the callback.
             self.freezing_threshold.assign(math.inf)
         self.history = (

@@ -74,9 +74,8 @@ def allocate_bits(
         needs_gradients = getattr(costs_by(sensitivities), "needs_gradients", True)
         states, measured = measured_kernels(known, objective_of(sensitivities), needs_gradients)
     kernels = [state.kernel for state in states]
-    budget_parsed.check(kernels, budget)
     plan = device_budget.plan_for(model, budget_parsed)
-    device_budget.check(kernels, budget_parsed, plan, budget, time_limit)
+    device_budget.check(kernels, budget_parsed, plan, budget)
     if isinstance(sensitivities, Mapping):
         costs = sensitivities
     else:

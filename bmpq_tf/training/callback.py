@@ -23,12 +23,7 @@ from bmpq_tf.model.kernels import (
 )
 from bmpq_tf.training import decision_record, device_budget
 from bmpq_tf.training.allocator import assign, open_kernels, solve
-from bmpq_tf.training.decision_options import (
-    Sensitivity,
-    checked_arguments,
-    costs_by,
-    objective_of,
-)
+from bmpq_tf.training.decision_options import Sensitivity, checked_arguments, costs_by, objective_of
 from bmpq_tf.training.event_files import checked_folder
 from bmpq_tf.training.gradient_sums import GradientSums
 from bmpq_tf.training.kernel_optimizers import KernelOptimizers
@@ -175,14 +170,17 @@ class BMPQCallback(keras.callbacks.Callback):
         self.schedule.check(epochs)
         self._plan = device_budget.plan_for(part, self.budget)
         try:
-            self._check_budget(open_kernels(states))
+            device_budget.check(*self._asked(open_kernels(states)))
         except InfeasibleBudgetError as error:
             raise InfeasibleBudgetError(f"{error}{other_part(part, states)}") from error
 
-    def _check_budget(self, states: Sequence[KernelState]) -> None:
-        kernels = [state.kernel for state in states]
-        self.budget.check(kernels, self._said)
-        device_budget.check(kernels, self.budget, self._plan, self._said, self.time_limit)
+    def _asked(self, states: Sequence[KernelState]) -> tuple:
+        return [state.kernel for state in states], self.budget, self._plan, self._said
+
+    @property
+    def is_within_budget(self) -> bool:
+        """Whether the widths of the model that is trained, or was last, meet the budget."""
+        return within(self.budget, self._states, self._plan)
 
     def _part_of(self, fitted: keras.Model) -> keras.Model:
         return quantized_part(fitted) if self._named is None else self._named
@@ -219,13 +217,13 @@ class BMPQCallback(keras.callbacks.Callback):
             ratio = compression(self._states)
             logs["bmpq_compression"] = ratio
             logs["bmpq_bits"] = FLOAT_BITS / ratio
-            logs["bmpq_within_budget"] = float(within(self.budget, self._states, self._plan))
+            logs["bmpq_within_budget"] = float(self.is_within_budget)
         self._telling.epoch_ended(epoch)
 
     def on_train_end(self, logs=None):
         self._telling.ended()
         self._optimizers.forget()
-        if not within(self.budget, self._states, self._plan):
+        if not self.is_within_budget:
             warnings.warn(
                 f"Training ended over the budget of {self.budget}: the model is "
                 f"{compression(self._states):.2f}x smaller than float32. "
@@ -264,7 +262,7 @@ class BMPQCallback(keras.callbacks.Callback):
         unreached = self._sums.unreached() if self._needs_gradients else set()
         states = open_kernels(self._states, unreached)
         try:
-            self._check_budget(states)
+            device_budget.check_each(*self._asked(states))
         except InfeasibleBudgetError as error:
             lost = f"no gradients reached {', '.join(sorted(unreached))}; " if unreached else ""
             self._telling.stayed(epoch, f"{lost}the widths stay. {error}")

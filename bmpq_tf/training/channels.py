@@ -22,6 +22,7 @@ from bmpq_tf.model.channel_groups import (
 )
 from bmpq_tf.model.kernels import KernelState, model_kernels
 from bmpq_tf.training.allocator import assign_bits, measured_kernels
+from bmpq_tf.training.decision_options import checked_arguments
 
 Layer = keras.layers.Layer
 # A group may keep so many parts of its channels.
@@ -65,8 +66,8 @@ def drop_channels(
     Raises:
         InfeasibleBudgetError: the narrowest widths of the fewest channels do not meet the budget.
         AllocationError: the solver found nothing in time.
-        ValueError: a limit is not of parameter bits, the sensitivity is not known, no gradients
-            were seen, or no channel can be dropped; the message says of each group why.
+        ValueError: a limit is not of parameter bits, the sensitivity or the time is not known, no
+            gradients were seen, or no channel can be dropped; the message says of each group why.
 
     Example:
         >>> model.fit(images, labels, verbose=0).epoch
@@ -76,6 +77,7 @@ def drop_channels(
         True
     """
     check_quantized(model)
+    _, time_limit = checked_arguments(0.0, time_limit)
     limit = _checked(model, budget, sensitivity)
     states, measured = measured_kernels(model_kernels(model), sensitivity)
     groups = _with_gradients(channel_groups(model), states)

@@ -10,6 +10,9 @@ from bmpq_tf.allocation.infeasibility import holding_up
 from bmpq_tf.allocation.kernel import Kernel, Limit
 from bmpq_tf.allocation.solver import AllocationError, Solution, solve_allocation
 
+# Whether any widths meet a budget is found out in so many seconds, or it is not known.
+_SECONDS = 60.0
+
 
 def plan_for(model: keras.Model, budget: Budget) -> DevicePlan | None:
     """Returns the plan that a budget needs; `None` where it limits neither flash nor RAM."""
@@ -49,15 +52,20 @@ def solve_with_tables(
     return best
 
 
-def check(
-    kernels: Sequence[Kernel], budget: Budget, plan: DevicePlan | None, said, time_limit: float
-) -> None:
-    """Raises `InfeasibleBudgetError` if no widths meet the flash and the RAM, each alone and
-    together with all that the budget asks, as far as that is found out within so many seconds.
+def check(kernels: Sequence[Kernel], budget: Budget, plan: DevicePlan | None, said) -> None:
+    """Raises `InfeasibleBudgetError` if no widths meet the limits of a budget, each alone and
+    together, and `AllocationError` if the latter was not found out in time.
     """
+    check_each(kernels, budget, plan, said)
+    if plan is not None:
+        _check_together(kernels, budget, plan, said)
+
+
+def check_each(kernels: Sequence[Kernel], budget: Budget, plan: DevicePlan | None, said) -> None:
+    """Raises `InfeasibleBudgetError` if no widths meet one of the limits."""
+    budget.check(kernels, said)
     if plan is None:
         return
-    without = budget.limits(kernels)
     flash = (
         [
             plan.flash_limit(kernels, float(budget.flash), tables)
@@ -66,8 +74,7 @@ def check(
         if budget.flash is not None
         else []
     )
-    ram = plan.ram_limits(kernels, float(budget.ram)) if budget.ram is not None else []
-    received = f"Received: budget='{said if said is not None else budget}'"
+    received = _received(budget, said)
     if flash:
         smallest = min(_least(limit) for limit in flash)
         if smallest > float(budget.flash or 0):
@@ -78,21 +85,33 @@ def check(
                 "of them without any kernel: the graph, scales and biases"
                 f"{holding_up(kernels, row)}."
             )
-    for limit in ram:
+    for limit in _ram(kernels, budget, plan):
         if _least(limit) > float(budget.ram or 0):
             raise InfeasibleBudgetError(_no_room(limit, plan, budget, received))
+
+
+def _check_together(kernels: Sequence[Kernel], budget: Budget, plan: DevicePlan, said) -> None:
     zeros = [[0.0] * len(kernel.candidates) for kernel in kernels]
     try:
-        solve_with_tables(kernels, zeros, budget, plan, time_limit)
+        solve_with_tables(kernels, zeros, budget, plan, _SECONDS)
     except AllocationError as error:
         if not error.proven:
-            return
-        least = _least_flash(kernels, budget, plan, [*without, *ram])
+            raise
+        others = [*budget.limits(kernels), *_ram(kernels, budget, plan)]
         raise InfeasibleBudgetError(
-            f"The budget cannot be met. {received}. Each limit alone could be, but not all at "
-            f"once{least}: a kernel that is unpacked at run time takes little flash and much RAM, "
-            "one in int8 the other way round. Ask for more of either."
+            f"The budget cannot be met. {_received(budget, said)}. Each limit alone could be, but "
+            f"not all at once{_least_flash(kernels, budget, plan, others)}: a kernel that is "
+            "unpacked at run time takes little flash and much RAM, one in int8 the other way "
+            "round. Ask for more of either."
         ) from error
+
+
+def _received(budget: Budget, said) -> str:
+    return f"Received: budget='{said if said is not None else budget}'"
+
+
+def _ram(kernels: Sequence[Kernel], budget: Budget, plan: DevicePlan) -> list[Limit]:
+    return plan.ram_limits(kernels, float(budget.ram)) if budget.ram is not None else []
 
 
 def _least(limit: Limit) -> int:

@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from bmpq_tf.allocation.budget import InfeasibleBudgetError
+from bmpq_tf.allocation.solver import AllocationError
 from bmpq_tf.conversion.config import QuantizationConfig
 from bmpq_tf.conversion.quantize import quantize_model
 from bmpq_tf.files import replacing
@@ -178,7 +179,7 @@ class FrontTuner(keras_tuner.Tuner):
             model = train_choice(
                 self.problem, chosen, self.space.epochs, self.seed, self._told.verbose
             )
-        except (DivergedError, InfeasibleBudgetError) as error:
+        except (AllocationError, DivergedError, InfeasibleBudgetError) as error:
             self._told.failed(str(error))
             raise keras_tuner.errors.FailedTrialError(str(error)) from error
         except Exception as error:
@@ -225,7 +226,7 @@ def train_choice(
     """Trains the problem's model from its first weights as a search chose.
 
     Raises:
-        DivergedError, InfeasibleBudgetError: the choice is no good.
+        AllocationError, DivergedError, InfeasibleBudgetError: the choice is no good.
     """
     keras.utils.set_random_seed(seed)
     widths = tuple(int(width) for width in chosen["candidate_bits"].split(","))
@@ -243,6 +244,7 @@ def train_choice(
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=problem.from_logits)
     model.compile(sgd(rate), loss, metrics=["accuracy"], jit_compile=False)  # pyright: ignore[reportArgumentType]
     ends = keras.callbacks.LambdaCallback(on_epoch_end=check_finite)
+    under = BMPQCallback(chosen["budget"], verbose=0)
     with epochs_shown(f"Training under {chosen['budget']}", verbose) as epochs_done:
         model.fit(
             batches,
@@ -250,12 +252,14 @@ def train_choice(
             shuffle=False,
             verbose=0,  # pyright: ignore[reportArgumentType]
             callbacks=[
-                BMPQCallback(chosen["budget"], verbose=0),
+                under,
                 ends,
                 epochs_done,
                 *callbacks,
             ],
         )
+    if not under.is_within_budget:
+        raise AllocationError(f"Training ended over {chosen['budget']}: no widths found in time.")
     return model
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from bmpq_tf.allocation.budget import Budget
+from bmpq_tf.allocation.solver import AllocationError
 from bmpq_tf.model.kernels import compression, model_kernels
 from bmpq_tf.training.backup import BackupAndRestore
 from bmpq_tf.training.callback import BMPQCallback
@@ -68,18 +69,27 @@ class SharedRuns:
         Returns:
             The metric on the validation data, how many times fewer parameter bits than float32, and
             the metric on parts of the data, if asked for.
+
+        Raises:
+            AllocationError: no widths were found in time, so that the model is over the budget.
         """
         self._begin(epochs)
         arguments, own = self.training()
         keep = [BackupAndRestore(backup, delete_checkpoint=False)] if backup else []
+        under = BMPQCallback(budget, verbose=0)
         self.model.fit(
             **arguments,
             # Keras warns that it does not shuffle a data set.
             shuffle=not isinstance(arguments["x"], tf.data.Dataset),
             epochs=epochs,
             verbose=0,  # pyright: ignore[reportArgumentType]
-            callbacks=[BMPQCallback(budget, verbose=0), *own, *callbacks, *keep],
+            callbacks=[under, *own, *callbacks, *keep],
         )
+        if not under.is_within_budget:
+            raise AllocationError(
+                f"A run under '{budget}' ended over it: no widths were found in time (see the "
+                "warnings). Ask for budgets that are easier to meet, or leave a limit out."
+            )
         values: Any = self.model.evaluate(**self.validation, return_dict=True, verbose=0)  # pyright: ignore[reportArgumentType]
         parts = ()
         if self.goal.float_parts:

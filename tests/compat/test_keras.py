@@ -26,7 +26,11 @@ def model():
 def test_layers_inside_and_flattened(model):
     assert [layer.name for layer in compat.layers_inside(model)] == ["in", "hidden", "head"]
     wrapped = keras.Sequential([keras.Input((4,)), model])
-    assert {"hidden", "head"} <= {layer.name for layer in compat.flattened_layers(wrapped)}
+    found = compat.flattened_layers(wrapped)
+    assert found[0] is wrapped
+    names = [layer.name for layer in found]
+    assert len(set(map(id, found))) == len(found)
+    assert names.index(model.name) < names.index("hidden") < names.index("head")
 
 
 def test_own_variables_are_those_that_a_layer_stores(model):
@@ -216,6 +220,12 @@ def test_more_is_done_after_a_layer_is_built():
     layer(np.ones((2, 3), "float32"))
     assert built == [True]
     assert layer.get_build_config() == {"input_shape": (2, 3)}
+    undone = layers.Dense(3)
+    compat.after_build(undone, lambda: built.append("late"))
+    compat.only_build(undone)
+    undone(np.ones((2, 3), "float32"))
+    assert built == [True]
+    assert undone.built
 
 
 def test_a_built_layer_takes_and_drops_layers():

@@ -227,3 +227,12 @@ def test_a_layer_that_is_built_after_it_was_made_float_again_is_float():
     assert len(model.auxiliary.weights) == 2
     quantized = quantize_model(model, pin=None)
     assert len(kernel_table(quantized)) == 2
+
+
+def test_weights_with_a_layer_that_no_call_reached_load(tmp_path):
+    config = bmpq_tf.QuantizationConfig(track_oscillations=True)
+    model = quantize_model(Auxiliary(), pin=None, config=config)
+    model(np.ones((2, 4), np.float32))
+    model.save_weights(tmp_path / "model.weights.h5")
+    model.load_weights(tmp_path / "model.weights.h5")
+    assert not model.auxiliary.built

@@ -9,6 +9,7 @@ from trained_models import with_widths
 
 from bmpq_tf import ConversionError, ExportError, export_tflite
 from bmpq_tf.export import stages
+from bmpq_tf.export.converter.calls import calls_replaced
 from bmpq_tf.export.integer import biases
 from bmpq_tf.export.tflite import flatbuffer
 
@@ -100,3 +101,16 @@ def test_what_the_users_data_raise_is_not_rewritten(tmp_path):
         export_tflite(
             with_widths(small_model(), [4]), tmp_path / "model.tflite", verify_with=batches()
         )
+
+
+def test_calls_that_were_replaced_come_back_where_the_next_one_fails():
+    layers = [keras.layers.Dense(2), keras.layers.Dense(2)]
+
+    def wrap(layer, call):
+        if layer is layers[1]:
+            raise MemoryError
+        return call
+
+    with pytest.raises(MemoryError), calls_replaced(layers, wrap):
+        pass
+    assert not any("call" in vars(layer) for layer in layers)

@@ -186,6 +186,8 @@ def test_bad_input_is_named(model):
             allocate_bits(model, "10x", {}, **options)
     with pytest.raises(ValueError, match=r"'small' has no quantized layers"):
         allocate_bits(small_model(), "1x", {})
+    with pytest.raises(ValueError, match=r"is not built, so its kernels have no size yet"):
+        allocate_bits(keras.Sequential([bmpq_tf.layers.QuantDense(3)]), "1x", {})
 
     def mistyped(measured):
         return {}

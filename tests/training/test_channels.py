@@ -205,6 +205,7 @@ def test_layers_that_are_called_twice_keep_their_channels():
     [
         ("20 kB flash", {}, "a budget of parameter bits"),
         ("10x", {"sensitivity": "entropy"}, "Known: first_order, squared, joint"),
+        ("10x", {"time_limit": -1}, "time_limit is a number of seconds"),
     ],
 )
 def test_bad_input_is_told(budget, options, words):
