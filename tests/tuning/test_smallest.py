@@ -13,7 +13,13 @@ import tensorflow as tf
 from conftest import compiled, small_data, small_model
 
 import bmpq_tf
-from bmpq_tf import Budget, InfeasibleBudgetError, quantize_model
+from bmpq_tf import (
+    AllocationError,
+    BMPQCallback,
+    Budget,
+    InfeasibleBudgetError,
+    quantize_model,
+)
 from bmpq_tf.model.kernels import allocation_history
 from bmpq_tf.tuning.goal import Goal
 from bmpq_tf.tuning.search_data import fit_arguments, part_values
@@ -24,6 +30,25 @@ pytest.importorskip("keras_tuner")
 # Keras-tuner names a thread in a deprecated way.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:keras_tuner")
 OUTPUTS = {"kind": 3, "mean": 1}
+
+
+@pytest.mark.filterwarnings("ignore:No allocation before", "ignore:Training ended over")
+def test_a_run_without_widths_in_time_is_no_answer(monkeypatch):
+    def late(*given):
+        raise AllocationError("none within 0 s")
+
+    monkeypatch.setattr(BMPQCallback, "_solve", late)
+    data = fit_arguments(small_data(), 16, "train")
+    runs = SharedRuns(
+        quantize_model(small_model(), (2, 4, 8), pin=None),
+        lambda: (data, []),
+        data,
+        lambda one, _: compiled(one, metrics=["accuracy"]),
+        Goal("accuracy", "max", True, 0.9, 1.0),
+        0,
+    )
+    with pytest.raises(AllocationError, match=r"A run under '2\.5 bits' ended over it"):
+        runs.run(Budget(average_bits=2.5), 3, [])
 
 
 @pytest.mark.slow
