@@ -181,6 +181,10 @@ class BackupHooks(keras.callbacks.BackupAndRestore):
         """Saves the model; `noted` has the `epoch` and the `batch` that it goes on with."""
         raise NotImplementedError
 
+    def note_begin(self, epoch: int) -> None:
+        """Notes the epoch that begins: Keras does when one ends, so not in the first of a fit."""
+        self._current_epoch, self._last_batch_seen = epoch, 0
+
     def _save_model(self):
         self.save_state({"epoch": self._current_epoch, "batch": self._last_batch_seen})
 

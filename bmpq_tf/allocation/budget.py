@@ -128,14 +128,14 @@ class Budget:
 
     def __str__(self) -> str:
         words = {
-            "compression": "{:g}x",
-            "average_bits": "{:g} bits",
-            "weight_bytes": "{:g} B",
-            "stored_bytes": "{:g} B stored",
-            "bit_operations": "{:g} bit operations",
-            "flash": "{:g} B flash",
-            "ram": "{:g} B ram",
-            "npu_flash": "{:g} B npu flash",
+            "compression": "{:.15g}x",
+            "average_bits": "{:.15g} bits",
+            "weight_bytes": "{:.15g} B",
+            "stored_bytes": "{:.15g} B stored",
+            "bit_operations": "{:.15g} bit operations",
+            "flash": "{:.15g} B flash",
+            "ram": "{:.15g} B ram",
+            "npu_flash": "{:.15g} B npu flash",
         }
         return " and ".join(words[key].format(value) for key, value in self.to_dict().items())
 

@@ -13,6 +13,7 @@ import os
 
 from absl import flags
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from bmpq_tf.cli.program import run as run_program
@@ -62,7 +63,7 @@ def labels(found: Inspection) -> list[str]:
 
 def show(found: Inspection, name: str, zipped: int, compiled: VelaReport | None = None) -> None:
     """Prints a table and what does not fit one."""
-    table = Table(title=name)
+    table = Table(title=escape(name))
     on_npu = ("NPU bytes", "NPU bits", "NPU cycles") if compiled else ()
     for column in ("weights of", "read by", "count", "stored", "bits", "scales", "bytes", *on_npu):
         table.add_column(

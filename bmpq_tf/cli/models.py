@@ -6,6 +6,7 @@ import sys
 import zipfile
 
 import keras
+import numpy as np
 
 from bmpq_tf import _compat
 from bmpq_tf._compat import keras as keras_compat
@@ -63,6 +64,30 @@ def load_model(path: str | os.PathLike, flag: str = "") -> keras.Model:
             f"The file holds no model but a {type(model).__name__}. {received} {_HINT}"
         )
     return model
+
+
+def is_classifier(model: keras.Model) -> bool:
+    """Whether it takes one array of any number of examples, and answers a value for each class."""
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        return False
+    shape = model.outputs[0].shape
+    return model.inputs[0].shape[0] is None and len(shape) == 2 and (shape[1] or 0) > 1
+
+
+def check_classifier(model: keras.Model, labels: np.ndarray) -> None:
+    """Raises ValueError for a model that is no classifier, or has no output for a label."""
+    if not is_classifier(model):
+        raise ValueError(
+            "Searches are for classifiers: models of one input, and one output of a value for each "
+            f"class. Received: outputs of shape {[tuple(one.shape) for one in model.outputs]}. "
+            "bmpq_tf.smallest_budget searches for any model that is compiled."
+        )
+    classes = model.outputs[0].shape[1]
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(
+            f"Labels count from 0 to {classes - 1}, as the model has outputs for. Received: labels "
+            f"from {labels.min()} to {labels.max()}."
+        )
 
 
 def _damage(path: str | os.PathLike) -> str | None:

@@ -9,6 +9,7 @@ from absl import flags
 
 from bmpq_tf.arguments import real
 from bmpq_tf.cli.arrays import load_arrays
+from bmpq_tf.cli.models import is_classifier
 from bmpq_tf.cli.program import command
 from bmpq_tf.export.checks import check_writable
 from bmpq_tf.export.micro.runtime import runtime_of
@@ -90,7 +91,7 @@ def _number(word: str) -> float | None:
 
 def _measured(model: keras.Model, report: ExportReport, data: str | None) -> dict[str, float]:
     """Accuracies of the model and of its file, where there are labels of a classifier's classes."""
-    if not data or not _is_classifier(model):
+    if not data or not is_classifier(model):
         return {}
     try:
         images, labels = load_arrays(data, "--verify_with")
@@ -106,11 +107,3 @@ def _measured(model: keras.Model, report: ExportReport, data: str | None) -> dic
         KERAS: float(np.mean(scores.argmax(-1) == labels)),
         TFLITE: classification_accuracy(content, batches, runtime_of(content)),
     }
-
-
-def _is_classifier(model: keras.Model) -> bool:
-    """Whether it takes one array of any number of examples, and answers a value for each class."""
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
-        return False
-    shape = model.outputs[0].shape
-    return model.inputs[0].shape[0] is None and len(shape) == 2 and (shape[1] or 0) > 1

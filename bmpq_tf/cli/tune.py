@@ -29,6 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bmpq_tf import progress
+from bmpq_tf.allocation.budget import Budget
 from bmpq_tf.cli.program import check_installed
 from bmpq_tf.cli.program import run as run_program
 
@@ -38,8 +39,9 @@ check_installed("keras_tuner")
 from bmpq_tf.arithmetic.scales import GRANULARITIES
 from bmpq_tf.cli import smallest
 from bmpq_tf.cli.arrays import load_arrays
-from bmpq_tf.cli.models import load_model
+from bmpq_tf.cli.models import check_classifier, load_model
 from bmpq_tf.tuning import search_settings
+from bmpq_tf.tuning.budget_grid import limited_by
 from bmpq_tf.tuning.front import export_front, front, plot_front
 from bmpq_tf.tuning.recipe import SCHEDULES
 from bmpq_tf.tuning.search import SEARCHES, FrontTuner, Problem, Space
@@ -96,6 +98,12 @@ def _space(given) -> Space:
     candidates = [
         _numbers(widths.split(","), int, "candidate_bits") for widths in given.candidate_bits
     ]
+    if len({limited_by(Budget.parse(budget)) for budget in given.budgets}) > 1:
+        raise ValueError(
+            "A comma separates budgets, and these limit different things. Received: --budgets="
+            f"{','.join(given.budgets)}. Join the limits of one budget with 'and': "
+            "--budgets='64 kB flash and 48 kB ram,96 kB flash and 64 kB ram'."
+        )
     rates = _numbers(given.learning_rates, float, "learning_rates", 2)
     return Space(given.budgets, candidates, rates, given.schedules, given.epochs)
 
@@ -116,7 +124,7 @@ def _search(problem: Problem, space: Space, given, settings: dict[str, str]) -> 
     tuner = FrontTuner(
         problem, space, given.search, given.trials, given.seed, folder, given.verbose
     )
-    tuner.search(verbose=0)
+    tuner.run()
     if "chief" not in os.environ.get("KERASTUNER_TUNER_ID", "chief"):
         return
     # The oracle's file was written before its last trial had ended.
@@ -155,7 +163,11 @@ def main(
     space = _space(given)
     keras.utils.set_random_seed(given.seed)
     problem = (problem_of or _own_problem)(given)
-    settings = {name: given[name].value for name in names}
+    settings = {
+        **{name: given[name].value for name in names},
+        "weights": search_settings.fingerprint_of_model(problem.model),
+        "held": search_settings.fingerprint_of_data(problem.validation),
+    }
     if given.max_drop is None:
         _search(problem, space, given, settings)
         return
@@ -181,6 +193,7 @@ def _own_problem(given) -> Problem:
         )
     images, labels = load_arrays(given.data)
     model = load_model(given.model, "--model")
+    check_classifier(model, labels)
     order = np.random.default_rng(given.seed).permutation(len(labels))
     held, kept = np.split(order, [max(1, round(given.validation * len(labels)))])
 

@@ -114,6 +114,10 @@ class Session:
                     error, value = pickle.load(self._process.stdout)
                 except (EOFError, OSError, pickle.UnpicklingError) as broken:
                     raise RuntimeError(self._last_words(took_too_long.is_set())) from broken
+                except BaseException:
+                    # An interrupt: the answer to come would be taken for the next one's.
+                    self._process.kill()
+                    raise
         if error:
             raise _ERRORS.get(error, RuntimeError)(value)
         return value

@@ -168,16 +168,18 @@ class _Walk:
         )
 
     def _make(self, layer, given, result) -> None:
+        if not _is_channels_last(layer):
+            self._end([given], [result], f"'{layer.name}' has them before the positions")
+            return
+        if getattr(layer, "groups", 1) != 1:
+            why = f"'{layer.name}' reads them in groups"
+            self.hold([given], why)
+            self.begin(result, maker=layer, stays=why)
+            return
         group, repeats = self._of[id(given)]
         self._groups[self._root(group)].readers[id(layer)] = repeats
         self._read[id(layer)] = group
-        if getattr(layer, "groups", 1) != 1 or not _is_channels_last(layer):
-            why = f"'{layer.name}' reads them in groups, or before the positions"
-            self.hold([given], why)
-            self.begin(result, maker=layer, stays=why)
-        else:
-            across = _across(layer)
-            self.begin(result, maker=layer, stays=across)
+        self.begin(result, maker=layer, stays=_across(layer))
 
     def _join(self, layer, given: Sequence, results) -> None:
         (result,) = results

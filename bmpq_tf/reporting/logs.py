@@ -32,8 +32,9 @@ def read_history(
     if isinstance(told, Mapping):
         columns = {str(name): _column(values, history) for name, values in told.items()}
         length = max(map(len, columns.values()), default=0)
-        columns = {name: _spread(values, length) for name, values in columns.items()}
-        return columns, _epochs(epochs, length), None
+        numbers = _epochs(epochs, length)
+        spread = {name: _spread(values, numbers) for name, values in columns.items()}
+        return {name: one for name, one in spread.items() if one is not None}, numbers, None
     if not _is_listed(told) or not all(isinstance(row, Mapping) for row in told):
         raise _unknown(history)
     rows = list(told)
@@ -54,14 +55,23 @@ def _column(values: Any, history: Any) -> Column:
     )
 
 
-def _spread(values: Column, length: int) -> Column:
-    """With `validation_freq=2` Keras has a value for every second epoch: gaps go between them."""
-    if not values or len(values) == length:
+def _spread(values: Column, epochs: tuple[int, ...]) -> Column | None:
+    """With `validation_freq=2` Keras has a value for every second epoch: gaps go between them.
+
+    `None` where more than one frequency, or none, explains so many values: their epochs are not
+    known.
+    """
+    if not values or len(values) == len(epochs):
         return values
-    step = length // len(values)
-    spread: list[float | None] = [None] * length
-    spread[step - 1 : step * len(values) : step] = values
-    return tuple(spread)
+    judged = {
+        tuple(epoch for epoch in epochs if epoch % every == 0)
+        for every in range(2, max(epochs) + 1)
+    }
+    fitting = [found for found in judged if len(found) == len(values)]
+    if len(fitting) != 1:
+        return None
+    by_epoch = dict(zip(fitting[0], values, strict=True))
+    return tuple(by_epoch.get(epoch) for epoch in epochs)
 
 
 def _is_listed(values: Any) -> bool:

@@ -38,7 +38,10 @@ def _table(table: Table) -> str:
     for row in table.rows:
         printed.add_row(*map(_cell, row))
     written = io.StringIO()
-    Console(file=written, width=_WIDTH, color_system=None, force_terminal=False).print(printed)
+    console = Console(
+        file=written, width=_WIDTH, color_system=None, force_terminal=False, force_jupyter=False
+    )
+    console.print(printed)
     lines = [line.rstrip() for line in written.getvalue().splitlines()]
     return "\n".join(line for line in lines if line)
 

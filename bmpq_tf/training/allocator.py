@@ -1,13 +1,14 @@
 """From sensitivities to widths: what the callback, and whoever allocates by hand, calls."""
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import keras
 import numpy as np
 
 from bmpq_tf.allocation.budget import Budget
 from bmpq_tf.allocation.device_plan import DevicePlan
+from bmpq_tf.allocation.kernel import FLOAT_BITS
 from bmpq_tf.allocation.sensitivity import Measurement
 from bmpq_tf.allocation.solver import Solution
 from bmpq_tf.model.kernels import KernelState, measurement, model_kernels, within
@@ -55,9 +56,10 @@ def allocate_bits(
     Raises:
         InfeasibleBudgetError: the candidates cannot meet the budget.
         AllocationError: no assignment was found in time.
-        ValueError: the model is not built or has no quantized layers; a cost is not finite, or
-            there are more or fewer than candidates; sensitivities are asked for, and no gradient
-            was seen; or min_improvement or time_limit are no share and no seconds.
+        ValueError: the model is not built or has no quantized layers; a cost is not finite, there
+            are more or fewer than candidates, or they are of no quantized kernel; sensitivities are
+            asked for, and no gradient was seen; or min_improvement or time_limit are no share and
+            no seconds.
 
     Example:
         >>> costs = {"conv/kernel": [3.0, 1.0, 0.0], "head/kernel": [0.4, 0.1, 0.0]}
@@ -77,6 +79,7 @@ def allocate_bits(
     plan = device_budget.plan_for(model, budget_parsed)
     device_budget.check(kernels, budget_parsed, plan, budget)
     if isinstance(sensitivities, Mapping):
+        _check_paths(sensitivities, known)
         costs = sensitivities
     else:
         choosable = [kernel.path for kernel in kernels if len(kernel.candidates) > 1]
@@ -114,16 +117,21 @@ def assign_bits(model: keras.Model, bits: Mapping[str, int]) -> list[str]:
         [8, 2]
     """
     states = [state for state in model_kernels(model) if state.quantizer]
-    known = {state.kernel.path for state in states}
-    if unknown := sorted(path for path, width in bits.items() if path not in known and width != 32):
-        raise ValueError(
-            f"The model has no quantized kernels of these paths. Received: {unknown}. Known: "
-            f"{', '.join(sorted(known))}."
-        )
+    _check_paths([path for path, width in bits.items() if width != FLOAT_BITS], states)
     for state in states:
         if state.kernel.path in bits:
             state.quantized.check_width(bits[state.kernel.path], state.variable)
     return assign(states, bits, optimizers_in(model))
+
+
+def _check_paths(paths: Iterable[str], states: Sequence[KernelState]) -> None:
+    """Raises ValueError for paths that are of no quantized kernel."""
+    known = {state.kernel.path for state in states if state.quantizer}
+    if unknown := sorted(set(paths) - known):
+        raise ValueError(
+            f"The model has no quantized kernels of these paths. Received: {unknown}. Known: "
+            f"{', '.join(sorted(known))}."
+        )
 
 
 def assign(
@@ -214,7 +222,13 @@ def solve(
     kernels = [state.kernel for state in states]
 
     def solved() -> Solution:
-        table = [costs.get(kernel.path, [0.0] * len(kernel.candidates)) for kernel in kernels]
+        # Kernels that keep their widths have costs of all their candidates, or none.
+        table = [
+            [0.0] * len(kernel.candidates)
+            if kernel.kept or kernel.path not in costs
+            else costs[kernel.path]
+            for kernel in kernels
+        ]
         found = device_budget.solve_with_tables(kernels, table, budget, plan, time_limit)
         return _worth_changing(states, budget, table, found, min_improvement, plan)
 

@@ -107,6 +107,7 @@ class BackupAndRestore(keras_compat.BackupHooks):
 
     def on_epoch_begin(self, epoch, logs=None):
         keras_compat.begin_at(self.model, None)
+        self.note_begin(epoch)
         super().on_epoch_begin(epoch, logs)
 
     def on_train_end(self, logs=None):

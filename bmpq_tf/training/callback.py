@@ -198,7 +198,9 @@ class BMPQCallback(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         if self._first_epoch is None:
             self._first_epoch = epoch
-            if not self.history:
+            history = history_of(self._states)
+            others = history and history[-1]["budget"] != self.budget.to_dict()
+            if not history or (others and not self.is_within_budget):
                 first = epoch + (self._needs_gradients and not self._sums.batches_seen())
                 self.schedule.check_begin(epoch, first, self.params["epochs"])
         if self._is_due(epoch):
@@ -214,10 +216,11 @@ class BMPQCallback(keras.callbacks.Callback):
         self._optimizers.settle(is_epoch_end=True)
         self._has_trained = True
         if logs is not None:
-            ratio = compression(self._states)
-            logs["bmpq_compression"] = ratio
-            logs["bmpq_bits"] = FLOAT_BITS / ratio
-            logs["bmpq_within_budget"] = float(self.is_within_budget)
+            # Another callback, of another model that is trained with this one, was first.
+            of = f"_{self._part.name}" if "bmpq_bits" in logs else ""
+            ratio, within_all = compression(self._states), logs.get("bmpq_within_budget", 1.0)
+            logs.update({f"bmpq_compression{of}": ratio, f"bmpq_bits{of}": FLOAT_BITS / ratio})
+            logs["bmpq_within_budget"] = min(within_all, float(self.is_within_budget))
         self._telling.epoch_ended(epoch)
 
     def on_train_end(self, logs=None):
@@ -240,11 +243,8 @@ class BMPQCallback(keras.callbacks.Callback):
             return False
         # A checkpoint from the middle of an epoch holds that epoch's decision already.
         decided = history and history[-1]["epoch"] == epoch
-        fresh = (
-            seen
-            < (self.params.get("steps") or np.inf)
-            * self.model.distribute_strategy.num_replicas_in_sync
-        )
+        steps = self.params.get("steps") or np.inf
+        fresh = seen < steps * self.model.distribute_strategy.num_replicas_in_sync
         return not (decided and fresh and not self._has_trained)
 
     @property

@@ -76,7 +76,7 @@ class Schedule:
             return
         raise ValueError(
             f"fit begins at epoch {begin + 1} of {epochs} and settles after epoch {last}: no "
-            "decision lies between, and none was made before. Received: "
+            "decision lies between, and none was made before under this budget. Received: "
             f"initial_epoch={begin}, epochs={epochs}. Epochs of another model do not count: leave "
             "initial_epoch out, or give a larger epochs."
         )

@@ -26,8 +26,8 @@ def none_is_good_enough(tuner: "BisectionTuner", goal: Goal) -> str:
             )
     return (
         f"No budget is good enough. Received: max_drop={goal.max_drop:g}, where the float model "
-        f"has {goal.metric}={goal.float_value:.4g}. {told}. Give a larger max_drop, or another "
-        "folder and more epochs, larger budgets or wider candidate_bits."
+        f"has {goal.metric}={goal.float_value:.4g}. {told}. Begin in another "
+        "folder with a larger max_drop, more epochs, larger budgets or wider candidate_bits."
     )
 
 

@@ -52,6 +52,12 @@ def _default(kernels: Sequence[Kernel]) -> list[Budget]:
     return [Budget(average_bits=average) for average in rounded]
 
 
+def limited_by(budget: Budget) -> frozenset[str]:
+    """Returns what a budget limits, all kinds of parameter bits as one."""
+    names = budget.to_dict()
+    return frozenset("parameter bits" if name in _PARAMETER_BITS else name for name in names)
+
+
 def _ordered(budgets: Sequence[Budget], kernels: Sequence[Kernel]) -> list[Budget]:
     """Smallest first, where one that is larger in any limit is smaller in none."""
 
@@ -61,13 +67,7 @@ def _ordered(budgets: Sequence[Budget], kernels: Sequence[Kernel]) -> list[Budge
         bits = budget.bits(kernels)
         return (*(() if bits is None else (bits,)), *rest)
 
-    kinds = {
-        frozenset(
-            "parameter bits" if name in _PARAMETER_BITS else name for name in budget.to_dict()
-        )
-        for budget in budgets
-    }
-    ordered = sorted(budgets, key=size) if len(kinds) == 1 else []
+    ordered = sorted(budgets, key=size) if len(set(map(limited_by, budgets))) == 1 else []
     for smaller, larger in itertools.pairwise(ordered):
         if size(smaller) == size(larger):
             raise ValueError(

@@ -145,6 +145,7 @@ class FrontTuner(keras_tuner.Tuner):
             max_consecutive_failed_trials=trials + 1,
         )
         self.problem, self.space, self.seed = problem, space, seed
+        self.error: Exception | None = None
         self._told = SearchProgress(trials, verbose)
         super().__init__(oracle, self._declare, directory=str(folder), project_name="search")
         # keras-tuner goes on only where the same process name did; a chief's search may be looked
@@ -183,9 +184,10 @@ class FrontTuner(keras_tuner.Tuner):
             self._told.failed(str(error))
             raise keras_tuner.errors.FailedTrialError(str(error)) from error
         except Exception as error:
-            # keras-tuner writes it into the trial's file only.
+            # Of all choices, most likely: keras-tuner would try them, and never again.
             self._told.failed(f"{type(error).__name__}: {error}")
-            raise
+            self.error = error
+            raise keras_tuner.errors.FatalError(str(error)) from error
         with replacing(
             pathlib.Path(self.get_trial_dir(trial.trial_id)) / "model.keras"
         ) as temporary:
@@ -198,6 +200,19 @@ class FrontTuner(keras_tuner.Tuner):
         # keras-tuner asks of a dictionary that it holds the sum of the objectives too, under its
         # name for that.
         return {"accuracy": accuracy, "size": size, self.oracle.objective.name: size - accuracy}
+
+    def run(self) -> None:
+        """Runs the search, or goes on with it.
+
+        Raises:
+            Exception: whatever a trial raised that is of no choice.
+        """
+        try:
+            self.search(verbose=0)
+        except keras_tuner.errors.FatalError:
+            if self.error is None:
+                raise
+            raise self.error from None
 
     def points(self) -> list[Point]:
         """Returns every trial that was finished, the smallest first."""

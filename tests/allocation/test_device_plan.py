@@ -121,6 +121,11 @@ def test_the_words_of_a_data_sheet(text, limits):
     assert Budget.parse(str(budget)) == budget
 
 
+@given(st.integers(1, 2**40))
+def test_a_budget_that_is_told_is_the_one_that_was_given(size):
+    assert Budget.parse(str(Budget(weight_bytes=size))) == Budget(weight_bytes=size)
+
+
 def test_sizes_may_be_text():
     assert Budget(flash="64 kB", ram="48 kB") == Budget.parse("64 kB flash, 48 kB ram")
 

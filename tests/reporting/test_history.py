@@ -43,6 +43,12 @@ def test_values_of_every_second_epoch_have_gaps_between():
     assert epochs == (1, 2, 3, 4, 5)
 
 
+def test_values_whose_epochs_are_not_known_are_left_out():
+    # Every third epoch or every fourth?
+    columns, epochs, _ = read_history({"loss": list(range(8)), "val_loss": [5, 6]})
+    assert (list(columns), len(epochs)) == (["loss"], 8)
+
+
 @pytest.mark.parametrize("given", [3, "loss", [1, 2], {"loss": 1.0}, {"loss": "12"}])
 def test_what_is_no_log_is_refused(given):
     with pytest.raises(ValueError, match="history is what fit"):

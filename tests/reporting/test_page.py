@@ -1,5 +1,6 @@
 """The page and its text, of facts that are made up: nothing here trains or exports."""
 
+import builtins
 import dataclasses
 import re
 
@@ -187,3 +188,11 @@ def test_ticks_lie_around_the_values_and_are_few(low, more):
     assert ticks == sorted(set(ticks))
     assert ticks[0] <= low + 1e-6 * abs(low)
     assert ticks[-1] >= low + more - 1e-6 * abs(low + more)
+
+
+def test_a_notebook_does_not_swallow_the_tables(monkeypatch):
+    expected = text(_EVERY["three"])
+    assert expected.count("|") > 100
+    shell = type("ZMQInteractiveShell", (), {})
+    monkeypatch.setattr(builtins, "get_ipython", shell, raising=False)
+    assert text(_EVERY["three"]) == expected

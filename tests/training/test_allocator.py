@@ -184,6 +184,8 @@ def test_bad_input_is_named(model):
     ):
         with pytest.raises(ValueError, match=words):
             allocate_bits(model, "10x", {}, **options)
+    with pytest.raises(ValueError, match=r"no quantized kernels of these paths.*\['other'\]"):
+        allocate_bits(model, "10x", {"other": (3.0, 1.0, 0.0)})
     with pytest.raises(ValueError, match=r"'small' has no quantized layers"):
         allocate_bits(small_model(), "1x", {})
     with pytest.raises(ValueError, match=r"is not built, so its kernels have no size yet"):
@@ -244,3 +246,12 @@ def test_a_file_is_run_and_compared_by_path_or_content(tmp_path):
     assert bmpq_tf.compare_tflite(model, path, IMAGES).holds
     other = compiled(quantize_model(small_model(), (2, 4, 8), pin="ends"))
     assert "differ from Keras's" in bmpq_tf.compare_tflite(other, path.read_bytes(), IMAGES).problem
+
+
+def test_costs_of_every_kernel_may_name_one_that_is_frozen():
+    frozen = quantize_model(small_model(), (2, 4, 8), pin="ends")
+    frozen.get_layer("depthwise").trainable = False
+    costs = {row.path: [3.0, 1.0, 0.0][-len(row.candidates) :] for row in kernel_table(frozen)}
+    found = allocate_bits(frozen, "6x", costs)
+    assert found.bits["depthwise/kernel"] == 8
+    assert found.bits["hidden/kernel"] < 8

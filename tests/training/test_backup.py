@@ -333,6 +333,19 @@ def test_what_is_noted_belongs_to_the_weights(backups):
     assert tf.io.gfile.exists(str(backups / "ours" / WEIGHTS))
 
 
+def test_a_save_within_an_epoch_notes_the_epoch_that_it_is_in(tmp_path):
+    killed_run(tmp_path)
+
+    class KillAfterBatch(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 1:
+                raise KilledError
+
+    with pytest.raises(KilledError):
+        fit(dense(), BackupAndRestore(str(tmp_path), save_freq=2), KillAfterBatch())
+    assert json.loads((tmp_path / METADATA).read_text())["epoch"] == KILLED_AFTER
+
+
 def test_what_a_fit_resumed_at_does_not_cut_the_next_one_short(tmp_path):
     killed_run(tmp_path)
     model = dense()

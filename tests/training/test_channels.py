@@ -192,6 +192,29 @@ def test_activations_that_may_mix_channels_keep_them(activation, stays):
     assert bool(told) is bool(stays)
 
 
+@pytest.mark.parametrize("size", [1, 3])
+def test_channels_that_are_read_in_groups_stay_and_others_go(size):
+    def grouped(inputs):
+        x = conv_bn(inputs, 16, "before")
+        x = L.Conv2D(16, size, padding="same", groups=2, name="grouped")(x)
+        return L.GlobalAveragePooling2D()(conv_bn(conv_bn(x, 32, "after"), 24, "last"))
+
+    model = trained(grouped)
+    assert {"before", "grouped"} <= {name for name, stays in names_of(model).items() if stays}
+    smaller = bmpq_tf.drop_channels(model, "20x", verbose=0)
+    assert smaller.count_params() < model.count_params()
+    assert smaller.get_layer("grouped").filters == 16
+
+
+def test_channels_before_the_positions_stay():
+    inputs = keras.Input((4, 8, 8))
+    x = L.Conv2D(16, 3, data_format="channels_first", name="first")(inputs)
+    x = L.Dense(6, name="hidden")(L.Flatten()(x))
+    model = bmpq_tf.quantize_model(keras.Model(inputs, L.Dense(5, name="head")(x)), pin=None)
+    assert "first" not in names_of(model)
+    assert names_of(model)["hidden"] == ""
+
+
 def test_layers_that_are_called_twice_keep_their_channels():
     def twice(inputs):
         layer = L.Conv2D(4, 3, padding="same", name="shared")

@@ -161,9 +161,10 @@ def test_of_several_quantized_models_one_is_named():
     assert_allocated(fitted, there, callback=BMPQCallback("8x", model=there, verbose=0))
     assert {state.bits for state in model_kernels(back)} == {8}
     other = BMPQCallback("6x", model=back, verbose=0)
-    fitted.fit(
+    told = fitted.fit(
         X, Y, epochs=3, verbose=0, callbacks=[BMPQCallback("12x", model=there, verbose=0), other]
-    )
+    ).history
+    assert told["bmpq_compression"][-1] > 12 > told["bmpq_compression_back"][-1] > 6
     assert [decision["budget"] for decision in other.history] == [{"compression": 6.0}] * 2
     assert {state.bits for state in model_kernels(there)} <= {2, 4}
 
