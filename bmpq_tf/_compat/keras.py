@@ -83,9 +83,22 @@ def einsum_kernel(layer: keras.layers.EinsumDense) -> keras.Variable:
     return layer._kernel
 
 
-def set_einsum_kernel(layer: keras.layers.EinsumDense, kernel: keras.Variable) -> None:
-    """Gives a built EinsumDense another float kernel."""
-    replace_attribute(layer, "_kernel", kernel)
+@contextlib.contextmanager
+def with_einsum_kernel(layer: keras.layers.EinsumDense, kernel: keras.Variable) -> Iterator[None]:
+    """While it lasts, a built EinsumDense computes with another float kernel.
+
+    Its variables keep their order, by which files store them.
+    """
+    own = layer._kernel
+    with unlocked(layer):
+        layer._stand_in = kernel
+    object.__setattr__(layer, "_kernel", kernel)
+    try:
+        yield
+    finally:
+        object.__setattr__(layer, "_kernel", own)
+        with unlocked(layer):
+            del layer._stand_in
 
 
 def attention_projections(layer: Layer) -> list[Layer]:

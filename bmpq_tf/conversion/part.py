@@ -25,13 +25,31 @@ def split(model: keras.Model, inputs) -> tuple[keras.Model, keras.Model]:
     structure = keras_graph.structured_inputs(model, list(model.inputs))
     outputs = model.outputs if len(model.outputs) > 1 else model.outputs[0]
     try:
-        return keras.Model(structure, tensors), keras.Model(tensors, outputs, name=model.name)
+        before, behind = (
+            keras.Model(structure, tensors),
+            keras.Model(tensors, outputs, name=model.name),
+        )
     except ValueError as error:
         raise ValueError(
             f"The outputs of model '{model.name}' need more than that. Received: "
             f"inputs={inputs!r}. Name all layers whose outputs are read behind that point, inputs "
             "of the model too."
         ) from error
+    return before, keras_compat.called_again(behind, _inputs_for(tensors))
+
+
+def _inputs_for(tensors: Sequence) -> list:
+    """Inputs in place of tensors, named as what gives those, which Keras would number; as floats
+    of 32 bits also where the model computes in 16.
+    """
+    made, names = [], []
+    for tensor in tensors:
+        name = keras_compat.producer(tensor)[0].name
+        names.append(name)
+        several = f"_{names.count(name)}" if names.count(name) > 1 else ""
+        dtype = "float32" if tensor.dtype in ("float16", "bfloat16") else tensor.dtype
+        made.append(keras.Input(tensor.shape[1:], tensor.shape[0], dtype, name=name + several))
+    return made
 
 
 def _tensors(model: keras.Model, one) -> list:

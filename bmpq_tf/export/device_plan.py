@@ -13,6 +13,7 @@ import numpy as np
 from bmpq_tf._compat import keras as keras_compat
 from bmpq_tf.allocation.device_plan import DevicePlan, KernelForm
 from bmpq_tf.conversion.cloning import clone
+from bmpq_tf.conversion.freeze import in_float32
 from bmpq_tf.export import stages
 from bmpq_tf.export.checks import check_micro
 from bmpq_tf.export.converter import origin
@@ -198,7 +199,7 @@ def _at_width(kernel: packing.Kernel, bits: int, turned: bool) -> packing.Kernel
 
 def _int8_file(model: keras.Model) -> ExportState:
     """The int8 file of a copy with random weights, and which tensors hold which kernels."""
-    with _randomized(model) as copy:
+    with in_float32(model) as computed, _randomized(computed) as copy:
         random = next(input_batches(copy, None))
         inputs = keras_graph.structured_inputs(copy, random)
         state = ExportState(copy, ExportOptions("", "micro", calibrate_with=inputs))

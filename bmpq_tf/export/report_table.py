@@ -79,7 +79,7 @@ def _below(report: "ExportReport") -> list[str]:
     # A small network's file holds more than weights.
     ratio = floats / max(1, report.tflite_bytes)
     smaller = f", {ratio:.1f}x smaller than the float32 weights alone" if ratio > 1.0 else ""
-    kept = sum(_bytes(layer) for layer in report.layers if layer.bits == FLOAT_BITS)
+    kept = sum(_bytes(layer) for layer in report.layers if layer.stored_bits == FLOAT_BITS)
     left = f" and {kept:,} left float" if kept else ""
     lines = ["p: pinned"] if any(layer.pinned for layer in report.layers) else []
     lines += [

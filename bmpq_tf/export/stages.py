@@ -153,9 +153,8 @@ def calibrate(state: ExportState) -> None:
         model.inputs[0].shape[0] or (1 if state.is_micro else None),
     )
     measured |= input_ranges.ranges(state.file, measured)
-    if state.io_dtype == "uint8":
-        measured |= batches.pixel_ranges(state.file)
-    state.known_ranges = masks.limited(state.file, measured | state.known_ranges)
+    pixels = batches.pixel_ranges(state.file) if state.io_dtype == "uint8" else {}
+    state.known_ranges = masks.limited(state.file, measured | state.known_ranges | pixels)
 
 
 def write_integers(state: ExportState) -> None:

@@ -72,9 +72,10 @@ def test_what_only_private_attributes_tell():
     einsum = layers.EinsumDense("ab,bc->ac", 2)
     einsum.build((None, 3))
     assert compat.einsum_kernel(einsum).shape == (3, 2)
-    other = keras.Variable(np.ones((3, 2)))
-    compat.set_einsum_kernel(einsum, other)
-    assert compat.einsum_kernel(einsum) is other
+    own, other = compat.einsum_kernel(einsum), keras.Variable(np.ones((3, 2)))
+    with compat.with_einsum_kernel(einsum, other):
+        np.testing.assert_array_equal(einsum(np.ones((1, 3))), [[3.0, 3.0]])
+    assert compat.einsum_kernel(einsum) is own
     attention = layers.MultiHeadAttention(2, 3)
     attention.build((None, 4, 5), (None, 4, 5))
     assert [layer.name for layer in compat.attention_projections(attention)] == [

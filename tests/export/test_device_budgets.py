@@ -4,11 +4,13 @@ import functools
 import itertools
 import os
 
+import keras
 import numpy as np
 import pytest
 
 pytest.importorskip("tflite_micro")
 
+from conftest import small_model
 from zoo import SMALL, example_batch
 
 from bmpq_research.models import build_model
@@ -86,3 +88,15 @@ def within(plan, budget, model, rows):
     for picked in itertools.product(*(row.candidates for row in rows)):
         bits = fixed | dict(zip((row.path for row in rows), picked, strict=True))
         yield plan.flash_bytes(bits) <= budget.flash and plan.arena_bytes(bits) <= budget.ram
+
+
+def test_what_trains_in_16_bits_is_planned_as_its_file_is():
+    before = keras.config.dtype_policy()
+    sizes = {}
+    for policy in ("float32", "mixed_float16"):
+        keras.config.set_dtype_policy(policy)
+        try:
+            sizes[policy] = device_plan(quantize_model(small_model(), (2, 8))).flash
+        finally:
+            keras.config.set_dtype_policy(before)
+    assert sizes["mixed_float16"] == sizes["float32"]

@@ -93,6 +93,12 @@ def test_a_vector_stays_float_and_counts_nothing(equation, kind, tmp_path):
 
 def test_a_conversion_leaves_the_layer_as_it_was(tmp_path):
     model, data = model_of("bsd,sd->bs", WITHOUT_AXIS["bsd,sd->bs"])
-    before = np.asarray(model(data))
+    before, order = np.asarray(model(data)), [variable.path for variable in model.weights]
     check(model, data, tmp_path / "model.tflite", "size")
     np.testing.assert_array_equal(model(data), before)
+    assert [variable.path for variable in model.weights] == order
+    # Files store variables by their order.
+    model.save_weights(tmp_path / "model.weights.h5")
+    other, _ = model_of("bsd,sd->bs", WITHOUT_AXIS["bsd,sd->bs"])
+    other.load_weights(tmp_path / "model.weights.h5")
+    np.testing.assert_array_equal(other(data), before)

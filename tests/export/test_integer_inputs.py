@@ -130,6 +130,17 @@ def test_bytes_serve_a_float_model_and_pixels_are_taken_as_they_are(tmp_path):
     (kind, grid), (answer, _) = ends(file)
     assert (kind, grid, answer) == ("uint8", (1.0, 0), "uint8")
     np.testing.assert_array_equal(run_tflite(path, data), run_tflite(path, data.astype("float32")))
+    # Also where the range of what comes in was trained.
+    image = keras.Input((8, 8, 3))
+    x = layers.Conv2D(6, 3, activation="relu")(image)
+    model = keras.Model(image, layers.Dense(3)(layers.Flatten()(x)))
+    model = trained_for_a_moment(model, data.astype("float32"), activation_bits=8)
+    other = tmp_path / "rounded.tflite"
+    _, file = export(model, other, "integer", data.astype("float32"), io_dtype="uint8")
+    assert ends(file)[0] == ("uint8", (1.0, 0))
+    np.testing.assert_array_equal(
+        run_tflite(other, data), run_tflite(other, data.astype("float32"))
+    )
     # What is no pixel has a grid of its own.
     fractions = (data / 127.5 - 1).astype("float32")
     model = trained_for_a_moment(network("float32", "none"), fractions)
@@ -210,3 +221,12 @@ def test_whole_numbers_lie_on_the_steps_of_int8(kind, measured, expected):
     model = flatbuffer.parse(file.content([given], [result]))
     found = input_ranges.ranges(model, {} if measured is None else {"made": measured})
     assert found.get("made") == (None if expected is None else pytest.approx(expected))
+
+
+def test_small_indices_stay_as_they_are_beside_bytes(tmp_path):
+    words = keras.Input((5,), dtype="int8", name="words")
+    x = layers.Flatten()(layers.Embedding(20, 4)(words))
+    data = np.random.default_rng(0).integers(0, 20, (32, 5)).astype("int8")
+    model = trained_for_a_moment(keras.Model(words, layers.Dense(3)(x)), data)
+    _, file = export(model, tmp_path / "model.tflite", "integer", data, io_dtype="uint8")
+    assert [kind for kind, _ in ends(file)] == ["int8", "uint8"]

@@ -201,6 +201,49 @@ def test_masks_are_limited_to_what_a_grid_holds():
     np.testing.assert_allclose(after, before, atol=1e-4)
 
 
+def test_a_mask_that_several_scores_read_is_limited_for_all_of_them():
+    file = flatbuffer.Builder()
+    names = ("kept", "mask", "first", "second", "one", "two", "of one", "of two")
+    tensors = {name: file.tensor(name, (1, 4), flatbuffer.FLOAT32) for name in names}
+    huge = file.tensor("huge", (), flatbuffer.FLOAT32, np.float32(-1e9))
+    file.operator(BUILTIN.MUL, [tensors["kept"], huge], [tensors["mask"]], ("Mul", {}))
+    for scores, added, weights in (("first", "one", "of one"), ("second", "two", "of two")):
+        read = [tensors[scores], tensors["mask"]]
+        file.operator(BUILTIN.ADD, read, [tensors[added]], ("Add", {}))
+        given = ([tensors[added]], [tensors[weights]])
+        file.operator(BUILTIN.SOFTMAX, *given, ("Softmax", {"beta": 1.0}))
+    ends = [tensors[name] for name in ("kept", "first", "second")]
+    model = flatbuffer.parse(file.content(ends, [tensors["of one"], tensors["of two"]]))
+    data = [np.float32([one]) for one in ([0, 0, 1, 1], [-3, 5, 4, 5], [-30, 50, 40, 50])]
+    before = TFLiteModel(flatbuffer.serialised(model))(data)
+    measured = {"first": (-3.0, 5.0), "second": (-30.0, 50.0)}
+    ranges = masks.limited(model, {**measured, "one": (-1e9, 5.0), "two": (-1e9, 50.0)})
+    assert (ranges["one"], ranges["two"]) == ((-15.0, 5.0), (-42.0, 50.0))
+    after = TFLiteModel(flatbuffer.serialised(model))(data)
+    np.testing.assert_allclose(after, before, atol=1e-4)
+
+
+def test_an_output_that_an_operator_reads_too_is_the_one_that_the_signature_names(tmp_path):
+    inputs = keras.Input((5,))
+    x = LAYERS.Dense(8)(inputs)
+    model = with_widths(keras.Model(inputs, [x, LAYERS.UnitNormalization()(x)]), [8])
+    data = RANDOM.standard_normal((32, 5)).astype("float32")
+    _, file = export(model, tmp_path / "m.tflite", "integer", data, tolerance=0.2)
+    (signature,) = file.signatureDefs
+    named = [int(entry.tensorIndex) for entry in signature.outputs]
+    assert named == list(map(int, file.subgraphs[0].outputs))
+    assert {file.subgraphs[0].tensors[index].type for index in named} == {flatbuffer.FLOAT32}
+
+
+def test_answers_that_are_integers_or_truth_values_are_compared(tmp_path):
+    inputs = keras.Input((5,))
+    shares = LAYERS.Dense(4, activation="sigmoid")(inputs)
+    model = with_widths(keras.Model(inputs, keras.ops.cast(shares > 0.5, "int32")), [8])
+    data = RANDOM.standard_normal((32, 5)).astype("float32")
+    report, _ = export(model, tmp_path / "m.tflite", "integer", data, tolerance=1)
+    assert report.parity.examples == 32
+
+
 @pytest.mark.parametrize(
     ("function", "name"), [(tf.math.erfc, "SUB"), (lambda x: OPS.erf(x) * x, "MUL")]
 )

@@ -38,6 +38,8 @@ def test_a_model_with_a_table_is_exported_from_its_output_on(kind, tmp_path):
     assert (report.parity.generated, report.parity.examples) == (False, 32)
     shapes = [list(file.subgraphs[0].tensors[i].shape) for i in file.subgraphs[0].inputs]
     assert shapes == [[1, 5], [1, 3]]
+    (signature,) = file.signatureDefs
+    assert [entry.name for entry in signature.inputs] == [b"words", b"numbers"]
 
 
 def test_batches_of_any_form_go_through_what_comes_before(tmp_path):
@@ -142,3 +144,17 @@ def test_a_part_is_not_judged_by_the_whole_models_budget(tmp_path):
     assert export_tflite(model, tmp_path / "part.tflite", inputs="table").parity.holds
     with pytest.raises(ValueError, match="over its budget"):
         export_tflite(model, tmp_path / "refused.tflite", inputs="table", budget="12x")
+
+
+def test_a_part_of_a_model_of_16_bit_floats_takes_32(tmp_path):
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        inputs = keras.Input((6,))
+        hidden = keras.layers.Dense(5, name="hidden")(inputs)
+        model = with_widths(keras.Model(inputs, keras.layers.Dense(3)(hidden)), [4])
+    finally:
+        keras.config.set_dtype_policy("float32")
+    data = np.random.default_rng(0).standard_normal((32, 6)).astype("float32")
+    _, file = export(model, tmp_path / "model.tflite", "size", data, inputs="hidden")
+    graph = file.subgraphs[0]
+    assert [graph.tensors[index].type for index in graph.inputs] == [flatbuffer.FLOAT32]

@@ -38,18 +38,14 @@ def in_known_forms(model: keras.Model) -> Iterator[None]:
     with (
         calls_replaced(products, _as_product),
         calls_replaced([layer for layer, *_ in bound], lambda _, call: _without_first_axis(call)),
+        contextlib.ExitStack() as undone,
     ):
-        try:
-            for layer, equation, kernel in bound:
-                layer.equation = _with_axis(equation)
-                keras_compat.set_einsum_kernel(
-                    layer, keras.Variable(kernel.value[None], trainable=False, autocast=False)
-                )
-            yield
-        finally:
-            for layer, equation, kernel in bound:
-                layer.equation = equation
-                keras_compat.set_einsum_kernel(layer, kernel)
+        for layer, equation, kernel in bound:
+            with_axis = keras.Variable(kernel.value[None], trainable=False, autocast=False)
+            undone.enter_context(keras_compat.with_einsum_kernel(layer, with_axis))
+            undone.callback(setattr, layer, "equation", equation)
+            layer.equation = _with_axis(equation)
+        yield
 
 
 def _split(equation: str) -> tuple[str, str, str]:

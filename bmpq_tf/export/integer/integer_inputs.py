@@ -237,7 +237,8 @@ def as_bytes(model) -> None:
     for kind in ("inputs", "outputs"):
         for index in dict.fromkeys(map(int, getattr(subgraph, kind))):
             tensor = subgraph.tensors[index]
-            if tensor.type != flatbuffer.INT8:
+            # Indices of the model's own are integers of no grid.
+            if tensor.type != flatbuffer.INT8 or not flatbuffer.scale_count(tensor):
                 continue
             grid = tensor.quantization
             byte = flatbuffer.add_tensor(

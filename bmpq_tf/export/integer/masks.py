@@ -28,6 +28,8 @@ def limited(model, ranges: Mapping[str, Range]) -> dict[str, Range]:
         ranges: by tensor name.
     """
     found, subgraph = dict(ranges), model.subgraphs[0]
+    # By the tensor that may be a mask: several scores may read one.
+    readers: dict[int, list[tuple[Any, int, tuple[float, float], str, Range]]] = {}
     for operator in subgraph.operators:
         builtin = flatbuffer.builtin_of(model, operator)
         if not _feeds_softmax(model, subgraph, operator.outputs[0]):
@@ -47,8 +49,21 @@ def limited(model, ranges: Mapping[str, Range]) -> dict[str, Range]:
             low, high = limits[0] - _BELOW, limits[1]
             added = high - low
             size = added if builtin in (_BUILTIN.ADD, _BUILTIN.SUB) else -low
-            if _limit(model, subgraph, operator, place, (size, added), found):
-                found[name] = (min(low, 0.0), max(high, 0.0))
+            ends = (min(low, 0.0), max(high, 0.0))
+            reader = (operator, place, (size, added), name, ends)
+            readers.setdefault(int(operator.inputs[place]), []).append(reader)
+    for index, reading in readers.items():
+        largest = (max(one[2][0] for one in reading), max(one[2][1] for one in reading))
+        is_constant = flatbuffer.constant(model, subgraph.tensors[index]) is not None
+        is_mask = False
+        for number, (operator, place, sizes, name, ends) in enumerate(reading):
+            # What makes a mask for all of them is limited once, to what the largest scores need.
+            if is_constant:
+                is_mask = _limit(model, subgraph, operator, place, sizes, found)
+            elif not number:
+                is_mask = _limit(model, subgraph, operator, place, largest, found)
+            if is_mask:
+                found[name] = ends
     return found
 
 

@@ -164,9 +164,9 @@ class _Moved:
             return
         if builtin in _FIXED_GRID:
             grid = _FIXED_GRID[builtin]
-        elif builtin not in _OWN_GRID:
+        elif builtin not in _OWN_GRID and operands[0] in self.integers:
             grid = self._grid_of(self.integers[operands[0]])
-        elif name in self.ranges:
+        elif builtin in _OWN_GRID and name in self.ranges:
             grid = self._grid(result)
         else:
             self.subgraph.operators.append(operator)

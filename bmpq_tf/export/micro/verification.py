@@ -121,6 +121,7 @@ class _Apart:
 
     def add(self, ours: list[np.ndarray], theirs: list[np.ndarray]) -> None:
         for number, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+            one, other = one.astype(np.float64), other.astype(np.float64)
             difference = np.abs(one - other)
             self._squares[number] += np.square(difference).sum(), np.square(other).sum()
             steps = np.round(difference / self._scales[number])

@@ -9,9 +9,17 @@ def clean_up(model, metadata: dict[str, bytes] | None = None) -> None:
     """Takes out of a parsed model what nothing reads, and gives it metadata buffers by name.
 
     Args:
-        model: the parsed file; changed in place.
+        model: the parsed file, with signatures as `flatbuffer.add_signature` makes them; changed
+            in place.
         metadata: replaces the file's own.
     """
+    for signature in model.signatureDefs or []:
+        # Litert-quantizer moves outputs that operators read too, and not what names them.
+        subgraph = model.subgraphs[signature.subgraphIndex]
+        for kind in ("inputs", "outputs"):
+            ends = zip(getattr(signature, kind) or [], getattr(subgraph, kind), strict=True)
+            for entry, index in ends:
+                entry.tensorIndex = index
     for subgraph in model.subgraphs:
         _drop_unused_tensors(model, subgraph)
         for tensor in subgraph.tensors:

@@ -51,11 +51,12 @@ class ColumnRanges:
     def __init__(self, model: keras.Model, number: int):
         self._tensor, self._number = model.outputs[number], number
         shape = self._tensor.shape
-        self._is_followed = len(shape) >= 2 and shape[-1] is not None and shape[-1] > 1
+        columns = shape[-1] if len(shape) >= 2 and shape[-1] is not None else 0
+        self._is_followed = columns > 1 and self._tensor.dtype.startswith(("float", "bfloat"))
         self._sums_to_one = True
-        columns = shape[-1] if self._is_followed else 0
         self._low, self._high = (
-            np.full((2, columns), end, np.float32) for end in (np.inf, -np.inf)
+            np.full((2, columns if self._is_followed else 0), end, np.float32)
+            for end in (np.inf, -np.inf)
         )
 
     def add(self, expected: np.ndarray, received: np.ndarray) -> None:

@@ -5,6 +5,8 @@ import numpy as np
 from bmpq_tf._compat.litert import schema
 from bmpq_tf.export.tflite import flatbuffer
 
+_BYTES = (flatbuffer.INT8, schema.TensorType.UINT8)
+
 
 def output_steps(model) -> list[float]:
     """Returns the step of each output of a parsed file; 0 where it is computed with floats."""
@@ -17,7 +19,7 @@ def output_steps(model) -> list[float]:
     held = [subgraph.tensors[dequantized.get(int(index), int(index))] for index in subgraph.outputs]
     return [
         float(tensor.quantization.scale[0])
-        if tensor.type == flatbuffer.INT8 and flatbuffer.scale_count(tensor)
+        if tensor.type in _BYTES and flatbuffer.scale_count(tensor)
         else 0.0
         for tensor in held
     ]
