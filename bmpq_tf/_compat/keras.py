@@ -67,10 +67,18 @@ def copy_own_trainable(source: Layer, target: Layer) -> None:
 
 
 def replace_attribute(layer: Layer, name: str, value) -> None:
-    """Gives a built layer another variable or layer under a name that it has."""
+    """Gives a built layer another variable or layer under a name that it has.
+
+    A variable takes the place of the one before, by which files store it.
+    """
+    stores, before = (layer._trainable_variables, layer._non_trainable_variables), vars(layer)[name]
+    places = [[id(one) for one in store] for store in stores]
     with unlocked(layer):
         delattr(layer, name)
         setattr(layer, name, value)
+    for store, was in zip(stores, places, strict=True):
+        if id(before) in was and store and store[-1] is value:
+            store.insert(was.index(id(before)), store.pop())
 
 
 def lambda_output_shape(layer: keras.layers.Lambda):
@@ -103,7 +111,8 @@ def with_einsum_kernel(layer: keras.layers.EinsumDense, kernel: keras.Variable) 
 
 def attention_projections(layer: Layer) -> list[Layer]:
     """Returns the layers inside attention that read what it reads."""
-    return [layer._query_dense, layer._key_dense, layer._value_dense]
+    gate = getattr(layer, "_gate_dense", None)
+    return [layer._query_dense, layer._key_dense, layer._value_dense, *([gate] if gate else [])]
 
 
 def functional(model: keras.Model):
@@ -187,29 +196,6 @@ def set_symbolic_build(model: keras.Model, build) -> None:
     setattr(model, _SYMBOLIC_BUILD, build)
 
 
-class BackupHooks(keras.callbacks.BackupAndRestore):
-    """Keras's callback, which knows when to save and what to note of it; how is a subclass's."""
-
-    def save_state(self, noted: dict[str, int]) -> None:
-        """Saves the model; `noted` has the `epoch` and the `batch` that it goes on with."""
-        raise NotImplementedError
-
-    def note_begin(self, epoch: int) -> None:
-        """Notes the epoch that begins: Keras does when one ends, so not in the first of a fit."""
-        self._current_epoch, self._last_batch_seen = epoch, 0
-
-    def _save_model(self):
-        self.save_state({"epoch": self._current_epoch, "batch": self._last_batch_seen})
-
-
-def begin_at(model: keras.Model, epoch: int | None) -> None:
-    """Lets the `fit` that is running begin at another epoch, counted from 0; `None`: at its own.
-
-    Keras never forgets it, so that it would move the beginning of later fits too.
-    """
-    model._initial_epoch = epoch
-
-
 def change_class(layer: Layer, cls: type) -> None:
     """Makes a layer an instance of another class, with all that it holds."""
     object.__setattr__(layer, "__class__", cls)
@@ -275,8 +261,20 @@ def set_autocast(variable: keras.Variable, autocast: bool) -> None:
     variable._autocast = autocast
 
 
+def without_keywords(rematerialized: Callable, layer_call: Callable, args, kwargs) -> Callable:
+    """Returns what a layer's `rematerialized_call` makes of a call with its keywords given: a
+    graph's computation anew takes none, and `training` is one.
+    """
+    again = rematerialized(functools.partial(layer_call, **kwargs), *args)
+    return lambda *inputs, **_: again(*inputs)
+
+
 def forget_compilation(model: keras.Model) -> None:
-    """Makes a model one that was never compiled: optimizer, loss and traced steps are gone."""
+    """Makes a model one that was never compiled: optimizer, loss and traced steps are gone; the
+    steps of models inside it too.
+    """
     model.compiled, model.optimizer = False, None
     model._loss_tracker = model._compile_loss = model._compile_metrics = None
-    model.train_function = model.test_function = model.predict_function = None
+    for part in flattened_layers(model):
+        if isinstance(part, keras.Model):
+            part.train_function = part.test_function = part.predict_function = None

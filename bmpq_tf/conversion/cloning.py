@@ -127,7 +127,9 @@ def _complete(
     for part, made in [
         pair for layers in pairs for pair in zip(*map(known_parts, layers), strict=True)
     ]:
-        for name, function in own_functions(part, part.get_config()).items():
+        # A Lambda was made of its function, which may be one that no config takes.
+        config = {} if type(part) is keras.layers.Lambda else part.get_config()
+        for name, function in own_functions(part, config).items():
             # Recurrent layers only pass on what their cells hold.
             if name in vars(made):
                 setattr(made, name, function)
@@ -135,9 +137,13 @@ def _complete(
 
 
 def _models(layer: Layer) -> list[keras.Model]:
-    """The models in a layer, itself first, as often as they are held: a copy holds one for each."""
+    """The models in a layer, itself first, as often as they are held: a copy holds one for each.
+
+    What a functional model has as an attribute, beside its graph, no copy has.
+    """
     itself: list[keras.Model] = [layer] if isinstance(layer, keras.Model) else []
-    return itself + [model for part in keras_compat.layers_inside(layer) for model in _models(part)]
+    inside = layer.layers if keras_graph.is_graph(layer) else keras_compat.layers_inside(layer)
+    return itself + [model for part in inside for model in _models(part)]
 
 
 def check_class(model: keras.Model, copy: keras.Model, methods: Iterable[str]) -> None:

@@ -52,7 +52,9 @@ def dequantize_model(model: keras.Model, *, on_grid: bool = True) -> keras.Model
         told = {key: value for key, value in config.items() if key not in ("bits", "quantizer")}
         return plain.from_config(told) if plain else None
 
-    return clone(model, twin, on_grid, inside=lambda layer, made: _float_inside(made, on_grid))
+    copy = clone(model, twin, on_grid, inside=lambda layer, made: _float_inside(made, on_grid))
+    unmark(copy)
+    return copy
 
 
 def _float_inside(model: Layer, on_grid: bool) -> Any:

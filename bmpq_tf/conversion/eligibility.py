@@ -62,7 +62,15 @@ def ineligible_layers(model: keras.Model) -> dict[int, str]:
 def _unknown_holders(model: keras.Model) -> dict[int, str]:
     """Layers inside a layer that is no model and that the registry does not know."""
     found: dict[int, str] = {}
-    for holder in keras_graph.sublayers(model):
+    parts = keras_graph.sublayers(model)
+    # Copies are made of graphs; what stands elsewhere is changed in place.
+    in_place = {
+        id(one)
+        for holder in (model, *parts)
+        if not keras_graph.is_graph(holder) and is_of_user(holder)
+        for one in keras_graph.sublayers(holder)
+    }
+    for holder in parts:
         if keras_graph.is_graph(holder) or id(holder) in found:
             continue
         # What stands inside classes of the user's is quantized where it stands; not a loop's cell,
@@ -73,6 +81,8 @@ def _unknown_holders(model: keras.Model) -> dict[int, str]:
         entry = entry_for(holder)
         added = _added(holder) if entry and entry.is_composite else None
         if entry and not added:
+            if entry.is_composite:
+                found |= _behind_others(holder, id(holder) in in_place)
             continue
         what = (
             "which rescales its kernel at every step"
@@ -85,6 +95,25 @@ def _unknown_holders(model: keras.Model) -> dict[int, str]:
             found.setdefault(
                 id(part), f"it is inside '{holder.name}' ({type(holder).__name__}), {what}"
             )
+    return found
+
+
+def _behind_others(composite: Layer, is_in_place: bool) -> dict[int, str]:
+    """Layers that a composite holds by way of what the registry does not know, which is not gone
+    into: models where layers are changed in place, and classes of the user's.
+    """
+    found = {}
+    for part in keras_compat.layers_inside(composite):
+        if entry_for(part):
+            continue
+        is_copied = keras_graph.is_graph(part) and not is_in_place
+        inside = [part, *keras_graph.sublayers(part)]
+        for holder in [one for one in inside if is_of_user(one)] if is_copied else [part]:
+            what = (
+                f"it is inside '{holder.name}' ({type(holder).__name__}), which '{composite.name}' "
+                f"({type(composite).__name__}) calls"
+            )
+            found.update({id(one): what for one in keras_graph.sublayers(holder)})
     return found
 
 

@@ -19,7 +19,7 @@ from bmpq_tf.conversion.supported_models import check_model
 from bmpq_tf.layers.in_place import mark
 from bmpq_tf.model import keras_graph
 
-_TRAINING = ("train_step", "test_step", "compute_loss", "compute_metrics")
+_STEPS = ("train_step", "test_step", "predict_step", "compute_loss", "compute_metrics")
 
 
 class SkippedLayersWarning(UserWarning):
@@ -122,7 +122,7 @@ def quantize_model(
     plan = QuantizationPlan(model, config, layers, exclude, pin, overrides)
     if keras_graph.is_graph(model):
         quantized = clone(model, plan.twin, inside=plan.quantize_inside)
-        check_class(model, quantized, _TRAINING)
+        check_class(model, quantized, _STEPS)
     else:
         quantized = model
         plan.quantize_inside(model, model)

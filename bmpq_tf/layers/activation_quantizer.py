@@ -71,18 +71,21 @@ class ActivationQuantizer(keras.layers.Layer):
         self.log_clip = state("log_clip", (), "mean")
 
     def call(self, values, training=None, before: Callable | None = None):
-        """Returns the values on the grid, in their own dtype.
+        """Returns the values on the grid, in their own dtype; integers as they are.
 
         The first training batch sets the range.
 
         Args:
-            values: floats of any shape.
+            values: a tensor of any shape.
             training: whether this is a training step.
             before: what comes before the quantizer and changes nothing inside its range, as a ReLU
                 does. Training leaves it out, because clipping does the same.
         """
         if before is not None and not (training and self.stand_in is None):
             values = before(values)
+        values = tf.convert_to_tensor(values)
+        if not values.dtype.is_floating:
+            return values
         exact = tf.cast(values, tf.float32)
         if self.stand_in is not None:
             return tf.cast(self.stand_in(exact), values.dtype)

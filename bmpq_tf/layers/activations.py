@@ -5,6 +5,7 @@ PACT in place of a ReLU, and a signed quantizer anywhere.
 
 import keras
 
+from bmpq_tf._compat.keras import without_keywords
 from bmpq_tf.arithmetic.activations import is_symmetric
 from bmpq_tf.layers.activation_quantizer import ActivationQuantizer
 from bmpq_tf.layers.serialization import serializable
@@ -55,6 +56,9 @@ class QuantReLU(keras.layers.ReLU):
             return self.activation_quantizer.call(relu(inputs), training)
         return self.activation_quantizer.call(inputs, training, before=relu)
 
+    def rematerialized_call(self, layer_call, *args, **kwargs):
+        return without_keywords(super().rematerialized_call, layer_call, args, kwargs)
+
     def get_config(self):
         return {**super().get_config(), "bits": self.activation_quantizer.bits}
 
@@ -88,6 +92,9 @@ class QuantIdentity(keras.layers.Identity):
 
     def call(self, inputs, training=None):
         return self.activation_quantizer.call(inputs, training)
+
+    def rematerialized_call(self, layer_call, *args, **kwargs):
+        return without_keywords(super().rematerialized_call, layer_call, args, kwargs)
 
     def get_config(self):
         return {**super().get_config(), "bits": self.activation_quantizer.bits}

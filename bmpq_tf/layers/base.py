@@ -2,7 +2,6 @@
 
 import contextlib
 import contextvars
-import functools
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -129,9 +128,7 @@ class QuantizedLayer(_Layer):
         return self.output_quantizer.call(outputs, training) if self.output_quantizer else outputs
 
     def rematerialized_call(self, layer_call, *args, **kwargs):
-        # A graph's computation anew takes no keywords, and `training` is one.
-        again = super().rematerialized_call(functools.partial(layer_call, **kwargs), *args)
-        return lambda *inputs, **_: again(*inputs)
+        return keras_compat.without_keywords(super().rematerialized_call, layer_call, args, kwargs)
 
     def activation_quantizers(self) -> list[ActivationQuantizer]:
         """Returns the quantizers of the input and of the output, where the layer has them."""

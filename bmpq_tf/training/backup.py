@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from bmpq_tf._compat import keras as keras_compat
-from bmpq_tf._compat import keras_optimizers
+from bmpq_tf._compat import keras_backup, keras_optimizers
 from bmpq_tf.training.beside_weights import beside_weights, build_optimizers, random_states
 
 # As Keras calls them; each begins with nothing, `.bkp` behind it, or ours aside.
@@ -23,7 +23,7 @@ _DAMAGED = (OSError, KeyError)
 _files = tf.io.gfile
 
 
-class BackupAndRestore(keras_compat.BackupHooks):
+class BackupAndRestore(keras_backup.BackupHooks):
     """`keras.callbacks.BackupAndRestore` that a run can be killed under at any moment, in the
     middle of a backup too.
 
@@ -94,7 +94,7 @@ class BackupAndRestore(keras_compat.BackupHooks):
             self._remove(_WEIGHTS + _OLDER, _METADATA + _OLDER)
 
     def on_train_begin(self, logs=None):
-        keras_compat.begin_at(self.model, None)
+        keras_backup.begin_at(self.model, None)
         if _files.exists(self._gone):
             _files.rmtree(self._gone)
         with _as_built(self.model):
@@ -106,12 +106,12 @@ class BackupAndRestore(keras_compat.BackupHooks):
             self._restore()
 
     def on_epoch_begin(self, epoch, logs=None):
-        keras_compat.begin_at(self.model, None)
+        keras_backup.begin_at(self.model, None)
         self.note_begin(epoch)
         super().on_epoch_begin(epoch, logs)
 
     def on_train_end(self, logs=None):
-        keras_compat.begin_at(self.model, None)
+        keras_backup.begin_at(self.model, None)
         # All at once: half a backup would look like one that was cut.
         if self.delete_checkpoint and _files.exists(self.backup_dir):
             _files.rename(self.backup_dir, self._gone, overwrite=True)
@@ -132,7 +132,7 @@ class BackupAndRestore(keras_compat.BackupHooks):
             self._begin_at(self._epoch_of_a_half(there), True)
 
     def _begin_at(self, epoch: int, was_cut: bool) -> None:
-        keras_compat.begin_at(self.model, epoch)
+        keras_backup.begin_at(self.model, epoch)
         epochs = self.params["epochs"]
         told = f"Resuming at epoch {epoch + 1} of {epochs}"
         if epoch >= epochs:

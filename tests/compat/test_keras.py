@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from bmpq_tf._compat import keras as compat
-from bmpq_tf._compat import keras_optimizers
+from bmpq_tf._compat import keras_backup, keras_optimizers
 
 pytestmark = pytest.mark.quick
 
@@ -184,13 +184,13 @@ def test_keras_own_classes_are_known():
 def test_backups_are_written_and_begun_from_as_keras_does(tmp_path):
     noted = []
 
-    class Backup(compat.BackupHooks):
+    class Backup(keras_backup.BackupHooks):
         def save_state(self, told):
             noted.append(told)
 
     class Begin(keras.callbacks.Callback):
         def on_train_begin(self, logs=None):
-            compat.begin_at(self.model, 2)
+            keras_backup.begin_at(self.model, 2)
 
     one = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
     one.compile("sgd", "mse", run_eagerly=True)

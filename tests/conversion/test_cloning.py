@@ -1,5 +1,7 @@
 """Copies of models: what comes along, and what is refused because it would not."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -237,3 +239,50 @@ def test_operators_between_layers_are_kept():
     model = quantize_model(float_model, pin=None)
     data = np.linspace(-2, 2, 8, dtype="float32").reshape(2, 4)
     np.testing.assert_allclose(model(data), float_model(data), atol=0.2)
+
+
+def test_layers_that_share_variables_load_as_they_were_saved(tmp_path):
+    part = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    part.add(keras.layers.BatchNormalization())
+    inputs = [keras.Input((2, 4)), keras.Input((2, 4))]
+    both = [keras.layers.TimeDistributed(part, name=f"t{n}")(x) for n, x in enumerate(inputs)]
+    total = keras.layers.Flatten()(keras.layers.Add()(both))
+    model = keras.Model(inputs, keras.layers.Dense(2)(total))
+    with pytest.warns(SkippedLayersWarning, match="also inside"):
+        model = quantize_model(model, pin=None)
+    for variable in model.weights:
+        if variable.name in ("gamma", "beta"):
+            variable.assign(variable + np.arange(1, 4))
+    data = [np.random.default_rng(n).standard_normal((5, 2, 4)) for n in range(2)]
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(again(data), model(data), rtol=1e-6)
+
+
+def test_a_model_that_a_model_has_beside_its_graph_is_left_out():
+    inputs = keras.Input((4,))
+    hidden = keras.layers.Dense(3, name="hidden")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(2)(hidden))
+    model.extractor = keras.Model(inputs, hidden)
+    assert len(quantize_model(model, pin=None).layers) == 3
+
+
+def test_a_lambda_of_what_no_config_takes_is_copied():
+    inputs = keras.Input((4,))
+    doubled = keras.layers.Lambda(functools.partial(keras.ops.multiply, 2.0))(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(2)(doubled))
+    copy = quantize_model(model, (8,), pin=None)
+    data = np.ones((3, 4), "float32")
+    np.testing.assert_allclose(copy(data), model(data), atol=0.1)
+
+
+@keras.saving.register_keras_serializable("tests")
+class AsLabels(keras.Sequential):
+    def predict_step(self, data):
+        return keras.ops.argmax(super().predict_step(data), -1)
+
+
+def test_a_step_of_predict_that_a_copy_would_lose_is_refused():
+    model = AsLabels([keras.Input((4,)), keras.layers.Dense(3)])
+    with pytest.raises(TypeError, match="would lose the predict_step of its class"):
+        quantize_model(model, pin=None)

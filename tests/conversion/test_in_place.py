@@ -236,3 +236,49 @@ def test_weights_with_a_layer_that_no_call_reached_load(tmp_path):
     model.save_weights(tmp_path / "model.weights.h5")
     model.load_weights(tmp_path / "model.weights.h5")
     assert not model.auxiliary.built
+
+
+def test_steps_of_models_inside_are_traced_anew():
+    class Wrapped(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.encoder = keras.Sequential([keras.Input((4,)), L.Dense(3)])
+
+        def build(self, input_shape):
+            pass
+
+        def call(self, inputs):
+            return self.encoder(inputs)
+
+    model = Wrapped()
+    vectors = np.random.default_rng(0).standard_normal((2, 4)).astype("float32")
+    model(vectors)
+    model.encoder.predict(vectors, verbose=0)
+    model = quantize_model(model, (2,), pin=None)
+    told = model.encoder.predict(vectors, verbose=0)
+    np.testing.assert_allclose(told, model(vectors), rtol=1e-5)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Block(keras.layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = L.Dense(3, name="inner")
+
+    def build(self, input_shape):
+        self.inner.build(input_shape)
+
+    def call(self, inputs):
+        return self.inner(inputs)
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], 3)
+
+
+def test_what_a_composite_holds_by_way_of_a_users_class_is_listed():
+    inputs = keras.Input((5, 4))
+    x = L.TimeDistributed(Block(name="block"), name="each")(inputs)
+    model = keras.Model(inputs, L.Dense(2)(L.Flatten()(x)))
+    with pytest.warns(bmpq_tf.SkippedLayersWarning, match=r"'inner'.*'block' \(Block\).*'each'"):
+        quantized = quantize_model(model, pin=None)
+    assert [row.bits for row in kernel_table(quantized)] == [32, 8]

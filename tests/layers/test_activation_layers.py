@@ -255,3 +255,22 @@ def test_training_leaves_the_relu_to_the_quantizer_and_learns_the_same(maximum, 
 def test_a_relu_with_a_threshold_keeps_it_in_training():
     layer = layers.QuantReLU(threshold=1.0, bits=8)
     assert not np.any((layer(X, training=True) > 0) & (layer(X, training=True) < 0.99))
+
+
+def test_whole_numbers_pass_as_they_are():
+    quantizer = ActivationQuantizer(8)
+    quantizer.build()
+    numbers = tf.constant([0, 7, 255])
+    np.testing.assert_array_equal(quantizer.call(numbers, training=True), numbers)
+    assert not quantizer.has_range
+
+
+def test_rounded_activations_are_computed_anew_where_a_remat_scope_says():
+    with keras.RematScope("full"):
+        inputs = keras.Input((4,))
+        x = keras.layers.ReLU()(keras.layers.Dense(3)(inputs))
+        model = keras.Model(inputs, keras.layers.Dense(2)(x))
+    model = quantize_model(model, activation_bits=8, pin=None)
+    model.compile("sgd", "mse", jit_compile=False)
+    told = model.fit(np.ones((4, 4)), np.ones((4, 2)), epochs=2, verbose=0).history["loss"]
+    assert np.isfinite(told).all()
