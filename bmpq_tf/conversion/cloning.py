@@ -95,13 +95,33 @@ def clone(
         return made
 
     with _uncompiled(model), keras.saving.custom_object_scope(functions_by_name(model)):
-        copy = keras.models.clone_model(model, clone_function=replace, recursive=True)
+        copy = keras.models.clone_model(
+            model, _inputs_like(model), clone_function=replace, recursive=True
+        )
     _complete(model, copy, pairs, on_grid, carried or (lambda layer, value, variable: value))
     if inside is not None:
         for layer, made in pairs:
             if is_of_user(made):
                 inside(layer, made)
     return copy
+
+
+def _inputs_like(model: keras.Model) -> Any:
+    """Inputs as the model's, where Keras's copies would forget that one may be missing, or is
+    sparse or ragged; `None` where none is.
+    """
+
+    def layer_of(tensor):
+        return keras_compat.producer(tensor)[0]
+
+    def alike(tensor):
+        said = {name: getattr(layer_of(tensor), name) for name in ("sparse", "ragged", "optional")}
+        return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name, **said)
+
+    inputs = [layer_of(tensor) for tensor in model.inputs]
+    if not any(one.sparse or one.ragged or one.optional for one in inputs):
+        return None
+    return keras.tree.map_structure(alike, keras_compat.inputs_structure(model))
 
 
 def _complete(

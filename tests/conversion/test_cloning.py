@@ -286,3 +286,17 @@ def test_a_step_of_predict_that_a_copy_would_lose_is_refused():
     model = AsLabels([keras.Input((4,)), keras.layers.Dense(3)])
     with pytest.raises(TypeError, match="would lose the predict_step of its class"):
         quantize_model(model, pin=None)
+
+
+def test_an_input_that_may_be_missing_stays_so():
+    inputs = [keras.Input((3,), name="a"), keras.Input((3,), name="b", optional=True)]
+
+    @keras.saving.register_keras_serializable("tests")
+    class OrZeros(keras.layers.Layer):
+        def call(self, first, second):
+            return first if second is None else first + second
+
+    outputs = keras.layers.Dense(2)(OrZeros()(*inputs))
+    copy = quantize_model(keras.Model(inputs, outputs), pin=None)
+    data = np.ones((2, 3), "float32")
+    np.testing.assert_array_equal(copy([data, None]), copy([data, 0 * data]))
