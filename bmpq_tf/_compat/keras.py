@@ -14,6 +14,7 @@ import keras
 Layer = keras.layers.Layer
 # Keras's own classes and functions lie in modules of this prefix.
 _PREFIX = "keras."
+_STORES = ("trainable_variables", "non_trainable_variables")
 _SYMBOLIC_BUILD = "_maybe_symbolic_build"
 # What Keras wraps for each single layer, when it is made.
 WRAPPED_METHODS = frozenset(("build", "quantize"))
@@ -71,14 +72,30 @@ def replace_attribute(layer: Layer, name: str, value) -> None:
 
     A variable takes the place of the one before, by which files store it.
     """
-    stores, before = (layer._trainable_variables, layer._non_trainable_variables), vars(layer)[name]
-    places = [[id(one) for one in store] for store in stores]
+    stores = {name: getattr(layer, f"_{name}") for name in _STORES}
+    before = vars(layer)[name]
+    place = next(
+        (
+            (store, index)
+            for store, held in stores.items()
+            for index, one in enumerate(held)
+            if one is before
+        ),
+        None,
+    )
     with unlocked(layer):
         delattr(layer, name)
         setattr(layer, name, value)
-    for store, was in zip(stores, places, strict=True):
-        if id(before) in was and store and store[-1] is value:
-            store.insert(was.index(id(before)), store.pop())
+    if place is None:
+        return
+    # A frozen one came behind those that never train.
+    for store, held in stores.items():
+        if held and held[-1] is value:
+            held.pop()
+            layer._tracker.stored_ids[store].discard(id(value))
+            stores[place[0]].insert(place[1], value)
+            layer._tracker.stored_ids[place[0]].add(id(value))
+            return
 
 
 def lambda_output_shape(layer: keras.layers.Lambda):

@@ -47,6 +47,8 @@ from bmpq_tf.tuning.recipe import SCHEDULES
 from bmpq_tf.tuning.search import SEARCHES, FrontTuner, Problem, Space
 
 _SETTINGS = "search.json"
+# What tells a model and its data from others of the same names; older searches have none.
+_MARKS = ("weights", "held")
 
 flags.DEFINE_string(
     "model", None, "A .keras model; every trial starts from the weights that it has."
@@ -101,8 +103,8 @@ def _space(given) -> Space:
     if len({limited_by(Budget.parse(budget)) for budget in given.budgets}) > 1:
         raise ValueError(
             "A comma separates budgets, and these limit different things. Received: --budgets="
-            f"{','.join(given.budgets)}. Join the limits of one budget with 'and': "
-            "--budgets='64 kB flash and 48 kB ram,96 kB flash and 64 kB ram'."
+            f"{','.join(given.budgets)}. Search one kind at a time; join the limits of one budget "
+            "with 'and': --budgets='64 kB flash and 48 kB ram,96 kB flash and 64 kB ram'."
         )
     rates = _numbers(given.learning_rates, float, "learning_rates", 2)
     return Space(given.budgets, candidates, rates, given.schedules, given.epochs)
@@ -165,8 +167,8 @@ def main(
     problem = (problem_of or _own_problem)(given)
     settings = {
         **{name: given[name].value for name in names},
-        "weights": search_settings.fingerprint_of_model(problem.model),
-        "held": search_settings.fingerprint_of_data(problem.validation),
+        _MARKS[0]: search_settings.fingerprint_of_model(problem.model),
+        _MARKS[1]: search_settings.fingerprint_of_data(problem.validation),
     }
     if given.max_drop is None:
         _search(problem, space, given, settings)
@@ -223,6 +225,8 @@ def _check_search(folder: pathlib.Path, given, settings: dict[str, str]) -> None
     # A search for the front goes on in folders of before there were these.
     more = smallest.NAMES if given.max_drop is not None else ("max_drop",)
     told = {**settings, **{name: given[name].value for name in (*names, *more)}}
+    known = search_settings.known(folder, _SETTINGS)
+    told = {name: value for name, value in told.items() if name in known or name not in _MARKS}
     search_settings.check(folder, told, _SETTINGS)
     search_settings.note(folder, told, _SETTINGS)
 

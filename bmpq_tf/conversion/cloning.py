@@ -95,9 +95,7 @@ def clone(
         return made
 
     with _uncompiled(model), keras.saving.custom_object_scope(functions_by_name(model)):
-        copy = keras.models.clone_model(
-            model, _inputs_like(model), clone_function=replace, recursive=True
-        )
+        copy = keras.models.clone_model(model, _inputs_like(model), replace, recursive=True)
     _complete(model, copy, pairs, on_grid, carried or (lambda layer, value, variable: value))
     if inside is not None:
         for layer, made in pairs:
@@ -147,8 +145,9 @@ def _complete(
     for part, made in [
         pair for layers in pairs for pair in zip(*map(known_parts, layers), strict=True)
     ]:
-        # A Lambda was made of its function, which may be one that no config takes.
-        config = {} if type(part) is keras.layers.Lambda else part.get_config()
+        # The function of a Lambda may be one that no config takes.
+        is_lambda = type(part) is keras.layers.Lambda
+        config = dict.fromkeys(["function"]) if is_lambda else part.get_config()
         for name, function in own_functions(part, config).items():
             # Recurrent layers only pass on what their cells hold.
             if name in vars(made):

@@ -108,7 +108,12 @@ def _behind_others(composite: Layer, is_in_place: bool) -> dict[int, str]:
             continue
         is_copied = keras_graph.is_graph(part) and not is_in_place
         inside = [part, *keras_graph.sublayers(part)]
-        for holder in [one for one in inside if is_of_user(one)] if is_copied else [part]:
+        own = [
+            one
+            for one in inside
+            if is_of_user(one) and not (keras_graph.is_graph(one) or entry_for(one))
+        ]
+        for holder in own if is_copied else [part]:
             what = (
                 f"it is inside '{holder.name}' ({type(holder).__name__}), which '{composite.name}' "
                 f"({type(composite).__name__}) calls"

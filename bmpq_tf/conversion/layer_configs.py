@@ -40,7 +40,9 @@ def naming(layer: Layer) -> Iterator[None]:
 
 
 def _is_known(layer) -> bool:
-    return not is_of_user(layer) or keras_class(layer) is not None
+    # Models of a user's class that are graphs are copied as graphs.
+    of_keras = not is_of_user(layer) or keras_graph.is_graph(layer)
+    return of_keras or keras_class(layer) is not None
 
 
 def known_parts(layer: Layer) -> list[Layer]:

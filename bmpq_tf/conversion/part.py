@@ -1,5 +1,6 @@
 """Parts of a model, and models of fixed sizes, with the same layers."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import keras
@@ -35,20 +36,26 @@ def split(model: keras.Model, inputs) -> tuple[keras.Model, keras.Model]:
             f"inputs={inputs!r}. Name all layers whose outputs are read behind that point, inputs "
             "of the model too."
         ) from error
-    return before, keras_compat.called_again(behind, _inputs_for(tensors))
+    taken = {node.operation.name for node in keras_graph.nodes_in_order(behind)}
+    return before, keras_compat.called_again(behind, _inputs_for(tensors, taken))
 
 
-def _inputs_for(tensors: Sequence) -> list:
+def _inputs_for(tensors: Sequence, taken: set[str]) -> list:
     """Inputs in place of tensors, named as what gives those, which Keras would number; as floats
     of 32 bits also where the model computes in 16.
+
+    Args:
+        tensors: of the model.
+        taken: names of other operations.
     """
-    made, names = [], []
+    made = []
     for tensor in tensors:
         name = keras_compat.producer(tensor)[0].name
-        names.append(name)
-        several = f"_{names.count(name)}" if names.count(name) > 1 else ""
+        names = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2)))
+        free = next(one for one in names if one not in taken)
+        taken = {*taken, free}
         dtype = "float32" if tensor.dtype in ("float16", "bfloat16") else tensor.dtype
-        made.append(keras.Input(tensor.shape[1:], tensor.shape[0], dtype, name=name + several))
+        made.append(keras.Input(tensor.shape[1:], tensor.shape[0], dtype, name=free))
     return made
 
 

@@ -81,10 +81,11 @@ class ActivationQuantizer(keras.layers.Layer):
             before: what comes before the quantizer and changes nothing inside its range, as a ReLU
                 does. Training leaves it out, because clipping does the same.
         """
-        if before is not None and not (training and self.stand_in is None):
-            values = before(values)
         values = tf.convert_to_tensor(values)
-        if not values.dtype.is_floating:
+        is_rounded = values.dtype.is_floating
+        if before is not None and not (training and self.stand_in is None and is_rounded):
+            values = before(values)
+        if not is_rounded:
             return values
         exact = tf.cast(values, tf.float32)
         if self.stand_in is not None:

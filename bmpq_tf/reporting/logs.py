@@ -1,6 +1,7 @@
 """The log of a training run, in the forms in which people have it."""
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -33,7 +34,7 @@ def read_history(
         columns = {str(name): _column(values, history) for name, values in told.items()}
         length = max(map(len, columns.values()), default=0)
         numbers = _epochs(epochs, length)
-        spread = {name: _spread(values, numbers) for name, values in columns.items()}
+        spread = {name: _spread(name, values, numbers) for name, values in columns.items()}
         return {name: one for name, one in spread.items() if one is not None}, numbers, None
     if not _is_listed(told) or not all(isinstance(row, Mapping) for row in told):
         raise _unknown(history)
@@ -55,11 +56,11 @@ def _column(values: Any, history: Any) -> Column:
     )
 
 
-def _spread(values: Column, epochs: tuple[int, ...]) -> Column | None:
+def _spread(name: str, values: Column, epochs: tuple[int, ...]) -> Column | None:
     """With `validation_freq=2` Keras has a value for every second epoch: gaps go between them.
 
-    `None` where more than one frequency, or none, explains so many values: their epochs are not
-    known.
+    `None`, with a warning, where more than one frequency, or none, explains so many values: their
+    epochs are not known.
     """
     if not values or len(values) == len(epochs):
         return values
@@ -69,6 +70,12 @@ def _spread(values: Column, epochs: tuple[int, ...]) -> Column | None:
     }
     fitting = [found for found in judged if len(found) == len(values)]
     if len(fitting) != 1:
+        warnings.warn(
+            f"The epochs of '{name}' are not known, so the report leaves it out: a history does "
+            f"not tell which {len(values)} of {len(epochs)} epochs it is of. Give rows with their "
+            "epochs, such as [{'epoch': 9, 'val_loss': 0.4}, ...], as history=.",
+            stacklevel=2,
+        )
         return None
     by_epoch = dict(zip(fitting[0], values, strict=True))
     return tuple(by_epoch.get(epoch) for epoch in epochs)

@@ -8,7 +8,7 @@ import numpy as np
 
 from bmpq_tf.allocation.budget import Budget
 from bmpq_tf.allocation.device_plan import DevicePlan
-from bmpq_tf.allocation.kernel import FLOAT_BITS
+from bmpq_tf.allocation.kernel import FLOAT_BITS, Kernel
 from bmpq_tf.allocation.sensitivity import Measurement
 from bmpq_tf.allocation.solver import Solution
 from bmpq_tf.model.kernels import KernelState, measurement, model_kernels, within
@@ -57,9 +57,9 @@ def allocate_bits(
         InfeasibleBudgetError: the candidates cannot meet the budget.
         AllocationError: no assignment was found in time.
         ValueError: the model is not built or has no quantized layers; a cost is not finite, there
-            are more or fewer than candidates, or they are of no quantized kernel; sensitivities are
-            asked for, and no gradient was seen; or min_improvement or time_limit are no share and
-            no seconds.
+            are more or fewer than candidates, or they are of no kernel of the model; sensitivities
+            are asked for, and no gradient was seen; or min_improvement or time_limit are no share
+            and no seconds.
 
     Example:
         >>> costs = {"conv/kernel": [3.0, 1.0, 0.0], "head/kernel": [0.4, 0.1, 0.0]}
@@ -79,7 +79,7 @@ def allocate_bits(
     plan = device_budget.plan_for(model, budget_parsed)
     device_budget.check(kernels, budget_parsed, plan, budget)
     if isinstance(sensitivities, Mapping):
-        _check_paths(sensitivities, known)
+        _check_paths(sensitivities, [state.kernel for state in known])
         costs = sensitivities
     else:
         choosable = [kernel.path for kernel in kernels if len(kernel.candidates) > 1]
@@ -117,16 +117,17 @@ def assign_bits(model: keras.Model, bits: Mapping[str, int]) -> list[str]:
         [8, 2]
     """
     states = [state for state in model_kernels(model) if state.quantizer]
-    _check_paths([path for path, width in bits.items() if width != FLOAT_BITS], states)
+    quantized = [state.kernel for state in states]
+    _check_paths([path for path, width in bits.items() if width != FLOAT_BITS], quantized)
     for state in states:
         if state.kernel.path in bits:
             state.quantized.check_width(bits[state.kernel.path], state.variable)
     return assign(states, bits, optimizers_in(model))
 
 
-def _check_paths(paths: Iterable[str], states: Sequence[KernelState]) -> None:
-    """Raises ValueError for paths that are of no quantized kernel."""
-    known = {state.kernel.path for state in states if state.quantizer}
+def _check_paths(paths: Iterable[str], kernels: Sequence[Kernel]) -> None:
+    """Raises ValueError for paths that are of none of these kernels."""
+    known = {kernel.path for kernel in kernels}
     if unknown := sorted(set(paths) - known):
         raise ValueError(
             f"The model has no quantized kernels of these paths. Received: {unknown}. Known: "

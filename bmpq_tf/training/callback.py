@@ -217,9 +217,10 @@ class BMPQCallback(keras.callbacks.Callback):
         self._has_trained = True
         if logs is not None:
             # Another callback, of another model that is trained with this one, was first.
-            of = f"_{self._part.name}" if "bmpq_bits" in logs else ""
-            ratio, within_all = compression(self._states), logs.get("bmpq_within_budget", 1.0)
+            second = self._named is not None and "bmpq_bits" in logs
+            of, ratio = f"_{self._part.name}" if second else "", compression(self._states)
             logs.update({f"bmpq_compression{of}": ratio, f"bmpq_bits{of}": FLOAT_BITS / ratio})
+            within_all = logs["bmpq_within_budget"] if second else 1.0
             logs["bmpq_within_budget"] = min(within_all, float(self.is_within_budget))
         self._telling.epoch_ended(epoch)
 

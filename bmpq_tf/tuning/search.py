@@ -177,29 +177,30 @@ class FrontTuner(keras_tuner.Tuner):
         # keras-tuner counts them so; a worker does not see the others' trials.
         self._told.begin(int(trial.trial_id) + 1, chosen)
         try:
-            model = train_choice(
-                self.problem, chosen, self.space.epochs, self.seed, self._told.verbose
-            )
+            accuracy, size = self._trained(trial.trial_id, chosen)
         except (AllocationError, DivergedError, InfeasibleBudgetError) as error:
             self._told.failed(str(error))
             raise keras_tuner.errors.FailedTrialError(str(error)) from error
         except Exception as error:
             # Of all choices, most likely: keras-tuner would try them, and never again.
             self._told.failed(f"{type(error).__name__}: {error}")
+            # A chief would wait for a worker that ends so.
+            if "KERASTUNER_TUNER_ID" in os.environ:
+                raise
             self.error = error
             raise keras_tuner.errors.FatalError(str(error)) from error
-        with replacing(
-            pathlib.Path(self.get_trial_dir(trial.trial_id)) / "model.keras"
-        ) as temporary:
-            model.save(temporary)
-        accuracy, size = (
-            _accuracy(model, self.problem.validation),
-            1 / compression(model_kernels(model)),
-        )
         self._told.end(accuracy, 1 / size)
         # keras-tuner asks of a dictionary that it holds the sum of the objectives too, under its
         # name for that.
         return {"accuracy": accuracy, "size": size, self.oracle.objective.name: size - accuracy}
+
+    def _trained(self, trial_id: str, chosen: dict[str, Any]) -> tuple[float, float]:
+        """Trains and keeps the model of a choice; returns its accuracy and share of the bits."""
+        model = train_choice(self.problem, chosen, self.space.epochs, self.seed, self._told.verbose)
+        with replacing(pathlib.Path(self.get_trial_dir(trial_id)) / "model.keras") as temporary:
+            model.save(temporary)
+        accuracy = _accuracy(model, self.problem.validation)
+        return accuracy, 1 / compression(model_kernels(model))
 
     def run(self) -> None:
         """Runs the search, or goes on with it.

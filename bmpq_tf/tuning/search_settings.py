@@ -39,6 +39,12 @@ def check(folder: pathlib.Path, told: dict[str, Any], name: str = FILE) -> None:
         )
 
 
+def known(folder: pathlib.Path, name: str = FILE) -> dict[str, Any]:
+    """Returns the settings of the search that the folder has; empty if it has none."""
+    file = folder / name
+    return json.loads(file.read_text()) if file.exists() else {}
+
+
 def note(folder: pathlib.Path, told: dict[str, Any], name: str = FILE) -> None:
     """Notes the settings of a search that begins."""
     if not (folder / name).exists():

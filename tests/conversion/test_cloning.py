@@ -241,9 +241,11 @@ def test_operators_between_layers_are_kept():
     np.testing.assert_allclose(model(data), float_model(data), atol=0.2)
 
 
-def test_layers_that_share_variables_load_as_they_were_saved(tmp_path):
+@pytest.mark.parametrize("is_frozen", [False, True])
+def test_layers_that_share_variables_load_as_they_were_saved(is_frozen, tmp_path):
     part = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     part.add(keras.layers.BatchNormalization())
+    part.trainable = not is_frozen
     inputs = [keras.Input((2, 4)), keras.Input((2, 4))]
     both = [keras.layers.TimeDistributed(part, name=f"t{n}")(x) for n, x in enumerate(inputs)]
     total = keras.layers.Flatten()(keras.layers.Add()(both))
@@ -280,6 +282,21 @@ def test_a_lambda_of_what_no_config_takes_is_copied():
 class AsLabels(keras.Sequential):
     def predict_step(self, data):
         return keras.ops.argmax(super().predict_step(data), -1)
+
+
+def test_functions_of_one_name_stay_apart_inside_composites():
+    def scaled(factor):
+        def scale(x):
+            return factor * x
+
+        return scale
+
+    x = inputs = keras.Input((2, 4))
+    for factor in (2.0, 3.0):
+        x = keras.layers.TimeDistributed(keras.layers.Lambda(scaled(factor)))(x)
+    model = keras.Model(inputs, keras.layers.Dense(2)(x))
+    data = np.ones((3, 2, 4), "float32")
+    np.testing.assert_allclose(quantize_model(model, (8,), pin=None)(data), model(data), atol=0.2)
 
 
 def test_a_step_of_predict_that_a_copy_would_lose_is_refused():

@@ -282,3 +282,15 @@ def test_what_a_composite_holds_by_way_of_a_users_class_is_listed():
     with pytest.warns(bmpq_tf.SkippedLayersWarning, match=r"'inner'.*'block' \(Block\).*'each'"):
         quantized = quantize_model(model, pin=None)
     assert [row.bits for row in kernel_table(quantized)] == [32, 8]
+
+
+@keras.saving.register_keras_serializable("tests")
+class Encoder(keras.Sequential):
+    """Nothing new."""
+
+
+def test_what_a_composite_holds_in_a_model_of_a_users_class_is_quantized():
+    inputs = keras.Input((5, 4))
+    x = L.TimeDistributed(Encoder([keras.Input((4,)), L.Dense(3)]))(inputs)
+    model = keras.Model(inputs, L.Dense(2)(L.Flatten()(x)))
+    assert [row.bits for row in kernel_table(quantize_model(model, pin=None))] == [8, 8]

@@ -263,6 +263,8 @@ def test_whole_numbers_pass_as_they_are():
     numbers = tf.constant([0, 7, 255])
     np.testing.assert_array_equal(quantizer.call(numbers, training=True), numbers)
     assert not quantizer.has_range
+    relu = layers.QuantReLU()
+    np.testing.assert_array_equal(relu(tf.constant([-3, 4]), training=True), [0, 4])
 
 
 def test_rounded_activations_are_computed_anew_where_a_remat_scope_says():

@@ -45,7 +45,8 @@ def test_values_of_every_second_epoch_have_gaps_between():
 
 def test_values_whose_epochs_are_not_known_are_left_out():
     # Every third epoch or every fourth?
-    columns, epochs, _ = read_history({"loss": list(range(8)), "val_loss": [5, 6]})
+    with pytest.warns(UserWarning, match="The epochs of 'val_loss' are not known"):
+        columns, epochs, _ = read_history({"loss": list(range(8)), "val_loss": [5, 6]})
     assert (list(columns), len(epochs)) == (["loss"], 8)
 
 

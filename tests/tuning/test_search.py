@@ -134,16 +134,17 @@ def test_failed_trials_in_a_row_do_not_end_a_search(tmp_path, monkeypatch):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:keras_tuner")
 def test_what_ends_every_trial_ends_the_search_and_is_tried_again(tmp_path, monkeypatch):
     def train_choice(problem, chosen, epochs, seed, verbose):
-        if is_broken:
-            raise OSError("No space left on device")
         return quantize_model(problem.model, (2, 4))
+
+    def full(path):
+        raise OSError("No space left on device")
 
     monkeypatch.setattr(searches, "train_choice", train_choice)
     problem = Problem(small_model(), None, small_data())
-    is_broken = True
-    with pytest.raises(OSError, match="No space left"):
-        searches.FrontTuner(problem, Space(**WHOLE), "random", 2, 0, tmp_path).run()
-    is_broken = False
+    with monkeypatch.context() as broken:
+        broken.setattr(searches, "replacing", full)
+        with pytest.raises(OSError, match="No space left"):
+            searches.FrontTuner(problem, Space(**WHOLE), "random", 2, 0, tmp_path).run()
     tuner = searches.FrontTuner(problem, Space(**WHOLE), "random", 2, 0, tmp_path)
     tuner.run()
     assert len(tuner.points()) == 2
