@@ -177,7 +177,7 @@ def test_a_tolerance_that_no_budget_meets_names_the_nearest(trained, tmp_path, m
     with pytest.raises(
         ValueError,
         match=r"No budget is good enough. Received: max_drop=1, .* The nearest is 4x: accuracy "
-        r"32.00%, .* points below float. Give a larger max_drop",
+        r"32.00%, .* points below float. Begin in another folder with a larger max_drop",
     ):
         smallest(trained, tmp_path, max_drop=1, budgets=["4x", "5x", "6x"])
 
