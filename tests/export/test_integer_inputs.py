@@ -10,6 +10,7 @@ from bmpq_tf import ExportError, export_tflite, run_tflite, write_firmware
 from bmpq_tf.export.integer import input_ranges, integer_inputs
 from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.export.tflite.interpreter import TFLiteModel
+from bmpq_tf.export.verification import near_ties
 
 layers = keras.layers
 RANDOM = np.random.default_rng(0)
@@ -230,3 +231,5 @@ def test_small_indices_stay_as_they_are_beside_bytes(tmp_path):
     model = trained_for_a_moment(keras.Model(words, layers.Dense(3)(x)), data)
     _, file = export(model, tmp_path / "model.tflite", "integer", data, io_dtype="uint8")
     assert [kind for kind, _ in ends(file)] == ["int8", "uint8"]
+    # Near ties are judged by the step of the answers, in bytes too.
+    assert near_ties.output_steps(file)[0] > 0

@@ -1,6 +1,7 @@
 """The schedule, what it writes down, and what it refuses before any training."""
 
 import dataclasses
+import functools
 import warnings
 
 import keras
@@ -341,3 +342,14 @@ def test_what_cannot_be_is_refused_before_training():
         )
     for weight, value in zip(before.weights, start, strict=True):
         np.testing.assert_array_equal(weight.numpy(), value)
+
+
+def test_a_fit_under_a_new_budget_that_it_cannot_decide_for_is_refused():
+    model = compiled(quantize_model(small_model(), (2, 4, 8), pin=None))
+    images, labels = small_data()
+    fit = functools.partial(model.fit, images, labels, verbose=0)
+    fit(epochs=3, callbacks=[BMPQCallback("8x", verbose=0)])
+    with pytest.raises(ValueError, match="none was made before under this budget"):
+        fit(epochs=9, initial_epoch=7, callbacks=[BMPQCallback("12x", verbose=0)])
+    # The widths that the model has meet this one.
+    fit(epochs=9, initial_epoch=7, callbacks=[BMPQCallback("6x", verbose=0)])
