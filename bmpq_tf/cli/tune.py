@@ -44,7 +44,7 @@ from bmpq_tf.tuning import search_settings
 from bmpq_tf.tuning.budget_grid import limited_by
 from bmpq_tf.tuning.front import export_front, front, plot_front
 from bmpq_tf.tuning.recipe import SCHEDULES
-from bmpq_tf.tuning.search import SEARCHES, FrontTuner, Problem, Space
+from bmpq_tf.tuning.search import SEARCHES, FrontTuner, Problem, Space, run_search
 
 _SETTINGS = "search.json"
 # What tells a model and its data from others of the same names; older searches have none.
@@ -63,7 +63,11 @@ flags.DEFINE_float(
     0.01,
     0.9,
 )
-flags.DEFINE_list("budgets", ["6x", "8x", "10x", "12x"], "Budgets to choose from.")
+flags.DEFINE_list(
+    "budgets",
+    ["6x", "8x", "10x", "12x"],
+    "Budgets to choose from; join the limits of one by 'and': 64 kB flash and 48 kB ram.",
+)
 flags.DEFINE_multi_string(
     "candidate_bits",
     ["2,4,8", "2,3,4,8"],
@@ -126,7 +130,7 @@ def _search(problem: Problem, space: Space, given, settings: dict[str, str]) -> 
     tuner = FrontTuner(
         problem, space, given.search, given.trials, given.seed, folder, given.verbose
     )
-    tuner.run()
+    run_search(tuner)
     if "chief" not in os.environ.get("KERASTUNER_TUNER_ID", "chief"):
         return
     # The oracle's file was written before its last trial had ended.
@@ -225,9 +229,7 @@ def _check_search(folder: pathlib.Path, given, settings: dict[str, str]) -> None
     # A search for the front goes on in folders of before there were these.
     more = smallest.NAMES if given.max_drop is not None else ("max_drop",)
     told = {**settings, **{name: given[name].value for name in (*names, *more)}}
-    known = search_settings.known(folder, _SETTINGS)
-    told = {name: value for name, value in told.items() if name in known or name not in _MARKS}
-    search_settings.check(folder, told, _SETTINGS)
+    search_settings.check(folder, told, _SETTINGS, newer=_MARKS)
     search_settings.note(folder, told, _SETTINGS)
 
 

@@ -130,7 +130,7 @@ def _check_paths(paths: Iterable[str], kernels: Sequence[Kernel]) -> None:
     known = {kernel.path for kernel in kernels}
     if unknown := sorted(set(paths) - known):
         raise ValueError(
-            f"The model has no quantized kernels of these paths. Received: {unknown}. Known: "
+            f"The model has no such kernels to decide. Received: {unknown}. Known: "
             f"{', '.join(sorted(known))}."
         )
 

@@ -51,7 +51,8 @@ class BMPQCallback(keras.callbacks.Callback):
     sensitivities, schedule and history. Decisions fall in `on_epoch_begin`, so the order among
     callbacks does not matter for them. Each epoch's logs get `bmpq_compression`, `bmpq_bits`
     (average per weight) and `bmpq_within_budget` (1 or 0); callbacks that come after this one see
-    them, Keras's own `History` always does. Choose the best model only among epochs within the
+    them, Keras's own `History` always does. A second callback's have its model's name behind them,
+    and `bmpq_within_budget` is then of both. Choose the best model only among epochs within the
     budget: `EarlyStopping(restore_best_weights=True)` wants `start_from_epoch=warmup_epochs`, or it
     may bring the widths of the warm-up back, after this callback's last look.
 
@@ -179,7 +180,7 @@ class BMPQCallback(keras.callbacks.Callback):
 
     @property
     def is_within_budget(self) -> bool:
-        """Whether the widths of the model that is trained, or was last, meet the budget."""
+        """Whether the widths of the model that it trains, or trained last, meet the budget."""
         return within(self.budget, self._states, self._plan)
 
     def _part_of(self, fitted: keras.Model) -> keras.Model:

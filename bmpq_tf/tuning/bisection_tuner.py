@@ -15,7 +15,7 @@ from bmpq_tf.tuning.bisection import FULL, SHORT, Run, next_run, short_runs_left
 from bmpq_tf.tuning.bisection_progress import BisectionProgress
 from bmpq_tf.tuning.front import Point
 from bmpq_tf.tuning.goal import Goal
-from bmpq_tf.tuning.search import DivergedError, check_finite
+from bmpq_tf.tuning.search import DivergedError, check_finite, run_search
 from bmpq_tf.tuning.shared_runs import SharedRuns
 
 PROJECT = "bisection"
@@ -97,14 +97,9 @@ class BisectionTuner(keras_tuner.Tuner):
         """Trains until nothing is left to find out.
 
         Raises:
-            Exception: whatever a run raised; keras-tuner would hide it in the trial's message.
+            Exception: as `run_search`.
         """
-        try:
-            self.search(verbose=0)
-        except keras_tuner.errors.FatalError:
-            if self.error is None:
-                raise
-            raise self.error from None
+        run_search(self)
         # The oracle's file was written before its last trial had ended.
         self.save()
 

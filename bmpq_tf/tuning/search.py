@@ -117,6 +117,21 @@ class Space:
                 raise refused[0]
 
 
+def run_search(tuner: Any) -> None:
+    """Runs a tuner's search, or goes on with it.
+
+    Raises:
+        Exception: what a trial raised that is of no choice, as the tuner's `error` has it;
+            keras-tuner would hide it in the trial's message.
+    """
+    try:
+        tuner.search(verbose=0)
+    except keras_tuner.errors.FatalError:
+        if tuner.error is None:
+            raise
+        raise tuner.error from None
+
+
 class FrontTuner(keras_tuner.Tuner):
     """Trains the trials of a search.
 
@@ -201,19 +216,6 @@ class FrontTuner(keras_tuner.Tuner):
             model.save(temporary)
         accuracy = _accuracy(model, self.problem.validation)
         return accuracy, 1 / compression(model_kernels(model))
-
-    def run(self) -> None:
-        """Runs the search, or goes on with it.
-
-        Raises:
-            Exception: whatever a trial raised that is of no choice.
-        """
-        try:
-            self.search(verbose=0)
-        except keras_tuner.errors.FatalError:
-            if self.error is None:
-                raise
-            raise self.error from None
 
     def points(self) -> list[Point]:
         """Returns every trial that was finished, the smallest first."""

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pathlib
+from collections.abc import Collection
 from typing import Any
 
 import keras
@@ -16,13 +17,16 @@ from bmpq_tf.files import write_text
 FILE = "settings.json"
 
 
-def check(folder: pathlib.Path, told: dict[str, Any], name: str = FILE) -> None:
+def check(
+    folder: pathlib.Path, told: dict[str, Any], name: str = FILE, newer: Collection[str] = ()
+) -> None:
     """Compares the settings of a search with those of the one that the folder has, if any.
 
     Args:
         folder: of the search.
         told: by name, plain data.
         name: of the file in the folder that has them.
+        newer: settings that searches of before did not note; those go on without them.
 
     Raises:
         ValueError: the search in the folder was started with others.
@@ -30,19 +34,14 @@ def check(folder: pathlib.Path, told: dict[str, Any], name: str = FILE) -> None:
     told = json.loads(_text(told))
     file = folder / name
     known = json.loads(file.read_text()) if file.exists() else told
-    if different := [key for key in told if told[key] != known.get(key)]:
+    asked = [key for key in told if key in known or key not in newer]
+    if different := [key for key in asked if told[key] != known.get(key)]:
         was = ", ".join(f"{key}={known.get(key)!r}" for key in different)
         now = ", ".join(f"{key}={told[key]!r}" for key in different)
         raise ValueError(
             f"The search in '{folder}' is another one. Received: {now}; it was started with {was}. "
             "Give another folder, or the settings that it was started with."
         )
-
-
-def known(folder: pathlib.Path, name: str = FILE) -> dict[str, Any]:
-    """Returns the settings of the search that the folder has; empty if it has none."""
-    file = folder / name
-    return json.loads(file.read_text()) if file.exists() else {}
 
 
 def note(folder: pathlib.Path, told: dict[str, Any], name: str = FILE) -> None:

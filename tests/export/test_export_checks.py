@@ -26,21 +26,22 @@ def model():
     return model_of_all_widths()
 
 
+def without_guard(monkeypatch, builtin: int, bits: int) -> None:
+    """Has kernels of an operator held as it does not compute rightly."""
+    honest = storage.choose
+
+    def choose(mode, of, *given):
+        return storage.Container(bits, "dynamic") if of == builtin else honest(mode, of, *given)
+
+    monkeypatch.setattr(storage, "choose", choose)
+
+
 def test_a_kernel_that_answers_nan_is_not_emitted(model, tmp_path, monkeypatch):
     """A convolution with int2 weights beside float inputs.
 
     With the guard removed the parity check still finds it.
     """
-    honest = storage.choose
-
-    def unguarded(mode, builtin, *given):
-        return (
-            storage.Container(2, "dynamic")
-            if builtin == BUILTIN.CONV_2D
-            else honest(mode, builtin, *given)
-        )
-
-    monkeypatch.setattr(storage, "choose", unguarded)
+    without_guard(monkeypatch, BUILTIN.CONV_2D, 2)
     two_bit = with_widths(small_model(), [2])
     with pytest.raises(
         ExportError, match=r"answers NaN or infinity.*the first tensor that departs is '.*relu"
@@ -50,16 +51,7 @@ def test_a_kernel_that_answers_nan_is_not_emitted(model, tmp_path, monkeypatch):
 
 
 def test_a_file_that_litert_refuses_is_not_written(model, tmp_path, monkeypatch):
-    honest = storage.choose
-
-    def unguarded(mode, builtin, *given):
-        return (
-            storage.Container(4, "dynamic")
-            if builtin == BUILTIN.DEPTHWISE_CONV_2D
-            else honest(mode, builtin, *given)
-        )
-
-    monkeypatch.setattr(storage, "choose", unguarded)
+    without_guard(monkeypatch, BUILTIN.DEPTHWISE_CONV_2D, 4)
     with pytest.raises(ExportError, match=r"LiteRT does not run the file: .*DEPTHWISE_CONV_2D"):
         export(model, tmp_path / "model.tflite", "latency", IMAGES)
     assert not list(tmp_path.iterdir())

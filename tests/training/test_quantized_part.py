@@ -164,6 +164,7 @@ def test_of_several_quantized_models_one_is_named():
     told = fitted.fit(
         X, Y, epochs=3, verbose=0, callbacks=[BMPQCallback("12x", model=there, verbose=0), other]
     ).history
+    assert told["bmpq_within_budget"] == [0.0, 1.0, 1.0]
     assert told["bmpq_compression"][-1] > 12 > told["bmpq_compression_back"][-1] > 6
     assert [decision["budget"] for decision in other.history] == [{"compression": 6.0}] * 2
     assert {state.bits for state in model_kernels(there)} <= {2, 4}

@@ -23,6 +23,7 @@ from bmpq_tf import ExportError, InfeasibleBudgetError, quantize_model
 pytest.importorskip("keras_tuner")
 from bmpq_tf.tuning import front as fronts
 from bmpq_tf.tuning import search as searches
+from bmpq_tf.tuning import search_settings
 from bmpq_tf.tuning.front import Point, export_front, front
 from bmpq_tf.tuning.search import Problem, Space
 from bmpq_tf.tuning.search_progress import SearchProgress
@@ -136,6 +137,9 @@ def test_what_ends_every_trial_ends_the_search_and_is_tried_again(tmp_path, monk
     def train_choice(problem, chosen, epochs, seed, verbose):
         return quantize_model(problem.model, (2, 4))
 
+    def tuner():
+        return searches.FrontTuner(problem, Space(**WHOLE), "random", 2, 0, tmp_path)
+
     def full(path):
         raise OSError("No space left on device")
 
@@ -144,10 +148,22 @@ def test_what_ends_every_trial_ends_the_search_and_is_tried_again(tmp_path, monk
     with monkeypatch.context() as broken:
         broken.setattr(searches, "replacing", full)
         with pytest.raises(OSError, match="No space left"):
-            searches.FrontTuner(problem, Space(**WHOLE), "random", 2, 0, tmp_path).run()
-    tuner = searches.FrontTuner(problem, Space(**WHOLE), "random", 2, 0, tmp_path)
-    tuner.run()
-    assert len(tuner.points()) == 2
+            searches.run_search(tuner())
+    again = tuner()
+    searches.run_search(again)
+    assert len(again.points()) == 2
+
+
+def test_a_search_goes_on_with_the_same_settings_and_without_what_older_ones_did_not_note(tmp_path):
+    told = {"budgets": ["4x"], "weights": "a"}
+    search_settings.note(tmp_path, told)
+    search_settings.check(tmp_path, told, newer=["weights"])
+    with pytest.raises(ValueError, match=r"is another one. Received: weights='b'; .*weights='a'"):
+        search_settings.check(tmp_path, {**told, "weights": "b"}, newer=["weights"])
+    older = tmp_path / "older"
+    older.mkdir()
+    search_settings.note(older, {"budgets": ["4x"]})
+    search_settings.check(older, told, newer=["weights"])
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:keras_tuner")
