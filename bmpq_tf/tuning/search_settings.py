@@ -77,6 +77,31 @@ def fingerprints(model: keras.Model, train: Any, validation: Any) -> dict[str, s
     }
 
 
+def compiled_settings(model: keras.Model) -> dict[str, Any]:
+    """Returns what a model was compiled with, the settings of its optimizer one by one."""
+    try:
+        config = _unnamed(model.get_compile_config())
+    except (NotImplementedError, TypeError, ValueError):
+        # A class of the user's that does not tell its settings.
+        return {}
+    # Models that compile in a way of their own have configs of their own.
+    optimizer = config.get("optimizer")
+    told = {"optimizer": optimizer, "loss": config.get("loss")}
+    if isinstance(optimizer, dict):
+        told["optimizer"] = optimizer["class_name"]
+        told |= {f"optimizer.{name}": value for name, value in optimizer["config"].items()}
+    return told
+
+
+def _unnamed(config: Any) -> Any:
+    """Leaves names out: Keras counts objects in them."""
+    if isinstance(config, (list, tuple)):
+        return [_unnamed(value) for value in config]
+    if isinstance(config, dict):
+        return {name: _unnamed(value) for name, value in config.items() if name != "name"}
+    return config
+
+
 def fingerprint_of_model(model: keras.Model) -> str:
     """Returns a short text that two models share only if their weights and shapes are the same."""
     digest = hashlib.sha256()

@@ -172,9 +172,11 @@ def smallest_budget(
         "batch_size": batch_size,
         "seed": seed,
     }
-    place = pathlib.Path(folder)
-    search_settings.check(place, settings)
     floats = FloatRun(model, training, judged, compile_model, lengths["float"], seed)
+    compiled = search_settings.compiled_settings(model)
+    settings |= compiled
+    place = pathlib.Path(folder)
+    search_settings.check(place, settings, newer=compiled)
     # A metric that is not there is found before any training.
     floats.goal(**tolerance)
     options = {"activation_bits": activation_bits, "config": config}

@@ -129,6 +129,11 @@ def test_the_winner_is_exported_and_a_finished_search_trains_nothing(
             smallest(trained, tmp_path, **changed)
     with pytest.raises(ValueError, match=r"Received: model='[^']*'; it was started with model="):
         smallest(compiled(small_model(), metrics=["accuracy"]), tmp_path)
+    other = keras.models.clone_model(trained)
+    other.set_weights(trained.get_weights())
+    compiled(other, metrics=["accuracy"]).optimizer.learning_rate = 0.5
+    with pytest.raises(ValueError, match=r"Received: optimizer.learning_rate=0.5; it was started"):
+        smallest(other, tmp_path)
 
 
 @pytest.mark.slow
