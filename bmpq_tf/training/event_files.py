@@ -17,7 +17,7 @@ from bmpq_tf.model.allocation_plot import allocation_pixels
 from bmpq_tf.model.kernels import KernelState, allocation_history
 from bmpq_tf.model.summary import as_markdown, kernel_table
 
-# The run's name in TensorBoard, beside Keras's `train` and `validation`.
+# The run's name in TensorBoard, beside Keras's `train` and `validation`; of a part with its own.
 RUN = "bmpq"
 WIDTH, SENSITIVITY = "bmpq_width", "bmpq_sensitivity"
 PICTURES = ("bmpq/widths_over_epochs", "bmpq/sensitivities_over_epochs")
@@ -56,15 +56,16 @@ class EventFiles:
 
     Args:
         log_dir: the folder that TensorBoard reads.
+        run: its name there.
 
     Raises:
         OSError: it cannot be written to.
     """
 
-    def __init__(self, log_dir: str):
+    def __init__(self, log_dir: str, run: str = RUN):
         self._log_dir, self._is_broken = log_dir, False
         try:
-            self._writer = tf.summary.create_file_writer(os.path.join(log_dir, RUN))
+            self._writer = tf.summary.create_file_writer(os.path.join(log_dir, run))
         except tf.errors.OpError as error:
             raise OSError(
                 f"log_dir cannot be written to. Received: log_dir='{log_dir}'. {error.message}"

@@ -39,7 +39,9 @@ class Telling:
         self._prints = bool(verbose) and is_chief
         self._last: Hashable = None
         self._is_repeated = False
-        self._events = event_files.EventFiles(log_dir) if log_dir and is_chief else None
+        # Each of several parts, which have a callback each, is a run of its own.
+        run = event_files.RUN if part is fitted else f"{event_files.RUN}_{part.name}"
+        self._events = event_files.EventFiles(log_dir, run) if log_dir and is_chief else None
         if part is not fitted:
             self._say(f"the budget is of '{part.name}' alone, in '{fitted.name}'")
         if ends := told_ends([state.kernel for state in states]):

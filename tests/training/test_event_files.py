@@ -14,6 +14,7 @@ from bmpq_tf.model.allocation_plot import allocation_pixels
 from bmpq_tf.model.kernels import model_kernels
 from bmpq_tf.training import event_files
 from bmpq_tf.training.event_files import PICTURES, RUN, SENSITIVITY, TABLE, WIDTH
+from bmpq_tf.training.telling import Telling
 
 IMAGES, LABELS = small_data()
 needs_tensorboard = pytest.mark.skipif(
@@ -120,6 +121,16 @@ def test_a_run_that_goes_on_after_a_kill_goes_on_in_the_curves(tmp_path):
     _, callback = fitted(tmp_path, epochs=4, callbacks=[backup()])
     check(read(tmp_path / RUN), callback, epochs=4)
     assert len(list((tmp_path / RUN).iterdir())) == 2
+
+
+@needs_tensorboard
+def test_each_of_several_parts_is_a_run_of_its_own(tmp_path):
+    fitted = keras.Sequential(name="both")
+    for name in ("there", "back"):
+        layers = [keras.Input((4,)), keras.layers.Dense(8), keras.layers.Dense(2)]
+        part = quantize_model(keras.Sequential(layers, name=name), pin=None)
+        Telling(fitted, part, model_kernels(part), 0, str(tmp_path)).ended()
+    assert {folder.name for folder in tmp_path.iterdir()} == {f"{RUN}_there", f"{RUN}_back"}
 
 
 @needs_tensorboard
