@@ -71,7 +71,9 @@ def _unknown_holders(model: keras.Model) -> dict[int, str]:
         for one in keras_graph.sublayers(holder)
     }
     for holder in parts:
-        if keras_graph.is_graph(holder) or id(holder) in found:
+        # A sequential model that is not built has no graph yet.
+        is_model = keras_graph.is_graph(holder) or isinstance(holder, keras.Sequential)
+        if is_model or id(holder) in found:
             continue
         # What stands inside classes of the user's is quantized where it stands; not a loop's cell,
         # which would count each step as a use of its own.

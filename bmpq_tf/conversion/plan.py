@@ -66,7 +66,7 @@ class QuantizationPlan:
                 self.placement.bits(layer),
             )
             for layer in self.parts
-            if self._is_quantizable(layer)
+            if self._is_quantizable(layer) or self._is_made_later(layer)
         }
         settled = {*self.configs, *left_out}
         self.skipped = [
@@ -132,6 +132,19 @@ class QuantizationPlan:
             and id(layer) not in self._reasons
         )
 
+    def _is_made_later(self, layer: Layer) -> bool:
+        """Whether this is a composite that makes its layers when it is built, as attention does,
+        and is not: they are all quantized as the composite is told.
+        """
+        entry = entry_for(layer)
+        return (
+            entry is not None
+            and entry.is_composite
+            and not layer.built
+            and not keras_compat.layers_inside(layer)
+            and self._is_wanted(layer)
+        )
+
     def _check(self, layers, exclude, overrides) -> None:
         _check_overrides(overrides, self.parts, self.configs, self.reasons)
         if not self.configs:
@@ -186,7 +199,7 @@ def _quantizer_argument(layer: Layer, configs: dict[int, QuantizerConfig]) -> di
     `None` where nothing is quantized.
     """
     entry = entry_for(layer)
-    if entry is None or not entry.is_composite:
+    if entry is None or not entry.is_composite or id(layer) in configs:
         return configs[id(layer)].to_dict() if id(layer) in configs else None
     if not any(id(part) in configs for part in keras_graph.sublayers(layer)):
         return None

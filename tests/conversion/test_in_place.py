@@ -99,7 +99,22 @@ def test_a_shared_layer_stays_one_wherever_it_is_referred_to():
     assert shared.bits == 2
 
 
-def test_one_that_is_not_built_is_quantized_and_then_built():
+@pytest.mark.filterwarnings("ignore:.build... was called on layer")
+@pytest.mark.parametrize("name", sorted(set(MODELS) - {"reader of layers"}))
+def test_all_of_one_that_is_not_built_is_quantized_and_then_built(name, tmp_path):
+    make, inputs, kernels = MODELS[name]
+    model = quantize_model(make(), (4,), pin=None)
+    answers = model(inputs)
+    assert [row.bits for row in kernel_table(model)] == [4] * kernels
+    model.save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    np.testing.assert_allclose(loaded(inputs), answers, atol=1e-5)
+    plain = dequantize_model(model)
+    assert not keras_graph.quantized_layers(plain)
+    np.testing.assert_allclose(plain(inputs), answers, atol=1e-5)
+
+
+def test_one_that_was_not_built_is_allocated_as_any_other():
     model = quantize_model(ResNet(), (2, 8), pin=None)
     model(IMAGES)
     rows = kernel_table(model)
