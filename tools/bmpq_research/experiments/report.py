@@ -252,7 +252,8 @@ def _in_one_session(one: Result, other: Result) -> bool:
 
 
 def _changes(row: Row) -> str:
-    """How many kernels each allocation after the first changed, mean over seeds.
+    """How many kernels each allocation after the first changed, mean over seeds; long runs of one
+    number are counted.
 
     Runs by activation density differ in how many they have.
     """
@@ -261,11 +262,15 @@ def _changes(row: Row) -> str:
         [kernels for kernels in one if kernels is not None]
         for one in itertools.zip_longest(*changed)
     ]
-    return ", ".join(
+    means = [
         f"{statistics.fmean(kernels):g}"
         if len(kernels) == 1
         else f"{statistics.fmean(kernels):.1f}"
         for kernels in by_allocation
+    ]
+    runs = [(mean, len(list(same))) for mean, same in itertools.groupby(means)]
+    return ", ".join(
+        f"{length} × {mean}" if length > 3 else ", ".join([mean] * length) for mean, length in runs
     )
 
 
