@@ -183,7 +183,7 @@ def _command(*arguments: str) -> str:
     return done.stdout.strip()
 
 
-def main(_: list[str]) -> None:
+def main() -> None:
     """Asks all, and ends with code 1 where something departs."""
     given = flags.FLAGS
     for flag, known in (("parts", PARTS), ("models", MODELS)):

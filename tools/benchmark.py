@@ -9,10 +9,6 @@ Example:
   python tools/benchmark.py --quick
 """
 
-# First: it keeps off the screen what TensorFlow writes when it is imported.
-import bmpq_tf  # noqa: F401
-
-# isort: split
 import pathlib
 from collections.abc import Callable, Iterator
 
@@ -62,7 +58,7 @@ flags.DEFINE_bool(
 flags.DEFINE_bool("json", False, "Print JSON instead of Markdown.")
 
 
-def main(_: list[str]) -> None:
+def main() -> None:
     """Runs the suites and prints their tables."""
     given = flags.FLAGS
     about = machine()

@@ -14,14 +14,9 @@ works on, or its --shard of them. A command that was killed and is started again
 epoch of the cell that it was in.
 """
 
-# First: it keeps off the screen what TensorFlow writes when it is imported.
-import bmpq_tf  # noqa: F401
-
-# isort: split
 import dataclasses
 import pathlib
 import re
-import shlex
 import signal
 import sys
 
@@ -40,6 +35,7 @@ from bmpq_research.experiments.grid import Cell, read_grid
 from bmpq_research.experiments.plots import plot_results
 from bmpq_research.experiments.report import JUDGES, markdown, rows
 from bmpq_research.experiments.results import check_results, read_results
+from bmpq_tf.cli.program import command
 from bmpq_tf.files import write_text
 
 flags.DEFINE_string(
@@ -75,14 +71,11 @@ flags.DEFINE_integer(
 )
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
     """Runs the cells that have no result yet."""
     given = flags.FLAGS
-    if len(arguments) > 1 or not given.config:
-        raise ValueError(
-            "Give --config, such as examples/configs/smoke.yaml, and flags only. Received: "
-            f"'{shlex.join(sys.argv[1:])}'. See --help."
-        )
+    if not given.config:
+        raise ValueError("Give --config, such as examples/configs/smoke.yaml. See --help.")
     grid = read_grid(given.config)
     chosen = _chosen(grid, given.cells, given.shard)
     if given.list:
@@ -99,9 +92,8 @@ def main(arguments: list[str]) -> None:
     grid, chosen = (
         [_with_data(cell, folder, given.download) for cell in part] for part in (grid, chosen)
     )
-    command = shlex.join(["python", "tools/compare.py", *sys.argv[1:]])
     unfinished = compare(
-        chosen, out, grid=grid, command=command, threads=given.threads, verbose=given.verbose
+        chosen, out, grid=grid, command=command(), threads=given.threads, verbose=given.verbose
     )
     if unfinished:
         raise RuntimeError(

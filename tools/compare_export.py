@@ -72,11 +72,9 @@ VERIFIED_ON = 100
 CALLS = 5
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
     """Builds the files, measures and prints."""
     given = flags.FLAGS
-    if len(arguments) > 1:
-        raise ValueError(f"This tool takes flags only. Received: {arguments[1:]}. See --help.")
     for path in (given.keras, given.float_keras):
         if path and not os.path.exists(path):
             raise FileNotFoundError(

@@ -6,12 +6,7 @@ Example:
       --epochs=16 --seeds=0,1,2
 """
 
-# First: it keeps off the screen what TensorFlow writes when it is imported.
-import bmpq_tf  # noqa: F401
-
-# isort: split
 import json
-import os
 
 from absl import flags
 
@@ -29,13 +24,10 @@ flags.DEFINE_integer("epochs", 20, "Epochs of each run.", lower_bound=3)
 flags.DEFINE_list("seeds", ["0"], "Of weights and order.")
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
     """Trains every run with every seed."""
     given = flags.FLAGS
-    if len(arguments) > 1:
-        raise ValueError(f"This tool takes flags only. Received: {arguments[1:]}. See --help.")
-    data_dir = given.data_dir and os.path.expanduser(given.data_dir)
-    task = TASKS[given.task](data_dir)
+    task = TASKS[given.task](given.data_dir)
     for seed in map(int, given.seeds):
         for said in given.runs:
             kind, _, pin = said.partition(":")

@@ -5,10 +5,6 @@ Examples:
   python tools/damaged_files.py --files=500 --only=137
 """
 
-# First: it keeps off the screen what TensorFlow writes when it is imported.
-import bmpq_tf  # noqa: F401
-
-# isort: split
 import collections
 import dataclasses
 import json
@@ -27,10 +23,8 @@ flags.DEFINE_integer("only", None, "Only the file of this number; give the same 
 flags.DEFINE_string("out", None, "Append each answer to this file, as a line of JSON.")
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
     """Damages files and asks the commands."""
-    if len(arguments) > 1:
-        raise ValueError(f"This tool takes flags only. Received: {arguments[1:]}. See --help.")
     given = flags.FLAGS
     outcomes: collections.Counter = collections.Counter()
     findings = 0

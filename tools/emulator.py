@@ -7,10 +7,6 @@ Examples:
   python tools/emulator.py --qemu=/usr/bin/qemu-aarch64-static --cpu=max
 """
 
-# First: it keeps off the screen what TensorFlow writes when it is imported.
-import bmpq_tf  # noqa: F401
-
-# isort: split
 import shutil
 import subprocess
 
@@ -28,7 +24,7 @@ flags.DEFINE_string(
 flags.DEFINE_string("binutils", "aarch64-linux-gnu-", "The prefix of the assembler and linker.")
 
 
-def main(_: list[str]) -> None:
+def main() -> None:
     """Prints a row for each instruction."""
     given = flags.FLAGS
     if not shutil.which(f"{given.binutils}as"):

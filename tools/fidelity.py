@@ -6,14 +6,8 @@ Example:
       --data_dir=~/tensorflow_datasets --budget=12x --epochs=3
 """
 
-# First: it keeps off the screen what TensorFlow writes when it is imported.
-import bmpq_tf  # noqa: F401
-
-# isort: split
 import dataclasses
 import json
-import shlex
-import sys
 
 from absl import flags
 from rich.console import Console
@@ -30,6 +24,7 @@ check_installed("scipy")
 from bmpq_research.datasets import DATA_DIR_HELP
 from bmpq_research.experiments.fidelity import JUDGED, fidelity
 from bmpq_research.experiments.train_config import TrainConfig
+from bmpq_tf.cli.program import command
 from bmpq_tf.files import write_text
 
 flags.DEFINE_string("model", "digits_cnn", "A name that bmpq_research.models knows.")
@@ -58,10 +53,8 @@ flags.DEFINE_integer(
 )
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
     """Trains, measures and prints."""
-    if len(arguments) > 1:
-        raise ValueError(f"This tool takes flags only. Received: {arguments[1:]}. See --help.")
     given = flags.FLAGS
     config = TrainConfig(
         model=given.model,
@@ -105,10 +98,9 @@ def main(arguments: list[str]) -> None:
         )
     Console().print(table)
     if given.json:
-        command = shlex.join(["python", "tools/fidelity.py", *sys.argv[1:]])
         settings = {name: getattr(config, name) for name in JUDGED}
         told = {
-            "command": command,
+            "command": command(),
             **settings,
             "estimates": [dataclasses.asdict(estimate) for estimate in estimates],
             "costs": costs,

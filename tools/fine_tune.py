@@ -7,10 +7,6 @@ Example:
       --out=runs/fine_tuning.jsonl
 """
 
-# First: it keeps off the screen what TensorFlow writes when it is imported.
-import bmpq_tf  # noqa: F401
-
-# isort: split
 import dataclasses
 import hashlib
 import itertools
@@ -39,11 +35,9 @@ flags.DEFINE_list("seeds", ["0"], "Of order and augmentation.")
 flags.DEFINE_string("out", None, "File of JSON lines, one a run.", required=True)
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
     """Judges the float model and int8 after training, then fine-tunes in every way."""
     given = flags.FLAGS
-    if len(arguments) > 1:
-        raise ValueError(f"This tool takes flags only. Received: {arguments[1:]}. See --help.")
     dataset = load_dataset(given.dataset, given.data_dir)
     model = load_float(given.float_model)
     source = [_digest(given.float_model), dataset.name, dataset.fingerprint()]

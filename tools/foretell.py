@@ -7,10 +7,6 @@ Example:
       --costs=docs/results/fidelity/resnet20_seed0.json,docs/results/fidelity/resnet20_seed1.json,docs/results/fidelity/resnet20_seed2.json
 """
 
-# First: it keeps off the screen what TensorFlow writes when it is imported.
-import bmpq_tf  # noqa: F401
-
-# isort: split
 import json
 import os
 import pathlib
@@ -40,10 +36,8 @@ flags.DEFINE_list(
 )
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
     """Reads and prints."""
-    if len(arguments) > 1:
-        raise ValueError(f"This tool takes flags only. Received: {arguments[1:]}. See --help.")
     given = flags.FLAGS
     if not os.path.isfile(given.results):
         raise FileNotFoundError(

@@ -7,10 +7,6 @@ Examples:
   python tools/fuzz.py --seed=137 --models=1
 """
 
-# First: it keeps off the screen what TensorFlow writes when it is imported.
-import bmpq_tf  # noqa: F401
-
-# isort: split
 import pathlib
 
 from absl import flags
@@ -27,10 +23,8 @@ flags.DEFINE_string(
 )
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
     """Runs the seeds and counts what became of them."""
-    if len(arguments) > 1:
-        raise ValueError(f"This tool takes flags only. Received: {arguments[1:]}. See --help.")
     given = flags.FLAGS
     out = pathlib.Path(given.out) if given.out else None
     results = []

@@ -8,10 +8,6 @@ Examples:
   python tools/keras_tests.py --keras_source=~/keras/keras/src
 """
 
-# First: it keeps off the screen what TensorFlow writes when it is imported.
-import bmpq_tf  # noqa: F401
-
-# isort: split
 import dataclasses
 import json
 import pathlib
@@ -34,10 +30,8 @@ flags.DEFINE_list("files", [], "Only these, without _test.py, such as dense,lstm
 flags.DEFINE_string("out", None, "Also write each test's outcome to this file, as JSON.")
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
     """Runs the tests and prints the table."""
-    if len(arguments) > 1:
-        raise ValueError(f"This tool takes flags only. Received: {arguments[1:]}. See --help.")
     given = flags.FLAGS
     source = pathlib.Path(given.keras_source) if given.keras_source else installed_source()
     files = files_of_tests(source)

@@ -14,7 +14,6 @@ import bmpq_tf  # noqa: F401
 # isort: split
 import dataclasses
 import json
-import os
 from collections.abc import Iterator
 
 import keras
@@ -60,13 +59,13 @@ def rows() -> Iterator[Seen]:
     if given.report:
         return
     for path in given.keras:
-        model = keras.models.load_model(os.path.expanduser(path), compile=False)
+        model = keras.models.load_model(path, compile=False)
         yield seen(model, model.name, path, given.accelerator)
     if given.keras:
         return
     if given.reference:
         for run in given.runs:
-            model = reference(given.model, os.path.expanduser(given.reference), run)
+            model = reference(given.model, given.reference, run)
             yield seen(model, given.model, run, given.accelerator)
         return
     dataset = load_dataset(given.dataset, given.data_dir)
@@ -84,14 +83,12 @@ def rows() -> Iterator[Seen]:
         activation_bits=8,
     )
     for run in given.runs:
-        model, accuracy = trained(config, dataset, run.strip())
-        yield seen(model, given.model, run.strip(), given.accelerator, accuracy)
+        model, accuracy = trained(config, dataset, run)
+        yield seen(model, given.model, run, given.accelerator, accuracy)
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
     """Trains, asks and prints."""
-    if len(arguments) > 1:
-        raise ValueError(f"This tool takes flags only. Received: {arguments[1:]}. See --help.")
     given, found = flags.FLAGS, []
     for row in rows():
         found.append(row)

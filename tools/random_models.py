@@ -5,10 +5,6 @@ Example:
   python tools/random_models.py --models=123
 """
 
-# First: it keeps off the screen what TensorFlow writes when it is imported.
-import bmpq_tf  # noqa: F401
-
-# isort: split
 import dataclasses
 import json
 
@@ -25,7 +21,7 @@ flags.DEFINE_multi_enum("kind", list(MODES), list(MODES), "Kinds of files.")
 flags.DEFINE_string("out", None, "A file that gets a line of JSON for each model.")
 
 
-def main(_: list[str]) -> None:
+def main() -> None:
     """Runs and prints."""
     given, console = flags.FLAGS, Console(soft_wrap=True)
     counts, seconds = dict.fromkeys(given.kind, 0), 0.0

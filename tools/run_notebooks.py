@@ -14,8 +14,7 @@ import pathlib
 from absl import flags
 
 from bmpq_research import notebooks
-from bmpq_research.program import check_installed
-from bmpq_research.program import run as run_program
+from bmpq_research.program import check_installed, run_with_arguments
 
 flags.DEFINE_string("out_dir", None, "Where the notebooks go; where they came from if not given.")
 flags.DEFINE_integer("timeout", 120, "Seconds that a notebook may take.", lower_bound=1)
@@ -33,4 +32,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_program(main)
+    run_with_arguments(main)

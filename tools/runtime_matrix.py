@@ -9,10 +9,6 @@ Example:
   python tools/runtime_matrix.py --timed --markdown
 """
 
-# First: it keeps off the screen what TensorFlow writes when it is imported.
-import bmpq_tf  # noqa: F401
-
-# isort: split
 import dataclasses
 import importlib.metadata
 import json
@@ -53,7 +49,7 @@ def _has_arm() -> bool:
     return emulated.is_ready(emulated.default_root())
 
 
-def main(_: list[str]) -> None:
+def main() -> None:
     """Probes and prints."""
     given = flags.FLAGS
     probed = ("tflite-micro",) if given.micro else ("ai-edge-litert", "tensorflow")

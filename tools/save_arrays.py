@@ -6,10 +6,6 @@ Examples:
   bmpq-evaluate runs/demo/model.tflite --data=digits_test.npz --keras=runs/demo/model.keras
 """
 
-# First: it keeps off the screen what TensorFlow writes when it is imported.
-import bmpq_tf  # noqa: F401
-
-# isort: split
 import numpy as np
 from absl import flags
 
@@ -34,10 +30,8 @@ flags.DEFINE_integer(
 flags.DEFINE_string("out", None, "The .npz file to write.", required=True)
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
     """Loads, normalises and writes."""
-    if len(arguments) > 1:
-        raise ValueError(f"This tool takes flags only. Received: {arguments[1:]}. See --help.")
     given = flags.FLAGS
     dataset = load_dataset(given.dataset, given.data_dir, download=given.download)
     count = len((dataset.train if given.split == "train" else dataset.test)[1])

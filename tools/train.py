@@ -14,10 +14,6 @@ A run that was killed and is started again with the same flags and --backup_dir 
 epoch, or with its export if it was killed there.
 """
 
-# First: it keeps off the screen what TensorFlow writes when it is imported.
-import bmpq_tf  # noqa: F401
-
-# isort: split
 import pathlib
 
 from absl import flags
@@ -187,10 +183,8 @@ flags.DEFINE_integer(
 )
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
     """Trains as the flags say."""
-    if len(arguments) > 1:
-        raise ValueError(f"This tool takes flags only. Received: {arguments[1:]}. See --help.")
     given = flags.FLAGS
     if given.optimize_for == "micro":
         check_installed('--optimize_for="micro"')

@@ -6,15 +6,10 @@ Example:
       --trials=30 --out_dir=runs/tune
 """
 
-# First: it keeps off the screen what TensorFlow writes when it is imported.
-import bmpq_tf  # noqa: F401
-
-# isort: split
 import numpy as np
 from absl import flags
 
-from bmpq_research.program import check_installed
-from bmpq_research.program import run as run_program
+from bmpq_research.program import check_installed, run_with_arguments
 
 check_installed("keras_tuner")
 
@@ -43,6 +38,11 @@ def main(arguments: list[str]) -> None:
 
 
 def _problem(given) -> Problem:
+    if given.model or given.data:
+        raise ValueError(
+            "This tool searches a model of the experiments. Received: --model or --data. Say "
+            "--network and --dataset, or take bmpq-tune."
+        )
     dataset = load_dataset(given.dataset, given.data_dir)
     dataset = dataset.with_validation(round(given.validation * len(dataset.train[1])))
 
@@ -59,4 +59,4 @@ def _problem(given) -> Problem:
 
 
 if __name__ == "__main__":
-    run_program(main)
+    run_with_arguments(main)

@@ -78,8 +78,8 @@ def command() -> str:
     """Returns the command line, as it can be typed again."""
     # What is run with -m has a specification.
     module = getattr(sys.modules["__main__"], "__spec__", None)
-    name, is_script = os.path.basename(sys.argv[0]), sys.argv[0].endswith(".py")
-    start = ["python", name] if is_script else [name]
+    script = sys.argv[0]
+    start = ["python", script] if script.endswith(".py") else [os.path.basename(script)]
     if module is not None:
         start = ["python", "-m", module.name]
     return shlex.join([*start, *sys.argv[1:]])

@@ -162,6 +162,7 @@ def smallest_budget(
     training = search_data.training_of(train, batch_size)
     judged = search_data.fit_arguments(validation, batch_size, "validation")
     tolerance = {"metric": metric, "direction": direction, "max_drop": max_drop}
+    floats = FloatRun(model, training, judged, compile_model, lengths["float"], seed)
     settings = {
         **search_settings.fingerprints(model, train, validation),
         **tolerance,
@@ -171,14 +172,11 @@ def smallest_budget(
         **{f"{stage}_epochs": number for stage, number in lengths.items()},
         "batch_size": batch_size,
         "seed": seed,
+        **(compiled := search_settings.compiled_settings(model)),
     }
-    floats = FloatRun(model, training, judged, compile_model, lengths["float"], seed)
-    compiled = search_settings.compiled_settings(model)
-    settings |= compiled
     place = pathlib.Path(folder)
     search_settings.check(place, settings, newer=compiled)
-    # A metric that is not there is found before any training.
-    floats.goal(**tolerance)
+    floats.goal(**tolerance)  # Before any training: a metric that is not there.
     options = {"activation_bits": activation_bits, "config": config}
     quantized = functools.partial(quantize_model, model, widths, **options)
     if lengths["float"]:

@@ -111,7 +111,7 @@ def run(folder: pathlib.Path, name: str, place: str | None, kill_at: int | None)
             f"--backup_dir={folder / f'{name}_backup'}",
         ]
     )
-    train.main(["train.py"])
+    train.main()
     return {one: counted.calls for one, counted in places.items()}
 
 

@@ -270,7 +270,7 @@ def _changes(row: Row) -> str:
     ]
     runs = [(mean, len(list(same))) for mean, same in itertools.groupby(means)]
     return ", ".join(
-        f"{length} × {mean}" if length > 3 else ", ".join([mean] * length) for mean, length in runs
+        f"{length} x {mean}" if length > 3 else ", ".join([mean] * length) for mean, length in runs
     )
 
 
