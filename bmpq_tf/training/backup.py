@@ -120,12 +120,17 @@ class BackupAndRestore(keras_backup.BackupHooks):
     def _restore(self) -> None:
         names = [_ASIDE + name for name in (_WEIGHTS, _METADATA)]
         was_cut = any(_files.exists(self._path(name)) for name in names)
-        for weights, noted, is_last in self._pairs():
+        for weights, name, noted in self._pairs():
             try:
                 self._load(weights, noted)
             except _DAMAGED:
                 was_cut = True
                 continue
+            # What a kill left aside would be written over, with nothing whole beside it.
+            for found, last in ((weights, _WEIGHTS), (name, _METADATA)):
+                if found == _ASIDE + last:
+                    _files.rename(self._path(found), self._path(last), overwrite=True)
+            is_last = (weights, name) == (_WEIGHTS, _METADATA)
             self._begin_at(noted["epoch"], was_cut or not is_last)
             return
         if there := [*self._names(_WEIGHTS), *self._names(_METADATA)]:
@@ -168,19 +173,17 @@ class BackupAndRestore(keras_backup.BackupHooks):
             "remove it to train anew."
         )
 
-    def _pairs(self) -> Iterator[tuple[str, dict, bool]]:
-        """Yields the names of weights that belong to an epoch, what was noted of them, and whether
-        they are the last that were saved; the newest first.
-        """
+    def _pairs(self) -> Iterator[tuple[str, str, dict]]:
+        """Yields the names of weights and of what was noted of them, and that; the newest first."""
         weights = {name: _digest(self._path(name)) for name in self._names(_WEIGHTS)}
         noted = [(name, self._read(name)) for name in self._names(_METADATA)]
         known = [(name, told) for name, told in noted if told]
-        for name, told in sorted(known, key=lambda one: _moment(one[1]), reverse=True):
+        for name, told in known:
             belonging = [one for one, digest in weights.items() if digest == told.get("weights")]
             if "weights" not in told and self._is_of_keras_pair(name, weights, known):
                 belonging = [name.replace(_METADATA, _WEIGHTS)]
             if belonging:
-                yield belonging[0], told, (belonging[0], name) == (_WEIGHTS, _METADATA)
+                yield belonging[0], name, told
 
     def _is_of_keras_pair(self, name: str, weights: dict, known: Sequence[tuple]) -> bool:
         """Whether what Keras noted, which writes weights first and no digest, is of the weights
@@ -216,8 +219,8 @@ class BackupAndRestore(keras_backup.BackupHooks):
             variable.assign(np.asarray(value, variable.dtype))
 
     def _names(self, name: str) -> list[str]:
-        """The files that hold weights, or what was noted of them, the last saved first."""
-        names = (name, _ASIDE + name, name + _OLDER)
+        """The files that hold weights, or what was noted of them, the last written first."""
+        names = (_ASIDE + name, name, name + _OLDER)
         return [one for one in names if _files.exists(self._path(one))]
 
     def _read(self, name: str) -> dict | None:

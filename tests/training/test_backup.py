@@ -39,6 +39,13 @@ class KillAfter(keras.callbacks.Callback):
             raise KilledError
 
 
+class KillBefore(keras.callbacks.Callback):
+    """Stands behind the backup, which has restored by then."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        raise KilledError
+
+
 def dense() -> keras.Model:
     keras.utils.set_random_seed(5)
     model = keras.Sequential(
@@ -222,7 +229,7 @@ def gan() -> keras.Model:
     return model
 
 
-@pytest.mark.parametrize("order", [1, pytest.param(-1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("order", [1, -1])
 @pytest.mark.slow
 def test_optimizers_of_a_gan_and_the_allocations_of_its_generator_come_back(order, tmp_path):
     def callbacks(model):
@@ -344,6 +351,42 @@ def test_a_save_within_an_epoch_notes_the_epoch_that_it_is_in(tmp_path):
     with pytest.raises(KilledError):
         fit(dense(), BackupAndRestore(str(tmp_path), save_freq=2), KillAfterBatch())
     assert json.loads((tmp_path / METADATA).read_text())["epoch"] == KILLED_AFTER
+
+
+def test_the_last_of_several_backups_within_an_epoch_is_resumed(tmp_path, capsys):
+    class KillAfterBatch(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == self.batch:
+                raise KilledError
+
+    def killed(batch):
+        model, kill = dense(), KillAfterBatch()
+        kill.batch = batch
+        with pytest.raises(KilledError):
+            fit(model, BackupAndRestore(str(tmp_path), save_freq=2), kill)
+        return model.get_weights()
+
+    killed(3)
+    # That counts its batches from 0 again.
+    last = killed(1)
+    capsys.readouterr()
+    resumed = dense()
+    with pytest.raises(KilledError):
+        fit(resumed, BackupAndRestore(str(tmp_path)), KillBefore())
+    assert capsys.readouterr().out == "Resuming at epoch 1 of 5.\n"
+    for weight, expected in zip(resumed.get_weights(), last, strict=True):
+        np.testing.assert_array_equal(weight, expected)
+
+
+def test_a_backup_left_aside_outlives_a_second_kill(tmp_path):
+    killed_run(tmp_path)
+    for name in (WEIGHTS, METADATA):
+        (tmp_path / name).rename(aside(tmp_path / name))
+    with pytest.raises(KilledError):
+        fit(dense(), BackupAndRestore(str(tmp_path)), KillBefore())
+    # Inside the next write.
+    aside(tmp_path / WEIGHTS).write_bytes(b"half")
+    assert fit(dense(), BackupAndRestore(str(tmp_path))).epoch == [3, 4]
 
 
 def test_what_a_fit_resumed_at_does_not_cut_the_next_one_short(tmp_path):
