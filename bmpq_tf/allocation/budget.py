@@ -157,26 +157,18 @@ class Budget:
         """Whether it limits what only a `DevicePlan` of the model tells."""
         return self.flash is not None or self.ram is not None
 
-    def table_sets(
-        self, kernels: Sequence[Kernel], plan: DevicePlan | None
-    ) -> "list[frozenset[int] | None]":
-        """Returns the sets of tables that a file may share, each of which has rows of its own."""
-        if plan is None or self.flash is None:
-            return [None]
-        return list(plan.table_sets(kernels))
-
     def limits(
         self,
         kernels: Sequence[Kernel],
         plan: DevicePlan | None = None,
-        tables: frozenset[int] | None = None,
+        tables: frozenset[int] = frozenset(),
     ) -> list[Limit]:
         """Returns the budget as rows of the integer program over these kernels.
 
         Args:
             kernels: every kernel of the model.
             plan: what a microcontroller's file takes; without it flash and RAM have no rows.
-            tables: of `table_sets`; by default each kernel brings its own.
+            tables: which shared tables that file may hold.
 
         Raises:
             ValueError: some kernel's MACs, or its form on an NPU, are not known, and limited.

@@ -83,30 +83,25 @@ class DevicePlan:
         for count in range(len(needed) + 1):
             yield from map(frozenset, itertools.combinations(needed, count))
 
-    def flash_limit(
-        self, kernels: Sequence[Kernel], bound: float, tables: frozenset[int] | None = None
-    ) -> Limit:
+    def flash_limit(self, kernels: Sequence[Kernel], bound: float, tables: frozenset[int]) -> Limit:
         """Returns the row of flash.
 
         Args:
             kernels: every kernel of the model.
             bound: in bytes.
             tables: which shared tables the file may hold; forms with another are out of the
-                question. By default each form brings its own, which is never too little.
+                question.
         """
-        held = sum(self.tables[width] for width in tables or ())
+        held = sum(self.tables[width] for width in tables)
         room = int(bound) - self.flash - held
 
         def cost(form: KernelForm | None) -> int:
             if form is None:
                 return 0
-            if form.shared_table is None:
+            if form.shared_table is None or form.shared_table in tables:
                 return form.flash
-            if tables is not None and form.shared_table in tables:
-                return form.flash
-            with_table = form.flash + self.tables[form.shared_table]
             # More than the room, and never less than it takes: the least is told to people.
-            return with_table if tables is None else max(with_table, room + 1)
+            return max(form.flash + self.tables[form.shared_table], room + 1)
 
         rows = tuple(tuple(cost(form) for form in self._candidates(kernel)) for kernel in kernels)
         return Limit("bytes of flash", rows, room, beside=self.flash + held)

@@ -1,7 +1,6 @@
 """What the program knows of a kernel, and what a limit on all of them is."""
 
 import dataclasses
-from collections.abc import Sequence
 
 FLOAT_BITS = 32
 
@@ -76,14 +75,4 @@ def stored_bytes(kernel: Kernel, bits: int) -> int:
     container = container_bits(bits, kernel.two_bit_levels)
     return -(-kernel.weights * container // 8) + (
         0 if container == FLOAT_BITS else 12 * kernel.channels
-    )
-
-
-def parameter_bits(kernels: Sequence[Kernel], widths: dict[str, int]) -> int:
-    """Returns `sum n_l * b_l` over every kernel.
-
-    Those without a width in `widths` count as their only candidate.
-    """
-    return sum(
-        kernel.weights * widths.get(kernel.path, kernel.candidates[-1]) for kernel in kernels
     )

@@ -126,14 +126,17 @@ def solve_allocation(
 
 
 def _check(kernels, costs, limits) -> None:
-    if len(costs) != len(kernels) or any(
-        len(row) != len(kernel.candidates) for row, kernel in zip(costs, kernels, strict=True)
-    ):
+    if len(costs) != len(kernels):
         raise ValueError(
-            f"Each kernel needs a cost for each candidate. Received: {len(costs)} rows for "
-            f"{len(kernels)} kernels."
+            f"Each kernel needs a row of costs. Received: {len(costs)} rows for {len(kernels)} "
+            "kernels."
         )
     for kernel, row in zip(kernels, costs, strict=True):
+        if len(row) != len(kernel.candidates):
+            raise ValueError(
+                f"A kernel needs a cost for each candidate. Received: costs={list(row)} for kernel "
+                f"'{kernel.path}' with the candidates {kernel.candidates}."
+            )
         if not all(math.isfinite(cost) for cost in row):
             raise ValueError(
                 f"A cost is not finite, so nothing can be decided. Received: costs={list(row)} for "

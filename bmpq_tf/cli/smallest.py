@@ -15,7 +15,6 @@ from bmpq_tf.export.kernels.storage import MODES
 from bmpq_tf.export.run import run_tflite
 from bmpq_tf.export.tflite.interpreter import in_rank
 from bmpq_tf.tuning.goal import checked_drop
-from bmpq_tf.tuning.recipe import learning_rate, sgd
 from bmpq_tf.tuning.search import Problem, Space
 from bmpq_tf.tuning.smallest import SmallestBudget, smallest_budget
 
@@ -91,10 +90,7 @@ def find(problem: Problem, space: Space, given) -> None:
     steps = len(problem.training()[0])
 
     def compile_model(model: keras.Model, epochs: int) -> None:
-        warmup = min(steps, steps * epochs // 10)
-        rate = learning_rate(space.learning_rates[0], steps * epochs, warmup, space.schedules[0])
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=problem.from_logits)
-        model.compile(sgd(rate), loss, metrics=["accuracy"], jit_compile=False)  # pyright: ignore[reportArgumentType]
+        problem.compile(model, steps, epochs, space.learning_rates[0], space.schedules[0])
 
     smallest = smallest_budget(
         network,

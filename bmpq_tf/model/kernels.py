@@ -13,7 +13,7 @@ import tensorflow as tf
 from bmpq_tf._compat import keras as keras_compat
 from bmpq_tf.allocation.budget import Budget
 from bmpq_tf.allocation.device_plan import DevicePlan
-from bmpq_tf.allocation.kernel import FLOAT_BITS, Kernel, parameter_bits
+from bmpq_tf.allocation.kernel import FLOAT_BITS, Kernel
 from bmpq_tf.allocation.sensitivity import Measurement
 from bmpq_tf.arithmetic import scales
 from bmpq_tf.layers.base import QuantizedLayer
@@ -138,9 +138,7 @@ def model_kernels(model: keras.Model) -> list[KernelState]:
 
 def total_bits(states: Sequence[KernelState]) -> int:
     """Returns the model's present parameter bits, `sum n_l * b_l` over every kernel."""
-    return parameter_bits(
-        [state.kernel for state in states], {state.kernel.path: state.bits for state in states}
-    )
+    return sum(state.kernel.weights * state.bits for state in states)
 
 
 def compression(states: Sequence[KernelState]) -> float:

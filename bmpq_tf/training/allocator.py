@@ -36,7 +36,7 @@ def allocate_bits(
     holds.
 
     The model is left as it is: `assign_bits(model, solution.bits)` gives it the widths. The
-    definition is METHOD.md, "Allocation (ILP)".
+    definition is METHOD.md, "Allocation".
 
     Args:
         model: a quantized model. Frozen kernels keep their widths.
@@ -79,7 +79,6 @@ def allocate_bits(
     plan = device_budget.plan_for(model, budget_parsed)
     device_budget.check(kernels, budget_parsed, plan, budget)
     if isinstance(sensitivities, Mapping):
-        _check_paths(sensitivities, [state.kernel for state in known])
         costs = sensitivities
     else:
         choosable = [kernel.path for kernel in kernels if len(kernel.candidates) > 1]
@@ -116,9 +115,10 @@ def assign_bits(model: keras.Model, bits: Mapping[str, int]) -> list[str]:
         >>> [row.bits for row in bmpq_tf.kernel_table(model)]
         [8, 2]
     """
-    states = [state for state in model_kernels(model) if state.quantizer]
-    quantized = [state.kernel for state in states]
-    _check_paths([path for path, width in bits.items() if width != FLOAT_BITS], quantized)
+    known = model_kernels(model)
+    states = [state for state in known if state.quantizer]
+    kept = {state.kernel.path for state in known if bits.get(state.kernel.path) == FLOAT_BITS}
+    _check_paths(set(bits) - kept, [state.kernel for state in states])
     for state in states:
         if state.kernel.path in bits:
             state.quantized.check_width(bits[state.kernel.path], state.variable)
@@ -219,8 +219,12 @@ def solve(
     """Solves for kernels as `open_kernels` gives them.
 
     Under several workers the chief does, and all get its answer.
+
+    Raises:
+        ValueError: costs are of no kernel among them.
     """
     kernels = [state.kernel for state in states]
+    _check_paths(costs, kernels)
 
     def solved() -> Solution:
         # Kernels that keep their widths have costs of all their candidates, or none.

@@ -95,6 +95,7 @@ class BMPQCallback(keras.callbacks.Callback):
             quantized layers or does not track sensitivities, several quantized models lie in it, no
             optimizer is found that trains it (at the latest after an epoch), or `fit` is too short.
         InfeasibleBudgetError: likewise: the candidates cannot meet the budget.
+        AllocationError: likewise: a minute did not tell whether they meet flash and RAM together.
         ModuleNotFoundError: `log_dir` without its extra.
         OSError: from `fit`, before any training: `log_dir` cannot be written to.
 
@@ -254,8 +255,7 @@ class BMPQCallback(keras.callbacks.Callback):
         return getattr(self.sensitivity, "needs_gradients", True)
 
     def _decide(self, epoch: int) -> None:
-        finite, seen = self._sums.uses()
-        if any(good < 0.5 * uses for good, uses in zip(finite, seen, strict=True)):
+        if self._needs_gradients and not self._sums.are_finite():
             self._telling.stayed(
                 epoch, "fewer than half of the gradients were finite; the widths stay"
             )

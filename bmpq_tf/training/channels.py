@@ -2,14 +2,14 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
 
 from bmpq_tf.allocation.budget import Budget, InfeasibleBudgetError
 from bmpq_tf.allocation.channel_program import ChannelKernel, least_bits, solve_channels
-from bmpq_tf.allocation.sensitivity import OBJECTIVES, Measurement, weight_costs
+from bmpq_tf.allocation.sensitivity import OBJECTIVES, weight_costs
 from bmpq_tf.arguments import check_known
 from bmpq_tf.conversion.cloning import clone
 from bmpq_tf.conversion.supported_models import check_quantized
@@ -89,7 +89,10 @@ def drop_channels(
         )
     bound = limit.bits([state.kernel for state in states])
     assert bound is not None
-    costs_of = _CostsOfWeights(measured, sensitivity)
+
+    def costs_of(path: str, bits: int) -> np.ndarray:
+        return weight_costs(measured[path], bits, sensitivity)
+
     ranked = [_Ranked.of(group, states, costs_of) for group in groups.groups]
     kernels = [_in_program(state, groups, ranked, costs_of) for state in states]
     if (least := least_bits(kernels)) > bound:
@@ -160,15 +163,8 @@ def _with_gradients(groups: ChannelGroups, states: Sequence[KernelState]) -> Cha
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class _CostsOfWeights:
-    """What each weight of a kernel costs at a width."""
-
-    measured: Mapping[str, Measurement]
-    sensitivity: str
-
-    def __call__(self, path: str, bits: int) -> np.ndarray:
-        return weight_costs(self.measured[path], bits, self.sensitivity)
+# What each weight of a kernel, by its path, costs at a width.
+_CostsOf = Callable[[str, int], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,7 +183,7 @@ class _Ranked:
 
     @classmethod
     def of(
-        cls, group: ChannelGroup, states: Sequence[KernelState], costs_of: "_CostsOfWeights"
+        cls, group: ChannelGroup, states: Sequence[KernelState], costs_of: _CostsOf
     ) -> "_Ranked":
         if group.stays:
             return cls(np.arange(group.size), (group.size,), (0.0,))
@@ -216,7 +212,7 @@ def _in_program(
     state: KernelState,
     groups: ChannelGroups,
     ranked: Sequence[_Ranked],
-    costs_of: "_CostsOfWeights",
+    costs_of: _CostsOf,
 ) -> ChannelKernel:
     """A kernel's costs and weights at each width and level."""
     read, made = groups.read.get(id(state.layer)), groups.made.get(id(state.layer))

@@ -37,7 +37,9 @@ def solve_with_tables(
         AllocationError: none has an assignment, or none was found in time.
     """
     best, refused = None, None
-    for tables in budget.table_sets(kernels, plan):
+    # Without a limit of flash it does not matter which there are.
+    sets = [frozenset[int]()] if plan is None or budget.flash is None else plan.table_sets(kernels)
+    for tables in sets:
         try:
             limits = budget.limits(kernels, plan, tables)
             found = solve_allocation(kernels, costs, limits, time_limit=time_limit)
@@ -66,19 +68,12 @@ def check_each(kernels: Sequence[Kernel], budget: Budget, plan: DevicePlan | Non
     budget.check(kernels, said)
     if plan is None:
         return
-    flash = (
-        [
-            plan.flash_limit(kernels, float(budget.flash), tables)
-            for tables in plan.table_sets(kernels)
-        ]
-        if budget.flash is not None
-        else []
-    )
     received = _received(budget, said)
-    if flash:
-        smallest = min(_least(limit) for limit in flash)
-        if smallest > float(budget.flash or 0):
-            row = min(flash, key=_least)
+    if budget.flash is not None:
+        bound = float(budget.flash)
+        sets = plan.table_sets(kernels)
+        row = min((plan.flash_limit(kernels, bound, tables) for tables in sets), key=_least)
+        if (smallest := _least(row)) > bound:
             raise InfeasibleBudgetError(
                 f"The budget cannot be met. {received}, which allows {budget.flash:,.0f} bytes of "
                 f"flash. The smallest file of this model takes {smallest:,} bytes, {plan.flash:,} "

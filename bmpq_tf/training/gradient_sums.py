@@ -19,23 +19,25 @@ class GradientSums:
         # What earlier fits saw: of a layer that was frozen then, less than of others.
         self._before = self._uses_seen()
 
-    def uses(self) -> tuple[list[float], list[float]]:
-        """Returns, of each open kernel, how often a gradient was finite, and how often one came."""
+    def are_finite(self) -> bool:
+        """Whether at least half of the gradients of each open kernel were."""
         sums = [state.quantized.accumulated() for state in self.opened]
-        return [known.uses_finite for known in sums], [known.uses_seen for known in sums]
+        return all(known.uses_finite >= 0.5 * known.uses_seen for known in sums)
+
+    def _seen(self) -> list[tuple[KernelState, float]]:
+        """Each open kernel, and how often a gradient of it came."""
+        return [(state, state.quantized.accumulated().uses_seen) for state in self.opened]
 
     def batches_seen(self) -> float:
         """Returns how many mini-batches were seen, every replica's.
 
         Kernels that no gradient reaches do not count.
         """
-        seen = zip(self.opened, self.uses()[1], strict=True)
-        return min((uses / state.calls for state, uses in seen if uses), default=0.0)
+        return min((uses / state.calls for state, uses in self._seen() if uses), default=0.0)
 
     def unreached(self) -> set[str]:
         """Returns the paths of the open kernels that no gradient reached."""
-        seen = zip(self.opened, self.uses()[1], strict=True)
-        return {state.kernel.path for state, uses in seen if not uses}
+        return {state.kernel.path for state, uses in self._seen() if not uses}
 
     def measured(self) -> dict[str, Measurement]:
         """Returns what was measured of each kernel that gradients reached, by path."""

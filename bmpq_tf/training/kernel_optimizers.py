@@ -65,7 +65,7 @@ class KernelOptimizers:
             if _uses(state) == self._uses[state.kernel.path]:
                 unsettled.append(state)
                 continue
-            holding = [one for one in found if _holds(one, state)]
+            holding = [one for one in found if trains(one, state.variable)]
             training = [one for one in holding if self._has_stepped(one)]
             if holding and not training and not is_epoch_end:
                 unsettled.append(state)
@@ -117,7 +117,8 @@ class KernelOptimizers:
         compiled = getattr(self._fitted, "optimizer", None)
         if compiled is not None and not trains_in_own_way(self._fitted):
             return compiled
-        possible = [one for one in found if not one.built or _holds(one, state)] or list(found)
+        held = [one for one in found if not one.built or trains(one, state.variable)]
+        possible = held or list(found)
 
         def likelihood(optimizer: keras.optimizers.Optimizer) -> tuple[bool, bool]:
             return optimizer.built and self._before[id(optimizer)][0] > 0, optimizer is not compiled
@@ -149,10 +150,6 @@ def _scales(optimizer: keras.optimizers.Optimizer) -> bool:
 
 def _uses(state: KernelState) -> float:
     return state.quantized.accumulated().uses_seen
-
-
-def _holds(optimizer: keras.optimizers.Optimizer, state: KernelState) -> bool:
-    return trains(optimizer, state.variable)
 
 
 def _matters(state: KernelState) -> bool:

@@ -81,8 +81,7 @@ def _trains_beside(fitted: keras.Model, part: keras.Model) -> bool:
     """Whether float kernels beside a model are trained with it, or may come to be."""
     within = {id(layer) for layer in [part, *keras_graph.sublayers(part)]}
     beside = [layer for layer in keras_graph.sublayers(fitted) if id(layer) not in within]
-    return any(not layer.built or _trainable_kernels(layer) for layer in beside)
-
-
-def _trainable_kernels(layer: keras.layers.Layer) -> Sequence[keras.Variable]:
-    return [variable for variable in keras_graph.kernel_variables(layer) if variable.trainable]
+    return any(
+        not layer.built or any(kernel.trainable for kernel in keras_graph.kernel_variables(layer))
+        for layer in beside
+    )

@@ -1,4 +1,4 @@
-"""When a run decides: warm-up, decisions, settling (METHOD.md, "Training schedule")."""
+"""When a run decides: warm-up, decisions, settling (METHOD.md, "Schedule")."""
 
 import dataclasses
 import itertools

@@ -10,6 +10,7 @@ import keras
 from bmpq_tf.allocation.budget import Budget
 from bmpq_tf.allocation.kernel import Kernel
 from bmpq_tf.model.kernels import model_kernels
+from bmpq_tf.training.allocator import open_kernels
 from bmpq_tf.training.callback import BMPQCallback
 
 # Each about a tenth larger than the one before, from 2 to 8 bits: five short runs find one.
@@ -30,7 +31,7 @@ def budget_grid(model: keras.Model, budgets: Sequence[Any] | None, epochs: int) 
         InfeasibleBudgetError: a budget that no candidate widths meet.
         ValueError: one is twice there, or two of them cannot be ordered by size.
     """
-    kernels = [state.kernel for state in model_kernels(model)]
+    kernels = [state.kernel for state in open_kernels(model_kernels(model))]
     if budgets is None:
         budgets = found = _default(kernels)
     else:

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from bmpq_tf._compat import keras_metrics
 from bmpq_tf.arguments import real
 
 _K: Any = keras.metrics
@@ -33,27 +34,8 @@ _SHARES = (
     _K.SpecificityAtSensitivity,
     _K.TopKCategoricalAccuracy,
 )
-_UP = (_K.ConcordanceCorrelation, _K.CosineSimilarity, _K.PearsonCorrelation, _K.R2Score)
-_DOWN = (
-    _K.BinaryCrossentropy,
-    _K.CategoricalCrossentropy,
-    _K.CategoricalHinge,
-    _K.FalseNegatives,
-    _K.FalsePositives,
-    _K.Hinge,
-    _K.KLDivergence,
-    _K.LogCoshError,
-    _K.MeanAbsoluteError,
-    _K.MeanAbsolutePercentageError,
-    _K.MeanSquaredError,
-    _K.MeanSquaredLogarithmicError,
-    _K.Poisson,
-    _K.RootMeanSquaredError,
-    _K.SparseCategoricalCrossentropy,
-    _K.SquaredHinge,
-)
-# Keras keeps these as functions where `metrics=["mse"]` asks for them.
-_DOWN_NAMES = ("loss", "mse", "mae", "mape", "msle")
+# Keras does not say of these that less is better.
+_DOWN = (_K.FalseNegatives, _K.FalsePositives)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,17 +170,16 @@ def checked_drop(max_drop) -> float:
 
 def _nature(model: keras.Model, name: str) -> tuple[str | None, bool]:
     """Which way is better, if that is known, and whether it is a share."""
-    if name in _DOWN_NAMES or name.endswith("_loss"):
+    if name == "loss" or name.endswith("_loss"):
         return "min", False
     metrics = [one for metric in model.metrics for one in getattr(metric, "metrics", [metric])]
     # Those of a model of several outputs have the output's name before theirs.
-    for metric in metrics:
-        if name != metric.name and not name.endswith(f"_{metric.name}"):
-            continue
+    named = [one for one in metrics if name == one.name]
+    for metric in named or [one for one in metrics if name.endswith(f"_{one.name}")]:
         if isinstance(metric, _SHARES):
             return "max", True
-        if isinstance(metric, _UP):
-            return "max", False
+        if direction := keras_metrics.direction(metric):
+            return direction, False
         if isinstance(metric, _DOWN):
             return "min", False
     return None, False

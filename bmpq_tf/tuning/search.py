@@ -61,6 +61,15 @@ class Problem:
         """Whether the model ends in logits."""
         return not graph_view.ends_in_softmax(self.model)
 
+    def compile(
+        self, model: keras.Model, steps: int, epochs: int, peak: float, schedule: str
+    ) -> None:
+        """Compiles a model for a run of so many steps an epoch, as every trial is."""
+        warmup = min(steps, steps * epochs // 10)
+        rate = learning_rate(peak, steps * epochs, warmup, schedule)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=self.from_logits)
+        model.compile(sgd(rate), loss, metrics=["accuracy"], jit_compile=False)  # pyright: ignore[reportArgumentType]
+
 
 @dataclasses.dataclass(frozen=True)
 class Space:
@@ -252,15 +261,7 @@ def train_choice(
         problem.model, widths, config=QuantizationConfig(granularity=problem.granularity)
     )
     batches, callbacks = problem.training()
-    steps = len(batches)
-    rate = learning_rate(
-        chosen["learning_rate"],
-        steps * epochs,
-        min(steps, steps * epochs // 10),
-        chosen["schedule"],
-    )
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=problem.from_logits)
-    model.compile(sgd(rate), loss, metrics=["accuracy"], jit_compile=False)  # pyright: ignore[reportArgumentType]
+    problem.compile(model, len(batches), epochs, chosen["learning_rate"], chosen["schedule"])
     ends = keras.callbacks.LambdaCallback(on_epoch_end=check_finite)
     under = BMPQCallback(chosen["budget"], verbose=0)
     with epochs_shown(f"Training under {chosen['budget']}", verbose) as epochs_done:

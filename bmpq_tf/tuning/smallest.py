@@ -140,6 +140,7 @@ def smallest_budget(
 
     Raises:
         InfeasibleBudgetError: a budget that no widths meet.
+        AllocationError: a minute did not tell whether any meet flash and RAM together.
         ModuleNotFoundError: what the extra brings is not installed.
         ValueError: before any training: an argument is not understood, the model has no such
             metric or its direction is not known, or the search in the folder was started with other

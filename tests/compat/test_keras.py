@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from bmpq_tf._compat import keras as compat
-from bmpq_tf._compat import keras_backup, keras_optimizers
+from bmpq_tf._compat import keras_backup, keras_metrics, keras_optimizers
 
 pytestmark = pytest.mark.quick
 
@@ -179,6 +179,14 @@ def test_keras_own_classes_are_known():
     assert compat.is_from_keras(layers.Dense)
     assert compat.is_from_keras(keras.activations.relu)
     assert not compat.is_from_keras(test_keras_own_classes_are_known)
+
+
+def test_metrics_tell_which_way_is_better():
+    names = ("AUC", "CosineSimilarity", "FalsePositives")
+    directions = [keras_metrics.direction(keras.metrics.get(name)) for name in names]
+    assert directions == ["max", "max", None]
+    mean = keras.metrics.MeanMetricWrapper(keras.losses.mean_squared_error)
+    assert keras_metrics.direction(mean) == "min"
 
 
 def test_backups_are_written_and_begun_from_as_keras_does(tmp_path):

@@ -167,10 +167,14 @@ def test_a_sensitivity_of_ones_own_gets_measurements_and_decides():
 def test_bad_input_is_named(model):
     with pytest.raises(InfeasibleBudgetError, match="Received: budget='40x'"):
         allocate_bits(model, "40x", {})
-    with pytest.raises(ValueError, match=r"a cost for each candidate"):
+    with pytest.raises(
+        ValueError, match=r"Received: costs=\[1.0\] for kernel 'hidden/kernel' .* \(2, 4, 8\)"
+    ):
         allocate_bits(model, "10x", {"hidden/kernel": (1.0,)})
     with pytest.raises(ValueError, match=r"no such kernels to decide. Received: \['nope'\]"):
         assign_bits(model, {"nope": 4})
+    with pytest.raises(ValueError, match=r"no such kernels to decide. Received: \['nope'\]"):
+        assign_bits(model, {"nope": 32})
     with pytest.raises(
         ValueError, match=r"cannot be 3 bits wide. Received: width=3, candidates \(2, 4, 8\)"
     ):

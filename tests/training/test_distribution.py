@@ -88,7 +88,6 @@ def test_replicas_round_activations_in_one_range(replicas):
     assert any(zero_points)
 
 
-@pytest.mark.slow
 def test_two_processes_end_as_one_with_both_shards(tmp_path):
     ports = free_ports(2)
     run_together(

@@ -28,6 +28,7 @@ def test_a_schedule_that_is_accepted_decides_and_then_settles(warmup, interval, 
 
 
 def test_the_message_names_the_least_number_that_is_enough():
+    # A third of ten epochs settles, and no more of nine.
     with pytest.raises(ValueError, match=r"at least 10 epochs. Received: epochs=8"):
         Schedule(warmup_epochs=7).check(8)
     Schedule(warmup_epochs=7).check(10)

@@ -148,6 +148,11 @@ def test_the_default_budgets_reach_from_the_narrowest_widths_to_the_widest():
     averages = [budget.average_bits for budget in grid]
     assert (averages[0], averages[-1], len(averages)) == (2.0, 8.0, 16)
     assert averages == sorted(averages)
+    model.get_layer("hidden").trainable = False
+    # A frozen kernel keeps its width: the least that is left of 2 bits.
+    frozen = budget_grid(model, None, 3)
+    assert grid[0].average_bits < frozen[0].average_bits < frozen[-1].average_bits == 8
+    model.get_layer("hidden").trainable = True
     mixed = budget_grid(model, ["4x", "3 bits", Budget(compression=10)], 3)
     # 32 bits over 3 are more than 10 times fewer.
     assert [str(budget) for budget in mixed] == ["3 bits", "10x", "4x"]

@@ -22,8 +22,10 @@ def test_metrics_know_which_way_is_better():
         return keras.ops.mean(y_pred)
 
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, activation="sigmoid")])
-    area = keras.metrics.AUC(name="area")
-    model.compile("sgd", "mse", metrics=["mae", "RootMeanSquaredError", "R2Score", area, own])
+    # Also what an output called "under" would give.
+    areas = [keras.metrics.MeanSquaredError(name="area"), keras.metrics.AUC(name="under_area")]
+    names = ["mae", "RootMeanSquaredError", "R2Score", "FalsePositives"]
+    model.compile("sgd", "mse", metrics=[*names, *areas, own])
     values = model.evaluate(np.eye(3), np.array([[0], [1], [0]]), verbose=0, return_dict=True)
 
     def goal(metric, direction=None):
@@ -37,7 +39,9 @@ def test_metrics_know_which_way_is_better():
         "mae": ("min", False),
         "RootMeanSquaredError": ("min", False),
         "R2Score": ("max", False),
-        "area": ("max", True),
+        "FalsePositives": ("min", False),
+        "area": ("min", False),
+        "under_area": ("max", True),
     }
     with pytest.raises(ValueError, match=r"metric='own'. Say direction='max' or direction='min'"):
         goal("own")
