@@ -64,7 +64,7 @@ def main(arguments: list[str]) -> None:
     _check_inputs_and_outputs(file, path, images.shape[1:])
     doing = f"Running {path.name} in {name}{where}"
     with progress.shown(doing, verbose=given.verbose), _running(name, content, path):
-        accuracy = classification_accuracy(content, progress.counted(batches), runtime)
+        accuracy = classification_accuracy(file, progress.counted(batches))
     print(
         f"{path}: accuracy in {name}{where} {accuracy:.2%} on {len(labels):,} images of "
         f"{given.data}"

@@ -17,6 +17,7 @@ from bmpq_tf.cli.program import run as run_program
 from bmpq_tf.export.integer.static import IO_DTYPES
 from bmpq_tf.export.kernels.storage import MODES
 from bmpq_tf.export.micro.firmware import check_folder
+from bmpq_tf.export.micro.operators import check_installed
 from bmpq_tf.export.verification.runtimes import PLACES, check_place
 
 flags.DEFINE_enum(
@@ -150,6 +151,7 @@ def _pair(word: str) -> tuple[str, str]:
 def _check_firmware(given) -> None:
     """Raises before any work what `write_firmware` would raise after it."""
     check_folder(given.firmware)
+    check_installed("Firmware")
     if given.optimize_for not in ("micro", "integer"):
         raise ValueError(
             "TFLM runs files of integers only. Received: --firmware, "

@@ -105,5 +105,5 @@ def _measured(model: keras.Model, report: ExportReport, data: str | None) -> dic
     content = pathlib.Path(report.path).read_bytes()
     return {
         KERAS: float(np.mean(scores.argmax(-1) == labels)),
-        TFLITE: classification_accuracy(content, batches, runtime_of(content)),
+        TFLITE: classification_accuracy(runtime_of(content)(content), batches),
     }

@@ -5,7 +5,7 @@ asked for its memory, with one kernel unpacked after the other.
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import keras
 import numpy as np
@@ -66,7 +66,7 @@ def device_plan(model: keras.Model) -> DevicePlan:
         one.kernel.path for one in state.kernels if one.kernel.two_bit_levels == "symmetric"
     }
     taken = 0
-    for path, constants in _constants(state).items():
+    for path, constants in _constants(state, measured.kernels).items():
         taken += sum(_aligned(measured.kernels[name].count) for name in constants)
         forms[path] = {
             bits: measured.form(constants, bits, base, bits == 2 and path in symmetric)
@@ -79,11 +79,14 @@ def device_plan(model: keras.Model) -> DevicePlan:
     return DevicePlan(flash, _computed(base), base.persistent, busiest, tables, forms)
 
 
-def _constants(state: ExportState) -> dict[str, dict[str, bool]]:
-    """The tensors that hold each kernel, and whether folding may turn signs there."""
+def _constants(state: ExportState, packable: Collection[str]) -> dict[str, dict[str, bool]]:
+    """The tensors that hold each kernel and may be packed, and whether folding may turn signs
+    there.
+    """
     found: dict[str, dict[str, bool]] = {}
     for match, kernel in state.stored:
-        for path in (match.kernel.path, *match.also):
+        # What is read as activations of 16 bits stays as it is.
+        for path in (match.kernel.path, *match.also) if kernel.name in packable else ():
             found.setdefault(path, {})[kernel.name] = bool((match.row < 0).any())
     return found
 

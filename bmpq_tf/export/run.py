@@ -13,7 +13,7 @@ from bmpq_tf.export.integer import integer_inputs
 from bmpq_tf.export.kernels.storage import MODES
 from bmpq_tf.export.micro.runtime import MicroModel, runtime_of
 from bmpq_tf.export.tflite import flatbuffer
-from bmpq_tf.export.tflite.interpreter import TFLiteModel, answers_of, in_rank
+from bmpq_tf.export.tflite.interpreter import TFLiteModel, answers_of, arrays_for
 from bmpq_tf.export.verification.comparison import compare
 from bmpq_tf.export.verification.parity import Parity
 from bmpq_tf.model import graph_view, keras_graph
@@ -35,7 +35,7 @@ def run_tflite(path: "str | os.PathLike | bytes", inputs, batch_size: int = 32) 
         FileNotFoundError: there is no such file.
         ModuleNotFoundError: the file is for TFLM, and the extra `micro` is not installed.
         RuntimeError: the runtime cannot read or run it.
-        ValueError: there are no examples.
+        ValueError: there are no examples, or more or fewer arrays than inputs.
 
     Example:
         >>> report = bmpq_tf.export_tflite(model, folder / "model.tflite")
@@ -45,13 +45,7 @@ def run_tflite(path: "str | os.PathLike | bytes", inputs, batch_size: int = 32) 
     """
     content = _content(path)
     model = _runtime(content)(content)
-    arrays = [
-        np.asarray(array) for array in (inputs if isinstance(inputs, (list, tuple)) else [inputs])
-    ]
-    arrays = [
-        in_rank(array, detail.get("shape_signature", detail["shape"]))
-        for array, detail in zip(arrays, model.inputs, strict=True)
-    ]
+    arrays = arrays_for(model.inputs, inputs)
     if not len(arrays[0]):
         raise ValueError(
             "There are no examples to run the file on. Received: inputs of shape "
@@ -105,8 +99,6 @@ def compare_tflite(
     content = _content(path)
     kind = "integer" if optimize_for == "micro" else optimize_for
     graph = graph_view.as_graph(model, data=inputs)
-    # Inputs that are int16 in the model are so in files of 8 bits too.
-    is_wide = integer_inputs.activation_type(flatbuffer.parse(content)) == flatbuffer.INT16
     quantized = keras_graph.quantized_layers(graph)
     with in_float32(graph) if quantized else contextlib.nullcontext(graph) as computed:
         return compare(
@@ -115,7 +107,7 @@ def compare_tflite(
             inputs,
             kind,
             runtime=_runtime(content),
-            activation_bits=16 if is_wide else None,
+            activation_bits=16 if _is_wide(content) else None,
         )
 
 
@@ -123,6 +115,15 @@ def _content(path: "str | os.PathLike | bytes") -> bytes:
     if isinstance(path, (bytes, bytearray)):
         return bytes(path)
     return pathlib.Path(path).read_bytes()
+
+
+def _is_wide(content: bytes) -> bool:
+    """Whether activations have 16 bits."""
+    try:
+        return flatbuffer.INT16 in integer_inputs.activation_types(flatbuffer.parse(content))
+    # A broken file; LiteRT says what is wrong with it.
+    except Exception:
+        return False
 
 
 def _runtime(content: bytes) -> type[TFLiteModel] | type[MicroModel]:

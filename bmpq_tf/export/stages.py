@@ -205,8 +205,11 @@ def pack_for_micro(state: ExportState) -> None:
     state.integer_content = state.content
     told = report.short_metadata(state.kernels, state.limit)
     state.content, forms = micro_file.packed(state.integer_content, told)
+    # What is read as activations of 16 bits stays as it is.
     state.stored = [
         (match, micro_file.as_packed(kernel, match.kernel.bits, forms[kernel.name]))
+        if kernel.name in forms
+        else (match, kernel)
         for match, kernel in state.stored
     ]
     names = {kernel.name for _, kernel in state.stored}

@@ -10,7 +10,7 @@ from trained_models import with_widths
 from bmpq_tf import (
     export_tflite,
 )
-from bmpq_tf.export.tflite.interpreter import predict
+from bmpq_tf.export.tflite.interpreter import TFLiteModel
 from bmpq_tf.export.verification.inputs import input_batches
 
 IMAGES, LABELS = small_data()
@@ -34,7 +34,7 @@ def test_inputs_by_name_are_taken_in_the_models_order(form, tmp_path):
     export_tflite(
         model, path, optimize_for="integer", calibrate_with=form(arrays), verify_with=form(arrays)
     )
-    (answers,) = predict(path.read_bytes(), [[arrays["query"], arrays["doc"]]])
+    (answers,) = TFLiteModel(path.read_bytes())([arrays["query"], arrays["doc"]])
     np.testing.assert_allclose(
         answers, model([arrays["query"], arrays["doc"]]), atol=0.03 * np.abs(answers).max()
     )
@@ -57,9 +57,10 @@ def test_a_fixed_batch_size_is_kept_and_any_number_of_examples_judged(mode, form
     more = {"calibrate_with": form(IMAGES)} if mode == "integer" else {}
     report = export_tflite(model, path, optimize_for=mode, verify_with=form(IMAGES), **more)
     assert report.parity.examples == len(IMAGES) // 3 * 3 < len(IMAGES)
-    (answers,) = predict(path.read_bytes(), [[IMAGES]])
+    file = TFLiteModel(path.read_bytes())
+    (answers,) = file([IMAGES])
     assert answers.shape == (len(IMAGES), 3)
-    np.testing.assert_array_equal(answers[-1], predict(path.read_bytes(), [[IMAGES[-3:]]])[0][-1])
+    np.testing.assert_array_equal(answers[-1], file([IMAGES[-3:]])[0][-1])
     assert export_tflite(model, path, overwrite=True).parity.generated
     with pytest.raises(ValueError, match="not a whole batch"):
         export_tflite(model, path, verify_with=IMAGES[:2], overwrite=True)

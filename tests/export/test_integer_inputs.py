@@ -6,7 +6,7 @@ import pytest
 from test_optimize_for import export, trained_for_a_moment
 from trained_models import with_widths
 
-from bmpq_tf import ExportError, export_tflite, run_tflite, write_firmware
+from bmpq_tf import ExportError, compare_tflite, export_tflite, run_tflite, write_firmware
 from bmpq_tf.export.integer import input_ranges, integer_inputs
 from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.export.tflite.interpreter import TFLiteModel
@@ -183,6 +183,17 @@ def test_bytes_that_are_moved_before_the_cast_serve_a_phone_and_tflm_says_what_i
     assert not has_floats(file)
     with pytest.raises(ExportError, match=rf"TFLM casts no {dtype}\. Cast or rescale"):
         export_tflite(model, tmp_path / "m.tflite", optimize_for="micro", calibrate_with=data)
+
+
+def test_integers_of_16_bits_that_are_moved_make_no_file_of_16_bits(tmp_path):
+    image = keras.Input((8, 8, 3), dtype="int16")
+    x = layers.Conv2D(4, 3)(layers.Rescaling(1 / 255)(layers.Cropping2D(1)(image)))
+    model = with_widths(keras.Model(image, layers.GlobalAveragePooling2D()(x)), [8])
+    data = pixels("int16")
+    path = tmp_path / "model.tflite"
+    export(model, path, "integer", data)
+    parity = compare_tflite(model, path, data, optimize_for="integer")
+    assert (parity.rounded, parity.holds) == (None, True)
 
 
 def test_trained_ranges_need_no_data_for_bytes(tmp_path):

@@ -1,6 +1,7 @@
 """Files for microcontrollers, from the trained model to TFLM's answers."""
 
 import json
+import os
 import pathlib
 import re
 import subprocess
@@ -160,6 +161,31 @@ def test_only_trained_kernels_count_as_packed(tmp_path):
     report = export_tflite(model, tmp_path / "model.tflite", **OPTIONS)
     quantized = [row.weights for row in kernel_table(model) if row.bits == 8]
     assert report.packed_weight_bytes == sum(quantized)
+
+
+def test_steps_are_those_of_the_integers_behind_an_output_of_floats(model, tmp_path):
+    options = {**OPTIONS, "io_dtype": "float32"}
+    report = export_tflite(model, tmp_path / "model.tflite", **options)
+    whole = export_tflite(model, tmp_path / "whole.tflite", **OPTIONS)
+    assert (report.micro.steps, report.micro.within_a_step) == (
+        whole.micro.steps,
+        whole.micro.within_a_step,
+    )
+
+
+def test_a_kernel_that_is_rounded_anew_says_so_whatever_its_form(tmp_path):
+    given = keras.Input((6, 8))
+    x = layers.EinsumDense("bsd,ds->bsd", (6, 8), name="each")(layers.Dense(8)(given))
+    model = quantize_model(
+        keras.Model(given, layers.Dense(3)(layers.GlobalAveragePooling1D()(x))), (4,), pin=None
+    )
+    data = np.random.default_rng(0).standard_normal((32, 6, 8)).astype("float32")
+    report = export_tflite(
+        model, tmp_path / "model.tflite", optimize_for="micro", calibrate_with=data
+    )
+    (each,) = [layer for layer in report.layers if layer.name == "each/kernel"]
+    assert (each.bits, each.stored_bits) == (4, 8)
+    assert "rounded once more, not exactly as trained" in each.note
 
 
 def test_a_file_without_packed_kernels_runs_in_tflm_too(tmp_path):
@@ -345,6 +371,16 @@ def test_golden_inputs_are_whole_batches(tmp_path):
     told = (tmp_path / "firmware" / "golden.h").read_text()
     assert "bmpq_golden_examples = 2;" in told
     assert f"bmpq_golden_input_0_count = {2 * 4 * 8 * 8 * 3};" in told
+
+
+def test_firmware_goes_into_an_empty_folder_that_cannot_be_replaced(written, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert sorted(write_firmware(written.path, ".", IMAGES)) == sorted(os.listdir(tmp_path))
+
+
+def test_firmware_wants_an_array_for_each_input(written, tmp_path):
+    with pytest.raises(ValueError, match=r"takes 1 inputs, of the shapes \(1, 8, .*Received: 2"):
+        write_firmware(written.path, tmp_path / "firmware", [IMAGES, IMAGES])
 
 
 def test_firmware_does_not_go_where_files_are(written, tmp_path):

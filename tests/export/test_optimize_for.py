@@ -186,16 +186,18 @@ def test_a_small_pointwise_convolution_becomes_fully_connected(tmp_path):
     assert report.parity.rms < 0.05
 
 
-@pytest.mark.slow
-def test_a_multiplication_fused_into_dense_columns_is_taken_out_in_every_mode(tmp_path):
+# Small ones show a file whose ranges were measured with the factors in the kernel still.
+@pytest.mark.parametrize("factors", [(-1, 2), (0.02, 0.04)])
+def test_a_multiplication_fused_into_dense_columns_is_taken_out_in_every_mode(factors, tmp_path):
     inputs = keras.Input((12,))
     x = keras.layers.BatchNormalization(name="norm")(keras.layers.ReLU()(inputs))
     model = with_widths(keras.Model(inputs, keras.layers.Dense(4, name="head")(x)), [4])
-    model.get_layer("norm").gamma.assign(np.linspace(-1, 2, 12).astype("float32"))
+    model.get_layer("norm").gamma.assign(np.linspace(*factors, 12).astype("float32"))
     data = np.random.default_rng(0).standard_normal((40, 12)).astype("float32")
     for mode in ("latency", "integer"):
         report, _ = export(model, tmp_path / f"{mode}.tflite", mode, data)
         assert report.layers[0].compute == {"latency": "dynamic", "integer": "static"}[mode]
+        assert report.parity.rms < 0.03
 
 
 @pytest.mark.parametrize(

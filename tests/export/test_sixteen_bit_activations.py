@@ -7,12 +7,22 @@ from test_integer_inputs import network, pixels
 from test_optimize_for import export, trained_for_a_moment
 from trained_models import with_widths
 
-from bmpq_tf import ExportError, export_tflite, quantize_model, run_tflite, write_firmware
+from bmpq_tf import (
+    ExportError,
+    export_tflite,
+    kernel_table,
+    quantize_model,
+    run_tflite,
+    write_firmware,
+)
+from bmpq_tf._compat.litert import schema
+from bmpq_tf.export.device_plan import device_plan
 from bmpq_tf.export.integer import biases
 from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.layers import QuantIdentity, QuantReLU
 
 layers = keras.layers
+BUILTIN = schema.BuiltinOperator
 RANDOM = np.random.default_rng(0)
 
 
@@ -126,6 +136,36 @@ def test_a_microcontroller_takes_them_too(build, tmp_path):
         "extern const int16_t bmpq_golden_input_0"
         in (tmp_path / "firmware" / "golden.h").read_text()
     )
+
+
+def test_a_microcontroller_takes_kernels_that_are_read_as_activations(tmp_path):
+    pytest.importorskip("tflite_micro")
+    given = keras.Input((6, 8))
+    x = layers.EinsumDense("bsd,ds->bsd", (6, 8), name="each")(layers.Dense(8)(given))
+    float_model = keras.Model(given, layers.Dense(3)(layers.GlobalAveragePooling1D()(x)))
+    data = inputs_of(float_model)
+    model = trained_for_a_moment(float_model, data, activation_bits=16)
+    report = export_tflite(model, tmp_path / "m.tflite", optimize_for="micro", calibrate_with=data)
+    assert {layer.name: layer.stored_bits for layer in report.layers}["each/kernel"] == 16
+    plan = device_plan(model)
+    assert "each/kernel" not in plan.forms
+    widths = {row.path: row.bits for row in kernel_table(model)}
+    assert 0.95 * plan.flash_bytes(widths) < report.tflite_bytes <= plan.flash_bytes(widths)
+
+
+def test_sums_inside_a_loop_take_any_scale_too(tmp_path):
+    data = inputs_of(recurrent())
+    model = quantize_model(recurrent())
+    _, file = export(model, tmp_path / "m.tflite", "integer", data, activation_bits=16)
+    sums = [
+        operator.builtinOptions.potScaleInt16
+        for subgraph in file.subgraphs[1:]
+        for operator in subgraph.operators
+        if flatbuffer.builtin_of(file, operator) in (BUILTIN.ADD, BUILTIN.SUB)
+        and subgraph.tensors[int(operator.outputs[0])].type == flatbuffer.INT16
+    ]
+    assert sums
+    assert not any(sums)
 
 
 @pytest.mark.parametrize("mode", ["integer", "micro"])

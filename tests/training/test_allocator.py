@@ -248,6 +248,10 @@ def test_a_file_is_run_and_compared_by_path_or_content(tmp_path):
     assert bmpq_tf.compare_tflite(model, path, IMAGES).holds
     other = compiled(quantize_model(small_model(), (2, 4, 8), pin="ends"))
     assert "differ from Keras's" in bmpq_tf.compare_tflite(other, path.read_bytes(), IMAGES).problem
+    with pytest.raises(ValueError, match=r"takes 1 inputs, of the shapes .* Received: 2"):
+        bmpq_tf.run_tflite(path, [IMAGES, IMAGES])
+    with pytest.raises(RuntimeError):
+        bmpq_tf.compare_tflite(model, b"no model", IMAGES)
 
 
 def test_costs_of_every_kernel_may_name_one_that_is_frozen():

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from bmpq_tf.export.integer import loop_states, loop_steps
-from bmpq_tf.export.integer.ranges import Range
+from bmpq_tf.export.integer.ranges import Range, joined
 from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.export.tflite.inner_tensors import Exposed
 from bmpq_tf.export.tflite.interpreter import TFLiteModel
@@ -53,11 +53,10 @@ def ranges(
 
 def _add(measured: dict[str, Range], tensors: Mapping[str, np.ndarray]) -> None:
     for name, values in tensors.items():
-        low, high = measured.get(name, (np.inf, -np.inf))
-        measured[name] = (
-            min(low, float(values.min(initial=np.inf))),
-            max(high, float(values.max(initial=-np.inf))),
-        )
+        # Some are integers, which no infinity fits.
+        values = values.astype(np.float64)
+        ends = (float(values.min(initial=np.inf)), float(values.max(initial=-np.inf)))
+        measured[name] = joined([measured.get(name, ends), ends])
 
 
 def _parts(batch: Sequence[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:

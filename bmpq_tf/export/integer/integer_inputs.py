@@ -75,7 +75,7 @@ def opened(model) -> Iterator[list[Door]]:
         subgraph.inputs, subgraph.operators = inputs, operators
 
 
-def connect(model, found: Sequence[Door], io_dtype: str, is_micro: bool = False) -> None:
+def connect(model, found: Sequence[Door], io_dtype: str, bits: int, is_micro: bool = False) -> None:
     """Has an integer file read the integers themselves, in place of the casts' results.
 
     Args:
@@ -84,10 +84,11 @@ def connect(model, found: Sequence[Door], io_dtype: str, is_micro: bool = False)
         io_dtype: of inputs and outputs. `"float32"` leaves inputs of integers as they are;
             otherwise those of another type that only a cast reads become int8 or int16, with the
             zero point as their shift.
+        bits: the width of activations, 8 or 16.
         is_micro: whether TFLM will run it.
     """
     kept = {"int8": _TYPE.INT8, "uint8": _TYPE.UINT8, "int16": _TYPE.INT16}.get(io_dtype)
-    wide = activation_type(model) == flatbuffer.INT16
+    wide = bits == 16
     subgraph = model.subgraphs[0]
     results = {door.result for door in found}
     subgraph.inputs = [index for index in map(int, subgraph.inputs) if index not in results]
@@ -138,16 +139,18 @@ def _shifted(model, subgraph, source: int) -> int:
     return shifted
 
 
-def activation_type(model) -> int:
-    """Returns the type that activations of a parsed integer file have."""
+def activation_types(model) -> set[int]:
+    """Returns the types that activations of a parsed integer file have: what lies on a grid, which
+    integers do not that the model reads as they are.
+    """
     readers = (_BUILTIN.DEQUANTIZE, _BUILTIN.QUANTIZE)
     subgraph = model.subgraphs[0]
-    types = {
-        subgraph.tensors[int(operator.outputs[0])].type
+    results = [
+        subgraph.tensors[int(operator.outputs[0])]
         for operator in subgraph.operators
         if flatbuffer.builtin_of(model, operator) not in readers
-    }
-    return flatbuffer.INT16 if flatbuffer.INT16 in types else flatbuffer.INT8
+    ]
+    return {tensor.type for tensor in results if flatbuffer.scale_count(tensor)}
 
 
 def _readable(model, subgraph, source: int, alone: bool, wide: bool, is_micro: bool) -> int:

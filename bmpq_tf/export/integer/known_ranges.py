@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from bmpq_tf._compat.litert import schema
 from bmpq_tf.export.integer.grids import Grid
-from bmpq_tf.export.integer.ranges import Range
+from bmpq_tf.export.integer.ranges import Range, joined
 from bmpq_tf.export.tflite import flatbuffer
 
 _BUILTIN = schema.BuiltinOperator
@@ -63,10 +63,7 @@ def known_ranges(file, rounded: Mapping[int, Grid]) -> dict[str, Range]:
         )
         known = [limits for limits in given if limits]
         if builtin in _JOINS and len(known) == len(given):
-            found[int(operator.outputs[0])] = (
-                min(low for low, _ in known),
-                max(high for _, high in known),
-            )
+            found[int(operator.outputs[0])] = joined(known)
         elif builtin in _KEEPS and _data(file, operator) in found:
             found |= dict.fromkeys(map(int, operator.outputs), found[_data(file, operator)])
     _backward(file, rounded, found)

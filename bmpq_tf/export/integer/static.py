@@ -75,7 +75,7 @@ def quantize(
             placed.append((match, stored))
         file = modified(model, instructions)
     file = unlisted_operators.carry_integers(file, ranges, io_dtype, bits, functions)
-    integer_inputs.connect(file, doors, io_dtype, is_micro)
+    integer_inputs.connect(file, doors, io_dtype, bits, is_micro)
     if io_dtype == "uint8":
         integer_inputs.as_bytes(file)
     if bits == 16:
@@ -87,9 +87,10 @@ def _take_any_scale(model) -> None:
     """Sums of int16 are computed by shifts where all scales are nearly powers of two, which a scale
     of 1/32767 is, and refused where the shifts go the wrong way.
     """
-    for operator in model.subgraphs[0].operators:
-        if flatbuffer.builtin_of(model, operator) in (_BUILTIN.ADD, _BUILTIN.SUB):
-            operator.builtinOptions.potScaleInt16 = False
+    for subgraph in model.subgraphs:
+        for operator in subgraph.operators:
+            if flatbuffer.builtin_of(model, operator) in (_BUILTIN.ADD, _BUILTIN.SUB):
+                operator.builtinOptions.potScaleInt16 = False
 
 
 def _generated(

@@ -117,6 +117,15 @@ class Match:
         channels, weights = self.kernel.integers.shape
         return weights > 1 and (self.column is None or channels > 1)
 
+    def values(self, shape: Sequence[int]) -> np.ndarray:
+        """Returns what the integers stand for in a constant of this shape, with the factors of
+        channels and without those of features.
+        """
+        kernel, axis = self.kernel, self.channel_axis % len(shape)
+        values = (self.row * kernel.scales)[:, None] * kernel.integers
+        others = [size for number, size in enumerate(shape) if number != axis]
+        return np.moveaxis(values.reshape(len(values), *others), 0, axis)
+
 
 def kernel_integers(state: KernelState) -> KernelIntegers:
     """Returns a quantized kernel as the trained model holds it."""

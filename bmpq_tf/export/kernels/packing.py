@@ -131,11 +131,14 @@ def separate_buffers(model, matches: Sequence[Match]) -> None:
 
 
 def unfold_columns(model, matches: Sequence[Match]) -> None:
-    """Takes the factors that were multiplied into a kernel's columns out again, as a multiplication
-    of its input.
+    """Takes the factors that were multiplied into a kernel's columns out of it again, as a
+    multiplication of its input.
     """
     for number, match in enumerate(match for match in matches if match.column is not None):
         subgraph = model.subgraphs[match.subgraph]
+        tensor = subgraph.tensors[match.tensor]
+        values = match.values(tensor.shape).astype(np.float32)
+        model.buffers[tensor.buffer].data = np.frombuffer(values.tobytes(), np.uint8)
         column = np.asarray(match.column, np.float32)
         # One for all calls of a shared layer.
         factors = flatbuffer.add_tensor(

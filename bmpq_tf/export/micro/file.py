@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import numpy as np
+
 from bmpq_tf.export.kernels.packing import StoredKernel
 from bmpq_tf.export.kernels.storage import Container
 from bmpq_tf.export.micro import minimal, packing
@@ -35,8 +37,12 @@ def as_packed(kernel: StoredKernel, bits: int, form: packing.Packed) -> StoredKe
         bits: the width that it was trained at.
         form: as `packed` chose it.
     """
+    # Levels of a width are at most 3 half steps or 2^(bits - 1).
+    is_rounded = np.abs(kernel.integers.astype(int)).max() > max(3, 2 ** (bits - 1))
     note = kernel.container.note if form.form == "int8" and form.bits == bits else ""
-    if form.form == "int8" and bits < form.bits:
+    if form.form == "int8" and is_rounded:
+        note = kernel.container.note
+    elif form.form == "int8" and bits < form.bits:
         note = "in int8, which takes less than a table and its DECODE"
     elif form.form == "int4" and bits < form.bits:
         note = "in int4, which takes less than a table and its DECODE"

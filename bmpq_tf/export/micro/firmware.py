@@ -2,8 +2,6 @@
 
 import os
 import pathlib
-import shutil
-import tempfile
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,7 +11,8 @@ from bmpq_tf.allocation.device_plan import ARENA_STEP
 from bmpq_tf.export.micro.operators import check_installed, resolver_method
 from bmpq_tf.export.micro.runtime import MicroModel, least_arena
 from bmpq_tf.export.micro.verification import operator_names
-from bmpq_tf.export.tflite.interpreter import in_rank
+from bmpq_tf.export.tflite.interpreter import arrays_for
+from bmpq_tf.files import write_text
 
 _PER_LINE = 16
 _C_TYPES = {
@@ -69,7 +68,7 @@ def write_firmware(
         FileExistsError: the folder holds files.
         ModuleNotFoundError: the extra `micro` is not installed.
         RuntimeError: TFLM cannot run the file.
-        ValueError: there are no inputs.
+        ValueError: there are no inputs, or more or fewer arrays than the file takes.
 
     Example:
         >>> options = {"optimize_for": "micro", "calibrate_with": images}
@@ -81,12 +80,7 @@ def write_firmware(
     check_installed("Firmware")
     content = pathlib.Path(path).read_bytes()
     model = MicroModel(content)
-    arrays = [
-        in_rank(np.asarray(array), tuple(detail["shape"]))[:examples]
-        for array, detail in zip(
-            inputs if isinstance(inputs, (list, tuple)) else [inputs], model.inputs, strict=True
-        )
-    ]
+    arrays = [array[:examples] for array in arrays_for(model.inputs, inputs)]
     if not len(arrays[0]):
         raise ValueError("The golden test needs at least one example. Received: none.")
     # The device runs whole batches.
@@ -101,15 +95,8 @@ def write_firmware(
         **_golden(model, arrays),
         "golden_test.cc": _golden_test(model),
     }
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
-        whole = pathlib.Path(temporary) / "whole"
-        whole.mkdir()
-        for name, text in files.items():
-            (whole / name).write_text(f"// Written by bmpq_tf {__version__}.\n{text}")
-        if folder.exists():
-            folder.rmdir()
-        shutil.move(whole, folder)
+    for name, text in files.items():
+        write_text(folder / name, f"// Written by bmpq_tf {__version__}.\n{text}")
     return sorted(files)
 
 

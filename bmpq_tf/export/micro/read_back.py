@@ -9,9 +9,11 @@ from bmpq_tf.export.errors import ExportError
 from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.export.tflite.decode import decoded_constants, is_decode
 
+_INTEGERS = (flatbuffer.INT8, flatbuffer.INT16, schema.TensorType.INT4)
+
 
 def read_back(content: bytes, integer_content: bytes, kernels: Collection[str]) -> int:
-    """Compares every constant that an operator reads as int8 and the grid of every tensor.
+    """Compares every constant that an operator reads as integers, and the grid of every tensor.
 
     Operator by operator.
 
@@ -64,7 +66,11 @@ def _meet(one: np.ndarray, other: np.ndarray) -> bool:
 
 def _grids(model) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray] | None]]:
     """Yields the operator and the scales and zero points of each tensor that it reads or writes."""
-    subgraph = model.subgraphs[0]
+    for subgraph in model.subgraphs:
+        yield from _grids_in(model, subgraph)
+
+
+def _grids_in(model, subgraph) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray] | None]]:
     for operator in subgraph.operators:
         if is_decode(model, operator):
             continue
@@ -80,7 +86,7 @@ def _grids(model) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray] | None]]:
 
 def operands(model) -> Iterator[tuple[str, np.ndarray, np.ndarray, int, str]]:
     """Yields the operator, the integers, the scales, the buffer and the name of each constant or
-    decoded int8 operand, in the order of the operators.
+    decoded operand that has scales, in the order of the operators; no biases.
     """
     for subgraph in model.subgraphs:
         yield from _operands_in(model, subgraph)
@@ -96,7 +102,7 @@ def _operands_in(model, subgraph) -> Iterator[tuple[str, np.ndarray, np.ndarray,
             values, buffer = None, int(tensor.buffer)
             if index in decoded:
                 values, buffer = decoded[index].integers, decoded[index].buffer
-            if values is None and tensor.type in (flatbuffer.INT8, schema.TensorType.INT4):
+            if values is None and tensor.type in _INTEGERS and flatbuffer.scale_count(tensor):
                 values = flatbuffer.constant(model, tensor)
             if values is not None:
                 name = flatbuffer.schema_name(flatbuffer.builtin_of(model, operator))

@@ -11,6 +11,7 @@ from bmpq_tf.export.micro.runtime import Arena, MicroModel, least_arena
 from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.export.tflite.decode import DECODE, is_decode
 from bmpq_tf.export.tflite.interpreter import TFLiteModel
+from bmpq_tf.export.verification import near_ties
 from bmpq_tf.export.verification.inputs import batch_count, input_batches
 
 
@@ -68,7 +69,8 @@ def verify(
     """
     arena = least_arena(content)
     packed, plain = MicroModel(content), MicroModel(integer_content)
-    litert, examples, apart = TFLiteModel(integer_content), 0, _Apart(packed.outputs)
+    litert, examples = TFLiteModel(integer_content), 0
+    apart = _Apart(near_ties.output_steps(flatbuffer.parse(integer_content)))
     batches = input_batches(model, verify_with)
     for batch in progress.counted(batches, batch_count(model, verify_with)):
         answers, same = packed(batch), plain(batch)
@@ -108,9 +110,9 @@ def operator_names(content: bytes) -> tuple[str, ...]:
 class _Apart:
     """How far two runtimes' answers are apart, in steps of each output."""
 
-    def __init__(self, details: list[dict]):
-        self._scales = [float(detail["quantization"][0]) or 1.0 for detail in details]
-        self._squares = np.zeros((len(details), 2))
+    def __init__(self, steps: list[float]):
+        self._scales = [step or 1.0 for step in steps]
+        self._squares = np.zeros((len(steps), 2))
         self.largest = self.near = self.count = 0
 
     @property

@@ -116,35 +116,40 @@ def in_rank(array: np.ndarray, shape: Sequence[int | None]) -> np.ndarray:
     return array[..., 0] if array.ndim == len(shape) + 1 and array.shape[-1] == 1 else array
 
 
-# Takes a file's content and `xnnpack=`, and gives what answers a batch.
-Runtime = Callable[..., Callable[[Sequence[np.ndarray]], list[np.ndarray]]]
+def arrays_for(details: Sequence[dict], inputs) -> list[np.ndarray]:
+    """Returns inputs, an array or one for each that a file takes, in the ranks that it takes.
+
+    Raises:
+        ValueError: there are more or fewer.
+    """
+    given = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
+    shapes = [tuple(map(int, one.get("shape_signature", one["shape"]))) for one in details]
+    if len(given) != len(shapes):
+        raise ValueError(
+            f"The file takes {len(shapes)} inputs, of the shapes {', '.join(map(str, shapes))}. "
+            f"Received: {len(given)}. Give a list with an array for each."
+        )
+    return [in_rank(np.asarray(one), shape) for one, shape in zip(given, shapes, strict=True)]
 
 
-def predict(
-    content: bytes, batches: Iterable[Sequence[np.ndarray]], runtime: Runtime = TFLiteModel
-) -> list[np.ndarray]:
+# What a runtime that has read a file answers a batch with.
+Answers = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
+# Takes a file's content and `xnnpack=`.
+Runtime = Callable[..., Answers]
+
+
+def answers_of(model: Answers, batches: Iterable[Sequence[np.ndarray]]) -> list[np.ndarray]:
     """Returns each output over all batches, joined along the first axis."""
-    return answers_of(runtime(content), batches)
-
-
-def answers_of(
-    model: Callable[[Sequence[np.ndarray]], list[np.ndarray]],
-    batches: Iterable[Sequence[np.ndarray]],
-) -> list[np.ndarray]:
-    """As `predict`, of a model that a runtime has read."""
     parts = [model(batch) for batch in batches]
     return [np.concatenate(output) for output in zip(*parts, strict=True)]
 
 
-def classification_accuracy(
-    content: bytes, batches: Iterable[tuple], runtime: Runtime = TFLiteModel
-) -> float:
+def classification_accuracy(model: Answers, batches: Iterable[tuple]) -> float:
     """Returns the share of images that a `.tflite` file labels rightly.
 
     Args:
-        content: the file's bytes.
+        model: the file, in a runtime.
         batches: images and integer labels.
-        runtime: makes something to call of the file's bytes; LiteRT by default.
     """
     labels = []
 
@@ -153,5 +158,5 @@ def classification_accuracy(
             labels.append(np.asarray(of_images))
             yield [np.asarray(images)]
 
-    (logits,) = predict(content, inputs(), runtime)
+    (logits,) = answers_of(model, inputs())
     return float(np.mean(logits.argmax(-1) == np.concatenate(labels)))

@@ -54,7 +54,7 @@ def check_constants(content: bytes, floats, kernels: Mapping[str, Match]) -> Non
             if found is None or expected is None or found.size != expected.size:
                 continue
             if name in kernels:
-                expected = _values(kernels[name], found.shape)
+                expected = kernels[name].values(found.shape)
             exact = name in kernels and not (
                 _is_on_one_grid(model, subgraph, index) or _has_lost_scales(tensor, kernels[name])
             )
@@ -113,14 +113,6 @@ def _constant(model, tensor, name: str) -> np.ndarray | None:
         raise ExportError(
             f"The file's constant '{name}' is of another size than its tensor. Nothing was written."
         ) from error
-
-
-def _values(match: Match, shape: tuple[int, ...]) -> np.ndarray:
-    """What a kernel's integers stand for, with what the converter multiplied into its channels."""
-    kernel = match.kernel
-    values = (match.row * kernel.scales)[:, None] * kernel.integers
-    others = [size for axis, size in enumerate(shape) if axis != match.channel_axis % len(shape)]
-    return np.moveaxis(values.reshape(len(values), *others), 0, match.channel_axis)
 
 
 def _copied_grids(model, kind: int) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -5,7 +5,7 @@ import numpy as np
 from bmpq_tf._compat.litert import schema
 from bmpq_tf.export.tflite import flatbuffer
 
-_BYTES = (flatbuffer.INT8, schema.TensorType.UINT8)
+_INTEGERS = (flatbuffer.INT8, flatbuffer.INT16, schema.TensorType.UINT8)
 
 
 def output_steps(model) -> list[float]:
@@ -19,7 +19,7 @@ def output_steps(model) -> list[float]:
     held = [subgraph.tensors[dequantized.get(int(index), int(index))] for index in subgraph.outputs]
     return [
         float(tensor.quantization.scale[0])
-        if tensor.type in _BYTES and flatbuffer.scale_count(tensor)
+        if tensor.type in _INTEGERS and flatbuffer.scale_count(tensor)
         else 0.0
         for tensor in held
     ]

@@ -131,7 +131,8 @@ class Parity:
         """Who set the limit of the root mean square, in words."""
         if self.allowed is not None:
             return "tolerance= allows"
-        bits = self.rounded if self.rounded and self.optimize_for == "integer" else 8
+        trained = ROUNDED_LIMITS.get(self.rounded or 0)
+        bits = self.rounded if self.limits is trained else 8
         return f'optimize_for="{self.optimize_for}" allows for {bits}-bit activations'
 
     @property
@@ -203,15 +204,15 @@ def limits_of(optimize_for: str, rounded: int | None, mostly_trained: bool = Tru
     """Returns what is allowed for a kind of file, of a model whose narrowest activation quantizer
     has `rounded` bits.
 
-    An integer file has the limits of its trained grids where most of it lies on them. Otherwise,
-    and where activations are rounded once more as they come, the wider of both holds: what moves by
-    a little may move by a step of few.
+    An integer file has the limits of its trained grids where most of it lies on them, or all grids
+    are as fine, at 16 bits. Otherwise, and where activations are rounded once more as they come,
+    the wider of both holds: what moves by a little may move by a step of few.
     """
     usual = LIMITS[optimize_for]
     if not rounded or optimize_for == "size":
         return usual
     trained = ROUNDED_LIMITS[rounded]
-    if optimize_for == "integer" and mostly_trained:
+    if optimize_for == "integer" and (mostly_trained or rounded == 16):
         return trained
     return max(usual, trained, key=lambda limits: limits.rms)
 

@@ -24,7 +24,7 @@ from bmpq_tf.export.errors import ExportError
 from bmpq_tf.export.kernels.storage import LITERT_MODES
 from bmpq_tf.export.pipeline import export_tflite
 from bmpq_tf.export.report import zipped_size
-from bmpq_tf.export.tflite.interpreter import predict
+from bmpq_tf.export.run import run_tflite
 from bmpq_tf.model import keras_graph
 
 BASE = "litert-quantizer, dynamic int8"
@@ -122,9 +122,7 @@ def float_twin(path: str | os.PathLike, model: keras.Model) -> keras.Model:
 
 def answers(content: bytes, images: np.ndarray) -> np.ndarray:
     """Returns a file's first output for images."""
-    return predict(
-        content, ([images[start : start + _AT_ONCE]] for start in range(0, len(images), _AT_ONCE))
-    )[0]
+    return run_tflite(content, images, _AT_ONCE)[0]
 
 
 def keras_outputs(model: keras.Model, images: np.ndarray) -> np.ndarray:

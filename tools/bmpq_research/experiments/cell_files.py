@@ -21,8 +21,9 @@ _CALIBRATION = 500
 
 def judged_file(content: bytes, splits: Splits) -> dict[str, Any]:
     """Returns a file's accuracies in LiteRT, by split, and its size."""
+    file = TFLiteModel(content)
     accuracies = {
-        name: classification_accuracy(content, normalised_test_images(judged))
+        name: classification_accuracy(file, normalised_test_images(judged))
         for name, judged in splits.judged.items()
     }
     return {"tflite_accuracy": accuracies, "file_bytes": len(content)}
@@ -67,6 +68,6 @@ def device_files(model: keras.Model, splits: Splits, folder: pathlib.Path) -> di
             overwrite=True,
         )
         content = path.read_bytes()
-        accuracy = classification_accuracy(content, normalised_test_images(judged), runtime)
+        accuracy = classification_accuracy(runtime(content), normalised_test_images(judged))
         told[kind] = {"file_bytes": len(content), "accuracy": {name: accuracy}}
     return {"device_files": told}

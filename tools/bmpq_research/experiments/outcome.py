@@ -138,7 +138,7 @@ def _write_files(
     content = (folder / "model.tflite").read_bytes()
     accuracy = {
         **run.accuracy,
-        "tflite": classification_accuracy(content, run.judged_batches(), runtime_of(content)),
+        "tflite": classification_accuracy(runtime_of(content)(content), run.judged_batches()),
     }
     told = report(run, exported, accuracy)
     write_text(folder / "report.json", json.dumps(told, indent=1))
