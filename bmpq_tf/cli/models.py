@@ -63,6 +63,11 @@ def load_model(path: str | os.PathLike, flag: str = "") -> keras.Model:
         raise ValueError(
             f"The file holds no model but a {type(model).__name__}. {received} {_HINT}"
         )
+    if not model.built:
+        raise ValueError(
+            "The model is not built, so its inputs have no shapes and its kernels no values. "
+            f"{received} Give it an Input, or call it on a batch, before it is saved."
+        )
     return model
 
 

@@ -109,7 +109,7 @@ def _producers_of_outputs(model: keras.Model) -> set[int]:
     found: set[int] = set()
     # What stands outside for the inputs of the nested models that were entered.
     outside: dict[int, list] = {}
-    pending, seen = list(keras_graph.outputs_of(model)), set()
+    pending, seen = list(model.outputs), set()
     while pending:
         tensor = pending.pop()
         if id(tensor) in seen:
@@ -120,10 +120,10 @@ def _producers_of_outputs(model: keras.Model) -> set[int]:
         shown = outside_time(operation)
         if keras_graph.is_graph(shown):
             for inner, outer in zip(
-                keras_graph.inputs_of(shown), keras_graph.inputs_of_call(node, shown), strict=True
+                shown.inputs, keras_graph.inputs_of_call(node, shown), strict=True
             ):
                 outside.setdefault(id(inner), []).append(outer)
-            pending.append(keras_graph.outputs_of(shown)[tensor_index])
+            pending.append(shown.outputs[tensor_index])
         elif preserves_values(shown):
             pending.extend(node.input_tensors)
         else:

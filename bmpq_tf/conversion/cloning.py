@@ -196,7 +196,7 @@ def _uncompiled(model: keras.Model) -> Iterator[None]:
 
 def _parts(layer: Layer) -> list[Layer]:
     """A layer and those inside it, without the quantizers, in an order that the twin has too."""
-    return [part for part in [layer, *keras_graph.sublayers(layer)] if not isinstance(part, STATE)]
+    return [part for part in keras_compat.flattened_layers(layer) if not isinstance(part, STATE)]
 
 
 def _own_variables(layer: Layer) -> list[keras.Variable]:

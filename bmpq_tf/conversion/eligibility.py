@@ -40,20 +40,22 @@ def check_not_quantized_by_keras(model: keras.Model) -> None:
 
 
 def ineligible_layers(model: keras.Model) -> dict[int, str]:
-    """Returns, by the id of each layer below `model` that has kernels and cannot be quantized, the
-    reason as half a sentence.
+    """Returns, by the id of the model and of each layer below it that has kernels, or may have once
+    it is built, and cannot be quantized, the reason as half a sentence.
     """
     unknown = _unknown_holders(model)
     tied = _tied_layers(model)
     reasons = {}
-    for layer in keras_graph.sublayers(model):
-        if not keras_graph.kernel_variables(layer) and id(layer) not in unknown:
-            if isinstance(layer, keras.layers.EinsumDense):
+    for layer in keras_compat.flattened_layers(model):
+        known_later = not layer.built and entry_for(layer) is not None
+        has_kernels = known_later or keras_graph.kernel_variables(layer)
+        if not has_kernels and id(layer) not in unknown:
+            if isinstance(layer, keras.layers.EinsumDense) and layer.built:
                 reasons[id(layer)] = (
                     "its kernel is a vector, which stays float and counts nothing, like a bias"
                 )
             continue
-        reason = unknown.get(id(layer)) or _own_reason(layer) or tied.get(id(layer))
+        reason = unknown.get(id(layer)) or own_reason(layer) or tied.get(id(layer))
         if reason:
             reasons[id(layer)] = reason
     return reasons
@@ -109,7 +111,7 @@ def _behind_others(composite: Layer, is_in_place: bool) -> dict[int, str]:
         if entry_for(part):
             continue
         is_copied = keras_graph.is_graph(part) and not is_in_place
-        inside = [part, *keras_graph.sublayers(part)]
+        inside = keras_compat.flattened_layers(part)
         own = [
             one
             for one in inside
@@ -128,7 +130,8 @@ def _rescales(holder: Layer) -> bool:
     return isinstance(holder, keras.layers.SpectralNormalization)
 
 
-def _own_reason(layer: Layer) -> str | None:
+def own_reason(layer: Layer) -> str | None:
+    """Returns why a layer's own kernels stay float, wherever it stands; `None` if they need not."""
     entry = entry_for(layer)
     if entry is None:
         return _why_not_as_parent(layer)
@@ -143,9 +146,12 @@ def _own_reason(layer: Layer) -> str | None:
         for variable in keras_graph.kernel_variables(layer)
         if variable.name in entry.kernel_channel_axes
     ]
-    constraints = sorted(
-        {type(kernel.constraint).__name__ for kernel in kernels if kernel.constraint is not None}
-    )
+    held = [kernel.constraint for kernel in kernels] or [
+        value
+        for name, value in vars(layer).items()
+        if name.endswith("_constraint") and not name.endswith("bias_constraint")
+    ]
+    constraints = sorted({type(one).__name__ for one in held if one is not None})
     if constraints:
         return (
             f"its kernel is constrained ({', '.join(constraints)}), and a constraint would "
@@ -190,7 +196,7 @@ def _tied_layers(model: keras.Model) -> dict[int, str]:
     """
     holders: dict[int, list[tuple[Layer, Layer]]] = {}
     for outer in outermost_layers(model):
-        for part in [outer, *keras_graph.sublayers(outer)]:
+        for part in keras_compat.flattened_layers(outer):
             for variable in keras_graph.kernel_variables(part):
                 holders.setdefault(id(variable), []).append((outer, part))
     found: dict[int, str] = {}

@@ -36,7 +36,7 @@ def split(model: keras.Model, inputs) -> tuple[keras.Model, keras.Model]:
             f"inputs={inputs!r}. Name all layers whose outputs are read behind that point, inputs "
             "of the model too."
         ) from error
-    taken = {node.operation.name for node in keras_graph.nodes_in_order(behind)}
+    taken = {node.operation.name for node in keras_compat.nodes_in_order(behind)}
     return before, keras_compat.called_again(behind, _inputs_for(tensors, taken))
 
 
@@ -61,7 +61,7 @@ def _inputs_for(tensors: Sequence, taken: set[str]) -> list:
 
 def _tensors(model: keras.Model, one) -> list:
     name = one.name if isinstance(one, keras.layers.Layer) else one
-    nodes = list(keras_graph.nodes_in_order(model))
+    nodes = list(keras_compat.nodes_in_order(model))
     if not isinstance(name, str):
         known = [*model.inputs, *(tensor for node in nodes for tensor in node.output_tensors)]
         if any(name is tensor for tensor in known):

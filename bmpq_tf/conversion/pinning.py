@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 import keras
 
+from bmpq_tf._compat import keras as keras_compat
 from bmpq_tf.conversion.selectors import Layer, as_list, covered
 from bmpq_tf.layers.registry import entry_for
 from bmpq_tf.model import keras_graph
@@ -64,18 +65,12 @@ def large_ends(sizes: Mapping[int, int], model_weights: int) -> set[int]:
 
 
 def _ends(model: keras.Model | None, words: list[str]) -> set[int]:
-    """The ids of the first or last weighted layers, and of all layers inside them."""
+    """The ids of the first or last layers with kernels, and of all layers inside them."""
     if not words or model is None:
         return set()
-    first, last = keras_graph.first_and_last(model, _weighted)
+    first, last = keras_graph.first_and_last(model)
     ends = [*(first if words != ["last"] else ()), *(last if words != ["first"] else ())]
-    return {id(part) for layer in ends for part in [layer, *keras_graph.sublayers(layer)]}
-
-
-def _weighted(layer) -> bool:
-    return isinstance(layer, Layer) and any(
-        keras_graph.kernel_variables(part) for part in [layer, *keras_graph.sublayers(layer)]
-    )
+    return {id(part) for layer in ends for part in keras_compat.flattened_layers(layer)}
 
 
 def _kernel_weights(layer: Layer) -> int:

@@ -71,9 +71,9 @@ class QuantizationPlan:
         settled = {*self.configs, *left_out}
         self.skipped = [
             layer
-            for layer in self.parts
-            if keras_graph.kernel_variables(layer)
-            and id(layer) in self._chosen
+            for layer in [model, *self.parts]
+            if (keras_graph.kernel_variables(layer) or self._is_lost_later(layer))
+            and (layer is model or id(layer) in self._chosen)
             and id(layer) not in settled
         ]
         self.reasons = "".join(
@@ -143,7 +143,13 @@ class QuantizationPlan:
             and not layer.built
             and not keras_compat.layers_inside(layer)
             and self._is_wanted(layer)
+            and id(layer) not in self._reasons
         )
+
+    def _is_lost_later(self, layer: Layer) -> bool:
+        """Whether a layer that is not built will have kernels that stay float."""
+        is_known = not layer.built and entry_for(layer) is not None
+        return is_known and id(layer) in self._reasons and not keras_compat.layers_inside(layer)
 
     def _check(self, layers, exclude, overrides) -> None:
         _check_overrides(overrides, self.parts, self.configs, self.reasons)

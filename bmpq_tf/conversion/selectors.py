@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import keras
 
-from bmpq_tf.model import keras_graph
+from bmpq_tf._compat import keras as keras_compat
 
 Layer = keras.layers.Layer
 Selector = str | type | Layer | Callable[[Layer], bool]
@@ -33,9 +33,7 @@ def matcher(selectors, parts: list[Layer], argument: str) -> Callable[[Layer], b
                 f"{', '.join(sorted(names))}."
             )
         if isinstance(selector, Layer) and not any(
-            part is layer
-            for part in [selector, *keras_graph.sublayers(selector)]
-            for layer in parts
+            part is layer for part in keras_compat.flattened_layers(selector) for layer in parts
         ):
             raise ValueError(
                 f"Layer '{selector.name}' is not in the model. Received: {argument}={selectors!r}. "
@@ -54,7 +52,7 @@ def matcher(selectors, parts: list[Layer], argument: str) -> Callable[[Layer], b
             elif isinstance(selector, type):
                 hit = isinstance(layer, selector)
             elif isinstance(selector, Layer):
-                hit = any(layer is part for part in [selector, *keras_graph.sublayers(selector)])
+                hit = any(layer is part for part in keras_compat.flattened_layers(selector))
             else:
                 hit = not isinstance(layer, keras.Model) and bool(selector(layer))
             if hit:
@@ -71,5 +69,5 @@ def covered(selectors, parts: list[Layer], argument: str) -> set[int]:
         id(part)
         for layer in parts
         if matches(layer)
-        for part in [layer, *keras_graph.sublayers(layer)]
+        for part in keras_compat.flattened_layers(layer)
     }

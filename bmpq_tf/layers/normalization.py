@@ -54,6 +54,8 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         return (
             self.axis in (-1, len(inputs.shape) - 1)
             and inputs.dtype in (tf.float32, tf.float16, tf.bfloat16)
+            # The kernel's factors are.
+            and self.variable_dtype == "float32"
             and self.epsilon >= _SMALLEST_EPSILON
             and not (self.renorm or self.synchronized)
         )

@@ -100,17 +100,14 @@ def widths_read(model: keras.Model, emitted: Callable[[Any], int | None]) -> dic
             of integers do not count.
     """
     read: dict[int, set[int]] = {}
-    _walk(model, [RAW] * len(keras_graph.inputs_of(model)), emitted, read)
+    _walk(model, [RAW] * len(model.inputs), emitted, read)
     return read
 
 
 def _walk(model, marks_of_inputs: list[int], emitted, read: dict[int, set[int]]) -> list[int]:
     """Marks the tensors of a model with their widths; returns the marks of its outputs."""
-    marks = {
-        id(tensor): mark
-        for tensor, mark in zip(keras_graph.inputs_of(model), marks_of_inputs, strict=True)
-    }
-    for node in keras_graph.nodes_in_order(model):
+    marks = {id(tensor): mark for tensor, mark in zip(model.inputs, marks_of_inputs, strict=True)}
+    for node in keras_compat.nodes_in_order(model):
         operation = outside_time(node.operation)
         if keras_graph.is_graph(operation):
             outputs = _walk(
@@ -134,7 +131,7 @@ def _walk(model, marks_of_inputs: list[int], emitted, read: dict[int, set[int]])
         marks.update(
             {id(tensor): mark for tensor, mark in zip(node.output_tensors, outputs, strict=True)}
         )
-    return [marks[id(tensor)] for tensor in keras_graph.outputs_of(model)]
+    return [marks[id(tensor)] for tensor in model.outputs]
 
 
 def _mark_of_output(operation, given: set[int], emitted: int | None) -> int:

@@ -15,7 +15,6 @@ from bmpq_tf._compat import keras as keras_compat
 from bmpq_tf.layers.activations import QuantIdentity, QuantReLU
 from bmpq_tf.layers.base import RELU_LIMITS
 from bmpq_tf.layers.serialization import is_of_user
-from bmpq_tf.model import keras_graph
 
 Layer = keras.layers.Layer
 _L = keras.layers
@@ -80,14 +79,14 @@ class ChannelGroups:
 
 def channel_groups(model: keras.Model) -> ChannelGroups:
     """Finds the groups of a functional or sequential model."""
-    nodes = list(keras_graph.nodes_in_order(model))
+    nodes = list(keras_compat.nodes_in_order(model))
     calls = collections.Counter(id(node.operation) for node in nodes)
     walk = _Walk()
-    for tensor in keras_graph.inputs_of(model):
+    for tensor in model.inputs:
         walk.begin(tensor, stays="the model's input has them")
     for node in nodes:
         walk.pass_through(node, calls[id(node.operation)] > 1)
-    for tensor in keras_graph.outputs_of(model):
+    for tensor in model.outputs:
         walk.hold([tensor], "they are the model's output")
     return walk.result()
 

@@ -78,12 +78,16 @@ def ends_in_softmax(model: keras.Model) -> bool:
         >>> bmpq_tf.ends_in_softmax(keras.Model(float_model.input, answers))
         True
     """
-    last = keras_compat.producer(keras_graph.outputs_of(followed(model))[0])[0]
+    last, _, place = keras_compat.producer(followed(model).outputs[0])
     while (inner := keras_graph.graph_inside(last)) is not None:
-        last = keras_compat.producer(keras_graph.outputs_of(inner)[0])[0]
-    return isinstance(last, keras.layers.Softmax) or getattr(last, "activation", None) in (
-        keras.activations.softmax,
-        tf.nn.softmax,
+        last, _, place = keras_compat.producer(inner.outputs[place])
+    # Keras's operation is called as its layer is.
+    is_keras = keras_compat.is_from_keras(type(last)) and type(last).__name__ == "Softmax"
+    given = (keras.activations.softmax, tf.nn.softmax)
+    return (
+        is_keras
+        or isinstance(last, keras.layers.Softmax)
+        or getattr(last, "activation", None) in given
     )
 
 

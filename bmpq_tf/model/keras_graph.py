@@ -1,9 +1,7 @@
 """Questions about a Keras model's graph.
 
-Which layers it has, and which weighted ones come first and last.
+Which layers it has, and which with kernels come first and last.
 """
-
-from collections.abc import Callable, Iterator
 
 import keras
 
@@ -48,46 +46,34 @@ def kernel_variables(layer: Layer) -> list[keras.Variable]:
     ]
 
 
-def first_and_last(
-    model: keras.Model, weighted: Callable[[Layer], bool]
-) -> tuple[list[Layer], list[Layer]]:
-    """Finds the first and the last weighted layers of a functional or sequential model.
+def first_and_last(model: keras.Model) -> tuple[list[Layer], list[Layer]]:
+    """Finds the first and the last layers with kernels of a functional or sequential model.
 
-    A layer is first if some path reaches it from an input without passing another weighted layer,
+    A layer is first if some path reaches it from an input without passing another one with kernels,
     and last if some path leads from it to an output likewise. A branched model can have several of
     each; nested models are walked through.
     """
     first: dict[int, Layer] = {}
     last: dict[int, Layer] = {}
-    _clean_forward(
-        model, [True] * len(_flat(keras_compat.functional(model).inputs)), weighted, first
-    )
-    _clean_backward(
-        model, [True] * len(_flat(keras_compat.functional(model).outputs)), weighted, last
-    )
+    _clean_forward(model, [True] * len(model.inputs), first)
+    _clean_backward(model, [True] * len(model.outputs), last)
     return list(first.values()), list(last.values())
 
 
-def _clean_forward(
-    model, clean_inputs: list[bool], weighted, found: dict[int, Layer]
-) -> list[bool]:
-    """Marks the tensors that an input reaches without meeting a weighted layer.
+def _clean_forward(model, clean_inputs: list[bool], found: dict[int, Layer]) -> list[bool]:
+    """Marks the tensors that an input reaches without meeting a layer with kernels.
 
     Returns the marks of the outputs.
     """
-    graph = keras_compat.functional(model)
-    clean = {
-        id(tensor): mark for tensor, mark in zip(_flat(graph.inputs), clean_inputs, strict=True)
-    }
-    for node in nodes_in_order(model):
+    clean = {id(tensor): mark for tensor, mark in zip(model.inputs, clean_inputs, strict=True)}
+    for node in keras_compat.nodes_in_order(model):
         if (inner := graph_inside(node.operation)) is not None:
             outputs = _clean_forward(
                 inner,
                 [clean.get(id(tensor), False) for tensor in inputs_of_call(node, inner)],
-                weighted,
                 found,
             )
-        elif weighted(node.operation):
+        elif has_kernels(node.operation):
             if any(clean.get(id(tensor), False) for tensor in _computed_with(node)):
                 found[id(node.operation)] = node.operation
             outputs = [False] * len(node.output_tensors)
@@ -98,36 +84,33 @@ def _clean_forward(
         clean.update(
             {id(tensor): mark for tensor, mark in zip(node.output_tensors, outputs, strict=True)}
         )
-    return [clean.get(id(tensor), False) for tensor in _flat(graph.outputs)]
+    return [clean.get(id(tensor), False) for tensor in model.outputs]
 
 
-def _clean_backward(
-    model, clean_outputs: list[bool], weighted, found: dict[int, Layer]
-) -> list[bool]:
-    """Marks the tensors that reach an output without meeting a weighted layer.
+def _clean_backward(model, clean_outputs: list[bool], found: dict[int, Layer]) -> list[bool]:
+    """Marks the tensors that reach an output without meeting a layer with kernels.
 
     Returns the marks of the inputs.
     """
-    graph = keras_compat.functional(model)
     clean: dict[int, bool] = {}
-    for tensor, mark in zip(_flat(graph.outputs), clean_outputs, strict=True):
+    for tensor, mark in zip(model.outputs, clean_outputs, strict=True):
         clean[id(tensor)] = clean.get(id(tensor), False) or mark
-    for node in reversed(list(nodes_in_order(model))):
+    for node in reversed(list(keras_compat.nodes_in_order(model))):
         marks = [clean.get(id(tensor), False) for tensor in node.output_tensors]
         tensors = node.input_tensors
         if (inner := graph_inside(node.operation)) is not None:
             tensors, inputs = (
                 inputs_of_call(node, inner),
-                _clean_backward(inner, marks, weighted, found),
+                _clean_backward(inner, marks, found),
             )
-        elif any(marks) and weighted(node.operation):
+        elif any(marks) and has_kernels(node.operation):
             found[id(node.operation)] = node.operation
             continue
         else:
             inputs = [any(marks)] * len(tensors)
         for tensor, mark in zip(tensors, inputs, strict=True):
             clean[id(tensor)] = clean.get(id(tensor), False) or mark
-    return [clean.get(id(tensor), False) for tensor in _flat(graph.inputs)]
+    return [clean.get(id(tensor), False) for tensor in model.inputs]
 
 
 def _computed_with(node) -> list:
@@ -176,23 +159,6 @@ def flat_inputs(model: keras.Model, inputs) -> list:
     ):
         return [inputs[name] for name in names]
     return _flat(inputs)
-
-
-def inputs_of(model: keras.Model) -> list:
-    """Returns the symbolic inputs of a functional or sequential model, flat."""
-    return _flat(keras_compat.functional(model).inputs)
-
-
-def outputs_of(model: keras.Model) -> list:
-    """Returns the symbolic outputs of a functional or sequential model, flat."""
-    return _flat(keras_compat.functional(model).outputs)
-
-
-def nodes_in_order(model: keras.Model) -> Iterator:
-    """Returns the calls that make up a functional or sequential model, each after those that it
-    reads from.
-    """
-    return keras_compat.nodes_in_order(model)
 
 
 def has_kernels(operation) -> bool:

@@ -95,7 +95,7 @@ def model_kernels(model: keras.Model) -> list[KernelState]:
         )
 
     activations, calls = activation_widths(model), _calls(model)
-    for layer in [model, *keras_graph.sublayers(model)]:
+    for layer in keras_compat.flattened_layers(model):
         if isinstance(layer, QuantizedLayer):
             for position, (variable, quantizer) in enumerate(layer.kernels()):
                 # Files store a scale for each channel, whatever shares one in training.
@@ -226,7 +226,7 @@ def _calls(model: keras.Model) -> dict[int, list]:
     """
     calls = collections.defaultdict(list)
     graph = graph_view.seen(model)
-    for node in keras_graph.nodes_in_order(graph) if graph is not None else ():
+    for node in keras_compat.nodes_in_order(graph) if graph is not None else ():
         if keras_graph.is_graph(node.operation):
             for layer, nodes in _calls(node.operation).items():
                 calls[layer] += nodes

@@ -117,7 +117,8 @@ class Levels:
             return f"s{LEVELS - 1}"
         low, high = math.log(self.low), math.log(self.high)
         share = (math.log(value) - low) / (high - low)
-        return f"s{min(LEVELS - 1, int(share * LEVELS))}"
+        # A mean of several may lie below all that are positive.
+        return f"s{min(LEVELS - 1, max(0, int(share * LEVELS)))}"
 
 
 def allocations(facts: Facts) -> str:

@@ -59,11 +59,14 @@ def _column(values: Any, history: Any) -> Column:
 def _spread(name: str, values: Column, epochs: tuple[int, ...]) -> Column | None:
     """With `validation_freq=2` Keras has a value for every second epoch: gaps go between them.
 
-    `None`, with a warning, where more than one frequency, or none, explains so many values: their
-    epochs are not known.
+    `None` where there are no values; with a warning where more than one frequency, or none,
+    explains so many: their epochs are not known. A list in `validation_freq` is told from a
+    frequency only where it has another number of epochs.
     """
-    if not values or len(values) == len(epochs):
+    if len(values) == len(epochs):
         return values
+    if not values:
+        return None
     judged = {
         tuple(epoch for epoch in epochs if epoch % every == 0)
         for every in range(2, max(epochs) + 1)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import keras
 
-from bmpq_tf.conversion.eligibility import ineligible_layers
+from bmpq_tf.conversion.eligibility import ineligible_layers, own_reason
 from bmpq_tf.layers.registry import quantized_entry_for
 from bmpq_tf.model import keras_graph
 from bmpq_tf.model.kernels import KernelState
@@ -20,14 +20,18 @@ def why_float(model: keras.Model, states: Sequence[KernelState]) -> dict[str, st
         return {}
     if len(floats) == len(states):
         return {state.kernel.path: _NEVER for state in floats}
-    # What is inside a quantized layer that holds others is float because it was left out there.
+    # Nothing is wrong with a quantized layer that holds others.
     inside = {
         id(part)
         for holder in keras_graph.sublayers(model)
         if quantized_entry_for(holder)
         for part in keras_graph.sublayers(holder)
     }
-    reasons = {
-        layer: reason for layer, reason in ineligible_layers(model).items() if layer not in inside
+    reasons = ineligible_layers(model)
+    return {
+        state.kernel.path: (
+            own_reason(state.layer) if id(state.layer) in inside else reasons.get(id(state.layer))
+        )
+        or _LEFT_OUT
+        for state in floats
     }
-    return {state.kernel.path: reasons.get(id(state.layer), _LEFT_OUT) for state in floats}

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import keras
 
+from bmpq_tf._compat import keras as keras_compat
 from bmpq_tf._compat import keras_optimizers
-from bmpq_tf.model import keras_graph
 
 
 def optimizers_in(*models: keras.Model) -> list[keras.optimizers.Optimizer]:
@@ -17,7 +17,7 @@ def optimizers_in(*models: keras.Model) -> list[keras.optimizers.Optimizer]:
     """
     found: dict[int, keras.optimizers.Optimizer] = {}
     for model in models:
-        for part in [model, *keras_graph.sublayers(model)]:
+        for part in keras_compat.flattened_layers(model):
             if isinstance(part, keras.Model):
                 found.update((id(one), one) for one in _held(vars(part)))
     wrapped = {

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import keras
 
+from bmpq_tf._compat import keras as keras_compat
 from bmpq_tf.model import keras_graph
 from bmpq_tf.model.kernels import KernelState
 from bmpq_tf.training.kernel_optimizers import trains_in_own_way
@@ -79,7 +80,7 @@ def other_part(model: keras.Model, states: Sequence[KernelState]) -> str:
 
 def _trains_beside(fitted: keras.Model, part: keras.Model) -> bool:
     """Whether float kernels beside a model are trained with it, or may come to be."""
-    within = {id(layer) for layer in [part, *keras_graph.sublayers(part)]}
+    within = {id(layer) for layer in keras_compat.flattened_layers(part)}
     beside = [layer for layer in keras_graph.sublayers(fitted) if id(layer) not in within]
     return any(
         not layer.built or any(kernel.trainable for kernel in keras_graph.kernel_variables(layer))

@@ -13,6 +13,7 @@ from conftest import small_data
 from bmpq_tf import SkippedLayersWarning, quantize_model
 from bmpq_tf.model.keras_graph import sublayers
 from bmpq_tf.model.kernels import model_kernels
+from bmpq_tf.reporting.stays_float import why_float
 
 pytestmark = pytest.mark.quick
 
@@ -119,6 +120,56 @@ def test_what_a_nested_subclassed_model_holds_is_counted_and_told():
         (16, 8),
         (8, 8),
     ]
+
+
+def test_what_a_subclassed_model_holds_itself_is_told_too():
+    model = Places(name="places")
+    model(np.zeros((2, 4), "float32"))
+    with pytest.warns(SkippedLayersWarning, match=r"'places' \(Places\): bmpq_tf has no quantized"):
+        quantize_model(model, pin=None)
+    states = model_kernels(model)
+    (table,) = [state for state in states if state.bits == 32]
+    assert why_float(model, states) == {
+        table.kernel.path: "bmpq_tf has no quantized twin of its class"
+    }
+
+
+class Unbuilt(keras.Model):
+    """One layer that is fine, and one that is not."""
+
+    def __init__(self, odd, **kwargs):
+        super().__init__(**kwargs)
+        self.fine, self.odd = keras.layers.Dense(4, name="fine"), odd
+
+    def call(self, inputs):
+        x = keras.ops.expand_dims(self.fine(inputs), 1)
+        given = (x, x) if isinstance(self.odd, keras.layers.MultiHeadAttention) else (x,)
+        return self.odd(*given)
+
+
+@pytest.mark.parametrize(
+    ("odd", "reason"),
+    [
+        (lambda: dense(kernel_constraint="non_neg"), r"'odd' \(Dense\): its kernel is constrained"),
+        (lambda: dense(dtype="float64"), r"'odd' \(Dense\): its weights are float64"),
+        (
+            lambda: keras.layers.MultiHeadAttention(2, 2, kernel_constraint="non_neg", name="odd"),
+            r"'odd' \(MultiHeadAttention\): its kernel is constrained",
+        ),
+        (
+            lambda: keras.layers.TimeDistributed(keras.Sequential([dense()])),
+            r"'odd' \(Dense\): it is inside 'sequential.*' \(Sequential\), which",
+        ),
+    ],
+)
+def test_what_a_model_that_is_not_built_cannot_have_quantized_is_told(odd, reason):
+    model = Unbuilt(odd())
+    with pytest.warns(SkippedLayersWarning, match=reason):
+        quantize_model(model, pin=None)
+    model(np.zeros((2, 4), "float32"))
+    widths = {state.kernel.path.split("/")[1]: state.bits for state in model_kernels(model)}
+    assert widths.pop("fine") == 8
+    assert set(widths.values()) == {32}
 
 
 def test_a_layer_without_a_twin_and_a_kernel_without_elements_stay_float():

@@ -42,6 +42,8 @@ def trained_once(kind, shape, dtype="float32", **settings):
         ((6, 3, 4, 5), {"axis": 1}),
         ((6, 5, 4, 3), {"epsilon": 1e-7}),
         ((6, 5, 4, 3), {"dtype": "float64"}),
+        ((6, 5, 4, 3), {"dtype": "float16"}),
+        ((6, 5, 4, 3), {"dtype": "bfloat16"}),
         ((6, 5, 4, 3), {"renorm": True}),
     ],
     ids=str,

@@ -43,6 +43,11 @@ def test_values_of_every_second_epoch_have_gaps_between():
     assert epochs == (1, 2, 3, 4, 5)
 
 
+def test_a_column_without_values_is_left_out():
+    columns, epochs, _ = read_history({"loss": [2.0, 1.0], "val_loss": []})
+    assert (list(columns), epochs) == (["loss"], (1, 2))
+
+
 def test_values_whose_epochs_are_not_known_are_left_out():
     # Every third epoch or every fourth?
     with pytest.warns(UserWarning, match="The epochs of 'val_loss' are not known"):

@@ -57,11 +57,7 @@ def _first_and_last(model: keras.Model, content: bytes) -> list[str]:
     """The operators that read the kernels of the first and the last weighted layers, as
     litert-quantizer calls them: by what they give.
     """
-    ends = {
-        described(layer)
-        for layers in keras_graph.first_and_last(model, keras_graph.has_kernels)
-        for layer in layers
-    }
+    ends = {described(layer) for layers in keras_graph.first_and_last(model) for layer in layers}
     file = flatbuffer.parse(content)
     (subgraph,) = file.subgraphs
     found = []

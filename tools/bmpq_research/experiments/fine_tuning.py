@@ -97,7 +97,7 @@ def run(model: keras.Model, dataset: ImageDataset, config: FineTuning) -> dict[s
                 layer.trainable = False
     callback = BMPQCallback(config.budget, settle_epochs=1, verbose=0)
     if config.way == "thawed":
-        _, last = keras_graph.first_and_last(quantized, keras_graph.has_kernels)
+        _, last = keras_graph.first_and_last(quantized)
         kept = {id(layer) for layer in last}
         frozen = [layer for layer in quantized.layers if id(layer) not in kept]
         for layer in frozen:
