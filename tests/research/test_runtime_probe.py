@@ -60,7 +60,7 @@ def test_the_exporter_emits_only_what_is_right_in_every_runtime(seen):
             container = storage.choose(mode, operator.builtin, integers, bits, count)
             how = container.compute
             # Operators without an integer kernel cannot be in an integer file; the export says so.
-            if how in operator.modes and (how != "static" or operator.builtin in storage.STATIC):
+            if how in operator.modes and (how, operator.name) != ("static", "CONV_3D"):
                 emitted.add(
                     (
                         operator.name,

@@ -81,7 +81,7 @@ def _with_error_functions(function) -> bytes:
         return _converted(function)
     # As custom operators it leaves those that it does not know.
     content = _converted(function, custom=True)
-    if rewrites.has_custom(flatbuffer.parse(content)):
+    if any(code.customCode for code in flatbuffer.parse(content).operatorCodes):
         content = _converted(function, rewrites.ErrorFunctions())
     return content
 
@@ -134,13 +134,10 @@ def _in_order(file):
     Its signature has the names that tell theirs.
     """
     signature, subgraph = file.signatureDefs[0], file.subgraphs[0]
-    for name, entries in ((_INPUT, signature.inputs), (_OUTPUT, signature.outputs)):
+    for ends, name in (("inputs", _INPUT), ("outputs", _OUTPUT)):
+        entries = getattr(signature, ends)
         named = {flatbuffer.text(entry.name): int(entry.tensorIndex) for entry in entries}
-        ordered = [named[name.format(number)] for number in range(len(named))]
-        if name == _INPUT:
-            subgraph.inputs = ordered
-        else:
-            subgraph.outputs = ordered
+        setattr(subgraph, ends, [named[name.format(number)] for number in range(len(named))])
     return file
 
 

@@ -84,9 +84,7 @@ def _loop(layer) -> Callable:
         )
         body = _Body(layer, sequences, states, mask)
         start = (tf.constant(0), body.empty(), body.no_output(), *keras.tree.flatten(states))
-        _, outputs, last, *flat = tf.while_loop(
-            lambda step, *_: step < body.steps, body, start, maximum_iterations=None
-        )
+        _, outputs, last, *flat = tf.while_loop(lambda step, *_: step < body.steps, body, start)
         if layer.zero_output_for_mask and mask is not None:
             last = tf.where(body.mask_of(body.steps - 1, last), last, tf.zeros((), last.dtype))
         outputs = _swapped(outputs) if layer.return_sequences else last[:, None]

@@ -76,16 +76,13 @@ def refused(model: keras.Model, error: Exception) -> str:
         paths = [call.name for call in data.location.call if call.name] or [""]
         layer = next((one for path in paths if (one := found(model, path)) is not None), None)
         if data.operator.name:
-            owner = layer and described(layer)
-            named[data.operator.name, owner or paths[0]] = (
-                f"{data.operator.name} of layer {owner}"
-                if owner
-                else f"{data.operator.name} ('{paths[0]}')"
-            )
-            hints |= dict.fromkeys([way_out(layer)] if layer is not None and way_out(layer) else [])
+            whose = f"('{paths[0]}')" if layer is None else f"of layer {described(layer)}"
+            named[f"{data.operator.name} {whose}"] = None
+            if layer is not None and (hint := way_out(layer)):
+                hints[hint] = None
     if not named:
         return ""
-    return " ".join([f"TFLite has no builtin for {_joined(named.values())}.", *hints])
+    return " ".join([f"TFLite has no builtin for {_joined(named)}.", *hints])
 
 
 def way_out(layer) -> str:

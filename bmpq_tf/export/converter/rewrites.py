@@ -123,18 +123,10 @@ def has_error_functions(function) -> bool:
     return any(node.op in _ERROR_FUNCTIONS for node in itertools.chain(graph.node, inner))
 
 
-def has_custom(file) -> bool:
-    """Whether a parsed file has operators that are no builtins."""
-    return any(code.customCode for code in file.operatorCodes)
-
-
 def _erf(values):
     x = tf.clip_by_value(values, -_ERF_LIMIT, _ERF_LIMIT)
     square = x * x
-    above, below = (
-        functools.reduce(lambda sum_, factor: sum_ * square + factor, factors[1:], factors[0])
-        for factors in (_ERF_ABOVE, _ERF_BELOW)
-    )
+    above, below = (tf.math.polyval(list(factors), square) for factors in (_ERF_ABOVE, _ERF_BELOW))
     return x * above / below
 
 

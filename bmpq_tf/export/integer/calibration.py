@@ -8,7 +8,6 @@ from bmpq_tf.export.integer import loop_states, loop_steps
 from bmpq_tf.export.integer.ranges import Range, joined
 from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.export.tflite.inner_tensors import Exposed
-from bmpq_tf.export.tflite.interpreter import TFLiteModel
 
 _AT_ONCE, _VALUES_AT_ONCE = 16, 2**25
 _UNIT = (0.0, 1.0)
@@ -30,10 +29,7 @@ def ranges(
     """
     measured: dict[str, Range] = {}
     exposed, model = Exposed(content), flatbuffer.parse(content)
-    steps = [
-        loop_steps.Steps(content, number, TFLiteModel)
-        for number in range(len(loop_states.loops(model)))
-    ]
+    steps = [loop_steps.Steps(content, number) for number in range(len(loop_states.loops(model)))]
     # Every tensor of the model is kept for a moment, so only a few examples at a time.
     few = at_once or int(np.clip(_VALUES_AT_ONCE // max(1, exposed.values), 1, _AT_ONCE))
     for batch in (part for whole in batches for part in _parts(whole, few)):

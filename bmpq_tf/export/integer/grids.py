@@ -20,6 +20,7 @@ import tensorflow as tf
 
 from bmpq_tf._compat.litert import schema
 from bmpq_tf.arithmetic.activations import steps
+from bmpq_tf.export.integer import biases
 from bmpq_tf.export.integer.ranges import Range, integer_grid
 from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.model.activation_widths import activation_quantizers
@@ -29,17 +30,11 @@ _INT8_STEPS = steps(8)
 # A slope no model has. The converter neither merges markers of different slopes nor fuses them with
 # what stands around.
 _FIRST_MARK = 4096
-_KERNELS = tuple(
-    getattr(_BUILTIN, name)
-    for name in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
-)
 # Those of normalisations over features, attention, and activations other than a ReLU.
-_BETWEEN = tuple(
-    getattr(_BUILTIN, name)
-    for name in (
-        *("MUL", "SUB", "DIV", "SQUARED_DIFFERENCE", "BATCH_MATMUL"),
-        *("SOFTMAX", "LOGISTIC", "TANH", "RSQRT", "SQRT", "EXP", "GELU", "HARD_SWISH"),
-    )
+_BETWEEN = flatbuffer.codes(
+    """
+    MUL SUB DIV SQUARED_DIFFERENCE BATCH_MATMUL SOFTMAX LOGISTIC TANH RSQRT SQRT EXP GELU HARD_SWISH
+    """
 )
 
 
@@ -151,7 +146,8 @@ def is_mostly_trained(file) -> bool:
         for subgraph in file.subgraphs
         for operator in subgraph.operators
     ]
-    return sum(one in _KERNELS for one in builtins) >= sum(one in _BETWEEN for one in builtins)
+    kernels = sum(one in biases.OPERAND for one in builtins)
+    return kernels >= sum(one in _BETWEEN for one in builtins)
 
 
 def integer_constant(model, subgraph, index: int, grid, bits: int) -> int:

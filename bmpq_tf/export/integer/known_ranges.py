@@ -12,36 +12,16 @@ from bmpq_tf.export.tflite import flatbuffer
 _BUILTIN = schema.BuiltinOperator
 # Operators that only choose or move values, and whose int8 kernels give out the grid that they
 # read.
-_MOVES = tuple(
-    getattr(_BUILTIN, name)
-    for name in (
-        *(
-            "RESHAPE",
-            "SQUEEZE",
-            "EXPAND_DIMS",
-            "TRANSPOSE",
-            "SPACE_TO_BATCH_ND",
-            "BATCH_TO_SPACE_ND",
-            "SPACE_TO_DEPTH",
-            "DEPTH_TO_SPACE",
-        ),
-        *(
-            "PAD",
-            "MAX_POOL_2D",
-            "SLICE",
-            "STRIDED_SLICE",
-            "SPLIT",
-            "UNPACK",
-            "TILE",
-            "BROADCAST_TO",
-            "RESIZE_NEAREST_NEIGHBOR",
-            "MIRROR_PAD",
-        ),
-    )
+_MOVES = flatbuffer.codes(
+    """
+    RESHAPE SQUEEZE EXPAND_DIMS TRANSPOSE SPACE_TO_BATCH_ND BATCH_TO_SPACE_ND SPACE_TO_DEPTH
+    DEPTH_TO_SPACE PAD MAX_POOL_2D SLICE STRIDED_SLICE SPLIT UNPACK TILE BROADCAST_TO
+    RESIZE_NEAREST_NEIGHBOR MIRROR_PAD
+    """
 )
 # Averages lie in the range of what they average.
-_KEEPS = (*_MOVES, _BUILTIN.AVERAGE_POOL_2D, _BUILTIN.RESIZE_BILINEAR)
-_JOINS = (_BUILTIN.CONCATENATION, _BUILTIN.PACK)
+_KEEPS = _MOVES | flatbuffer.codes("AVERAGE_POOL_2D RESIZE_BILINEAR")
+_JOINS = flatbuffer.codes("CONCATENATION PACK")
 
 
 def known_ranges(file, rounded: Mapping[int, Grid]) -> dict[str, Range]:

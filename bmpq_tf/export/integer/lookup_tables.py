@@ -8,7 +8,6 @@ index of each value, and `GATHER` reads the table.
 """
 
 import copy
-import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -20,20 +19,15 @@ from bmpq_tf.export.tflite.interpreter import TFLiteModel
 
 _BUILTIN = schema.BuiltinOperator
 
-
-def _codes(names: str) -> frozenset[int]:
-    return frozenset(getattr(_BUILTIN, name) for name in names.split())
-
-
 # Operators that compute each element by itself, and are computed well from integers.
-_PLAIN = _codes(
+_PLAIN = flatbuffer.codes(
     """
     ADD SUB MUL MAXIMUM MINIMUM RELU RELU6 RELU_N1_TO_1 RELU_0_TO_1 ELU GELU HARD_SWISH LEAKY_RELU
     LOGISTIC TANH NEG SQUARE SQUARED_DIFFERENCE RSQRT
     """
 )
 # Those that are not, or have no kernel, as long as they do not stand alone.
-_ROUGH = _codes(
+_ROUGH = flatbuffer.codes(
     """
     ABS CEIL COS EXP FLOOR LOG ROUND SIGN SIN SQRT ZEROS_LIKE CAST DIV POW FLOOR_DIV FLOOR_MOD ATAN2
     EQUAL NOT_EQUAL GREATER GREATER_EQUAL LESS LESS_EQUAL LOGICAL_AND LOGICAL_OR LOGICAL_NOT SELECT
@@ -41,42 +35,33 @@ _ROUGH = _codes(
     """
 )
 # Alone, these have an int8 kernel that answers rightly (docs/runtime_matrix.md).
-ALONE = _PLAIN | _codes(
+ALONE = _PLAIN | flatbuffer.codes(
     "ABS EXP LOG SQRT CAST EQUAL NOT_EQUAL GREATER GREATER_EQUAL LESS LESS_EQUAL"
 )
-ALONE |= _codes("LOGICAL_AND LOGICAL_OR LOGICAL_NOT SELECT SELECT_V2")
+ALONE |= flatbuffer.codes("LOGICAL_AND LOGICAL_OR LOGICAL_NOT SELECT SELECT_V2")
 # TFLM has these between float tensors only, wrong, or not at all.
-ALONE_IN_TFLM = ALONE - _codes("EXP LOG SQRT GELU RELU6 RELU_N1_TO_1 RELU_0_TO_1")
+ALONE_IN_TFLM = ALONE - flatbuffer.codes("EXP LOG SQRT GELU RELU6 RELU_N1_TO_1 RELU_0_TO_1")
 # What stands for a table until the grids are known.
 STAND_IN = _BUILTIN.CUSTOM
 _CODE = b"BMPQ_TABLE"
 _SIZE = 256
 
 
-@dataclasses.dataclass(frozen=True)
-class Function:
-    """What a table holds.
+def table(content: bytes, source, result) -> np.ndarray:
+    """Returns a function's int8 answers for -128 to 127.
 
-    Attributes:
+    Args:
         content: a model of the float operators, on 256 values.
+        source, result: `(scale, zero point)` of what is read and of what is given.
     """
-
-    content: bytes
-
-    def table(self, source, result) -> np.ndarray:
-        """Returns the int8 answers for -128 to 127.
-
-        Args:
-            source, result: `(scale, zero point)` of what is read and of what is given.
-        """
-        steps = np.arange(-128, 128, dtype=np.float64)
-        given, told = (_values(grid, steps) for grid in (source, result))
-        with np.errstate(all="ignore"):
-            answers = np.float64(TFLiteModel(self.content)([given.astype(np.float32)])[0])
-        # Beyond the domain lie values that only the grid's rounding has.
-        answers = np.clip(np.nan_to_num(answers), told[0], told[-1])
-        rounded = np.round(answers / float(result[0][0])) + float(result[1][0])
-        return np.asarray(np.clip(rounded, -128, 127), np.int8)
+    steps = np.arange(-128, 128, dtype=np.float64)
+    given, told = (_values(grid, steps) for grid in (source, result))
+    with np.errstate(all="ignore"):
+        answers = np.float64(TFLiteModel(content)([given.astype(np.float32)])[0])
+    # Beyond the domain lie values that only the grid's rounding has.
+    answers = np.clip(np.nan_to_num(answers), told[0], told[-1])
+    rounded = np.round(answers / float(result[0][0])) + float(result[1][0])
+    return np.asarray(np.clip(rounded, -128, 127), np.int8)
 
 
 def _values(grid, steps: np.ndarray) -> np.ndarray:
@@ -86,9 +71,10 @@ def _values(grid, steps: np.ndarray) -> np.ndarray:
 
 def folded(
     model, alone: frozenset[int] = ALONE, read: Iterable[int] = ()
-) -> tuple[Any, dict[str, Function]]:
+) -> tuple[Any, dict[str, bytes]]:
     """Returns a copy of a float model in which a stand-in takes the place of operators that compute
-    a function of one tensor, and these functions by the name of their results.
+    a function of one tensor, and these functions, as `table` takes them, by the name of their
+    results.
 
     The copy shares tensors, constants and the other operators with the model.
 
@@ -112,7 +98,7 @@ def folded(
         if found:
             source, operators = found
             name = flatbuffer.tensor_name(subgraph.tensors[results[0]])
-            functions[name] = Function(_content(model, source, results[0], operators))
+            functions[name] = _content(model, source, results[0], operators)
             operator = _stand_in(twin, source, results[0])
         kept.append(operator)
         needed.update(int(index) for index in operator.inputs)
@@ -126,7 +112,7 @@ def written(model, subgraph, source: int, result: int, table: np.ndarray) -> lis
     Args:
         model, subgraph: get the tensors between.
         source, result: int8 tensors.
-        table: as `Function.table` gives it.
+        table: as `table` gives it.
     """
     tensor = subgraph.tensors[result]
     name = flatbuffer.tensor_name(tensor)

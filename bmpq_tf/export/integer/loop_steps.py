@@ -1,11 +1,12 @@
 """What a loop of a float file computes on the way, which no output of the file tells."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from bmpq_tf.export.integer.loop_states import loops
 from bmpq_tf.export.tflite import flatbuffer
+from bmpq_tf.export.tflite.interpreter import TFLiteModel
 
 
 class Steps:
@@ -14,10 +15,9 @@ class Steps:
     Args:
         content: the file's bytes.
         number: of the loop.
-        runtime: what runs a file, such as `TFLiteModel`.
     """
 
-    def __init__(self, content: bytes, number: int, runtime: Callable[[bytes], Callable]):
+    def __init__(self, content: bytes, number: int):
         model = flatbuffer.parse(content)
         loop, main = loops(model)[number], model.subgraphs[0]
         self._places = [int(index) for index in loop.operator.inputs]
@@ -32,7 +32,7 @@ class Steps:
             for index in dict.fromkeys(self._places)
             if index not in self._constants and index not in self._inputs
         ]
-        self._condition = _alone(content, loop.condition, runtime)
+        self._condition = _alone(content, loop.condition)
         body = model.subgraphs[loop.body]
         self._names = [flatbuffer.tensor_name(tensor) for tensor in body.tensors]
         self._body_inputs, self._body_outputs = (
@@ -40,9 +40,9 @@ class Steps:
         )
         computed = {int(index) for operator in body.operators for index in operator.outputs}
         self._shown = sorted(computed)
-        self._body = _alone(content, loop.body, runtime, self._shown)
+        self._body = _alone(content, loop.body, self._shown)
         main.outputs, model.signatureDefs = self._computed, None
-        self._main = runtime(flatbuffer.serialised(model)) if self._computed else None
+        self._main = TFLiteModel(flatbuffer.serialised(model)) if self._computed else None
 
     def __call__(self, batch) -> Iterator[dict[str, np.ndarray]]:
         """Yields, for each step of a batch, the float tensors of the body by name."""
@@ -61,10 +61,10 @@ class Steps:
             }
 
 
-def _alone(content: bytes, number: int, runtime, outputs: Iterable[int] | None = None):
+def _alone(content: bytes, number: int, outputs: Iterable[int] | None = None) -> TFLiteModel:
     model = flatbuffer.parse(content)
     subgraph = model.subgraphs[number]
     model.subgraphs, model.signatureDefs = [subgraph], None
     if outputs is not None:
         subgraph.outputs = list(outputs)
-    return runtime(flatbuffer.serialised(model))
+    return TFLiteModel(flatbuffer.serialised(model))

@@ -14,46 +14,26 @@ from bmpq_tf.export.tflite import flatbuffer
 _BUILTIN = schema.BuiltinOperator
 # Those that only move or choose values, those that change them, and the one that only looks at
 # their shape.
-_SAME_GRID = (
-    _BUILTIN.EXPAND_DIMS,
-    _BUILTIN.SQUEEZE,
-    _BUILTIN.SPACE_TO_BATCH_ND,
-    _BUILTIN.BATCH_TO_SPACE_ND,
-    _BUILTIN.DEPTH_TO_SPACE,
-    _BUILTIN.TILE,
-    _BUILTIN.REDUCE_MAX,
-    _BUILTIN.REVERSE_V2,
+_SAME_GRID = flatbuffer.codes(
+    """
+    EXPAND_DIMS SQUEEZE SPACE_TO_BATCH_ND BATCH_TO_SPACE_ND DEPTH_TO_SPACE TILE REDUCE_MAX
+    REVERSE_V2
+    """
 )
-_OWN_GRID = (
-    _BUILTIN.RELU6,
-    _BUILTIN.LEAKY_RELU,
-    _BUILTIN.ELU,
-    _BUILTIN.ABS,
-    _BUILTIN.EXP,
-    _BUILTIN.LOG,
-    _BUILTIN.PRELU,
-    _BUILTIN.MINIMUM,
-    _BUILTIN.FILL,
-    lookup_tables.STAND_IN,
-)
+_OWN_GRID = flatbuffer.codes("RELU6 LEAKY_RELU ELU ABS EXP LOG PRELU MINIMUM FILL")
+_OWN_GRID |= {lookup_tables.STAND_IN}
 # Their kernels give one grid only.
 _FIXED_GRID = {
     _BUILTIN.LOG_SOFTMAX: (np.array([16 / 256], np.float32), np.array([127], np.int64)),
     _BUILTIN.L2_NORMALIZATION: (np.array([1 / 128], np.float32), np.array([0], np.int64)),
 }
 # Those that give no numbers of a grid.
-_LOOKS = (
-    *(_BUILTIN.SHAPE, _BUILTIN.ARG_MAX, _BUILTIN.ARG_MIN),
-    *(_BUILTIN.GREATER, _BUILTIN.GREATER_EQUAL, _BUILTIN.LESS, _BUILTIN.LESS_EQUAL),
-)
+_LOOKS = flatbuffer.codes("SHAPE ARG_MAX ARG_MIN GREATER GREATER_EQUAL LESS LESS_EQUAL")
 # Their kernels compare integers as they are. What is cut off is not what they give.
-_ON_ONE_GRID = (_BUILTIN.MINIMUM, _BUILTIN.FILL)
-CARRIES = (*_SAME_GRID, *_OWN_GRID, *_FIXED_GRID, *_LOOKS)
+_ON_ONE_GRID = flatbuffer.codes("MINIMUM FILL")
+CARRIES = _SAME_GRID | _OWN_GRID | _LOOKS | set(_FIXED_GRID)
 # Those whose int16 kernels were seen to answer rightly.
-_CARRIES_WIDE = (
-    *_SAME_GRID,
-    *(_BUILTIN.RELU6, _BUILTIN.LEAKY_RELU, _BUILTIN.SHAPE, _BUILTIN.FILL),
-)
+_CARRIES_WIDE = _SAME_GRID | flatbuffer.codes("RELU6 LEAKY_RELU SHAPE FILL")
 _QUANTIZE, _DEQUANTIZE = ("Quantize", {}), ("Dequantize", {})
 _TRUTH = (np.array([1.0], np.float32), np.array([0], np.int64))
 
@@ -63,7 +43,7 @@ def carry_integers(
     ranges: Mapping[str, Range],
     io_dtype: str,
     bits: int,
-    functions: Mapping[str, lookup_tables.Function],
+    functions: Mapping[str, bytes],
 ):
     """Returns the model, changed in place, with every `DEQUANTIZE` moved behind such operators, and
     those that meet a `QUANTIZE` gone; lookup tables take the places of their stand-ins.
@@ -228,9 +208,9 @@ class _Moved:
         else:
             self.subgraph.operators.append(operator)
 
-    def _look_up(self, index: int, result: int, function: lookup_tables.Function) -> None:
+    def _look_up(self, index: int, result: int, function: bytes) -> None:
         source = self.integers[index]
-        table = function.table(self._grid_of(source), self._grid_of(result))
+        table = lookup_tables.table(function, self._grid_of(source), self._grid_of(result))
         self.subgraph.operators += lookup_tables.written(
             self.model, self.subgraph, source, result, table
         )

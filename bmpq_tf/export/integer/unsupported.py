@@ -3,17 +3,11 @@
 import numpy as np
 
 from bmpq_tf._compat.litert import schema
+from bmpq_tf.export.integer import biases
 from bmpq_tf.export.tflite import flatbuffer
 
 _BUILTIN = schema.BuiltinOperator
 _CONVERSIONS = (_BUILTIN.QUANTIZE, _BUILTIN.DEQUANTIZE)
-# Which operand may have a scale for each channel.
-_BY_CHANNEL = {
-    _BUILTIN.CONV_2D: 1,
-    _BUILTIN.DEPTHWISE_CONV_2D: 1,
-    _BUILTIN.FULLY_CONNECTED: 1,
-    _BUILTIN.TRANSPOSE_CONV: 1,
-}
 
 
 def find(model) -> list[tuple[str, str]]:
@@ -36,7 +30,8 @@ def find(model) -> list[tuple[str, str]]:
             plain = [
                 int(index)
                 for place, index in enumerate(operator.inputs)
-                if index >= 0 and place != _BY_CHANNEL.get(builtin)
+                # Kernels may have a scale for each channel.
+                if index >= 0 and not (place == 1 and builtin in biases.OPERAND)
             ]
             by_channel = any(
                 subgraph.tensors[i].type == flatbuffer.INT8

@@ -24,14 +24,6 @@ DYNAMIC = {
     _BUILTIN.TRANSPOSE_CONV: (8,),
     _BUILTIN.BATCH_MATMUL: (8,),
 }
-STATIC = (
-    _BUILTIN.CONV_2D,
-    _BUILTIN.DEPTHWISE_CONV_2D,
-    _BUILTIN.FULLY_CONNECTED,
-    _BUILTIN.TRANSPOSE_CONV,
-    _BUILTIN.BATCH_MATMUL,
-    _BUILTIN.GATHER,
-)
 # Operators that read a float kernel outside XNNPACK anyway, so that the type behind the DEQUANTIZE
 # costs them no time.
 LOOKUPS = (_BUILTIN.GATHER, _BUILTIN.EMBEDDING_LOOKUP)
@@ -93,18 +85,14 @@ def choose(mode: str, builtin: int, integers: np.ndarray, bits: int, rows: int |
             f"{name} has no faster kernel for integer weights beside float inputs, so they are "
             "dequantized when loaded",
         )
-    for size in DYNAMIC[builtin]:
-        if size >= narrowest and _fast(size, integers, rows) and _safe(integers, size):
-            return Container(
-                size,
-                "dynamic",
-                _wider(
-                    bits,
-                    size,
-                    f"in int{size}, the narrowest that {name} takes and is no slower with",
-                ),
-            )
-    raise AssertionError(f"int8 serves every operator; {name} found nothing.")
+    # int8 serves every operator.
+    size = next(
+        size
+        for size in DYNAMIC[builtin]
+        if size >= narrowest and _fast(size, integers, rows) and _safe(integers, size)
+    )
+    reason = f"in int{size}, the narrowest that {name} takes and is no slower with"
+    return Container(size, "dynamic", _wider(bits, size, reason))
 
 
 def fits(integers: np.ndarray, bits: int) -> bool:

@@ -46,6 +46,11 @@ def parse(content: bytes) -> Any:
     return model
 
 
+def codes(names: str) -> frozenset[int]:
+    """Returns the operators of these names, which spaces or lines part."""
+    return frozenset(getattr(schema.BuiltinOperator, name) for name in names.split())
+
+
 def constant(model, tensor) -> np.ndarray | None:
     """Returns a constant tensor's values, integers unpacked to int8.
 
@@ -55,9 +60,8 @@ def constant(model, tensor) -> np.ndarray | None:
     if data is None or not len(data):
         return None
     shape = () if tensor.shape is None else tuple(tensor.shape)
-    # Where a file is large its buffers lie behind the flatbuffer and come as bytes, otherwise as
-    # arrays.
-    raw = np.frombuffer(data, np.uint8) if isinstance(data, bytes) else np.asarray(data, np.uint8)
+    # Bytes and arrays alike.
+    raw = np.frombuffer(data, np.uint8)
     bits = PACKED_BITS.get(tensor.type)
     if bits in (2, 4):
         return _unpack(raw, bits, int(np.prod(shape))).reshape(shape)
