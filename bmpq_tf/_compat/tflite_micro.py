@@ -10,14 +10,12 @@ from typing import Any
 import numpy as np
 from tflite_micro import runtime as _runtime
 from tflite_micro.tensorflow.lite.micro.compression import decode as _decode
-from tflite_micro.tensorflow.lite.micro.compression import decode_insert as _decode_insert
 from tflite_micro.tensorflow.lite.micro.compression import lut as _lut
 from tflite_micro.tensorflow.lite.micro.tools import (
     tflite_flatbuffer_align_wrapper as _align_wrapper,
 )
 
 Interpreter: Any = _runtime.Interpreter
-DECODE_NAME: str = _decode_insert.DECODE_CUSTOM_OP_NAME
 # Byte 5 of the ancillary data holds the axis of the tables, or this where there is one table.
 ONE_TABLE: int = _lut.LutAncillaryData.PER_TENSOR_AXIS
 

@@ -14,10 +14,10 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from bmpq_tf.emulation import pins
-from bmpq_tf.emulation.root import MANIFEST, QEMU, SITE, pinned
+from bmpq_tf.emulation.root import MANIFEST, QEMU, SITE, is_arm, pinned
 from bmpq_tf.files import write_text
 
 # The host's own would be shown to LiteRT otherwise, which then dies of a segmentation fault.
@@ -43,21 +43,19 @@ class SetupError(RuntimeError):
     """The emulated root cannot be made here; the message says why."""
 
 
-def check_machine(release: Mapping[str, str] | None = None, machine: str | None = None) -> None:
+def check_machine(release: Mapping[str, str] | None = None) -> None:
     """Refuses what cannot work before anything is downloaded.
 
     Args:
         release: what /etc/os-release says; read from there by default.
-        machine: the processor's name.
 
     Raises:
         SetupError: the machine is ARM itself, is no Debian 12, or has no apt.
     """
-    machine = machine or platform.machine()
-    if machine in ("aarch64", "arm64"):
+    if is_arm():
         raise SetupError(
-            f"This machine is ARM itself. Received: {machine}. What is verified here is verified "
-            "on arm64; nothing needs to be emulated."
+            f"This machine is ARM itself. Received: {platform.machine()}. What is verified here is "
+            "verified on arm64; nothing needs to be emulated."
         )
     if release is None:
         try:
@@ -76,12 +74,11 @@ def check_machine(release: Mapping[str, str] | None = None, machine: str | None 
             raise SetupError(f"'{tool}' is needed and was not found in PATH. {_BY_HAND}")
 
 
-def make_root(root: pathlib.Path, say: Callable[[str], None] = print) -> None:
-    """Makes the root whole, or leaves what was there.
+def make_root(root: pathlib.Path) -> None:
+    """Makes the root whole, or leaves what was there; prints what goes on.
 
     Args:
         root: the folder, which is replaced.
-        say: is told what goes on.
 
     Raises:
         SetupError: a package cannot be had, or is not what was tested.
@@ -99,23 +96,20 @@ def make_root(root: pathlib.Path, say: Callable[[str], None] = print) -> None:
         made, downloads = pathlib.Path(work) / "root", pathlib.Path(work) / "downloads"
         made.mkdir()
         downloads.mkdir()
-        say("packages of the distribution, with apt's signatures ...")
-        packages = download_packages(pathlib.Path(work) / "apt", downloads, say)
+        print("packages of the distribution, with apt's signatures ...")
+        packages = download_packages(pathlib.Path(work) / "apt", downloads)
         for package, path in packages.items():
             _unpack(package, path, made)
-        say("wheels for aarch64 ...")
+        print("wheels for aarch64 ...")
         unpack_wheels(downloads, made / SITE)
         _pretend_processor(made)
-        told = {"pinned": pinned(), "files": {path.name: sha256(path) for path in _all(downloads)}}
-        write_text(made / MANIFEST, json.dumps(told, indent=1) + "\n")
+        write_text(made / MANIFEST, json.dumps({"pinned": pinned()}, indent=1) + "\n")
         if root.exists():
             shutil.rmtree(root)
         made.rename(root)
 
 
-def download_packages(
-    state: pathlib.Path, folder: pathlib.Path, say: Callable[[str], None]
-) -> dict[str, pathlib.Path]:
+def download_packages(state: pathlib.Path, folder: pathlib.Path) -> dict[str, pathlib.Path]:
     """Downloads the distribution's packages, with apt's own check of signatures and checksums.
 
     Returns:
@@ -156,15 +150,13 @@ def download_packages(
         ).split()
         if name in pins.PACKAGES:
             found[name] = path
-            check_package(name, version, path, say)
+            check_package(name, version, path)
     if missing := sorted(set(pins.PACKAGES) - set(found)):
         raise SetupError(f"apt did not give these packages: {', '.join(missing)}. {_BY_HAND}")
     return found
 
 
-def check_package(
-    name: str, version: str, path: pathlib.Path, say: Callable[[str], None] = print
-) -> None:
+def check_package(name: str, version: str, path: pathlib.Path) -> None:
     """Compares a package with what was tested.
 
     Raises:
@@ -172,8 +164,8 @@ def check_package(
     """
     tested, checksum = pins.PACKAGES[name]
     if version != tested:
-        say(f"  {name} {version}, from the distribution's signed index; {tested} was tested")
-    elif (found := sha256(path)) != checksum:
+        print(f"  {name} {version}, from the distribution's signed index; {tested} was tested")
+    elif (found := hashlib.sha256(path.read_bytes()).hexdigest()) != checksum:
         raise SetupError(
             f"Package {name} {version} is not the one that was tested. Received: a file with "
             f"SHA-256 {found}, and not {checksum}. Nothing was unpacked."
@@ -184,7 +176,7 @@ def unpack_wheels(folder: pathlib.Path, site: pathlib.Path) -> None:
     """Downloads the pinned wheels with pip, which checks their SHA-256, and unpacks them.
 
     Raises:
-        SetupError: pip does not get one, or one is not what was tested.
+        SetupError: pip does not get one, or not one that was tested.
     """
     wanted = folder / "requirements.txt"
     wanted.write_text("".join(f"{one} --hash=sha256:{sha}\n" for one, sha in pins.WHEELS.items()))
@@ -193,24 +185,9 @@ def unpack_wheels(folder: pathlib.Path, site: pathlib.Path) -> None:
     command += ["--only-binary=:all:", f"--python-version={pins.PYTHON}", *platforms]
     _run([*command, f"--dest={folder}", f"--requirement={wanted}"], "Downloading wheels")
     wanted.unlink()
-    tested = set(pins.WHEELS.values())
     for path in sorted(folder.glob("*.whl")):
-        if (found := sha256(path)) not in tested:
-            raise SetupError(
-                f"Wheel '{path.name}' is not one that was tested. Received: SHA-256 {found}. "
-                "Nothing was unpacked."
-            )
         with zipfile.ZipFile(path) as wheel:
             wheel.extractall(site)
-
-
-def sha256(path: pathlib.Path) -> str:
-    """Returns a file's SHA-256."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _all(folder: pathlib.Path) -> list[pathlib.Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix in (".deb", ".whl"))
 
 
 def _unpack(package: str, path: pathlib.Path, root: pathlib.Path) -> None:

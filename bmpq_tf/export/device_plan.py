@@ -72,7 +72,7 @@ def device_plan(model: keras.Model) -> DevicePlan:
             bits: measured.form(constants, bits, base, bits == 2 and path in symmetric)
             for bits in WIDTHS
         }
-    flash = len(measured.file({})) - taken
+    flash = measured.int8_bytes() - taken
     flash += _METADATA_BYTES + _METADATA_BYTES_EACH * len(state.kernels)
     tables = {bits: packing.TABLE_BYTES + 2**bits for bits in range(1, 8)}
     busiest = _busiest(model, state.content)
@@ -105,9 +105,9 @@ class _Measured:
         self.kernels = packing.kernels(model)
         self._arenas: dict[tuple, Arena] = {}
 
-    def file(self, forms: Mapping[str, packing.Packed]) -> bytes:
-        """The file's bytes, with indices of zero in the place of those that are not known yet."""
-        return _serialised(self._packed(forms))
+    def int8_bytes(self) -> int:
+        """The size of the file with all kernels in int8."""
+        return len(_serialised(self._packed({})))
 
     def arena(self, forms: Mapping[str, packing.Packed]) -> Arena:
         # The width of an index changes nothing.
@@ -124,13 +124,14 @@ class _Measured:
     def _packed(self, forms: Mapping[str, packing.Packed]):
         model = flatbuffer.parse(self._content)
         minimal.equal_scales_as_one(model)
+        # Indices of zero stand for those that are not known yet.
         packing.pack(model, forms, lambda indices, bits: bytes(-(-indices.size * bits // 8)))
         minimal.strip(model)
         cleanup.clean_up(model)
         return model
 
     def form(
-        self, constants: Mapping[str, bool], bits: int, base: Arena, symmetric: bool = False
+        self, constants: Mapping[str, bool], bits: int, base: Arena, symmetric: bool
     ) -> KernelForm:
         """What one kernel of the model, which may lie in several tensors, takes at a width, of
         symmetric levels or two's complement.

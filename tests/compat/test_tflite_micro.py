@@ -11,12 +11,13 @@ from tflite_micro.tensorflow.lite.micro.compression import decode, decode_insert
 from tflite_micro.tensorflow.lite.micro.tools import tflite_flatbuffer_align_wrapper
 
 from bmpq_tf._compat import tflite_micro
+from bmpq_tf.export.tflite.decode import DECODE
 
 pytestmark = pytest.mark.quick
 
 
 def test_the_encoder_has_what_is_used():
-    assert decode_insert.DECODE_CUSTOM_OP_NAME == "TFLM_DECODE"
+    assert decode_insert.DECODE_CUSTOM_OP_NAME == DECODE
     assert int(decode.DecodeType.LUT) == 0
     fields = inspect.signature(lut.LutAncillaryData).parameters
     assert {"bitwidth", "axis", "value_table_stride", "value_tables"} <= set(fields)

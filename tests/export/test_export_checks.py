@@ -36,7 +36,7 @@ def without_guard(monkeypatch, builtin: int, bits: int) -> None:
     monkeypatch.setattr(storage, "choose", choose)
 
 
-def test_a_kernel_that_answers_nan_is_not_emitted(model, tmp_path, monkeypatch):
+def test_a_kernel_that_answers_nan_is_not_emitted(tmp_path, monkeypatch):
     """A convolution with int2 weights beside float inputs.
 
     With the guard removed the parity check still finds it.

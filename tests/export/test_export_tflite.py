@@ -210,21 +210,6 @@ def test_normalised_kernels_are_exported_as_trained_and_come_back(tmp_path):
     )
 
 
-@pytest.mark.slow
-def test_masked_layers_that_go_backwards_answer_step_by_step_too(tmp_path):
-    tokens = keras.Input((6,), dtype="int32")
-    x = keras.layers.Embedding(10, 4, mask_zero=True)(tokens)
-    x = keras.layers.Bidirectional(keras.layers.LSTM(3, return_sequences=True))(x)
-    x = keras.layers.GRU(3, go_backwards=True, return_sequences=True, zero_output_for_mask=True)(x)
-    model = with_widths(keras.Model(tokens, keras.layers.Dense(2)(x)), [8])
-    data = np.random.default_rng(0).integers(1, 10, (8, 6)) * (
-        np.arange(6) < np.arange(1, 9)[:, None]
-    )
-    before = model(data)
-    assert export_tflite(model, tmp_path / "model.tflite", verify_with=data).parity.examples == 8
-    np.testing.assert_array_equal(model(data), before)
-
-
 def test_each_output_is_judged_by_its_own_size():
     inputs = keras.Input((4,))
     boxes, scores = keras.layers.Rescaling(1000.0)(inputs), keras.layers.Rescaling(0.1)(inputs)

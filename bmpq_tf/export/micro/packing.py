@@ -12,6 +12,7 @@ import numpy as np
 from bmpq_tf._compat.litert import schema
 from bmpq_tf.export.micro.operators import DECODED, NATIVE_INT4
 from bmpq_tf.export.tflite import flatbuffer
+from bmpq_tf.export.tflite.decode import DECODE
 
 _BUILTIN = schema.BuiltinOperator
 _WIDEST_INDEX = 7
@@ -152,7 +153,9 @@ def _kernels_in(model, subgraph) -> dict[int, tuple[Kernel, list[tuple[int, int]
             continue
         axis = _axis(tensor)
         channels = np.moveaxis(integers, axis, 0).reshape(integers.shape[axis], -1).astype(np.int64)
-        builtins = [flatbuffer.builtin_of(model, subgraph.operators[one]) for one, _ in places]
+        operators = [subgraph.operators[position] for position, _ in places]
+        builtins = [flatbuffer.builtin_of(model, operator) for operator in operators]
+        results = [int(operator.outputs[0]) for operator in operators]
         kernel = Kernel(
             builtins,
             integers.size,
@@ -160,16 +163,11 @@ def _kernels_in(model, subgraph) -> dict[int, tuple[Kernel, list[tuple[int, int]
             channels.max(1),
             flatbuffer.scale_count(tensor),
             axis in (0, integers.ndim - 1),
-            all(_gives(subgraph, subgraph.operators[one]) == flatbuffer.INT8 for one, _ in places),
+            all(subgraph.tensors[index].type == flatbuffer.INT8 for index in results),
             2 if (integers % 2 != 0).all() else 1,
         )
         found[index] = kernel, places
     return found
-
-
-def _gives(subgraph, operator) -> int:
-    """The type of an operator's result."""
-    return subgraph.tensors[int(operator.outputs[0])].type
 
 
 def _axis(tensor) -> int:
@@ -262,14 +260,13 @@ def _insert(model, subgraph, decodes: dict[int, list[tuple[int, int, int]]]) -> 
     """Puts one `DECODE` in front of each operator that reads decoded kernels: what it writes lives
     until the next operator only.
     """
-    from bmpq_tf._compat import tflite_micro
-
     if not decodes:
         return
     code = schema.OperatorCodeT()
     code.builtinCode, code.version = _BUILTIN.CUSTOM, 1
-    code.deprecatedBuiltinCode, code.customCode = _BUILTIN.CUSTOM, tflite_micro.DECODE_NAME.encode()
-    known = [number for number, one in enumerate(model.operatorCodes) if _same_code(one, code)]
+    code.deprecatedBuiltinCode, code.customCode = _BUILTIN.CUSTOM, DECODE.encode()
+    codes = enumerate(model.operatorCodes)
+    known = [number for number, one in codes if one.customCode == code.customCode]
     number = known[0] if known else len(model.operatorCodes)
     if not known:
         model.operatorCodes.append(code)
@@ -279,7 +276,3 @@ def _insert(model, subgraph, decodes: dict[int, list[tuple[int, int, int]]]) -> 
         operator.inputs = [index for one in decodes[position] for index in one[:2]]
         operator.outputs = [decoded for *_, decoded in decodes[position]]
         subgraph.operators.insert(position, operator)
-
-
-def _same_code(one, other) -> bool:
-    return one.customCode is not None and one.customCode == other.customCode

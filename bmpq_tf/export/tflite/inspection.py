@@ -97,10 +97,8 @@ def weights_by_buffer(model) -> dict[int, Weights]:
             kind = operator_name(model, operator)
             for index in (int(index) for index in operator.inputs if index >= 0):
                 if index in decoded:
-                    weights.setdefault(
-                        decoded[index].buffer,
-                        _unpacked(model, subgraph.tensors[index], kind, decoded[index]),
-                    )
+                    one = _weights(model, subgraph.tensors[index], kind, decoded=decoded[index])
+                    weights.setdefault(decoded[index].buffer, one)
                 source = constants.get(index, index)
                 tensor = subgraph.tensors[source]
                 if kind != "DEQUANTIZE" and _is_kernel(model, tensor):
@@ -233,15 +231,17 @@ def _is_kernel(model, tensor) -> bool:
     )
 
 
-def _weights(model, tensor, operator: str, dequantized: bool) -> Weights:
-    values = flatbuffer.constant(model, tensor)
+def _weights(
+    model, tensor, operator: str, dequantized: bool = False, decoded: Decoded | None = None
+) -> Weights:
+    values = decoded.integers if decoded else flatbuffer.constant(model, tensor)
     count = flatbuffer.scale_count(tensor)
     scales = tensor.quantization.scale if count else ()
     return Weights(
         name=flatbuffer.tensor_name(tensor),
         operator=operator,
         shape=tuple(int(size) for size in tensor.shape),
-        stored=_type_name(tensor),
+        stored=f"table of {decoded.bits} bits" if decoded else _type_name(tensor),
         bits=used_bits(values)
         if values is not None and tensor.type in flatbuffer.PACKED_BITS
         else None,
@@ -249,23 +249,7 @@ def _weights(model, tensor, operator: str, dequantized: bool) -> Weights:
         scales=count,
         smallest_scale=float(min(scales)) if count else None,
         largest_scale=float(max(scales)) if count else None,
-        bytes=len(model.buffers[tensor.buffer].data),
-    )
-
-
-def _unpacked(model, tensor, operator: str, decoded: Decoded) -> Weights:
-    scales = tensor.quantization.scale
-    return Weights(
-        name=flatbuffer.tensor_name(tensor),
-        operator=operator,
-        shape=decoded.integers.shape,
-        stored=f"table of {decoded.bits} bits",
-        bits=used_bits(decoded.integers),
-        dequantized=False,
-        scales=len(scales),
-        smallest_scale=float(min(scales)),
-        largest_scale=float(max(scales)),
-        bytes=len(model.buffers[decoded.buffer].data),
+        bytes=len(model.buffers[(decoded or tensor).buffer].data),
     )
 
 

@@ -16,7 +16,6 @@ from bmpq_tf.export.verification.inputs import batch_count, first_examples, inpu
 from bmpq_tf.export.verification.near_ties import near_ties, output_steps
 from bmpq_tf.export.verification.parity import (
     TOLERANCE,
-    Limits,
     Parity,
     limits_of,
     mistakes_allowed,
@@ -88,21 +87,13 @@ class _Follower:
     def __init__(self, model: keras.Model, content: bytes, xnnpack: bool, runtime: Runtime):
         self._model, self._rounded = model, rounded_tensors(content)
         self._exposed = Exposed(content, xnnpack, self._rounded.__contains__, runtime)
-        self._following = Following(model, TOLERANCE)
-
-    @property
-    def ties(self) -> int:
-        return self._following.ties
-
-    @property
-    def departed(self) -> str:
-        return self._following.departed
+        self.following = Following(model, TOLERANCE)
 
     def differences(self, batch: Sequence[np.ndarray]) -> np.ndarray:
         received, tensors = self._exposed(batch)
         # Float inputs come along.
         rounded = {name: values for name, values in tensors.items() if name in self._rounded}
-        with self._following.taking(rounded):
+        with self.following.taking(rounded):
             expected = keras_answers(self._model, batch)
         return _largest_differences(expected, received)
 
@@ -188,7 +179,7 @@ class _Tally:
         if self._followers and not (apart <= tolerance_of(self._optimize_for, self.scale)).all():
             apart = self._followers[xnnpack].differences(batch)
             if not (apart <= tolerance_of(self._optimize_for, self.scale)).all():
-                self._departed = self._departed or self._followers[xnnpack].departed
+                self._departed = self._departed or self._followers[xnnpack].following.departed
         self.unexplained = np.maximum(self.unexplained, apart)
         if xnnpack:
             for columns, ours, theirs in zip(self._columns, expected, received, strict=False):
@@ -205,10 +196,6 @@ class _Tally:
                 self.compared[number] += same.size
                 self.near[number] += near_ties(ours, theirs, self._steps[number])
 
-    @property
-    def _limits(self) -> Limits:
-        return limits_of(self._optimize_for, self._rounded, self._mostly_trained)
-
     def parity(
         self, examples: int, generated: bool, allowed: float | None, judge_top1: bool = True
     ) -> Parity:
@@ -220,14 +207,14 @@ class _Tally:
         agreement = np.divide(
             self.equal, self.compared, out=np.ones(len(self.equal)), where=self.compared > 0
         )
-        mistakes = (
-            self.compared - self.equal - self.near - mistakes_allowed(self._limits, self.compared)
-        )
+        limits = limits_of(self._optimize_for, self._rounded, self._mostly_trained)
+        allowed_mistakes = mistakes_allowed(limits, self.compared)
+        mistakes = self.compared - self.equal - self.near - allowed_mistakes
         least = min(
             range(len(agreement)),
             key=lambda number: (-max(0.0, mistakes[number]), agreement[number]),
         )
-        ties = sum(follower.ties for follower in self._followers.values())
+        ties = sum(follower.following.ties for follower in self._followers.values())
         return Parity(
             max_abs_diff=float(self.difference[worst]),
             logit_scale=float(self.scale[worst]),
