@@ -10,6 +10,7 @@ from bmpq_research.fuzz import campaign
 from bmpq_research.fuzz.architectures import example_inputs, random_model
 from bmpq_research.fuzz.options import Options, budget_of, random_options
 from bmpq_research.fuzz.refusals import is_helpful
+from bmpq_research.fuzz.worker import Worker
 from bmpq_tf import BMPQCallback, Budget, ExportError, InfeasibleBudgetError, quantize_model
 from bmpq_tf.model.kernels import model_kernels
 
@@ -75,13 +76,14 @@ def test_a_refusal_names_a_layer_or_an_argument_and_a_way_out(error, helps):
 def test_a_campaign_goes_on_where_it_was_and_tells_how_to_run_one_seed(tmp_path, monkeypatch):
     asked = []
 
-    def ask(self, seed):
-        asked.append(seed)
+    def ask(self, line):
+        asked.append(seed := int(line))
         outcome = "finding" if seed == 7 else "ok"
         stage = {"name": "size", "outcome": outcome, "told": "it differs", "seconds": 1.0}
-        return {"seed": seed, "layers": ["Dense"], "options": {}, "budget": "", "stages": [stage]}
+        told = {"seed": seed, "layers": ["Dense"], "options": {}, "budget": "", "stages": [stage]}
+        return json.dumps(told), ""
 
-    monkeypatch.setattr(campaign._Worker, "ask", ask)
+    monkeypatch.setattr(Worker, "ask", ask)
     out = tmp_path / "fuzz.jsonl"
     list(campaign.campaign(5, 2, 1.0, out))
     results = list(campaign.campaign(5, 4, 1.0, out))
@@ -94,13 +96,28 @@ def test_a_campaign_goes_on_where_it_was_and_tells_how_to_run_one_seed(tmp_path,
     assert list(campaign.campaign(90, 4, 0.0)) == []
 
 
-@pytest.mark.slow
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("line", "told"), [("0", "exit code -9"), ("1", "no end within 900 seconds")]
+)
+def test_a_process_that_ends_is_a_finding(line, told, monkeypatch):
+    ends = {"0": "-9", "1": "late"}
+    monkeypatch.setattr(Worker, "ask", lambda self, line: ("", ends[line]))
+    (result,) = campaign.campaign(int(line), 1, 1.0)
+    assert [stage["told"] for stage in campaign.findings(result)] == [told]
+
+
 @pytest.mark.apart
-def test_a_process_that_ends_is_a_finding_and_the_next_seed_has_another(monkeypatch):
-    worker = campaign._Worker()
-    process = worker._process = worker._started()
-    process.kill()
-    assert campaign.findings(worker.ask(0))[0]["told"] == "exit code -9"
-    monkeypatch.setattr(campaign, "SECONDS", 0.01)
-    assert campaign.findings(worker.ask(0))[0]["told"].startswith("no end within")
+def test_a_worker_that_ends_or_hangs_has_another_in_its_place(tmp_path):
+    script = tmp_path / "echo.py"
+    script.write_text(
+        "import os, sys, time\n"
+        "for line in sys.stdin:\n"
+        "    line == 'die\\n' and os._exit(3)\n"
+        "    line == 'hang\\n' and time.sleep(60)\n"
+        "    print(line, end='', flush=True)\n"
+    )
+    worker = Worker([script], 2.0)
+    answers = [worker.ask(line) for line in ("one", "die", "two", "hang", "three")]
     worker.close()
+    assert answers == [("one\n", ""), ("", "3"), ("two\n", ""), ("", "late"), ("three\n", "")]

@@ -1,17 +1,14 @@
 """Many seeds, one after the other, in processes that may crash or hang; lines of JSON."""
 
 import collections
-import contextlib
 import json
-import os
 import pathlib
 import shlex
 import subprocess
-import sys
-import threading
 import time
 from collections.abc import Iterator
 
+from bmpq_research.fuzz.worker import Worker
 from bmpq_tf.files import append_line, whole_lines
 
 WORKER = pathlib.Path(__file__).with_name("trial_worker.py")
@@ -33,14 +30,17 @@ def campaign(
         out: a file of lines that results are appended to; those that it holds are not run again.
     """
     known = {} if out is None else {told["seed"]: told for told in _read(out)}
-    start, worker = time.monotonic(), _Worker()
+    start, asked = time.monotonic(), 0
+    worker = Worker([WORKER], SECONDS, stderr=subprocess.DEVNULL)
     for seed in range(first, first + models):
         if seed in known:
             yield known[seed]
             continue
         if time.monotonic() - start > 60 * minutes:
             break
-        told = worker.ask(seed)
+        if asked and asked % _MODELS_A_PROCESS == 0:
+            worker.close()
+        told, asked = _asked(worker, seed), asked + 1
         if out is not None:
             append_line(out, json.dumps(told))
         yield told
@@ -73,56 +73,11 @@ def outcomes(results: list[dict]) -> dict[str, collections.Counter]:
     return counted
 
 
-class _Worker:
-    """A process for some seeds at a time; another takes its place where it ends."""
-
-    def __init__(self):
-        self._process: subprocess.Popen | None = None
-        self._asked = 0
-
-    def ask(self, seed: int) -> dict:
-        if self._asked >= _MODELS_A_PROCESS:
-            self.close()
-        process = self._process = self._process or self._started()
-        self._asked += 1
-        assert process.stdin is not None
-        assert process.stdout is not None
-        late = threading.Event()
-        timer = threading.Timer(SECONDS, lambda: (late.set(), process.kill()))
-        timer.daemon = True
-        timer.start()
-        try:
-            process.stdin.write(f"{seed}\n")
-            process.stdin.flush()
-            line = process.stdout.readline()
-        except OSError:
-            line = ""
-        finally:
-            timer.cancel()
-        if line:
-            return json.loads(line)
-        code = process.wait()
-        self.close()
-        what = f"no end within {SECONDS:.0f} seconds" if late.is_set() else f"exit code {code}"
-        stage = {"name": "process", "outcome": "finding", "told": what, "seconds": 0.0}
-        return {"seed": seed, "layers": [], "options": {}, "budget": "", "stages": [stage]}
-
-    def _started(self) -> subprocess.Popen:
-        return subprocess.Popen(
-            [sys.executable, WORKER],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        )
-
-    def close(self) -> None:
-        if self._process is not None:
-            # What was not sent yet finds nobody there.
-            with contextlib.suppress(OSError):
-                self._process.communicate()
-            for pipe in (self._process.stdin, self._process.stdout):
-                with contextlib.suppress(OSError):
-                    pipe.close()
-        self._process, self._asked = None, 0
+def _asked(worker: Worker, seed: int) -> dict:
+    """What became of a seed, or how its process ended."""
+    line, ended = worker.ask(str(seed))
+    if line:
+        return json.loads(line)
+    told = f"no end within {SECONDS:.0f} seconds" if ended == "late" else f"exit code {ended}"
+    stage = {"name": "process", "outcome": "finding", "told": told, "seconds": 0.0}
+    return {"seed": seed, "layers": [], "options": {}, "budget": "", "stages": [stage]}

@@ -4,20 +4,16 @@ Each answer is one line for people, whatever was damaged; nothing crashes, hangs
 """
 
 import collections
-import contextlib
 import dataclasses
 import json
-import os
 import pathlib
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
 
 import numpy as np
 
 from bmpq_research.fuzz.damage import AS_BYTES, AS_KERAS, AS_TFLITE, AS_ZIP, Damage
 from bmpq_research.fuzz.originals import MARKER, write_originals
+from bmpq_research.fuzz.worker import Worker
 
 WORKER = pathlib.Path(__file__).with_name("damaged_worker.py")
 # Per file, on a machine with other work too.
@@ -164,65 +160,27 @@ def run(folder: pathlib.Path, count: int, seed: int = 0, only: int | None = None
     for case in chosen:
         by_command[case.command].append(case)
     for command, of_command in by_command.items():
-        worker = _Worker(command, folder)
+        # A module beside the models is where a careless loader would look.
+        worker = Worker([WORKER, command], SECONDS, path=["."], cwd=folder)
         for case in of_command:
             write_damaged(case, folder, seed)
-            yield worker.ask(case)
+            yield _asked(worker, case, folder)
             for path in folder.glob(f"damaged_{case.number}.*"):
                 path.unlink()
         worker.close()
 
 
-class _Worker:
-    """A process that runs one command on many files; another takes its place where it ends."""
-
-    def __init__(self, command: str, folder: pathlib.Path):
-        self._command, self._folder = command, folder
-        self._process: subprocess.Popen | None = None
-
-    def ask(self, case: Case) -> Answer:
-        marker = self._folder / MARKER
-        process = self._process = self._process or self._started()
-        assert process.stdin is not None
-        assert process.stdout is not None
-        late = threading.Event()
-        timer = threading.Timer(SECONDS, lambda: (late.set(), process.kill()))
-        timer.start()
-        try:
-            process.stdin.write(json.dumps(case.arguments) + "\n")
-            process.stdin.flush()
-            line = process.stdout.readline()
-        except OSError:
-            line = ""
-        finally:
-            timer.cancel()
-        if marker.exists():
-            marker.rmdir() if marker.is_dir() else marker.unlink()
-            return Answer(case, "code run", line)
-        if not line:
-            self._process, code = None, process.wait()
-            for pipe in (process.stdin, process.stdout):
-                # What was not sent yet finds nobody there.
-                with contextlib.suppress(OSError):
-                    pipe.close()
-            return Answer(case, "hang" if late.is_set() else "crash", f"exit {code}")
-        told = json.loads(line)
-        return Answer(case, _outcome(told), told["said"])
-
-    def _started(self) -> subprocess.Popen:
-        return subprocess.Popen(
-            [sys.executable, WORKER, self._command],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            # A module beside the models is where a careless loader would look.
-            cwd=self._folder,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, "."])},
-        )
-
-    def close(self) -> None:
-        if self._process is not None:
-            self._process.communicate()
+def _asked(worker: Worker, case: Case, folder: pathlib.Path) -> Answer:
+    """What a command did with a case's file, and whether that ran code."""
+    line, ended = worker.ask(json.dumps(case.arguments))
+    marker = folder / MARKER
+    if marker.exists():
+        marker.rmdir() if marker.is_dir() else marker.unlink()
+        return Answer(case, "code run", line)
+    if not line:
+        return Answer(case, "hang" if ended == "late" else "crash", f"exit {ended}")
+    told = json.loads(line)
+    return Answer(case, _outcome(told), told["said"])
 
 
 def _outcome(told: dict) -> str:
