@@ -14,14 +14,11 @@ A run that was killed and is started again with the same flags and --backup_dir 
 epoch, or with its export if it was killed there.
 """
 
-import pathlib
-
 from absl import flags
-from rich.console import Console
 
 from bmpq_research.datasets import DATA_DIR_HELP, DATASETS, DOWNLOAD_HELP
 from bmpq_research.experiments.controls import METHODS
-from bmpq_research.experiments.outcome import check_folder, write_outcome
+from bmpq_research.experiments.outcome import check_folder, judged_on, write_outcome
 from bmpq_research.experiments.train_config import IN_GRIDS, INITIAL_WIDTHS, PINS, TrainConfig
 from bmpq_research.experiments.training import train
 from bmpq_research.models import MODELS
@@ -34,7 +31,6 @@ from bmpq_tf.export.integer.static import IO_DTYPES
 from bmpq_tf.export.kernels.storage import MODES
 from bmpq_tf.export.micro.operators import check_installed
 from bmpq_tf.layers.config import SCALES
-from bmpq_tf.model.summary import KernelRow, rendered
 from bmpq_tf.tuning.recipe import SCHEDULES
 
 _DEFAULT = TrainConfig()
@@ -196,16 +192,13 @@ def main() -> None:
     )
     if given.out_dir:
         check_folder(given.out_dir, given.overwrite, config, given.optimize_for, given.io_dtype)
-    console = Console()
     if not given.out_dir:
-        console.print(
-            "There is no --out_dir: accuracies are printed at the end, and no model is kept."
-        )
+        print("There is no --out_dir: accuracies are printed at the end, and no model is kept.")
     run = train(config, verbose=given.verbose)
     if not given.out_dir:
-        console.print({name: round(value, 4) for name, value in run.accuracy.items()})
+        print({name: round(value, 4) for name, value in run.accuracy.items()})
         return
-    told = write_outcome(
+    exported, accuracy = write_outcome(
         run,
         given.out_dir,
         given.overwrite,
@@ -213,59 +206,13 @@ def main() -> None:
         io_dtype=given.io_dtype,
         command=command(),
     )
-    print_outcome(told, pathlib.Path(given.out_dir), console)
-
-
-def print_outcome(told: dict, folder: pathlib.Path, console: Console) -> None:
-    """Prints one table: the kernels, and what the file is worth."""
-    rows = [
-        KernelRow(
-            layer["name"],
-            layer["weights"],
-            layer["bits"],
-            pinned=layer["pinned"],
-            sensitivity=layer["sensitivity"],
-        )
-        for layer in told["layers"]
-    ]
-    table = rendered(
-        rows,
-        title=(
-            f"{told['model']} on {told['dataset']}, {told['epochs']} epochs, seed "
-            f"{told['seed']}, budget {told['budget']}"
-        ),
-    )
-    accuracy = told["accuracy"]
-    figures = [f"float {accuracy['float']:.2%}"] if "float" in accuracy else []
-    figures += [
-        f"quantized {accuracy['keras']:.2%}",
-        f"the file in {'TFLM' if told['micro'] else 'LiteRT'} {accuracy['tflite']:.2%}",
-    ]
-    weights = sum(layer["weights"] for layer in told["layers"])
-    table.add_section()
-    table.add_row(
-        "total",
-        f"{weights:,}",
-        f"{told['allocated_bits'] / weights:.2f}",
-        "",
-        f"{told['allocated_bits'] / 8:,.0f}",
-    )
-    micro = told["micro"]
-    device = (
-        f"in TFLM: {told['tflite_bytes']:,} bytes of flash, {micro['arena_bytes']:,} of RAM; equal "
-        f"to the int8 file bit for bit on all {micro['examples']:,} images\n"
-        if micro
-        else ""
-    )
-    table.caption = (
-        f"accuracy on {told['judged_on']}: {', '.join(figures)}\n"
-        f"weights: {told['packed_weight_bytes']:,} bytes packed, {told['float_bits'] // 8:,} in "
-        f"float32: {told['compression']:.2f}x fewer parameter bits\n"
-        f"file: {told['tflite_bytes']:,} bytes, top-1 equal to Keras on {told['agreement']:.2%}, "
-        f"largest difference {told['max_abs_diff']:.1e} of {told['logit_scale']:.1f}\n"
-        f"{device}p: pinned; see {folder}/ for model.tflite, report.html and bits.png"
-    )
-    console.print(table)
+    runtime = "TFLM" if exported.micro else "LiteRT"
+    names = {"float": "float", "keras": "quantized", "tflite": f"the file in {runtime}"}
+    shares = [f"{said} {accuracy[one]:.2%}" for one, said in names.items() if one in accuracy]
+    what = f"{config.model} on {config.dataset}, {config.epochs} epochs, seed {config.seed}"
+    print(f"{what}, budget {run.callback.budget}\n{exported}")
+    print(f"accuracy on {judged_on(config)}: {', '.join(shares)}")
+    print(f"See report.html and bits.png in {given.out_dir}/.")
 
 
 if __name__ == "__main__":

@@ -279,9 +279,9 @@ def test_digits_are_learned_from_scratch_and_the_file_answers_as_keras_does(
 
     run = train(TrainConfig(activation_bits=bits, epochs=12, budget="8x"), verbose=0)
     assert run.accuracy["keras"] >= accuracy
-    told = write_outcome(run, tmp_path)
-    assert abs(told["accuracy"]["tflite"] - told["accuracy"]["keras"]) <= 1 / 360
-    assert told["agreement"] >= 359 / 360
+    exported, judged = write_outcome(run, tmp_path)
+    assert abs(judged["tflite"] - judged["keras"]) <= 1 / 360
+    assert exported.parity.agreement >= 359 / 360
     model = keras.models.load_model(tmp_path / "model.keras")
     for mine, theirs in zip(run.model.weights, model.weights, strict=True):
         np.testing.assert_array_equal(mine.numpy(), theirs.numpy(), err_msg=mine.path)

@@ -69,12 +69,13 @@ def test_training_writes_what_the_report_promises(run):
     ]
     assert report["allocated_bits"] <= report["budget_bits"]
     assert report["accuracy"]["keras"] == report["accuracy"]["tflite"]
-    assert report["agreement"] == 1.0
+    parity = report["parity"]
+    assert parity["agreement"] == 1.0
     assert (report["config"]["learning_rate"], report["config"]["candidate_bits"]) == (
         0.05,
         [2, 4, 8],
     )
-    assert report["max_abs_diff"] <= 1e-4 * max(0.01, report["logit_scale"])
+    assert parity["max_abs_diff"] <= 1e-4 * max(0.01, parity["logit_scale"])
     assert report["packed_weight_bytes"] <= 1.02 * report["ideal_weight_bytes"] + 64 * len(
         report["layers"]
     )

@@ -78,7 +78,7 @@ def write_outcome(
     optimize_for: str = "size",
     io_dtype: str | None = None,
     command: str | None = None,
-) -> dict[str, Any]:
+) -> tuple[ExportReport, dict[str, float]]:
     """Exports the model, judges the file in the runtime that it is for, and writes everything into
     a folder.
 
@@ -91,7 +91,7 @@ def write_outcome(
         command: that made the run, for `report.html`.
 
     Returns:
-        The content of `report.json`.
+        The report of the export; the accuracies of the models, as `Run` has them, and of the file.
     """
     folder = check_folder(folder, overwrite, run.config, optimize_for, io_dtype)
     folder.mkdir(parents=True, exist_ok=True)
@@ -100,13 +100,13 @@ def write_outcome(
         folder / _UNFINISHED, json.dumps(_settings(run.config, optimize_for, io_dtype), indent=1)
     )
     try:
-        told = _write_files(run, folder, optimize_for, io_dtype, command)
+        judged = _write_files(run, folder, optimize_for, io_dtype, command)
     except Exception:
         # The same command would be refused again.
         (folder / _UNFINISHED).unlink()
         raise
     (folder / _UNFINISHED).unlink()
-    return told
+    return judged
 
 
 def _write_files(
@@ -115,7 +115,7 @@ def _write_files(
     optimize_for: str,
     io_dtype: str | None,
     command: str | None = None,
-) -> dict[str, Any]:
+) -> tuple[ExportReport, dict[str, float]]:
     # First of all: an export that is refused should not cost the training.
     with replacing(folder / "model.keras") as temporary:
         run.model.save(temporary)
@@ -140,15 +140,14 @@ def _write_files(
         **run.accuracy,
         "tflite": classification_accuracy(runtime_of(content)(content), run.judged_batches()),
     }
-    told = report(run, exported, accuracy)
-    write_text(folder / "report.json", json.dumps(told, indent=1))
+    write_text(folder / "report.json", json.dumps(report(run, exported, accuracy), indent=1))
     _write_page(run, folder, exported, accuracy, command)
     plot_allocations(
         run.callback.history,
         folder / "bits.png",
         f"{run.config.model} on {run.config.dataset}, {run.config.budget}",
     )
-    return told
+    return exported, accuracy
 
 
 def _write_page(
@@ -173,43 +172,15 @@ def _write_page(
 
 def report(run: Run, exported: ExportReport, accuracy: dict[str, float]) -> dict[str, Any]:
     """Collects a run's figures as plain data."""
-    config = run.config
-    budget = run.callback.budget.bits([state.kernel for state in model_kernels(run.model)])
+    told = exported.to_dict()
+    # The same wherever it is written to.
+    del told["path"]
     return {
-        "seed": config.seed,
-        "dataset": config.dataset,
-        "model": config.model,
-        "channel_multiplier": config.channel_multiplier,
-        "epochs": config.epochs,
         "budget": str(run.callback.budget),
-        "budget_bits": budget,
-        "allocated_bits": exported.allocated_bits,
-        "float_bits": exported.float_bits,
-        "compression": exported.compression,
+        "budget_bits": run.callback.budget.bits([one.kernel for one in model_kernels(run.model)]),
         "accuracy": accuracy,
-        "judged_on": "the last training images" if config.validation else "the test set",
-        "agreement": exported.parity.agreement,
-        "max_abs_diff": exported.parity.max_abs_diff,
-        "logit_scale": exported.parity.logit_scale,
-        "optimize_for": exported.optimize_for,
-        "tflite_bytes": exported.tflite_bytes,
-        "micro": dataclasses.asdict(exported.micro) | {"arena_bytes": exported.micro.arena.bytes}
-        if exported.micro
-        else None,
-        "packed_weight_bytes": exported.packed_weight_bytes,
-        "ideal_weight_bytes": exported.ideal_weight_bytes,
-        "layers": [
-            {
-                "name": layer.name,
-                "weights": layer.weights,
-                "bits": layer.bits,
-                "stored_bits": layer.stored_bits,
-                "pinned": layer.pinned,
-                "sensitivity": layer.sensitivity,
-                "note": layer.note,
-            }
-            for layer in exported.layers
-        ],
+        "judged_on": judged_on(run.config),
+        **told,
         "allocations": [
             {key: allocation[key] for key in ("epoch", "status", "bits")}
             for allocation in run.callback.history
@@ -217,7 +188,12 @@ def report(run: Run, exported: ExportReport, accuracy: dict[str, float]) -> dict
         # Everything that decided the outcome; where data and backups lay did not.
         "config": {
             name: value
-            for name, value in dataclasses.asdict(config).items()
+            for name, value in dataclasses.asdict(run.config).items()
             if name not in _ELSEWHERE
         },
     }
+
+
+def judged_on(config: TrainConfig) -> str:
+    """Returns which images accuracies are of, in words."""
+    return "the last training images" if config.validation else "the test set"
