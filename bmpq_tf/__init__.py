@@ -49,7 +49,6 @@ if keras.backend.backend() != "tensorflow":
 # At once: Keras finds the classes that a saved model names only where they were imported.
 from bmpq_tf import layers
 from bmpq_tf._version import __version__
-from bmpq_tf.tuning import losses as _losses  # noqa: F401
 from bmpq_tf.tuning import recipe as _recipe  # noqa: F401
 
 # The rest when it is first asked for: the solver and LiteRT take a third of a second to import.
@@ -85,6 +84,7 @@ _HOMES = {
     "training.channels": ("drop_channels",),
     "training.distribution": ("prepare_for_workers",),
     "training.oscillation_freezing": ("FreezeOscillations",),
+    "training.self_distillation": ("SelfDistiller",),
     "tuning.smallest": ("SmallestBudget", "smallest_budget"),
 }
 _HOME_OF = {name: f"bmpq_tf.{module}" for module, names in _HOMES.items() for name in names}
@@ -121,6 +121,7 @@ if TYPE_CHECKING:
     from bmpq_tf.training.channels import drop_channels
     from bmpq_tf.training.distribution import prepare_for_workers
     from bmpq_tf.training.oscillation_freezing import FreezeOscillations
+    from bmpq_tf.training.self_distillation import SelfDistiller
     from bmpq_tf.tuning.smallest import SmallestBudget, smallest_budget
 
 __all__ = [
@@ -142,6 +143,7 @@ __all__ = [
     "MicroReport",
     "Parity",
     "QuantizationConfig",
+    "SelfDistiller",
     "SkippedLayersWarning",
     "SmallestBudget",
     "Solution",

@@ -57,10 +57,10 @@ def main(_: list[str]) -> None:
     teacher = network(48, "teacher")
     fit(teacher, data, epochs=12)
     student = bmpq_tf.quantize_model(network(12, "student"))
+    # Named "kl_divergence", as by default, Keras 3.15 takes the loss of the logits themselves.
+    apart = keras.distillation.LogitsDistillation(3.0, loss=keras.losses.KLDivergence())
     distiller = keras.distillation.Distiller(
-        teacher=teacher,
-        student=student,
-        distillation_losses=keras.distillation.LogitsDistillation(temperature=3.0),
+        teacher=teacher, student=student, distillation_losses=apart
     )
     fit(distiller, data, 20, [bmpq_tf.BMPQCallback(flags.FLAGS.budget, model=student)])
     bmpq_tf.summary(student)

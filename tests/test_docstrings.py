@@ -35,7 +35,7 @@ NEEDS = {
     "smallest_budget": "keras_tuner",
 }
 # Whose examples change `model`, and so get a copy.
-CHANGING = {"BMPQCallback", "BackupAndRestore", "assign_bits", "drop_channels"}
+CHANGING = {"BMPQCallback", "BackupAndRestore", "SelfDistiller", "assign_bits", "drop_channels"}
 SLOW = {"smallest_budget"}
 
 

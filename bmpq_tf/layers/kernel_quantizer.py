@@ -3,9 +3,11 @@
 Its width, its scales, its accumulated bit gradients and its past allocations.
 """
 
+import contextlib
+import contextvars
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import keras
 import numpy as np
@@ -20,8 +22,22 @@ from bmpq_tf.layers.sensitivity_tracking import SensitivityTracking, with_joined
 from bmpq_tf.layers.serialization import serializable
 
 _HISTORY = "allocation_history"
+# Of a thread, so that replicas do not see each other's.
+_IS_UNROUNDED = contextvars.ContextVar("bmpq_unrounded", default=False)
 # No scale is zero.
 _UNKNOWN = keras.initializers.Zeros()
+
+
+@contextlib.contextmanager
+def unrounded() -> Iterator[None]:
+    """Within it, models compute with their kernels as they are before they are rounded, whose
+    gradients are no bit gradients.
+    """
+    token = _IS_UNROUNDED.set(True)
+    try:
+        yield
+    finally:
+        _IS_UNROUNDED.reset(token)
 
 
 @serializable
@@ -126,6 +142,8 @@ class KernelQuantizer(KernelScales, SensitivityTracking, OscillationTracking, ke
         kernel = self.quantized_from(kernel)
         if self.config.scale == "learned" and not self._is_started:
             self.scale_base.assign(self._base(kernel))
+        if _IS_UNROUNDED.get():
+            return kernel
         knows_loss_scale = self._scale_loss is not None or compute_dtype != "float16"
         scale, bits = (
             self._scale(kernel, self._loss_factor if knows_loss_scale else None),

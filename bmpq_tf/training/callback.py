@@ -107,10 +107,9 @@ class BMPQCallback(keras.callbacks.Callback):
 
         A student, while a teacher trains it:
 
+        >>> apart = keras.distillation.LogitsDistillation(loss=keras.losses.KLDivergence())
         >>> distiller = keras.distillation.Distiller(
-        ...     teacher=float_model,
-        ...     student=model,
-        ...     distillation_losses=keras.distillation.LogitsDistillation(),
+        ...     teacher=float_model, student=model, distillation_losses=apart
         ... )
         >>> distiller.compile("adam", "sparse_categorical_crossentropy")
         >>> callback = bmpq_tf.BMPQCallback("12x", model=model, verbose=0)

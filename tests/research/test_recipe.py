@@ -6,11 +6,11 @@ import pytest
 import tensorflow as tf
 from conftest import small_model
 
+from bmpq_research.experiments.losses import ClassificationLoss, accuracy, with_teacher
 from bmpq_research.experiments.recipe import sgd
 from bmpq_research.experiments.restart import RestartRate
 from bmpq_tf import quantize_model
 from bmpq_tf.model.kernels import model_kernels
-from bmpq_tf.tuning.losses import ClassificationLoss, accuracy, with_teacher
 from bmpq_tf.tuning.recipe import StepDecay
 
 LOGITS = np.array([[2.0, 0.0, -1.0], [0.5, 1.0, 0.0]], np.float32)

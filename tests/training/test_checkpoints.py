@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 from conftest import compiled, small_data, small_model
 
-from bmpq_research.experiments import recipe
+from bmpq_research.experiments import losses, recipe
 from bmpq_research.models import build_model
 from bmpq_tf import BMPQCallback, dequantize_model, quantize_model
 from bmpq_tf.model.kernels import allocation_history, model_kernels
-from bmpq_tf.tuning import losses
 
 pytestmark = pytest.mark.apart
 
@@ -140,7 +139,7 @@ plain = keras.models.load_model(folder + "/plain.keras", compile=False)
 np.save(folder + "/plain.npy", plain.predict(images, verbose=0))
 assert "bmpq_tf" not in sys.modules
 import bmpq_tf
-quantized = keras.models.load_model(folder + "/quantized.keras")
+quantized = keras.models.load_model(folder + "/quantized.keras", compile=False)
 np.save(folder + "/quantized.npy", quantized.predict(images, verbose=0))
 """
 

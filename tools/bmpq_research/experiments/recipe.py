@@ -1,7 +1,8 @@
-"""The recipe of the experiments: the optimizer with restarts, and the losses."""
+"""The recipe of the experiments: the optimizer with restarts."""
 
 import keras
 
+from bmpq_research.experiments.restart import Restarted
 from bmpq_tf.tuning import recipe
 
 
@@ -33,5 +34,5 @@ def sgd(
         )
     rate = recipe.learning_rate(learning_rate, steps, warmup_steps, schedule)
     return recipe.sgd(
-        recipe.Restarted(rate, restart * learning_rate, steps) if restart else rate, weight_decay
+        Restarted(rate, restart * learning_rate, steps) if restart else rate, weight_decay
     )

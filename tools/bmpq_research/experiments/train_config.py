@@ -5,12 +5,12 @@ import math
 from collections.abc import Iterable
 
 from bmpq_research.experiments.controls import Control
+from bmpq_research.experiments.losses import ClassificationLoss
 from bmpq_research.experiments.near_two_bits import GRADIENTS, LEVELS, two_bit_levels
 from bmpq_research.experiments.recipe import sgd
 from bmpq_tf import QuantizationConfig
 from bmpq_tf.training.callback import BMPQCallback
 from bmpq_tf.training.oscillation_freezing import FreezeOscillations
-from bmpq_tf.tuning.losses import ClassificationLoss
 
 # What only grids of experiments try.
 IN_GRIDS = (
@@ -46,10 +46,10 @@ class TrainConfig:
         lr_warmup_epochs: over which the learning rate rises; a tenth of the epochs, at most one, if
             `None`.
         freeze_oscillations: threshold of `FreezeOscillations` in the epochs that settle; 0: none.
-        label_smoothing, distillation, temperature: the loss, as `recipe.ClassificationLoss` takes
+        label_smoothing, distillation, temperature: the loss, as `losses.ClassificationLoss` takes
             it; distillation is from the trained float model, and is of quantized models only.
         self_distillation: share of the loss that is the divergence from the same weights unrounded,
-            which train in the same steps (`self_distillation.teach_itself`); 0: none.
+            which train in the same steps (`bmpq_tf.SelfDistiller`); 0: none.
         precision: that it trains at, a Keras dtype policy of `PRECISIONS`.
         levels, level_gradient: of kernels of 2 bits, as `near_two_bits.quantized_so` takes them.
         narrow_decay: share of the weight decay that kernels of 2 bits get.
@@ -153,7 +153,11 @@ def check_config(config: TrainConfig) -> None:
             )
     allocation_callback(config)
     ClassificationLoss(config.label_smoothing, config.distillation, config.temperature)
-    ClassificationLoss(distillation=config.self_distillation)
+    if not 0 <= config.self_distillation <= 1:
+        raise ValueError(
+            "self_distillation is a share, from 0 to 1. Received: self_distillation="
+            f"{config.self_distillation}."
+        )
     if config.distillation and config.self_distillation:
         raise ValueError(
             "A model has one teacher. Received: "

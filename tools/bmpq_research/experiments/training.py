@@ -20,6 +20,7 @@ from bmpq_research.datasets import (
 )
 from bmpq_research.experiments.controls import Control
 from bmpq_research.experiments.epoch_log import EpochWatch, read_epochs
+from bmpq_research.experiments.losses import ClassificationLoss, accuracy, with_teacher
 from bmpq_research.experiments.near_two_bits import (
     NarrowDecay,
     estimate_batch_statistics,
@@ -27,7 +28,6 @@ from bmpq_research.experiments.near_two_bits import (
 )
 from bmpq_research.experiments.recipe import sgd
 from bmpq_research.experiments.restart import RestartRate
-from bmpq_research.experiments.self_distillation import teach_itself
 from bmpq_research.experiments.train_config import (
     TrainConfig,
     allocation_callback,
@@ -36,7 +36,7 @@ from bmpq_research.experiments.train_config import (
 )
 from bmpq_research.experiments.whose_backup import check_backup, note_backup
 from bmpq_research.models import build_model
-from bmpq_tf import allocate_bits, assign_bits
+from bmpq_tf import SelfDistiller, allocate_bits, assign_bits
 from bmpq_tf.conversion.cloning import clone
 from bmpq_tf.conversion.quantize import quantize_model
 from bmpq_tf.model import keras_graph
@@ -44,7 +44,6 @@ from bmpq_tf.training.backup import BackupAndRestore
 from bmpq_tf.training.callback import BMPQCallback
 from bmpq_tf.training.epochs_shown import epochs_shown
 from bmpq_tf.training.oscillation_freezing import FreezeOscillations
-from bmpq_tf.tuning.losses import ClassificationLoss, accuracy, with_teacher
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,16 +214,19 @@ def fit(
         schedule=config.schedule,
         restart=config.lr_restart,
     )
-    own = config.self_distillation if keras_graph.quantized_layers(model) else 0.0
-    share = config.distillation if teacher else own
+    share = config.distillation if teacher else 0.0
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     if config.label_smoothing or share:
         loss = ClassificationLoss(config.label_smoothing, share, config.temperature)
+    trained = model
+    if config.self_distillation and keras_graph.quantized_layers(model):
+        apart = keras.distillation.LogitsDistillation(
+            config.temperature, loss=keras.losses.KLDivergence()
+        )
+        trained = SelfDistiller(model, apart, config.self_distillation)
     # XLA's convolutions are the slower ones on a CPU.
-    model.compile(optimizer, loss, metrics=[accuracy if share else "accuracy"], jit_compile=False)
-    if own:
-        teach_itself(model)
-    elif share:
+    trained.compile(optimizer, loss, metrics=[accuracy if share else "accuracy"], jit_compile=False)
+    if share:
         batches = with_teacher(batches, teacher)
     folder = pathlib.Path(config.backup_dir) / part if config.backup_dir else None
     if config.freeze_oscillations and keras_graph.quantized_layers(model):
@@ -243,7 +245,7 @@ def fit(
         callbacks.append(BackupAndRestore(folder, delete_checkpoint=False))
     # At 1 Keras has a bar of its own.
     with epochs_shown(f"Training '{model.name}' ({part})", verbose == 2) as epochs_done:
-        history = model.fit(
+        history = trained.fit(
             batches,
             epochs=config.epochs,
             shuffle=False,

@@ -1,10 +1,10 @@
-"""The losses of trials and experiments; saved models name these classes."""
+"""The losses of the experiments."""
 
 import keras
 import tensorflow as tf
 
 
-@keras.saving.register_keras_serializable("bmpq_tf")
+@keras.saving.register_keras_serializable("bmpq_research")
 class ClassificationLoss(keras.losses.Loss):
     """Cross-entropy on logits, for labels as the batches give them, with smoothed labels or a
     teacher where asked for.
@@ -67,7 +67,7 @@ class ClassificationLoss(keras.losses.Loss):
         return {**super().get_config(), **own}
 
 
-@keras.saving.register_keras_serializable("bmpq_tf")
+@keras.saving.register_keras_serializable("bmpq_research")
 def accuracy(y_true, y_pred):
     """Top-1 accuracy for `with_teacher`'s batches, whose labels come first."""
     return keras.metrics.sparse_categorical_accuracy(y_true[:, 0], y_pred)
