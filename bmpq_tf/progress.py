@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sized
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from rich import progress as bars
 from rich.console import Console
@@ -34,13 +34,12 @@ class Work:
     Args:
         screen: where it is shown; `None` for nowhere.
         what: what is done, in words.
-        total: how many steps it has; `None` if that is not known.
     """
 
-    def __init__(self, screen: "_Screen | None", what: str, total: float | None = None):
+    def __init__(self, screen: "_Screen | None", what: str):
         self._screen, self._what, self._words = screen, what, what
         self._line: bars.TaskID | None = None
-        self.count(total)
+        self.count()
 
     def at(self, stage: str, total: float | None = None) -> None:
         """A stage of the work begins, of so many steps."""
@@ -61,11 +60,11 @@ class Work:
         if self._total is not None and new > 0:
             ends = now + (now - self._since) / new * (self._total - done)
         if self._screen and self._line is not None:
-            self._screen.update(self._line, completed=done, ends=ends)
+            self._screen.bars.update(self._line, completed=done, ends=ends)
 
     def end(self) -> None:
         if self._screen and self._line is not None:
-            self._screen.remove(self._line)
+            self._screen.bars.remove_task(self._line)
         self._line = None
 
 
@@ -75,22 +74,17 @@ _is_quiet: contextvars.ContextVar[bool] = contextvars.ContextVar("is_quiet", def
 
 
 @contextlib.contextmanager
-def shown(
-    what: str, total: float | None = None, verbose: int = 1, after: float | None = None
-) -> Iterator[Work]:
+def shown(what: str, verbose: int = 1) -> Iterator[Work]:
     """Shows work while the block runs.
 
     Args:
         what: what is done, in words.
-        total: how many steps it has; `None` if that is not known.
         verbose: 0 shows nothing, of work inside of it neither.
-        after: seconds in which nothing is shown yet; five by default.
     """
     outer, is_quiet = _screen.get(), _is_quiet.get() or not verbose
     console = None if is_quiet or outer else _terminal()
-    wait = SECONDS if after is None else after
-    screen = _Screen(console, wait) if console else None if is_quiet else outer
-    work = Work(screen, what, total)
+    screen = _Screen(console) if console else None if is_quiet else outer
+    work = Work(screen, what)
     tokens = _screen.set(screen), _work.set(work), _is_quiet.set(is_quiet)
     try:
         yield work
@@ -152,8 +146,8 @@ class _Count(bars.ProgressColumn):
 class _Screen:
     """The lines of all work that is going on, drawn from some moment on."""
 
-    def __init__(self, console: Console, after: float):
-        self._bars = bars.Progress(
+    def __init__(self, console: Console):
+        self.bars = bars.Progress(
             bars.TextColumn("{task.description}", markup=False),
             bars.BarColumn(bar_width=24),
             _Count(),
@@ -166,31 +160,25 @@ class _Screen:
             redirect_stderr=_is_terminal(sys.stderr),
         )
         self._lock, self._is_closed = threading.Lock(), False
-        self._timer = threading.Timer(after, self._start)
+        self._timer = threading.Timer(SECONDS, self._start)
         self._timer.daemon = True
         self._timer.start()
 
     def add(self, what: str, total: float | None, done: float, began: float) -> bars.TaskID:
         # rich names its type int, and counts shares of a step all the same.
-        return self._bars.add_task(what, total=total, completed=done, ends=None, began=began)  # pyright: ignore[reportArgumentType]
-
-    def update(self, line: bars.TaskID, **fields: Any) -> None:
-        self._bars.update(line, **fields)
-
-    def remove(self, line: bars.TaskID) -> None:
-        self._bars.remove_task(line)
+        return self.bars.add_task(what, total=total, completed=done, ends=None, began=began)  # pyright: ignore[reportArgumentType]
 
     def close(self) -> None:
         self._timer.cancel()
         with self._lock:
             self._is_closed = True
-            self._bars.stop()
-        self._bars.console.file.close()
+            self.bars.stop()
+        self.bars.console.file.close()
 
     def _start(self) -> None:
         with self._lock:
             if not self._is_closed:
-                self._bars.start()
+                self.bars.start()
 
 
 def _terminal() -> Console | None:

@@ -74,7 +74,8 @@ def work(verbose=1):
             time.sleep(0.08)
             if number == 5:
                 print("said in between", file=sys.stderr)
-        with progress.shown("Inside", total=4) as inner:
+        with progress.shown("Inside") as inner:
+            inner.count(4)
             inner.reached(3)
             time.sleep(0.3)
 

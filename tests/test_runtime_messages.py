@@ -114,7 +114,8 @@ shown = importlib.util.module_from_spec(spec)
 sys.modules["progress"] = shown
 spec.loader.exec_module(shown)
 native({XNNPACK!r})
-with shown.shown("Working", after=0.0):
+shown.SECONDS = 0.0
+with shown.shown("Working"):
     time.sleep(0.5)
 """
     master, slave = os.openpty()

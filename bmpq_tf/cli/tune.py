@@ -30,7 +30,7 @@ from rich.table import Table
 
 from bmpq_tf import progress
 from bmpq_tf.allocation.budget import Budget
-from bmpq_tf.cli.program import check_installed
+from bmpq_tf.cli.program import bit_widths, check_installed
 from bmpq_tf.cli.program import run as run_program
 
 check_installed("keras_tuner")
@@ -101,16 +101,14 @@ flags.adopt_module_key_flags(smallest)
 
 def _space(given) -> Space:
     """Returns what the flags ask to search over."""
-    candidates = [
-        _numbers(widths.split(","), int, "candidate_bits") for widths in given.candidate_bits
-    ]
+    candidates = [bit_widths(widths.split(",")) for widths in given.candidate_bits]
     if len({limited_by(Budget.parse(budget)) for budget in given.budgets}) > 1:
         raise ValueError(
             "A comma separates budgets, and these limit different things. Received: --budgets="
             f"{','.join(given.budgets)}. Search one kind at a time; join the limits of one budget "
             "with 'and': --budgets='64 kB flash and 48 kB ram,96 kB flash and 64 kB ram'."
         )
-    rates = _numbers(given.learning_rates, float, "learning_rates", 2)
+    rates = _two_rates(given.learning_rates)
     return Space(given.budgets, candidates, rates, given.schedules, given.epochs)
 
 
@@ -263,14 +261,14 @@ def _print(best, reports, folder: pathlib.Path) -> None:
     Console().print(table)
 
 
-def _numbers(words: list[str], kind: type, name: str, count: int | None = None) -> tuple:
+def _two_rates(words: list[str]) -> tuple[float, float]:
     try:
-        numbers = tuple(kind(word) for word in words)
+        low, high = map(float, words)
     except ValueError:
-        numbers = ()
-    if not numbers or (count and len(numbers) != count):
-        raise ValueError(f"Expected {count or ''} numbers. Received: --{name}={','.join(words)}.")
-    return numbers
+        raise ValueError(
+            f"The rates are two numbers. Received: --learning_rates={','.join(words)}."
+        ) from None
+    return low, high
 
 
 def run() -> None:

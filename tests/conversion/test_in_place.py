@@ -89,14 +89,10 @@ def test_dequantized_they_are_what_they_were_with_kernels_on_their_grids(name, t
 
 
 def test_a_shared_layer_stays_one_wherever_it_is_referred_to():
-    model, inputs = built("twice")
+    model, _ = built("twice")
     quantize_model(model, (2,), pin=None)
     assert model.shared is model.again is model.listed[0][1]
     assert len(np.unique(model.shared.kernel)) <= 4
-    # It is one for the closure too: another width changes what the whole model answers.
-    compiled(model).fit(inputs, np.zeros(len(inputs), int), verbose=0)
-    (shared,) = [row for row in kernel_table(model) if "shared" in row.path or "_1" in row.path][:1]
-    assert shared.bits == 2
 
 
 @pytest.mark.filterwarnings("ignore:.build... was called on layer")

@@ -199,17 +199,6 @@ def test_a_saved_model_keeps_what_was_decided_and_an_old_one_what_it_had(tmp_pat
             QuantizerConfig(**refused)
 
 
-def test_a_shared_kernel_counts_once():
-    inputs = keras.Input((6,))
-    shared = keras.layers.Dense(6, name="shared")
-    x = shared(shared(inputs))
-    model = quantize_model(keras.Model(inputs, keras.layers.Dense(1, name="head")(x)))
-    assert {row.path: row.end for row in kernel_table(model)} == {
-        "shared/kernel": "large",
-        "head/kernel": "large",
-    }
-
-
 def test_a_small_stem_of_a_tiny_network_is_no_small_share():
     ends = {row.path: row.end for row in kernel_table(quantize_model(small_model()))}
     assert ends == {

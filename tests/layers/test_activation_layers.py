@@ -162,7 +162,7 @@ def test_a_frozen_layer_keeps_its_clip_but_finds_its_range():
     assert float(quantizer.log_clip.value) == 0
 
 
-@pytest.mark.parametrize("bits", [3, 1, 32, "8", True, 4.0])
+@pytest.mark.parametrize("bits", [3, 1, 0, 32, "8", True, 4.0])
 def test_widths_of_activations_are_checked(bits):
     for make in (
         lambda: layers.QuantReLU(bits=bits),
