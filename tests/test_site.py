@@ -1,31 +1,22 @@
 """What `make docs` does beside MkDocs."""
 
-import importlib.util
 import pathlib
 import types
 
 import pytest
 
 exceptions = pytest.importorskip("mkdocs.exceptions", reason="the extra docs is not installed")
+# Scripts of tools/.
+hooks = pytest.importorskip("site_hooks")
+notebooks = pytest.importorskip("site_notebooks")
 pytestmark = pytest.mark.quick
-ROOT = pathlib.Path(__file__).parent.parent
-
-
-@pytest.fixture(scope="module")
-def hooks():
-    spec = importlib.util.spec_from_file_location("site_hooks", ROOT / "tools/site_hooks.py")
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    assert spec.loader is not None
-    spec.loader.exec_module(module)
-    return module
 
 
 def page(path: str):
     return types.SimpleNamespace(file=types.SimpleNamespace(src_uri=path))
 
 
-def test_a_link_that_leaves_docs_leads_to_a_page_of_the_site(hooks):
+def test_a_link_that_leaves_docs_leads_to_a_page_of_the_site():
     text = '[✓](../../tests/test_site.py "test_x"), [here](files.md), [gone](../../tests/none.py)'
     led = hooks.on_page_markdown(text, page("guides/some.md"), None, None)
     assert led == (
@@ -34,7 +25,7 @@ def test_a_link_that_leaves_docs_leads_to_a_page_of_the_site(hooks):
     )
 
 
-def test_a_mark_leads_to_the_line_of_its_test(hooks):
+def test_a_mark_leads_to_the_line_of_its_test():
     name = "test_a_mark_leads_to_the_line_of_its_test"
     html = f'<a href="../source/tests/test_site.py.html" title="{name}">'
     led = hooks.on_page_content(html, page("guides/some.md"), None, None)
@@ -42,7 +33,7 @@ def test_a_mark_leads_to_the_line_of_its_test(hooks):
     assert pathlib.Path(__file__).read_text().splitlines()[line - 1].startswith(f"def {name}(")
 
 
-def test_a_guide_shows_what_it_says_to_run_first(hooks):
+def test_a_guide_shows_what_it_says_to_run_first():
     shown = hooks.on_page_markdown(hooks.SETUP, page("guides/some.md"), None, None)
     assert "float_model = keras.Sequential(" in shown
     assert all(not line or line[0] in " ?" for line in shown.splitlines())
@@ -57,13 +48,13 @@ def test_a_guide_shows_what_it_says_to_run_first(hooks):
         ("a.css", '@font-face{src: url("https://elsewhere.example/x.woff2")}'),
     ],
 )
-def test_a_page_that_loads_something_from_elsewhere_is_refused(hooks, tmp_path, name, text):
+def test_a_page_that_loads_something_from_elsewhere_is_refused(tmp_path, name, text):
     (tmp_path / name).write_text(text)
     with pytest.raises(exceptions.PluginError, match=r"elsewhere\.example"):
         hooks.on_post_build({"site_dir": str(tmp_path)})
 
 
-def test_a_link_to_follow_loads_nothing(hooks, tmp_path):
+def test_a_link_to_follow_loads_nothing(tmp_path):
     (tmp_path / "a.html").write_text(
         '<a href="https://elsewhere.example">x</a><link rel="canonical" href="https://x.example">'
         '<img src="images/a.png"><script src="assets/a.js"></script>'
@@ -72,11 +63,6 @@ def test_a_link_to_follow_loads_nothing(hooks, tmp_path):
 
 
 def test_a_notebook_is_a_page_with_what_its_cells_printed_and_drew():
-    spec = importlib.util.spec_from_file_location(
-        "site_notebooks", ROOT / "tools/site_notebooks.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     outputs = [
         {"output_type": "stream", "name": "stdout", "text": ["2\n", "3\n"]},
         {"output_type": "display_data", "data": {"image/png": "QUJD\n", "text/plain": ["a plot"]}},
@@ -86,7 +72,7 @@ def test_a_notebook_is_a_page_with_what_its_cells_printed_and_drew():
         {"cell_type": "markdown", "source": ["# One\n", "two"]},
         {"cell_type": "code", "source": ["print(2)\n", "print(3)"], "outputs": outputs},
     ]
-    assert module.as_markdown({"cells": cells}) == (
+    assert notebooks.as_markdown({"cells": cells}) == (
         "# One\ntwo\n\n```python\nprint(2)\nprint(3)\n```\n\n```text\n2\n3\n```\n\n"
         "![What the cell drew](data:image/png;base64,QUJD)\n\n```text\n4\n```\n"
     )

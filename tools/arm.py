@@ -32,6 +32,7 @@ sys.path.append(str(ROOT / "tests"))
 
 import zoo
 
+from bmpq_research import markdown
 from bmpq_research.arm import bundle, files
 from bmpq_research.models import build_model
 from bmpq_research.program import check_installed
@@ -70,7 +71,7 @@ def ask_probe(page: pathlib.Path) -> list[str]:
     """
     found = probe.probe(runtimes=(*probe.RUNTIMES, *probe.ARM_RUNTIMES))
     cells = table.rows(found)
-    print(table.markdown(table.COLUMNS, cells), flush=True)
+    print(markdown.table(table.COLUMNS, cells), flush=True)
     departed = table.departures(table.documented(page.read_text()), cells)
     same = sum(row[-1] == "same" for row in cells)
     print(f"arm64 does what x86-64 does in {same} of {len(cells)} rows.")
@@ -93,7 +94,7 @@ def ask_files(names: list[str], minutes: float) -> list[str]:
     """Compares files of models, prints a line for each, and returns those that do not agree."""
     start, wrong, late = time.perf_counter(), [], []
     columns = ("model", "kind", "bytes", "largest", "difference", "rms", "without XNNPACK", "rms")
-    print(table.markdown(columns, ()), flush=True)
+    print(markdown.table(columns, ()), flush=True)
     for name in names:
         if time.perf_counter() - start > 60 * minutes:
             late.append(name)

@@ -18,9 +18,10 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
+from bmpq_research import markdown
 from bmpq_research.program import run as run_program
 from bmpq_research.runtime_probe import conversions, int8_operators, lowering, probe, sixteen
-from bmpq_research.runtime_probe.table import COLUMNS, markdown, rows
+from bmpq_research.runtime_probe.table import COLUMNS, rows
 from bmpq_tf.emulation import root as emulated
 from bmpq_tf.export.micro.operators import check_installed
 
@@ -102,7 +103,7 @@ def main() -> None:
         print(json.dumps({"versions": versions(*probed), "seen": plain}, indent=1))
     elif given.markdown:
         print(f"{versions(*probed)}\n")
-        print(markdown(columns, cells))
+        print(markdown.table(columns, cells))
     else:
         table = Table(title=versions(*probed))
         for column in columns:

@@ -7,6 +7,7 @@ import pathlib
 import pytest
 
 from bmpq_research.runtime_probe import conversions, probe, sixteen
+from bmpq_research.runtime_probe.table import documented
 from bmpq_tf.export.integer import integer_inputs
 from bmpq_tf.export.micro.operators import OPERATORS, WITHOUT_INT16, is_installed
 
@@ -15,12 +16,7 @@ PAGE = pathlib.Path(__file__).parents[2] / "docs" / "runtime_matrix.md"
 
 @pytest.mark.parametrize("kind", [conversions, sixteen])
 def test_the_docs_hold_what_the_runtimes_do(kind):
-    found, lines = kind.rows(kind.probe_all()), PAGE.read_text().splitlines()
-    start = lines.index(f"| {' | '.join(kind.COLUMNS)} |") + 2
-    told = [
-        tuple(cell.strip() for cell in line.strip("|").split("|"))
-        for line in lines[start : start + len(found)]
-    ]
+    found, told = kind.rows(kind.probe_all()), documented(PAGE.read_text(), kind.COLUMNS)
     columns = None if is_installed() else len(kind.COLUMNS) - 1
     assert [row[:columns] for row in told] == found
     if kind is sixteen and is_installed():

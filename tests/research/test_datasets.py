@@ -1,7 +1,5 @@
 """Batches are functions of (seed, epoch); a missing data set says where it was looked for."""
 
-import pathlib
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -14,8 +12,6 @@ from bmpq_research.datasets import (
     load_dataset,
     training_batches,
 )
-
-REAL = pathlib.Path(__file__).parents[3] / "shared" / "datasets" / "tensorflow_datasets"
 
 
 def batches(epoch, seed=0, augment=True, images=None):
@@ -118,11 +114,8 @@ def test_missing_and_unknown_data_say_what_to_do(tmp_path):
         load_dataset("mnist")
 
 
-@pytest.mark.skipif(
-    not REAL.exists(), reason="CIFAR-10 as tfds prepares it is not beside the checkout"
-)
-def test_cifar10_is_what_tfds_prepared():
-    dataset = load_dataset("cifar10", str(REAL))
+def test_cifar10_is_what_tfds_prepared(data_dir):
+    dataset = load_dataset("cifar10", str(data_dir / "tensorflow_datasets"))
     assert dataset.train[0].shape == (50_000, 32, 32, 3)
     assert dataset.test[0].shape == (10_000, 32, 32, 3)
     assert np.bincount(dataset.test[1]).tolist() == [1000] * 10

@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("tflite_micro")
 
 from bmpq_research.runtime_probe import micro, one_operator
+from bmpq_research.runtime_probe.table import documented
 from bmpq_tf.export.micro.operators import DECODED, NATIVE_INT4, OPERATORS
 from bmpq_tf.export.tflite import flatbuffer
 
@@ -22,14 +23,8 @@ def seen():
 
 
 def test_the_docs_hold_what_tflm_does(seen):
-    lines = (ROOT / "docs" / "runtime_matrix.md").read_text().splitlines()
-    start = lines.index(f"| {' | '.join(micro.COLUMNS)} |") + 2
-    rows = micro.rows(seen)
-    documented = [
-        tuple(cell.strip() for cell in line.strip("|").split("|"))
-        for line in lines[start : start + len(rows)]
-    ]
-    assert documented == rows
+    page = (ROOT / "docs" / "runtime_matrix.md").read_text()
+    assert documented(page, micro.COLUMNS) == micro.rows(seen)
 
 
 def test_the_exporter_packs_only_what_is_right(seen):

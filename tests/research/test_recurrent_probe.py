@@ -7,6 +7,7 @@ import pytest
 
 from bmpq_research.runtime_probe import recurrent
 from bmpq_research.runtime_probe.fused_lstm import fused
+from bmpq_research.runtime_probe.table import documented
 from bmpq_tf.export.tflite.interpreter import TFLiteModel
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs" / "runtime_matrix.md"
@@ -16,13 +17,7 @@ DOCS = pathlib.Path(__file__).parents[2] / "docs" / "runtime_matrix.md"
 def test_the_docs_hold_what_recurrent_layers_do():
     pytest.importorskip("tflite_micro")
     rows = [row[:-1] for row in recurrent.rows(recurrent.probe_recurrent())]
-    lines = DOCS.read_text().splitlines()
-    start = lines.index(f"| {' | '.join(recurrent.COLUMNS)} |") + 2
-    documented = [
-        tuple(cell.strip() for cell in line.strip("|").split("|"))[:-1]
-        for line in lines[start : start + len(rows)]
-    ]
-    assert documented == rows
+    assert [row[:-1] for row in documented(DOCS.read_text(), recurrent.COLUMNS)] == rows
 
 
 @pytest.mark.parametrize("mode", ["weight_only", "dynamic", "static"])

@@ -9,7 +9,8 @@ import re
 
 import pytest
 
-from bmpq_research.experiments.report import Row, accuracies, mean_and_spread, paired, rows
+from bmpq_research import markdown
+from bmpq_research.experiments.report import Row, accuracies, mean_and_spread, paired, rows, spread
 from bmpq_research.experiments.results import read_results
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -73,8 +74,7 @@ def bits(row: Row) -> float:
 
 
 def accuracy(row: Row) -> str:
-    mean, spread = mean_and_spread(list(accuracies(row, "test").values()))
-    return f"{mean:.2f}" if math.isnan(spread) else f"{mean:.2f} ± {spread:.2f}"
+    return spread(accuracies(row, "test").values())
 
 
 def apart(ours: Row, theirs: Row, judge: str = "test") -> str:
@@ -88,10 +88,8 @@ def table(name: str) -> str:
         return leads()
     files, shown = SHOWN[name]
     found = by_part(files)
-    lines = [
-        "| weights | bits a weight | accuracy, % | points from float32 | file, bytes | smaller |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
+    columns = ("weights", "bits a weight", "accuracy, %", "points from float32", "file, bytes")
+    lines = []
     whole = found["float32"]
     for part in shown:
         row = found[part]
@@ -106,17 +104,14 @@ def table(name: str) -> str:
             f"{mean_of(row, 'file_bytes'):,.0f}",
             "" if part == "float32" else f"{smaller:.1f}x",
         ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        lines.append(cells)
+    return f"{markdown.table((*columns, 'smaller'), lines)}\n"
 
 
 def leads() -> str:
     """Returns how far BMPQ is ahead of other ways to choose widths."""
     networks = [by_part("vgg16_quarter"), by_part("resnet20_12x")]
-    lines = [
-        "| ahead of | VGG16, test | validation | ResNet-20, test | validation |",
-        "| --- | --- | --- | --- | --- |",
-    ]
+    lines = []
     for words, part in LEADS.items():
         cells = []
         for found in networks:
@@ -128,8 +123,9 @@ def leads() -> str:
             cells += [
                 apart(ours, found[part], judge) if ours else "" for judge in ("test", "validation")
             ]
-        lines.append(f"| {words} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        lines.append((words, *cells))
+    columns = ("ahead of", "VGG16, test", "validation", "ResNet-20, test", "validation")
+    return f"{markdown.table(columns, lines)}\n"
 
 
 def with_tables(text: str) -> str:

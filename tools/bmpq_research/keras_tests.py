@@ -16,6 +16,7 @@ import keras
 import numpy as np
 import pytest
 
+from bmpq_research import markdown
 from bmpq_tf.layers import QuantizerConfig
 from bmpq_tf.layers.registry import registered
 
@@ -257,14 +258,13 @@ def _reason(error: BaseException) -> str:
 def table(outcomes: list[Outcome]) -> str:
     """Returns a row of Markdown for each file, and below it why tests fail."""
     columns = (PASSES, ROUNDED, COUNTED, FAILS, SKIPPED)
-    lines = [f"| tests of | {' | '.join(columns)} |", "| --- |" + " --- |" * len(columns)]
+    lines = []
     for file in dict.fromkeys(one.file for one in outcomes):
-        counts = [
-            sum(one.file == file and one.outcome == word for one in outcomes) for word in columns
-        ]
-        lines.append(f"| {file} | {' | '.join(map(str, counts))} |")
-    counts = [sum(one.outcome == word for one in outcomes) for word in columns]
-    lines.append(f"| **all** | {' | '.join(f'**{count}**' for count in counts)} |")
+        ends = [one.outcome for one in outcomes if one.file == file]
+        lines.append((file, *(str(ends.count(word)) for word in columns)))
+    ends = [one.outcome for one in outcomes]
+    lines.append(("**all**", *(f"**{ends.count(word)}**" for word in columns)))
+    lines = [markdown.table(("tests of", *columns), lines)]
     reasons: dict[str, list[str]] = {}
     for one in outcomes:
         if one.outcome == FAILS:

@@ -16,6 +16,7 @@ from bmpq_tf.export.state import ExportOptions, ExportState
 from bmpq_tf.export.tflite.interpreter import TFLiteModel
 from bmpq_tf.export.verification.parity import LIMITS, tolerance_of
 from bmpq_tf.export.verification.runtimes import runtime_on
+from bmpq_tf.model import keras_graph
 from bmpq_tf.model.kernels import model_kernels
 
 # Widths in turn, so that every type is in every file.
@@ -80,7 +81,7 @@ def prepared(model: keras.Model, batch: list[np.ndarray]) -> keras.Model:
         state.quantizer.set_width(_WIDTHS[number % len(_WIDTHS)], state.variable)
     norms = [
         layer
-        for layer in quantized._flatten_layers()
+        for layer in keras_graph.sublayers(quantized)
         if isinstance(layer, keras.layers.BatchNormalization)
     ]
     momenta = [layer.momentum for layer in norms]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 from typing import Any
 
+from bmpq_research.markdown import table
 from bmpq_tf.files import write_text
 
 
@@ -100,16 +101,10 @@ def markdown(results: Sequence[Result], about: dict[str, Any]) -> str:
         columns = list(dict.fromkeys(key for row in result.rows for key in row))
         lines += ["", f"### {result.title}", ""]
         if columns:
-            lines += [_line(columns), _line(["---"] * len(columns))]
-            lines += [
-                _line([_told(row.get(column, "")) for column in columns]) for row in result.rows
-            ]
+            cells = ([_told(row.get(column, "")) for column in columns] for row in result.rows)
+            lines.append(table(columns, cells))
         lines += ["", *result.notes] if result.notes else []
     return "\n".join(lines)
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def _told(value: Any) -> str:

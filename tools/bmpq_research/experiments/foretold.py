@@ -14,7 +14,8 @@ from typing import Any
 from scipy.stats import spearmanr
 
 from bmpq_research.experiments.fidelity import JUDGED, Costs
-from bmpq_research.experiments.report import Result, Row, mean_and_error, rows, table
+from bmpq_research.experiments.report import Result, Row, mean_and_error, rows
+from bmpq_research.markdown import table
 
 ESTIMATES = (
     "bmpq, first_order",
@@ -123,14 +124,9 @@ def _shares(
 
 
 def _methods(runs: Sequence[_Run]) -> str:
-    lines = [
-        (
-            "method",
-            "compression",
-            "training loss over float32, paired",
-            *(f"by {name}" for name in ESTIMATES),
-        )
-    ]
+    columns = ("method", "compression", "training loss over float32, paired")
+    columns += tuple(f"by {name}" for name in ESTIMATES)
+    lines = []
     for part in dict.fromkeys(run.row.part for run in runs):
         alike = [run for run in runs if run.row.part == part]
         compression = statistics.fmean(
@@ -146,11 +142,12 @@ def _methods(runs: Sequence[_Run]) -> str:
             else f"{mean:+.4f} (one seed)"
         )
         lines.append((part.replace("/", ", "), f"{compression:.2f}x", over, *shares))
-    return table(lines)
+    return table(columns, lines)
 
 
 def _correlations(runs: Sequence[_Run]) -> str:
-    lines = [("rank correlation with that loss", *(f"by {name}" for name in ESTIMATES))]
+    columns = ("rank correlation with that loss", *(f"by {name}" for name in ESTIMATES))
+    lines = []
     budgets = dict.fromkeys(run.row.budget for run in runs)
     groups = {"all": runs} | {
         budget: [run for run in runs if run.row.budget == budget] for budget in budgets if budget
@@ -163,4 +160,4 @@ def _correlations(runs: Sequence[_Run]) -> str:
                 for key in ESTIMATES
             ]
             lines.append((f"{name}, {len(group)} runs", *(f"{value:.2f}" for value in values)))
-    return table(lines)
+    return table(columns, lines)

@@ -11,8 +11,8 @@ from bmpq_research.experiments.report import (
     paired,
     rows,
     spread,
-    table,
 )
+from bmpq_research.markdown import table
 
 JUDGE = "test"
 COLUMNS = (
@@ -59,7 +59,7 @@ def markdown(results: Sequence[Result]) -> str:
     if floats.setting == PEER_SETTING:
         lines += [(point[1], _peer_cells(*point)) for point in PEER]
     lines.sort(key=lambda line: line[0], reverse=True)
-    return table([COLUMNS, *(cells for _, cells in lines)]) + "\n"
+    return table(COLUMNS, (cells for _, cells in lines)) + "\n"
 
 
 def kilobytes(row: Row) -> float:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bmpq_research.experiments.changes import kernels_changed
+from bmpq_research.markdown import table
 
 Result = dict[str, Any]
 JUDGES = ("validation", "test")
@@ -159,14 +160,7 @@ def _table(of_setting: list[Row], judge: str) -> str:
         "kernels at bmpq's width",
     )
     floats = next((row for row in of_setting if row.part == "float32"), None)
-    return table([columns, *(_cells(row, of_setting, floats, judge) for row in of_setting)])
-
-
-def table(lines: Sequence[Sequence[str]]) -> str:
-    """Returns a Markdown table; its first line names the columns."""
-    return "\n".join(
-        f"| {' | '.join(line)} |" for line in (lines[0], ["---"] * len(lines[0]), *lines[1:])
-    )
+    return table(columns, (_cells(row, of_setting, floats, judge) for row in of_setting))
 
 
 def _cells(row: Row, of_setting: list[Row], floats: Row | None, judge: str) -> list[str]:

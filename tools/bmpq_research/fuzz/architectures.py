@@ -13,7 +13,6 @@ layers = keras.layers
 _TOKENS = 11
 _ATTEMPTS = 20
 _MOST_VALUES = 400
-# A layer that is called twice changes no shape, so that its second call fits.
 _SUMS = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate")
 
 

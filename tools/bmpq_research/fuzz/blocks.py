@@ -1,6 +1,6 @@
 """Random pieces of networks: every layer of the registry, and what stands between them.
 
-A block takes an `Architect` and a tensor, and returns a tensor, or `None` where it does not fit.
+A block takes a `Chance` and a tensor, and returns a tensor, or `None` where it does not fit.
 """
 
 from collections.abc import Callable

@@ -13,6 +13,7 @@ import numpy as np
 from bmpq_research.datasets import ImageDataset
 from bmpq_research.experiments.train_config import TrainConfig
 from bmpq_research.experiments.training import fit, initial_model, top1
+from bmpq_research.markdown import table
 from bmpq_research.models import MODELS, load_reference
 from bmpq_tf import (
     BMPQCallback,
@@ -211,18 +212,18 @@ def reference(name: str, path: str, run: str) -> keras.Model:
 
 def markdown(rows: Sequence[Seen]) -> str:
     """Returns the table of docs/npu.md."""
-    head = (
-        "| network | widths | bits a weight | weights, bytes | foretold, at most | of the file | "
-        "flash | file | time, ms | accuracy |\n| --- | --- | --- | --- | --- | --- | --- | --- | "
-        "--- | --- |"
+    columns = ("network", "widths", "bits a weight", "weights, bytes", "foretold, at most")
+    columns += ("of the file", "flash", "file", "time, ms", "accuracy")
+    return table(
+        columns,
+        (
+            (
+                *(row.model, row.run),
+                f"{8 * row.encoded / sum(kernel.weights for kernel in row.kernels):.2f}",
+                *(f"{row.encoded:,}", f"{row.foretold:,}", f"{100 * row.excess:+.1f} %"),
+                *(f"{row.flash_bytes:,}", f"{row.file_bytes:,}", f"{1e3 * row.seconds:.3f}"),
+                "" if row.accuracy is None else f"{100 * row.accuracy:.1f} %",
+            )
+            for row in rows
+        ),
     )
-    lines = [head]
-    for row in rows:
-        count = sum(kernel.weights for kernel in row.kernels)
-        accuracy = "" if row.accuracy is None else f"{100 * row.accuracy:.1f} %"
-        lines.append(
-            f"| {row.model} | {row.run} | {8 * row.encoded / count:.2f} | {row.encoded:,} | "
-            f"{row.foretold:,} | {100 * row.excess:+.1f} % | {row.flash_bytes:,} | "
-            f"{row.file_bytes:,} | {1e3 * row.seconds:.3f} | {accuracy} |"
-        )
-    return "\n".join(lines)

@@ -68,20 +68,14 @@ def _text(seen: probe.Seen) -> str:
     return outcome if seen.speed is None else f"{outcome} {seen.speed:.2f}"
 
 
-def markdown(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
-    """Returns a table as the documents hold it."""
-    lines = (columns, ("---",) * len(columns), *cells)
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def documented(page: str) -> list[tuple[str, ...]]:
-    """Returns the matrix's rows as a page tells them, without speeds.
+def documented(page: str, columns: Sequence[str] = COLUMNS) -> list[tuple[str, ...]]:
+    """Returns the rows of a table, by default the matrix's, as a page tells them, without speeds.
 
     Raises:
         ValueError: the page has no such table.
     """
     lines = page.splitlines()
-    header = f"| {' | '.join(COLUMNS)} |"
+    header = f"| {' | '.join(columns)} |"
     if header not in lines:
         raise ValueError(f"The page has no table with this header: {header}")
     table = itertools.takewhile(lambda line: line.startswith("|"), lines[lines.index(header) + 2 :])
