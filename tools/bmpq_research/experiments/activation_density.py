@@ -15,10 +15,10 @@ import keras
 import numpy as np
 
 from bmpq_research.experiments.changes import MEASURED
+from bmpq_tf import assign_bits
 from bmpq_tf._compat import keras as keras_compat
 from bmpq_tf.model import keras_graph
 from bmpq_tf.model.kernels import allocation_history, model_kernels, total_bits
-from bmpq_tf.training.optimizer_state import reset_slots
 
 _DECIDED = "densities at rest"
 _FIRST_BITS = 16
@@ -116,7 +116,7 @@ class ActivationDensityCallback(keras.callbacks.Callback):
         )
 
     def _narrow(self, densities: dict[str, float], decided: list[dict]) -> list[str]:
-        changed = []
+        widths = {}
         for state in model_kernels(self.model):
             path = state.kernel.path
             if not state.is_open or path not in densities:
@@ -130,11 +130,8 @@ class ActivationDensityCallback(keras.callbacks.Callback):
             allowed = [bits for bits in state.kernel.candidates if bits <= nominal] or [
                 min(state.kernel.candidates)
             ]
-            if state.quantizer.set_width(max(allowed), state.variable):
-                changed.append(path)
-                if state.quantizer.config.scale == "learned":
-                    reset_slots(self.model.optimizer, state.quantizer.log_gain)
-        return changed
+            widths[path] = max(allowed)
+        return assign_bits(self.model, widths)
 
     def _record(self, epoch: int, densities: dict[str, float], status: str) -> None:
         """Kept with the model, as allocations are, so that a resumed run knows the densities
