@@ -21,7 +21,8 @@ it:
                  kernels (search, match, storage, lowering, packing), integer, micro (files for
                  microcontrollers), verification, npu (what Vela makes of a file), tflite
     reporting    one page of a trained model and its file: facts, tables, figures, HTML and text
-    training     the callback, its schedule, the record of its decisions, several machines
+    training     the callback, its schedule, the record of its decisions, self-distillation,
+                 several machines
     tuning, cli  the searches for a front and for the smallest budget; the installed commands
 """
 

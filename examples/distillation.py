@@ -57,7 +57,7 @@ def main(_: list[str]) -> None:
     teacher = network(48, "teacher")
     fit(teacher, data, epochs=12)
     student = bmpq_tf.quantize_model(network(12, "student"))
-    # Named "kl_divergence", as by default, Keras 3.15 takes the loss of the logits themselves.
+    # As an object: by its name, the default, Keras 3.15 would compare logits, not probabilities.
     apart = keras.distillation.LogitsDistillation(3.0, loss=keras.losses.KLDivergence())
     distiller = keras.distillation.Distiller(
         teacher=teacher, student=student, distillation_losses=apart

@@ -7,8 +7,9 @@ import pytest
 
 exceptions = pytest.importorskip("mkdocs.exceptions", reason="the extra docs is not installed")
 # Scripts of tools/.
-hooks = pytest.importorskip("site_hooks")
-notebooks = pytest.importorskip("site_notebooks")
+import site_hooks as hooks  # noqa: E402
+import site_notebooks as notebooks  # noqa: E402
+
 pytestmark = pytest.mark.quick
 
 

@@ -40,8 +40,8 @@ def main(arguments: list[str]) -> None:
 def _problem(given) -> Problem:
     if given.model or given.data:
         raise ValueError(
-            "This tool searches a model of the experiments. Received: --model or --data. Say "
-            "--network and --dataset, or take bmpq-tune."
+            f"This tool searches a model of the experiments. Received: --model={given.model}, "
+            f"--data={given.data}. Say --network and --dataset, or use bmpq-tune."
         )
     dataset = load_dataset(given.dataset, given.data_dir)
     dataset = dataset.with_validation(round(given.validation * len(dataset.train[1])))

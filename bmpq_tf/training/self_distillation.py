@@ -72,7 +72,7 @@ class SelfDistiller(keras.Model):
             )
         super().__init__(**kwargs)
         self.student = student
-        # By its name, Keras 3.15 takes this loss of the logits themselves.
+        # As an object: by its name, the default, Keras 3.15 would compare logits.
         divergence: Any = keras.losses.KLDivergence()
         default = keras.distillation.LogitsDistillation(4.0, loss=divergence)
         self.distillation_loss = distillation_loss or default

@@ -2,7 +2,6 @@
 files hold only what is right.
 """
 
-import itertools
 import pathlib
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 pytest.importorskip("tflite_micro")
 
 from bmpq_research.runtime_probe import int8_operators, probe
+from bmpq_research.runtime_probe.table import documented
 from bmpq_tf._compat.litert import schema
 from bmpq_tf.emulation import root as emulated
 from bmpq_tf.export.integer import lookup_tables, unlisted_operators
@@ -30,14 +30,9 @@ def outcomes(seen):
 
 
 def test_the_docs_hold_what_the_runtimes_do(seen):
-    lines = DOCS.read_text().splitlines()
     columns = int8_operators.COLUMNS[: 1 + len(int8_operators.RUNTIMES)]
-    start = next(n for n, line in enumerate(lines) if line.startswith(f"| {columns[0]} |"))
-    told = itertools.takewhile(lambda line: line.startswith("|"), lines[start + 2 :])
-    cells = [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in told]
-    assert [row[: len(columns)] for row in cells] == [
-        row[: len(columns)] for row in int8_operators.rows(seen)
-    ]
+    told = documented(DOCS.read_text(), columns)
+    assert told == [row[: len(columns)] for row in int8_operators.rows(seen)]
 
 
 def names(builtins):

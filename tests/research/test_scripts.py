@@ -140,6 +140,11 @@ def test_bad_input_is_answered_in_a_line(tmp_path):
             "no such file. Received: --results=none.jsonl",
         ),
         ("train", ["--budget=40x"], "The smallest this model reaches is"),
+        (
+            "save_arrays",
+            ["stray", f"--out={tmp_path / 'x.npz'}"],
+            "takes flags only. Received: ['stray']",
+        ),
     ):
         said = tool(name, *arguments, ok=False)
         assert message in said

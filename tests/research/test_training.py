@@ -81,11 +81,28 @@ def test_models_train_at_the_precision_and_are_judged_in_float32(quantized):
     assert accuracy_and_loss(model, dataset) == accuracy_and_loss(twin, dataset)
 
 
+def test_a_model_that_teaches_itself_is_trained_and_logged_as_any_other():
+    config = TrainConfig(self_distillation=0.5, epochs=1, batch_size=8)
+    images = np.random.default_rng(0).integers(0, 255, (64, 2, 2, 1), dtype=np.uint8)
+    halves = images, np.arange(64) % 2
+    layers = [keras.Input((2, 2, 1)), keras.layers.Flatten(), keras.layers.Dense(2)]
+    model = quantized_model(keras.Sequential(layers), config, (2, 4))
+    (before,) = (state.variable.numpy() for state in model_kernels(model))
+    dataset = ImageDataset("noise", halves, halves, 2, augment=False)
+    (told,) = fit(model, dataset, config, [], "model", verbose=0)
+    assert {"accuracy", "loss"} <= set(told)
+    assert np.isfinite(told["loss"])
+    (after,) = (state.variable.numpy() for state in model_kernels(model))
+    assert not np.array_equal(before, after)
+
+
 def test_a_precision_or_a_second_teacher_that_cannot_be_is_refused():
     with pytest.raises(ValueError, match=r"precision='half'\. Known: float32, mixed_bfloat16"):
         check_config(TrainConfig(precision="half"))
     with pytest.raises(ValueError, match=r"one teacher\. Received: distillation=0\.5"):
         check_config(TrainConfig(distillation=0.5, self_distillation=0.5))
+    with pytest.raises(ValueError, match=r"a share.*Received: self_distillation=2"):
+        check_config(TrainConfig(self_distillation=2))
 
 
 class Narrows(keras.callbacks.Callback):

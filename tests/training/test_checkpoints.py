@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from conftest import compiled, small_data, small_model
 
-from bmpq_research.experiments import losses, recipe
 from bmpq_research.models import build_model
 from bmpq_tf import BMPQCallback, dequantize_model, quantize_model
 from bmpq_tf.model.kernels import allocation_history, model_kernels
+from bmpq_tf.tuning import recipe
 
 pytestmark = pytest.mark.apart
 
@@ -139,23 +139,15 @@ plain = keras.models.load_model(folder + "/plain.keras", compile=False)
 np.save(folder + "/plain.npy", plain.predict(images, verbose=0))
 assert "bmpq_tf" not in sys.modules
 import bmpq_tf
-quantized = keras.models.load_model(folder + "/quantized.keras", compile=False)
+quantized = keras.models.load_model(folder + "/quantized.keras")
 np.save(folder + "/quantized.npy", quantized.predict(images, verbose=0))
 """
 
 
 @pytest.mark.slow
-def test_another_process_loads_models_of_the_experiments_and_their_plain_copies_without_bmpq_tf(
-    tmp_path,
-):
+def test_another_process_loads_models_of_a_search_and_their_plain_copies_without_bmpq_tf(tmp_path):
     model = quantize_model(build_model("resnet20", (8, 8, 3), 4, channel_multiplier=0.25), (2, 4))
-    optimizer = recipe.sgd(learning_rate=0.1, steps=10, schedule="step", restart=0.5)
-    model.compile(
-        optimizer,
-        losses.ClassificationLoss(label_smoothing=0.1),
-        metrics=["accuracy"],
-        jit_compile=False,
-    )
+    compiled(model, optimizer=recipe.sgd(recipe.learning_rate(0.1, 10, 1, "step")))
     images = np.random.default_rng(0).normal(size=(8, 8, 8, 3)).astype("float32")
     model.fit(images, np.arange(8) % 4, verbose=0)
     np.save(tmp_path / "images.npy", images)

@@ -67,7 +67,7 @@ def test_a_step_follows_both_losses_and_keeps_the_rounded_networks_statistics():
     _, _, of_model, _ = model.layers
     np.testing.assert_allclose(of_model.moving_mean, norm.moving_mean, rtol=1e-5)
     np.testing.assert_allclose(of_model.moving_variance, norm.moving_variance, rtol=1e-5)
-    # So do its sensitivities.
+    # Sensitivities are of that pass alone.
     assert {state.quantized.accumulated().uses_seen for state in model_kernels(model)} == {1}
 
 

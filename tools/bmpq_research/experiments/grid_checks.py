@@ -22,6 +22,12 @@ def check_method(
         allocation_callback(config).schedule.check(config.epochs)
     if method == "tfmot_int8":
         _check_tfmot(config)
+    if method == "activation_density" and config.self_distillation:
+        raise ValueError(
+            "Activation density looks into the model that is fitted, which is a trainer there. "
+            f"Received: methods=[{method!r}], self_distillation={config.self_distillation}. Leave "
+            "one out of this block."
+        )
     if config.drop_channels:
         _check_drops(method, config, budgets)
 

@@ -49,7 +49,7 @@ class TrainConfig:
         label_smoothing, distillation, temperature: the loss, as `losses.ClassificationLoss` takes
             it; distillation is from the trained float model, and is of quantized models only.
         self_distillation: share of the loss that is the divergence from the same weights unrounded,
-            which train in the same steps (`bmpq_tf.SelfDistiller`); 0: none.
+            which train in the same steps (`bmpq_tf.SelfDistiller`), at `temperature`; 0: none.
         precision: that it trains at, a Keras dtype policy of `PRECISIONS`.
         levels, level_gradient: of kernels of 2 bits, as `near_two_bits.quantized_so` takes them.
         narrow_decay: share of the weight decay that kernels of 2 bits get.

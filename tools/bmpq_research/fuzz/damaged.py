@@ -178,7 +178,9 @@ def _asked(worker: Worker, case: Case, folder: pathlib.Path) -> Answer:
         marker.rmdir() if marker.is_dir() else marker.unlink()
         return Answer(case, "code run", line)
     if not line:
-        return Answer(case, "hang" if ended == "late" else "crash", f"exit {ended}")
+        if ended == "late":
+            return Answer(case, "hang", f"no end within {SECONDS:.0f} seconds")
+        return Answer(case, "crash", f"exit {ended}")
     told = json.loads(line)
     return Answer(case, _outcome(told), told["said"])
 
