@@ -73,7 +73,7 @@ class QuantizationPlan:
             layer
             for layer in [model, *self.parts]
             if (keras_graph.kernel_variables(layer) or self._is_lost_later(layer))
-            and (layer is model or id(layer) in self._chosen)
+            and (id(layer) in self._chosen or (layer is model and layers is None))
             and id(layer) not in settled
         ]
         self.reasons = "".join(

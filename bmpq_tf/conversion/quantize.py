@@ -134,10 +134,9 @@ def quantize_model(
         )
         warnings.warn(f"{told} Say pin=None, or name layers, to silence this.", stacklevel=2)
     if plan.skipped:
-        told = (
-            "These layers stay float and count 32 bits a weight. Name them in exclude= to "
-            f"silence this.{plan.reasons}"
-        )
+        # The model itself cannot be left out.
+        way = "" if plan.skipped == [model] else " Name them in exclude= to silence this."
+        told = f"These layers stay float and count 32 bits a weight.{way}{plan.reasons}"
         warnings.warn(told, SkippedLayersWarning, stacklevel=2)
     return quantized
 

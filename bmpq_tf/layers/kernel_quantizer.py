@@ -143,7 +143,8 @@ class KernelQuantizer(KernelScales, SensitivityTracking, OscillationTracking, ke
         if self.config.scale == "learned" and not self._is_started:
             self.scale_base.assign(self._base(kernel))
         if _IS_UNROUNDED.get():
-            return kernel
+            # What is held because it oscillates is held there too.
+            return self._with_held(kernel, tf.stop_gradient(self._scale(kernel)))
         knows_loss_scale = self._scale_loss is not None or compute_dtype != "float16"
         scale, bits = (
             self._scale(kernel, self._loss_factor if knows_loss_scale else None),

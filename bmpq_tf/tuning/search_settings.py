@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pathlib
+import warnings
 from collections.abc import Collection
 from typing import Any
 
@@ -80,9 +81,11 @@ def fingerprints(model: keras.Model, train: Any, validation: Any) -> dict[str, s
 def compiled_settings(model: keras.Model) -> dict[str, Any]:
     """Returns what a model was compiled with, the settings of its optimizer one by one."""
     try:
-        config = _unnamed(model.get_compile_config())
-    except (NotImplementedError, TypeError, ValueError):
-        # A class of the user's that does not tell its settings.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            config = _unnamed(model.get_compile_config())
+    # Whatever a class of the user's does that does not tell its settings.
+    except Exception:
         return {}
     # Models that compile in a way of their own have configs of their own.
     optimizer = config.get("optimizer")
@@ -94,9 +97,12 @@ def compiled_settings(model: keras.Model) -> dict[str, Any]:
 
 
 def _unnamed(config: Any) -> Any:
-    """Leaves names out: Keras counts objects in them."""
+    """Leaves out what differs from process to process: Keras counts objects in names."""
     if isinstance(config, (list, tuple)):
         return [_unnamed(value) for value in config]
+    if isinstance(config, dict) and config.get("class_name") == "__lambda__":
+        # Its code tells the file that it stands in.
+        return "lambda"
     if isinstance(config, dict):
         return {name: _unnamed(value) for name, value in config.items() if name != "name"}
     return config

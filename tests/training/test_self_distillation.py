@@ -111,6 +111,26 @@ def test_it_is_trained_under_a_budget_judged_rounded_and_resumed(tmp_path):
         np.testing.assert_array_equal(weight, expected)
 
 
+def test_several_outputs_are_taught_by_a_loss_for_them_and_logged_as_they_are():
+    inputs = keras.Input((4,))
+    hidden = keras.layers.Dense(5)(inputs)
+    outputs = {name: keras.layers.Dense(3, name=name)(hidden) for name in ("one", "two")}
+    model = quantize_model(keras.Model(inputs, outputs), (2, 4), pin=None)
+    sparse = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    labels = {"one": LABELS, "two": LABELS}
+    silent = SelfDistiller(model)
+    compiled(silent, loss={"one": sparse, "two": sparse})
+    with pytest.raises(ValueError, match=r"for one output of logits .*\(16, 3\), \(16, 3\)"):
+        silent.fit(INPUTS, labels, batch_size=16, verbose=0)
+    mean = {"one": "mse", "two": "mse"}
+    trainer = SelfDistiller(model, keras.distillation.LogitsDistillation(loss=mean))
+    compiled(trainer, loss={"one": sparse, "two": sparse}, optimizer=keras.optimizers.SGD(0.0))
+    told = trainer.fit(INPUTS, labels, batch_size=16, verbose=0).history
+    # That of the rounded network.
+    rounded = sparse(LABELS, model(INPUTS, training=True)["one"])
+    np.testing.assert_allclose(told["one_loss"][0], rounded, rtol=1e-5)
+
+
 def test_what_it_cannot_teach_is_refused():
     inputs = keras.Input((4,))
     soft = keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(inputs))
@@ -120,5 +140,21 @@ def test_what_it_cannot_teach_is_refused():
     with pytest.raises(ValueError, match=r"ends in a softmax.*Received: distillation_loss=None"):
         SelfDistiller(quantized)
     SelfDistiller(quantized, keras.distillation.LogitsDistillation(loss="mse"))
+    features = keras.distillation.FeatureDistillation(
+        loss="mse", teacher_layer_name="dense", student_layer_name="dense"
+    )
+    for loss in ("mse", [keras.distillation.LogitsDistillation()], features):
+        with pytest.raises(ValueError, match=r"of final outputs.*Received: distillation_loss="):
+            SelfDistiller(network(), loss)
     with pytest.raises(ValueError, match=r"Received: distillation_weight=2"):
         SelfDistiller(network(), distillation_weight=2)
+    steps = keras.Input((3, 4), batch_size=2)
+    stateful = keras.layers.Dense(3)(keras.layers.LSTM(4, stateful=True, name="rnn")(steps))
+    with pytest.raises(ValueError, match=r"'rnn' keeps its state .*Received: stateful=True"):
+        SelfDistiller(quantize_model(keras.Model(steps, stateful), pin=None))
+    one = keras.Model(inputs, keras.layers.Dense(1)(inputs))
+    trainer = compiled(SelfDistiller(quantize_model(one, pin=None)), loss="mse")
+    with pytest.raises(ValueError, match=r"logits of several classes.*\(16, 1\)"):
+        trainer.fit(INPUTS, LABELS, batch_size=16, verbose=0)
+    with pytest.raises(NotImplementedError, match="save_weights_only=True"):
+        trainer.get_config()

@@ -23,6 +23,7 @@ from bmpq_tf import (
 from bmpq_tf.model.kernels import allocation_history
 from bmpq_tf.tuning.goal import Goal
 from bmpq_tf.tuning.search_data import fit_arguments, part_values
+from bmpq_tf.tuning.search_settings import compiled_settings
 from bmpq_tf.tuning.shared_runs import SharedRuns
 
 pytest.importorskip("keras_tuner")
@@ -81,6 +82,23 @@ def test_a_shared_run_is_what_a_fresh_model_would_have_been():
     histories = [allocation_history(one.model) for one in (shared, fresh)]
     assert histories[0] == histories[1]
     assert histories[0]
+
+
+def test_settings_that_cannot_be_told_are_not_compared():
+    class Untold(keras.losses.Loss):
+        def call(self, y_true, y_pred):
+            return keras.ops.mean(y_pred)
+
+        def get_config(self):
+            raise AttributeError
+
+    model = small_model()
+    model.compile(keras.optimizers.SGD(0.1), lambda y, p: keras.ops.mean(p))
+    told = compiled_settings(model)
+    assert (told["optimizer"], told["optimizer.learning_rate"]) == ("SGD", pytest.approx(0.1))
+    assert told["loss"] == "lambda"
+    model.compile("sgd", Untold())
+    assert compiled_settings(model) == {}
 
 
 @pytest.fixture(scope="module")

@@ -49,10 +49,11 @@ def ranges(
 
 def _add(measured: dict[str, Range], tensors: Mapping[str, np.ndarray]) -> None:
     for name, values in tensors.items():
-        # Some are integers, which no infinity fits.
-        values = values.astype(np.float64)
+        if values.dtype.kind != "f":
+            # No infinity fits an integer.
+            values = values.astype(np.float64)
         ends = (float(values.min(initial=np.inf)), float(values.max(initial=-np.inf)))
-        measured[name] = joined([measured.get(name, ends), ends])
+        measured[name] = joined([measured.get(name, (np.inf, -np.inf)), ends])
 
 
 def _parts(batch: Sequence[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
