@@ -11,6 +11,7 @@ from bmpq_research.pictures.picture import BLUE, GREEN, INK, LINE, ORANGE, QUIET
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 80, 730, 70, 330
 _LEAST_KB, _MOST_KB, _MOST_LOST = 13.5, 85.0, 16.0
+_TAUGHT = "self_distillation"
 
 
 def draw(path: str | os.PathLike) -> str:
@@ -25,6 +26,7 @@ def draw(path: str | os.PathLike) -> str:
         picture.dot(x, y, ORANGE, 6)
         picture.text(x + 11, y + 5, name, 12, ORANGE)
     seeds = set()
+    taught = {row.budget for row in found if _TAUGHT in row.part}
     for row in found:
         if row is floats:
             continue
@@ -34,7 +36,13 @@ def draw(path: str | os.PathLike) -> str:
         color = BLUE if row.method == "bmpq" else GREEN
         picture.dot(x, y, color)
         words = f"{statistics.fmean(lost):+.1f}"
-        picture.text(x, y - 12, words, 13, color, "middle", "600")
+        if _TAUGHT in row.part:
+            picture.text(x, y - 12, f"{words}, its own teacher", 13, color, "middle", "600")
+        elif row.budget in taught:
+            # Its twin stands above it.
+            picture.text(x - 12, y + 5, words, 13, color, "end", "600")
+        else:
+            picture.text(x, y - 12, words, 13, color, "middle", "600")
     _legend(picture, seeds, any(row.method.startswith("uniform") for row in found))
     return picture.svg()
 
