@@ -14,8 +14,8 @@ import tempfile
 from absl import flags
 
 from bmpq_research.fuzz.damaged import run
+from bmpq_research.lines import append_line
 from bmpq_research.program import run as run_program
-from bmpq_tf.files import append_line
 
 flags.DEFINE_integer("files", 500, "How many.", lower_bound=1)
 flags.DEFINE_integer("seed", 0, "Sets what is damaged, and how.")

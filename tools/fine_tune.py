@@ -17,9 +17,9 @@ from absl import flags
 
 from bmpq_research.datasets import DATA_DIR_HELP, DATASETS, load_dataset
 from bmpq_research.experiments.fine_tuning import WAYS, FineTuning, after_training, load_float, run
+from bmpq_research.lines import append_line, whole_lines
 from bmpq_research.program import run as run_program
 from bmpq_tf import progress
-from bmpq_tf.files import append_line, whole_lines
 
 flags.DEFINE_string(
     "float_model", None, "The trained model: .keras, or an .h5 of Keras 2.", required=True

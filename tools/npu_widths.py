@@ -21,6 +21,7 @@ from absl import flags
 
 from bmpq_research.datasets import DATA_DIR_HELP, DATASETS, load_dataset
 from bmpq_research.experiments.train_config import TrainConfig
+from bmpq_research.lines import append_line, whole_lines
 from bmpq_research.models import MODELS
 from bmpq_research.npu.widths import (
     Seen,
@@ -33,7 +34,6 @@ from bmpq_research.npu.widths import (
 )
 from bmpq_research.program import run as run_program
 from bmpq_tf.cli.program import bit_widths
-from bmpq_tf.files import append_line, whole_lines
 
 flags.DEFINE_enum("model", "digits_cnn", sorted(MODELS), "The network.")
 flags.DEFINE_string("dataset", "digits", f"Its images: {', '.join(DATASETS)}.")

@@ -11,7 +11,7 @@ import time
 
 import keras
 
-from bmpq_tf.files import append_line, whole_lines
+from bmpq_research.lines import append_line, whole_lines
 
 
 class DivergedError(RuntimeError):

@@ -11,7 +11,7 @@ from typing import Any
 from bmpq_research.experiments.compact import compacted, expanded
 from bmpq_research.experiments.grid import Cell
 from bmpq_research.experiments.train_config import TrainConfig
-from bmpq_tf.files import append_line, whole_lines
+from bmpq_research.lines import append_line, whole_lines
 
 
 def read_results(path: str | os.PathLike) -> dict[str, dict[str, Any]]:

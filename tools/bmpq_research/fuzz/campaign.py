@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 
 from bmpq_research.fuzz.worker import Worker
-from bmpq_tf.files import append_line, whole_lines
+from bmpq_research.lines import append_line, whole_lines
 
 WORKER = pathlib.Path(__file__).with_name("trial_worker.py")
 # A model takes half a minute on two free cores.
