@@ -105,9 +105,7 @@ def _array(
     return _checked(array, f"`{name}`", path, flag, kinds)
 
 
-def _checked(
-    array, name: str, path: str | os.PathLike, flag: str, kinds: str = _NUMBERS
-) -> np.ndarray:
+def _checked(array, name: str, path: str | os.PathLike, flag: str, kinds: str) -> np.ndarray:
     # Where an entry is no array, NumPy gives its bytes.
     if not isinstance(array, np.ndarray) or array.dtype.kind not in kinds or not array.ndim:
         what = f"{array.shape} {array.dtype}" if isinstance(array, np.ndarray) else "no array"

@@ -87,11 +87,9 @@ class ActivationPlacement:
         read = self._read.get(id(layer), {FLOAT_BITS})
         if not read & {RAW, FLOAT_BITS}:
             return {"activation_bits": output, "input_bits": None}
-        return {"activation_bits": output, "input_bits": self._of_inputs(read)}
-
-    def _of_inputs(self, read: set[int]) -> int | None:
-        """The width of what comes from the model's inputs alone is 8 bits, or 16 like the rest."""
-        return max(RAW_BITS, self._bits or 0) if read == {RAW} else self._bits
+        # What comes from the model's inputs alone has 8 bits, or 16 like the rest.
+        given = max(RAW_BITS, self._bits) if read == {RAW} else self._bits
+        return {"activation_bits": output, "input_bits": given}
 
 
 def is_relu(operation) -> bool:

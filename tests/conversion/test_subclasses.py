@@ -58,7 +58,7 @@ class Clipped(L.ReLU):
         super().__init__(**{"max_value": 6, **kwargs})
 
 
-def float_model(layer, shape, sequences=False):
+def float_model(layer, shape):
     inputs = keras.Input(shape)
     x = layer(inputs, inputs) if isinstance(layer, Heads) else layer(inputs)
     return keras.Model(inputs, L.Dense(2, name="head")(L.Flatten()(x)))
