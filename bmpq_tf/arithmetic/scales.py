@@ -42,8 +42,8 @@ def max_abs(
 ) -> tf.Tensor:
     """The smallest scale that clips nothing: `max(max w / hi, -min w / |lo|)`.
 
-    At 2 bits the symmetric `max |w|` would never use the level -2; this does whenever the negative
-    side is the longer one.
+    At 2 bits the symmetric `max |w|` would never use the level -2; this does where the negative
+    side is at least 1.5 times as long as the positive one.
     """
     low, high = level_range(bits, levels)
     axes = reduced_axes(len(weights.shape), channel_axes)

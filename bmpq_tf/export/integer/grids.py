@@ -136,8 +136,8 @@ def grid_of(operator) -> Grid:
 
 
 def is_mostly_trained(file) -> bool:
-    """Whether a parsed integer file has more operators with kernels, which read what a quantizer
-    rounded, than operators that compute between quantizers, on grids of calibration.
+    """Whether a parsed integer file has at least as many operators with kernels, which read what a
+    quantizer rounded, as operators that compute between quantizers, on grids of calibration.
 
     What its grids are does not count, so that a wrong one cannot choose its own limit.
     """

@@ -76,8 +76,8 @@ class Parity:
         departed: where what is left starts, in words: the first rounding that the file does in
             another way than Keras, for another reason than an edge.
         rounded: the narrowest width that the model rounds activations to, or `None`.
-        mostly_trained: whether more of an integer file's operators have kernels than compute
-            between the model's quantizers, on grids of calibration.
+        mostly_trained: whether at least as many of an integer file's operators have kernels as
+            compute between the model's quantizers, on grids of calibration.
         judges_top1: whether the agreement must reach its limit: on inputs that the user gave to
             verify with, without a limit of his own.
         constant: in `"integer"`, columns of outputs in which the file answers one single value and
