@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 import keras
 
 from bmpq_tf._compat.keras import forget_compilation
+from bmpq_tf.conversion.beyond_copies import check_reads, check_traced
 from bmpq_tf.conversion.cloning import check_class, clone
 from bmpq_tf.conversion.config import QuantizationConfig
 from bmpq_tf.conversion.eligibility import check_not_quantized_by_keras
@@ -93,7 +94,8 @@ def quantize_model(
         TypeError: a functional model has a `call` or `train_step` of its own, and a constructor
             that Keras does not copy models with; or a layer of your own cannot be copied.
         ValueError: it is not built, its graph is asked for and cannot be followed, is quantized
-            already (by us or by Keras), an argument is not understood, an override is for layers
+            already (by us or by Keras), has a `call` that is a `tf.function`, or an operation that
+            reads a layer's weight itself; an argument is not understood, an override is for layers
             that stay float, or nothing would be quantized.
 
     Warns:
@@ -118,6 +120,9 @@ def quantize_model(
             "dequantize_model(model) first."
         )
     check_not_quantized_by_keras(model)
+    check_traced(model)
+    if keras_graph.is_graph(model):
+        check_reads(model)
     config = _config(config, candidate_bits, activation_bits)
     plan = QuantizationPlan(model, config, layers, exclude, pin, overrides)
     if keras_graph.is_graph(model):

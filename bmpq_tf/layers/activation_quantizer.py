@@ -10,6 +10,9 @@ from bmpq_tf.arithmetic import activations
 from bmpq_tf.layers.config import checked_activation_bits
 from bmpq_tf.layers.serialization import serializable
 
+# The range of a quantizer that saw no training batch; one that saw zeros only has a clip of 0.
+_NONE = (-1.0, 0.0)
+
 
 @serializable
 class ActivationQuantizer(keras.layers.Layer):
@@ -55,11 +58,11 @@ class ActivationQuantizer(keras.layers.Layer):
         self._fixed: tuple[tf.Tensor, tf.Tensor] | None = None
 
     def build(self, input_shape=None):
-        def state(name, shape, aggregation):
+        def state(name, shape, aggregation, value=0.0):
             return self.add_weight(
                 name=name,
                 shape=shape,
-                initializer="zeros",
+                initializer=keras.initializers.Constant(value),
                 trainable=aggregation == "mean",
                 autocast=False,
                 aggregation=aggregation,
@@ -67,7 +70,7 @@ class ActivationQuantizer(keras.layers.Layer):
 
         # One variable, since operations on scalars take time too. Replicas see other first batches;
         # a mean of zero points would be none.
-        self.first_range = state("first_range", (2,), "only_first_replica")
+        self.first_range = state("first_range", (2,), "only_first_replica", _NONE)
         self.log_clip = state("log_clip", (), "mean")
 
     def call(self, values, training=None, before: Callable | None = None):
@@ -104,9 +107,9 @@ class ActivationQuantizer(keras.layers.Layer):
 
         if training:
             keep()
-        # A subclassed model whose call() takes no `training` passes none on; that it trains shows
-        # in the gradient.
-        unsaid = keep if training is None else None
+        # A subclassed model may pass no `training` on, or call a part with False; that it trains
+        # shows in the gradient.
+        unsaid = None if training else keep
         base, zero_point = tf.unstack(first_range)
         clip = self._learned(base, self._gradient_share(exact))
         if not (self.signed or activations.is_symmetric(self.bits)):
@@ -139,16 +142,18 @@ class ActivationQuantizer(keras.layers.Layer):
         """Makes the range a constant, for conversion.
 
         Args:
-            is_trained: whether the model was trained: what has no range then saw zeros only, and
-                they are zeros in any range.
+            is_trained: whether the model was trained: what saw zeros only then has no range, and
+                they are zeros in any.
 
         Raises:
             ValueError: no training batch has set the range yet.
         """
-        if not (self.has_range or is_trained):
+        saw_none = self.first_range.numpy()[0] < 0
+        if saw_none or not (self.has_range or is_trained):
             raise ValueError(
                 f"Activation quantizer '{self.path}' has no range yet, since it saw no training "
-                "batch. Train the model first, if only for a step."
+                "batch. Train the model first, if only for a step; a part that is frozen and "
+                "called with training=False sees none."
             )
         self._fixed = (
             tf.constant(self.clip().numpy()),

@@ -114,10 +114,13 @@ class QuantizedLayer(_Layer):
 
     def build_quantizers(self) -> None:
         """Builds the quantizers of a layer whose kernels are there."""
+        # Embeddings may be built twice.
         for kernel, quantizer in self.kernels():
-            quantizer.build_for(kernel)
+            if not quantizer.built:
+                quantizer.build_for(kernel)
         for quantizer in self.activation_quantizers():
-            quantizer.build()
+            if not quantizer.built:
+                quantizer.build()
 
     def call(self, inputs, *args, training=None, **kwargs):
         if self.parent_takes_training:

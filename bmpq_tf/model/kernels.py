@@ -94,7 +94,7 @@ def model_kernels(model: keras.Model) -> list[KernelState]:
             else f"{variable.path}#{names[variable.path]}"
         )
 
-    activations, calls = activation_widths(model), _calls(model)
+    activations, (calls, uses) = activation_widths(model), _calls(model)
     for layer in keras_compat.flattened_layers(model):
         if isinstance(layer, QuantizedLayer):
             for position, (variable, quantizer) in enumerate(layer.kernels()):
@@ -115,9 +115,8 @@ def model_kernels(model: keras.Model) -> list[KernelState]:
                     depthwise=isinstance(layer, _DEPTHWISE) and len(quantizer.channel_axes) > 1,
                     two_bit_levels=quantizer.config.two_bit_levels,
                 )
-                states.append(
-                    KernelState(kernel, variable, quantizer, layer, max(1, len(calls[id(layer)])))
-                )
+                used = max(1, uses[id(layer)])
+                states.append(KernelState(kernel, variable, quantizer, layer, used))
         else:
             # A tied kernel is a weight of several layers.
             for variable in [
@@ -219,20 +218,24 @@ def within(budget: Budget, states: Sequence[KernelState], plan: DevicePlan | Non
     return budget.holds([state.kernel for state in states], bits, plan)
 
 
-def _calls(model: keras.Model) -> dict[int, list]:
-    """The calls of each layer in a model's graph, by the layer's `id`.
+def _calls(model: keras.Model) -> tuple[dict[int, list], collections.Counter[int]]:
+    """The calls of each layer in a model's graph, by the layer's `id`, and how often it is used,
+    which for layers inside layers is as often as those are called.
 
     Those in a nested model as often as that is called.
     """
-    calls = collections.defaultdict(list)
+    calls, uses = collections.defaultdict(list), collections.Counter[int]()
     graph = graph_view.seen(model)
     for node in keras_compat.nodes_in_order(graph) if graph is not None else ():
         if keras_graph.is_graph(node.operation):
-            for layer, nodes in _calls(node.operation).items():
+            inner, used = _calls(node.operation)
+            uses.update(used)
+            for layer, nodes in inner.items():
                 calls[layer] += nodes
-        else:
+        elif isinstance(node.operation, keras.layers.Layer):
             calls[id(node.operation)].append(node)
-    return calls
+            uses.update(map(id, keras_compat.flattened_layers(node.operation)))
+    return calls, uses
 
 
 def _window(layer: keras.layers.Layer, variable: keras.Variable) -> int | None:

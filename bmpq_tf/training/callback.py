@@ -254,9 +254,9 @@ class BMPQCallback(keras.callbacks.Callback):
         return getattr(self.sensitivity, "needs_gradients", True)
 
     def _decide(self, epoch: int) -> None:
-        if self._needs_gradients and not self._sums.are_finite():
+        if not self._sums.are_finite(self._needs_gradients):
             self._telling.stayed(
-                epoch, "fewer than half of the gradients were finite; the widths stay"
+                epoch, "a kernel, or half of its gradients, was not finite; the widths stay"
             )
             self._sums.reset()
             return

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from bmpq_tf.allocation.sensitivity import Measurement
-from bmpq_tf.model.kernels import KernelState, measurement
+from bmpq_tf.model.kernels import KernelState, measurement, read
 
 
 class GradientSums:
@@ -19,10 +21,13 @@ class GradientSums:
         # What earlier fits saw: of a layer that was frozen then, less than of others.
         self._before = self._uses_seen()
 
-    def are_finite(self) -> bool:
-        """Whether at least half of the gradients of each open kernel were."""
-        sums = [state.quantized.accumulated() for state in self.opened]
-        return all(known.uses_finite >= 0.5 * known.uses_seen for known in sums)
+    def are_finite(self, gradients: bool = True) -> bool:
+        """Whether all kernels are, and of each open one at least half of the gradients, where these
+        are asked for.
+        """
+        sums = [state.quantized.accumulated() for state in self.opened if gradients]
+        kernels = [np.isfinite(read(state.variable)).all() for state in self._quantized]
+        return all(kernels) and all(known.uses_finite >= 0.5 * known.uses_seen for known in sums)
 
     def _seen(self) -> list[tuple[KernelState, float]]:
         """Each open kernel, and how often a gradient of it came."""

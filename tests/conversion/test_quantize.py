@@ -10,6 +10,7 @@ import math
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import candidates, compiled, pinned, sequence_model, small_data, small_model
 
 import bmpq_tf
@@ -360,3 +361,32 @@ def test_layers_compute_anew_what_a_remat_scope_says_and_measure_the_same(mode):
     assert plain.get_layer("convolution")._remat_mode is None
     assert again.get_layer("convolution")._remat_mode.mode == mode
     np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_what_a_copy_could_not_follow_is_refused_by_name():
+    embedding = keras.layers.Embedding(10, 4, name="table")
+    tokens = keras.Input((3,), dtype="int32")
+    hidden = keras.layers.Dense(4)(embedding(tokens))
+    tied = keras.ops.einsum("bsd,vd->bsv", hidden, embedding.embeddings)
+    with pytest.raises(ValueError, match=r"\(Einsum\) .* reads a weight of layer 'table'"):
+        quantize_model(keras.Model(tokens, tied))
+
+    def logits(x):
+        return keras.ops.matmul(x, keras.ops.transpose(embedding.embeddings))
+
+    with pytest.raises(ValueError, match=r"\(Lambda\) .* reads a weight of layer 'table'"):
+        quantize_model(keras.Model(tokens, keras.layers.Lambda(logits)(hidden)))
+
+    class Traced(keras.Model):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.dense = keras.layers.Dense(2)
+
+        @tf.function
+        def call(self, x):
+            return self.dense(x)
+
+    traced = Traced(name="net")
+    traced(np.ones((1, 2), "float32"))
+    with pytest.raises(ValueError, match=r"The call of 'net' \(Traced\) is a tf.function"):
+        quantize_model(traced, pin=None)

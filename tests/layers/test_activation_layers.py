@@ -276,3 +276,26 @@ def test_rounded_activations_are_computed_anew_where_a_remat_scope_says():
     model.compile("sgd", "mse", jit_compile=False)
     told = model.fit(np.ones((4, 4)), np.ones((4, 2)), epochs=2, verbose=0).history["loss"]
     assert np.isfinite(told).all()
+
+
+def test_a_part_that_is_called_without_training_finds_its_range_where_it_trains():
+    class Transfer(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.frozen, self.back, self.head = (keras.layers.Dense(4) for _ in range(3))
+
+        def call(self, x):
+            return self.head(self.back(self.frozen(x, training=False), training=False))
+
+    model = Transfer()
+    data = np.random.default_rng(0).standard_normal((16, 4)).astype("float32")
+    model(data)
+    model = quantize_model(model, activation_bits=8, pin=None)
+    model.frozen.trainable = False
+    model.compile("sgd", "mse", jit_compile=False)
+    model.fit(data, data, verbose=0)
+    assert all(layer.input_quantizer.has_range for layer in (model.back, model.head))
+    unseen = ActivationQuantizer(8, signed=True)
+    unseen.build()
+    with pytest.raises(ValueError, match="a part that is frozen and called with training=False"):
+        unseen.freeze(is_trained=True)

@@ -31,7 +31,20 @@ def test_an_interval_without_finite_gradients_decides_nothing(capsys):
     with pytest.warns(UserWarning, match="Training ended over the budget"):
         fitted(BMPQCallback("10x"), epochs=3, model=model)
     assert [state.bits for state in model_kernels(model)] == [8, 4, 4, 8]
-    assert "fewer than half of the gradients were finite" in capsys.readouterr().out
+    assert "a kernel, or half of its gradients, was not finite" in capsys.readouterr().out
+
+
+def test_a_kernel_that_is_not_finite_keeps_the_widths_and_the_fit(capsys):
+    class Breaks(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 1:
+                kernel = self.model.get_layer("hidden").kernels()[0][0]
+                kernel.assign(kernel * np.nan)
+
+    model = compiled(quantize_model(small_model(), (2, 4), pin="ends"))
+    callbacks = [BMPQCallback("8x"), Breaks()]
+    model.fit(IMAGES, LABELS, epochs=6, verbose=0, callbacks=callbacks)
+    assert "a kernel, or half of its gradients, was not finite" in capsys.readouterr().out
 
 
 def test_a_frozen_kernel_keeps_its_width_and_is_named(capsys):
