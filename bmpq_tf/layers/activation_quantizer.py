@@ -1,6 +1,7 @@
 """The state of one activation quantizer: the range that it started with, and its learned clip."""
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -58,7 +59,7 @@ class ActivationQuantizer(keras.layers.Layer):
         self._fixed: tuple[tf.Tensor, tf.Tensor] | None = None
 
     def build(self, input_shape=None):
-        def state(name, shape, aggregation, value=0.0):
+        def state(name, shape, aggregation, value: Any = 0.0):
             return self.add_weight(
                 name=name,
                 shape=shape,
