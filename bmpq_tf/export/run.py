@@ -86,7 +86,8 @@ def compare_tflite(
         FileNotFoundError: there is no such file.
         ModuleNotFoundError: the file is for TFLM, and the extra `micro` is not installed.
         RuntimeError: the runtime cannot read or run it.
-        ValueError: the inputs do not fit the model, or there are none; or the kind is unknown.
+        ValueError: this is no TFLite file; the inputs do not fit the model, or there are none; or
+            the kind is unknown.
 
     Example:
         >>> report = bmpq_tf.export_tflite(model, folder / "model.tflite")

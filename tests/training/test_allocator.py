@@ -250,7 +250,7 @@ def test_a_file_is_run_and_compared_by_path_or_content(tmp_path):
     assert "differ from Keras's" in bmpq_tf.compare_tflite(other, path.read_bytes(), IMAGES).problem
     with pytest.raises(ValueError, match=r"takes 1 inputs, of the shapes .* Received: 2"):
         bmpq_tf.run_tflite(path, [IMAGES, IMAGES])
-    with pytest.raises(RuntimeError):
+    with pytest.raises(ValueError, match="Not a TFLite model"):
         bmpq_tf.compare_tflite(model, b"no model", IMAGES)
 
 
