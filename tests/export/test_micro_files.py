@@ -1,10 +1,8 @@
 """Files for microcontrollers, from the trained model to TFLM's answers."""
 
 import json
-import os
 import pathlib
 import re
-import subprocess
 
 import keras
 import numpy as np
@@ -12,21 +10,19 @@ import pytest
 
 pytest.importorskip("tflite_micro")
 
-from cortex_m import CORES, compile_for, needs_cortex_m
+from micro_models import IMAGES, OPTIONS, RANDOM, network, trained
 
 from bmpq_tf import (
     Budget,
     ExportError,
     InfeasibleBudgetError,
     allocate_bits,
-    assign_bits,
     compare_tflite,
     export_tflite,
     inspect_tflite,
     kernel_table,
     quantize_model,
     run_tflite,
-    write_firmware,
 )
 from bmpq_tf._compat import tflite_micro
 from bmpq_tf.cli.program import HINTS
@@ -37,38 +33,6 @@ from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.training import device_budget
 
 layers = keras.layers
-RANDOM = np.random.default_rng(3)
-IMAGES = RANDOM.standard_normal((24, 8, 8, 3)).astype("float32")
-# Weights that hardly trained amplify what rounding does.
-OPTIONS = {"optimize_for": "micro", "calibrate_with": IMAGES, "tolerance": 0.5}
-
-
-def network(filters=32) -> keras.Model:
-    image = keras.Input((8, 8, 3), name="image")
-    x = layers.Conv2D(filters, 3, padding="same", use_bias=False, name="stem")(image)
-    x = layers.ReLU(name="relu0")(layers.BatchNormalization(name="bn0")(x))
-    x = layers.Conv2D(filters, 3, strides=2, use_bias=False, name="wide")(x)
-    x = layers.ReLU(name="relu1")(layers.BatchNormalization(name="bn1")(x))
-    x = layers.DepthwiseConv2D(3, padding="same", name="depthwise")(x)
-    x = layers.Flatten(name="flatten")(x)
-    x = layers.Dense(32, activation="relu", name="hidden")(x)
-    return keras.Model(image, layers.Dense(4, name="head")(x), name="micro_net")
-
-
-def trained(widths=None, model=None, activation_bits=8, images=IMAGES) -> keras.Model:
-    """A model with some widths, signs turned by BatchNorm, and ranges from a step of training."""
-    model = quantize_model(model or network(), (2, 3, 4, 5, 6, 8), activation_bits=activation_bits)
-    for layer in model.layers:
-        if "BatchNorm" in type(layer).__name__:
-            signs = np.where(RANDOM.random(layer.gamma.shape) < 0.3, -1, 1)
-            layer.gamma.assign(RANDOM.uniform(0.5, 1, layer.gamma.shape) * signs)
-    if widths:
-        assign_bits(model, widths)
-    model.compile("sgd", "mse", jit_compile=False)
-    model.fit(images, np.zeros((len(images), 4), "float32"), verbose=0)
-    return model
-
-
 WIDTHS = {"wide/kernel": 3, "depthwise/kernel": 2, "hidden/kernel": 5}
 
 
@@ -325,68 +289,6 @@ def test_a_kernel_that_must_be_unpacked_is_named(plan, monkeypatch):
     ram = plan.planned + plan.persistent + 512
     with pytest.raises(InfeasibleBudgetError, match=r"bytes of RAM where '.*' is unpacked"):
         allocate_bits(model, Budget(ram=ram), {})
-
-
-def test_the_firmware_compiles_and_holds_the_file(written, tmp_path):
-    folder = tmp_path / "firmware"
-    names = write_firmware(written.path, folder, IMAGES, examples=3)
-    assert names == sorted(one.name for one in folder.iterdir())
-    assert "resolver->AddDecode()" in (folder / "operators.h").read_text()
-    assert f"= {written.micro.arena.bytes};" in (folder / "settings.h").read_text()
-    (folder / "print.cc").write_text(
-        '#include <cstdio>\n#include "golden.h"\n#include "model.h"\n#include "settings.h"\n'
-        "int main() {\n"
-        "  std::fwrite(bmpq_model, 1, bmpq_model_count, stdout);\n"
-        "  std::fwrite(bmpq_golden_input_0, 1, bmpq_golden_input_0_count, stdout);\n"
-        "  std::fwrite(bmpq_golden_output_0, 1, bmpq_golden_output_0_count, stdout);\n"
-        "  return reinterpret_cast<uintptr_t>(bmpq_model) % 16 != 0;\n}\n"
-    )
-    sources = ["model.cc", "golden.cc", "print.cc"]
-    line = ["g++", "-std=c++17", "-Wall", "-Wextra", "-Werror", *sources, "-o", "print"]
-    subprocess.run(line, cwd=folder, check=True, timeout=120)
-    printed = subprocess.run([folder / "print"], capture_output=True, check=True).stdout
-    content = pathlib.Path(written.path).read_bytes()
-    given, answers = MicroModel(content).integers([IMAGES[:3]])
-    assert printed == content + given[0].tobytes() + answers[0].tobytes()
-
-
-@needs_cortex_m
-@pytest.mark.parametrize("core", CORES)
-def test_the_firmwares_arrays_compile_for_a_microcontroller(core, written, tmp_path):
-    folder = tmp_path / "firmware"
-    write_firmware(written.path, folder, IMAGES)
-    model = compile_for(core, folder / "model.cc", tmp_path, [folder])["bmpq_model"]
-    assert model.section.startswith(".rodata")
-    assert model.bytes == written.tflite_bytes
-    assert model.alignment % 16 == model.address % 16 == 0
-    assert compile_for(core, folder / "golden.cc", tmp_path, [folder])
-
-
-def test_golden_inputs_are_whole_batches(tmp_path):
-    image = keras.Input((8, 8, 3), batch_size=4)
-    outputs = layers.Dense(4)(layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(image)))
-    path = tmp_path / "model.tflite"
-    export_tflite(trained(model=keras.Model(image, outputs)), path, **OPTIONS)
-    write_firmware(path, tmp_path / "firmware", IMAGES, examples=5)
-    told = (tmp_path / "firmware" / "golden.h").read_text()
-    assert "bmpq_golden_examples = 2;" in told
-    assert f"bmpq_golden_input_0_count = {2 * 4 * 8 * 8 * 3};" in told
-
-
-def test_firmware_goes_into_an_empty_folder_that_cannot_be_replaced(written, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert sorted(write_firmware(written.path, ".", IMAGES)) == sorted(os.listdir(tmp_path))
-
-
-def test_firmware_wants_an_array_for_each_input(written, tmp_path):
-    with pytest.raises(ValueError, match=r"takes 1 inputs, of the shapes \(1, 8, .*Received: 2"):
-        write_firmware(written.path, tmp_path / "firmware", [IMAGES, IMAGES])
-
-
-def test_firmware_does_not_go_where_files_are(written, tmp_path):
-    (tmp_path / "mine.c").write_text("")
-    with pytest.raises(FileExistsError, match="holds mine"):
-        write_firmware(written.path, tmp_path, IMAGES)
 
 
 def test_the_report_is_plain_data(written):
