@@ -10,13 +10,17 @@ from bmpq_tf.layers.serialization import is_of_user
 from bmpq_tf.model import keras_graph
 
 
+def is_traced(layer: keras.layers.Layer) -> bool:
+    """Whether a layer's `call` is a `tf.function`, which keeps what it traced before."""
+    return isinstance(type(layer).call, tf.types.experimental.PolymorphicFunction)
+
+
 def check_traced(model: keras.Model) -> None:
     """Raises ValueError for a class of the user's whose `call` is a `tf.function`: what was traced
     before would go on without rounding.
     """
     for part in keras_compat.flattened_layers(model):
-        is_traced = isinstance(type(part).call, tf.types.experimental.PolymorphicFunction)
-        if is_traced and is_of_user(part) and keras_compat.layers_inside(part):
+        if is_traced(part) and is_of_user(part) and keras_compat.layers_inside(part):
             raise ValueError(
                 f"The call of '{part.name}' ({type(part).__name__}) is a tf.function, and what it "
                 "traced before would go on computing without rounding. Take the decorator off; fit "

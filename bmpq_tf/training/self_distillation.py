@@ -3,10 +3,10 @@
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from bmpq_tf._compat import keras as keras_compat
 from bmpq_tf.arguments import real
+from bmpq_tf.conversion.beyond_copies import is_traced
 from bmpq_tf.conversion.supported_models import check_quantized
 from bmpq_tf.layers.kernel_quantizer import KernelQuantizer, unrounded
 from bmpq_tf.model import graph_view
@@ -125,7 +125,7 @@ def _check_passes(student: keras.Model) -> None:
                 f"Layer '{part.name}' keeps its state from batch to batch, and each step goes "
                 "forward twice. Received: stateful=True. Make it with stateful=False."
             )
-        if isinstance(type(part).call, tf.types.experimental.PolymorphicFunction):
+        if is_traced(part):
             raise ValueError(
                 f"The call of '{part.name}' ({type(part).__name__}) is a tf.function, which would "
                 "not be traced again without rounding. Take the decorator off; fit traces it."
