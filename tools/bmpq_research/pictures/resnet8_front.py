@@ -24,9 +24,9 @@ def draw(path: str | os.PathLike) -> str:
     for name, size, points in front.PEER:
         x, y = _at(size, points)
         picture.dot(x, y, ORANGE, 6)
-        picture.text(x + 11, y + 5, name, 12, ORANGE)
+        # Off the line of float32.
+        picture.text(x + 11, y + (18 if abs(y - _TOP) < 8 else 5), name, 12, ORANGE)
     seeds = set()
-    taught = {row.budget for row in found if _TAUGHT in row.part}
     for row in found:
         if row is floats:
             continue
@@ -35,11 +35,11 @@ def draw(path: str | os.PathLike) -> str:
         x, y = _at(front.kilobytes(row), statistics.fmean(lost))
         color = BLUE if row.method == "bmpq" else GREEN
         picture.dot(x, y, color)
-        words = f"{statistics.fmean(lost):+.1f}"
+        words = f"{statistics.fmean(lost):+z.1f}"
         if _TAUGHT in row.part:
             picture.text(x, y - 12, f"{words}, its own teacher", 13, color, "middle", "600")
-        elif row.budget in taught:
-            # Its twin stands above it.
+        elif y - 24 < _TOP:
+            # Above it would be the line of float32.
             picture.text(x - 12, y + 5, words, 13, color, "end", "600")
         else:
             picture.text(x, y - 12, words, 13, color, "middle", "600")
@@ -77,8 +77,10 @@ def _legend(picture: Picture, seeds: set[int], has_uniform: bool) -> None:
     for number, (color, words) in enumerate(lines):
         picture.dot(440, 200 + 26 * number, color, 6)
         picture.text(454, 205 + 26 * number, words, 14, color)
-    most = max(seeds, default=1)
-    many = "one seed" if most == 1 else f"{most} seeds" + " at most" * (len(seeds) > 1)
+    least, most = min(seeds, default=1), max(seeds, default=1)
+    many = (
+        "one seed" if most == 1 else f"{least} to {most} seeds" if least < most else f"{most} seeds"
+    )
     below = (
         "Points from each one's own float32 over the bytes of the weights; a file holds more.",
         f"CIFAR-10, 8-bit activations; ours: files in TFLM, {many}. The peer's: off its figure.",
