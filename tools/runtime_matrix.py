@@ -20,7 +20,7 @@ from rich.table import Table
 
 from bmpq_research import markdown
 from bmpq_research.program import run as run_program
-from bmpq_research.runtime_probe import conversions, int8_operators, lowering, probe, sixteen
+from bmpq_research.runtime_probe import conversions, int8_probe, lowering, probe, sixteen
 from bmpq_research.runtime_probe.table import COLUMNS, rows
 from bmpq_tf.emulation import root as emulated
 from bmpq_tf.export.micro.operators import check_installed
@@ -65,12 +65,12 @@ def main() -> None:
         plain = [seen.to_dict() for seen in found]
         columns, cells = micro.COLUMNS, micro.rows(found)
     elif given.int8:
-        found = int8_operators.probe_all(
-            (*int8_operators.RUNTIMES, *(probe.ARM_RUNTIMES if _has_arm() else ()))
+        found = int8_probe.probe_all(
+            (*int8_probe.RUNTIMES, *(probe.ARM_RUNTIMES if _has_arm() else ()))
         )
         plain = [dataclasses.asdict(seen) for seen in found]
-        cells = int8_operators.rows(found)
-        columns = int8_operators.COLUMNS[: len(cells[0])]
+        cells = int8_probe.rows(found)
+        columns = int8_probe.COLUMNS[: len(cells[0])]
     elif given.conversions or given.int16:
         kind = conversions if given.conversions else sixteen
         found = kind.probe_all()

@@ -8,20 +8,20 @@ import pytest
 
 pytest.importorskip("tflite_micro")
 
-from bmpq_research.runtime_probe import int8_operators, probe
+from bmpq_research.runtime_probe import int8_operators, int8_probe, probe
 from bmpq_research.runtime_probe.table import documented
 from bmpq_tf._compat.litert import schema
 from bmpq_tf.emulation import root as emulated
 from bmpq_tf.export.integer import lookup_tables, unlisted_operators
 
 HAS_ARM = emulated.is_ready(emulated.default_root())
-RUNTIMES = (*int8_operators.RUNTIMES, *(probe.ARM_RUNTIMES if HAS_ARM else ()))
+RUNTIMES = (*int8_probe.RUNTIMES, *(probe.ARM_RUNTIMES if HAS_ARM else ()))
 DOCS = pathlib.Path(__file__).parents[2] / "docs" / "runtime_matrix.md"
 
 
 @pytest.fixture(scope="module")
 def seen():
-    return int8_operators.probe_all(RUNTIMES)
+    return int8_probe.probe_all(RUNTIMES)
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +30,9 @@ def outcomes(seen):
 
 
 def test_the_docs_hold_what_the_runtimes_do(seen):
-    columns = int8_operators.COLUMNS[: 1 + len(int8_operators.RUNTIMES)]
+    columns = int8_probe.COLUMNS[: 1 + len(int8_probe.RUNTIMES)]
     told = documented(DOCS.read_text(), columns)
-    assert told == [row[: len(columns)] for row in int8_operators.rows(seen)]
+    assert told == [row[: len(columns)] for row in int8_probe.rows(seen)]
 
 
 def names(builtins):

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("tflite_micro")
 
-from bmpq_research.runtime_probe import micro, one_operator
+from bmpq_research.runtime_probe import micro, weighted_operators
 from bmpq_research.runtime_probe.table import documented
 from bmpq_tf.export.micro.operators import DECODED, NATIVE_INT4, OPERATORS
 from bmpq_tf.export.tflite import flatbuffer
@@ -28,7 +28,7 @@ def test_the_docs_hold_what_tflm_does(seen):
 
 
 def test_the_exporter_packs_only_what_is_right(seen):
-    builtins = {operator.name: operator.builtin for operator in one_operator.OPERATORS}
+    builtins = {operator.name: operator.builtin for operator in weighted_operators.OPERATORS}
     for one in seen:
         builtin = builtins[one.operator]
         by_channel = one.granularity == "channel"
@@ -43,7 +43,7 @@ def test_the_exporter_packs_only_what_is_right(seen):
 
 def test_the_released_encoders_stride_answers_wrongly():
     """If this fails a release mended the runtime: `ancillary_data` may give the table's length."""
-    operator = next(one for one in one_operator.OPERATORS if one.name == "CONV_2D 3x3")
+    operator = next(one for one in weighted_operators.OPERATORS if one.name == "CONV_2D 3x3")
 
     def with_stride(content):
         model = flatbuffer.parse(content)

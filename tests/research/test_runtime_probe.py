@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import needs_arm64
 
-from bmpq_research.runtime_probe import one_operator, probe, table
+from bmpq_research.runtime_probe import probe, table, weighted_operators
 from bmpq_tf.emulation import root as emulated
 from bmpq_tf.export.kernels import storage
 
@@ -55,7 +55,7 @@ def test_the_exporter_emits_only_what_is_right_in_every_runtime(seen):
         low = -(2 ** (bits - 1)) + (bits == 8 or not lowest)
         integers = np.resize(np.arange(low, 2 ** (bits - 1)), (4, 2**18)).astype(np.int16)
         for operator, mode, count in itertools.product(
-            one_operator.OPERATORS, storage.MODES, (1, 16, 17, None)
+            weighted_operators.OPERATORS, storage.MODES, (1, 16, 17, None)
         ):
             container = storage.choose(mode, operator.builtin, integers, bits, count)
             how = container.compute
@@ -105,7 +105,7 @@ def test_the_traps_are_there_to_be_avoided(seen):
 
 
 def test_a_wrong_kernel_would_be_seen(monkeypatch):
-    operator = next(one for one in one_operator.OPERATORS if one.name == "FULLY_CONNECTED")
+    operator = next(one for one in weighted_operators.OPERATORS if one.name == "FULLY_CONNECTED")
     assert probe.judge(operator, 8, "channel", "dynamic", "LiteRT").outcome == "right"
     honest = probe.interpreter
     monkeypatch.setattr(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bmpq_research.runtime_probe import one_operator, probe
+from bmpq_research.runtime_probe import one_operator, probe, weighted_operators
 from bmpq_tf._compat.litert import schema
 from bmpq_tf.export.tflite import flatbuffer
 
@@ -51,7 +51,7 @@ def measure(rounds: int = 15) -> list[Lowering]:
     """Times every shape in LiteRT with XNNPACK on one thread, dynamic range, medians of alternated
     rounds.
     """
-    operators = {operator.name: operator for operator in one_operator.OPERATORS}
+    operators = {operator.name: operator for operator in weighted_operators.OPERATORS}
     pointwise, dense = (
         operators["FULLY_CONNECTED for a 1x1 convolution"],
         operators["FULLY_CONNECTED"],
@@ -92,7 +92,7 @@ def measure(rounds: int = 15) -> list[Lowering]:
     return found
 
 
-def _built(operator: one_operator.Operator, bits: int) -> one_operator.Case:
+def _built(operator: weighted_operators.Operator, bits: int) -> one_operator.Case:
     return one_operator.build(operator, bits, "channel", "dynamic", timed=True)
 
 

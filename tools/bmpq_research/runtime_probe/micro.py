@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from bmpq_research.runtime_probe import one_operator, probe
+from bmpq_research.runtime_probe import one_operator, probe, weighted_operators
 from bmpq_tf._compat.litert import schema
 from bmpq_tf.export.micro import packing, runtime
 from bmpq_tf.export.tflite import flatbuffer
@@ -21,7 +21,7 @@ COLUMNS = ("operator", "scales", *FORMS)
 def probe_micro(operators: Iterable[str] | None = None) -> list[probe.Seen]:
     """Runs every operator that has integer weights in every form; `mode` is the form."""
     found = []
-    for operator in one_operator.OPERATORS:
+    for operator in weighted_operators.OPERATORS:
         if "static" in operator.modes and (operators is None or operator.name in operators):
             for granularity in probe.GRANULARITIES:
                 found += [judge(operator, granularity, form) for form in FORMS]
@@ -29,7 +29,7 @@ def probe_micro(operators: Iterable[str] | None = None) -> list[probe.Seen]:
 
 
 def judge(
-    operator: one_operator.Operator,
+    operator: weighted_operators.Operator,
     granularity: str,
     form: str,
     change: Callable[[bytes], bytes] = lambda content: content,
@@ -37,7 +37,7 @@ def judge(
     """Runs one case and compares it with NumPy.
 
     Args:
-        operator: of `one_operator.OPERATORS`.
+        operator: of `weighted_operators.OPERATORS`.
         granularity: one scale a `"channel"` or a `"tensor"`.
         form: of `FORMS`.
         change: what to do to the file before it runs.

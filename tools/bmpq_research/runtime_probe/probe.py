@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from bmpq_research.runtime_probe import one_operator
+from bmpq_research.runtime_probe import one_operator, weighted_operators
 from bmpq_tf.emulation import session
 
 WIDTHS = (2, 4, 8)
@@ -54,9 +54,9 @@ class Seen:
 
 def cases(
     operators: Iterable[str] | None = None, modes: Iterable[str] | None = None
-) -> Iterator[tuple[one_operator.Operator, int, str, str]]:
+) -> Iterator[tuple[weighted_operators.Operator, int, str, str]]:
     """Yields every (operator, bits, granularity, mode) that there is to try."""
-    for operator in one_operator.OPERATORS:
+    for operator in weighted_operators.OPERATORS:
         if operators is None or operator.name in operators:
             for mode in operator.modes:
                 if modes is None or mode in modes:
@@ -96,7 +96,7 @@ def probe(
 
 
 def judge(
-    operator: one_operator.Operator, bits: int, granularity: str, mode: str, runtime: str
+    operator: weighted_operators.Operator, bits: int, granularity: str, mode: str, runtime: str
 ) -> Seen:
     """Runs one case in one runtime and compares it with NumPy."""
     try:
@@ -171,7 +171,7 @@ def _speeds(found: list[Seen], rounds: int) -> dict[tuple, float]:
     Medians of the ratios of each turn.
     """
     speeds = {}
-    by_name = {operator.name: operator for operator in one_operator.OPERATORS}
+    by_name = {operator.name: operator for operator in weighted_operators.OPERATORS}
     for name in dict.fromkeys(seen.operator for seen in found):
         contestants = [seen for seen in found if seen.operator == name]
         base = timer(

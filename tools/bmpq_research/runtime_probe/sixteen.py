@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from bmpq_research.runtime_probe import conversions, one_operator, probe
+from bmpq_research.runtime_probe import conversions, one_operator, probe, weighted_operators
 from bmpq_tf._compat.litert import schema
 from bmpq_tf.export.micro import operators as micro_operators
 from bmpq_tf.export.tflite import flatbuffer
@@ -231,7 +231,7 @@ def probe_all(runtimes: Iterable[str] | None = None) -> list[Seen]:
     if runtimes is None:
         runtimes = RUNTIMES if micro_operators.is_installed() else probe.RUNTIMES
     names, found = tuple(runtimes), []
-    for operator in one_operator.OPERATORS:
+    for operator in weighted_operators.OPERATORS:
         if "static" in operator.modes:
             for bits in reversed(probe.WIDTHS):
                 for granularity in probe.GRANULARITIES:
