@@ -71,14 +71,19 @@ def load(path: str) -> keras.Model:
     return keras.models.load_model(path, compile=False)
 
 
-def check_classifier(model: keras.Model) -> None:
-    """Raises ValueError if this script's loss and accuracy are not for the model's outputs."""
+def check_classifier(model: keras.Model, labels: np.ndarray) -> None:
+    """Raises ValueError if this script's loss and accuracy are not for the model and labels."""
     shapes = [tuple(output.shape) for output in model.outputs]
     if len(model.inputs) != 1 or len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][1] == 1:
         raise ValueError(
             "This script trains classifiers: one input, and one output of a value for each class. "
             f"Received: a model with outputs {shapes}. "
             "For another, copy the script and change its loss and metrics."
+        )
+    if labels.min() < 0 or labels.max() >= shapes[0][1]:
+        raise ValueError(
+            f"Labels count from 0 to {shapes[0][1] - 1}, as the model has outputs for. Received: "
+            f"labels from {labels.min()} to {labels.max()}."
         )
 
 
@@ -91,10 +96,12 @@ def read_data(path: str) -> tuple[np.ndarray, np.ndarray]:
                 f"'{path}'. Save them with np.savez('{path}', images=x, labels=y)."
             )
         images, labels = arrays["images"], arrays["labels"]
-    if labels.shape != images.shape[:1]:
+    if labels.shape == (len(images), 1):
+        labels = labels[:, 0]  # As keras.datasets has them.
+    if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
         raise ValueError(
             f"Each image needs one integer label. Received: images {images.shape}, labels "
-            f"{labels.shape}. If they are one-hot, save labels=y.argmax(-1)."
+            f"{labels.shape} {labels.dtype}. If they are one-hot, save labels=y.argmax(-1)."
         )
     return images, labels
 
@@ -113,7 +120,7 @@ def main(_: list[str]) -> None:
     keras.utils.set_random_seed(given.seed)
     images, labels = read_data(given.data) if given.data else example_data()
     float_model = load(given.model) if given.model else example_model()
-    check_classifier(float_model)
+    check_classifier(float_model, labels)
     from_logits = (
         not bmpq_tf.ends_in_softmax(float_model) if given.from_logits is None else given.from_logits
     )

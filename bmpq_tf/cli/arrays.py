@@ -15,17 +15,19 @@ _HINT = "Write it anew with np.savez(path, images=, labels=)."
 
 
 def load_arrays(
-    path: str | os.PathLike | None, flag: str = "--data"
+    path: str | os.PathLike | None, flag: str = "--data", name: str = "images"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Reads `images`, as the model takes them, and `labels`, integers `(n,)`.
+    """Reads `images`, as the model takes them, and `labels`, integers `(n,)` or `(n, 1)`.
 
     Args:
         path: the .npz file.
         flag: what named it, for the messages.
+        name: another name of the images, which comes first.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it cannot be read, has no such arrays, or not as many labels as images.
+        ValueError: it cannot be read, has no such arrays, not as many labels as images, or images
+            that are not finite.
     """
     if not path or not os.path.isfile(path):
         raise FileNotFoundError(
@@ -37,20 +39,34 @@ def load_arrays(
             raise ValueError(
                 f"The file holds one array without a name. Received: {flag}={path}. {_HINT}"
             )
-        if not {"images", "labels"} <= set(arrays):
+        name = name if name in arrays else "images"
+        if not {name, "labels"} <= set(arrays):
             raise ValueError(
                 f"The file needs `images` and `labels`. Received: {flag}={path} with "
                 f"{', '.join(sorted(arrays)) or 'nothing'}. {_HINT}"
             )
-        images, labels = (_array(arrays, name, path, flag) for name in ("images", "labels"))
+        images, labels = (_array(arrays, one, path, flag) for one in (name, "labels"))
+    if labels.shape == (len(images), 1):
+        labels = labels[:, 0]  # As `keras.datasets` has them.
     if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
         raise ValueError(
             f"Each image needs one integer label. Received: {flag}={path} with images "
-            f"{images.shape}, labels {labels.shape} {labels.dtype}. {_HINT}"
+            f"{images.shape}, labels {labels.shape} {labels.dtype}. "
+            + ("If they are one-hot, save labels=y.argmax(-1)." if labels.ndim > 1 else _HINT)
         )
     if not len(images):
         raise ValueError(f"There are no images. Received: {flag}={path}. Give some.")
+    if images.dtype.kind == "f" and not np.isfinite(images).all():
+        raise ValueError(
+            f"The images hold NaN or infinite values. Received: {flag}={path}. Clean them first."
+        )
     return images, labels
+
+
+def has_labels(path: str | os.PathLike, flag: str) -> bool:
+    """Whether a file that can be read is an .npz with an array `labels`."""
+    with _opened(path, flag) as loaded:
+        return not isinstance(loaded, np.ndarray) and "labels" in loaded
 
 
 def load_inputs(path: str, model: keras.Model, flag: str) -> list[np.ndarray]:

@@ -16,7 +16,7 @@ from absl import flags
 
 from bmpq_tf import progress
 from bmpq_tf.cli.arrays import load_arrays
-from bmpq_tf.cli.models import load_model
+from bmpq_tf.cli.models import check_labels, load_model
 from bmpq_tf.cli.program import run as run_program
 from bmpq_tf.export.errors import first_line
 from bmpq_tf.export.micro.operators import check_installed
@@ -62,6 +62,8 @@ def main(arguments: list[str]) -> None:
     images = in_rank(images, _shape(file.inputs[0]))
     batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(250)
     _check_inputs_and_outputs(file, path, images.shape[1:])
+    if (classes := _shape(file.outputs[0])[1]) > 0:  # -1 is any number.
+        check_labels(labels, classes)
     doing = f"Running {path.name} in {name}{where}"
     with progress.shown(doing, verbose=given.verbose), _running(name, content, path):
         accuracy = classification_accuracy(file, progress.counted(batches))

@@ -12,6 +12,7 @@ from bmpq_tf import _compat
 from bmpq_tf._compat import keras as keras_compat
 from bmpq_tf.conversion.keras2 import load_keras2_model
 from bmpq_tf.export.errors import first_line
+from bmpq_tf.export.tflite.interpreter import in_rank
 
 _OLD = (".h5", ".hdf5")
 _FORMATS = (".keras", *_OLD)
@@ -87,12 +88,34 @@ def check_classifier(model: keras.Model, labels: np.ndarray) -> None:
             f"class. Received: outputs of shape {[tuple(one.shape) for one in model.outputs]}. "
             "bmpq_tf.smallest_budget searches for any model that is compiled."
         )
-    classes = model.outputs[0].shape[1]
+    check_labels(labels, model.outputs[0].shape[1])
+
+
+def check_labels(labels: np.ndarray, classes: int) -> None:
+    """Raises ValueError for labels of classes that a model or a file has no output for."""
     if labels.min() < 0 or labels.max() >= classes:
         raise ValueError(
             f"Labels count from 0 to {classes - 1}, as the model has outputs for. Received: labels "
             f"from {labels.min()} to {labels.max()}."
         )
+
+
+def fitting(images: np.ndarray, model: keras.Model, flag: str) -> np.ndarray:
+    """Returns images in the rank that a model of one input takes.
+
+    Raises:
+        ValueError: they are of another size. `flag` named them.
+    """
+    wanted = tuple(model.inputs[0].shape)
+    images = in_rank(images, wanted)
+    if images.ndim != len(wanted) or any(
+        size not in (None, have) for size, have in zip(wanted[1:], images.shape[1:], strict=True)
+    ):
+        raise ValueError(
+            f"The images of {flag} are not what the model takes. Received: {images.shape}, and the "
+            f"model takes {wanted}."
+        )
+    return images
 
 
 def _damage(path: str | os.PathLike) -> str | None:

@@ -8,8 +8,8 @@ import numpy as np
 from absl import flags
 
 from bmpq_tf.arguments import real
-from bmpq_tf.cli.arrays import load_arrays
-from bmpq_tf.cli.models import is_classifier
+from bmpq_tf.cli.arrays import has_labels, load_arrays
+from bmpq_tf.cli.models import check_labels, is_classifier
 from bmpq_tf.cli.program import command
 from bmpq_tf.export.checks import check_writable
 from bmpq_tf.export.micro.runtime import runtime_of
@@ -91,12 +91,15 @@ def _number(word: str) -> float | None:
 
 def _measured(model: keras.Model, report: ExportReport, data: str | None) -> dict[str, float]:
     """Accuracies of the model and of its file, where there are labels of a classifier's classes."""
-    if not data or not is_classifier(model):
+    flag = "--verify_with"
+    if not data or not is_classifier(model) or not has_labels(data, flag):
         return {}
     try:
-        images, labels = load_arrays(data, "--verify_with")
-    # Inputs alone, or other labels: there is nothing to judge by.
-    except ValueError:
+        images, labels = load_arrays(data, flag, model.inputs[0].name)
+        check_labels(labels, model.outputs[0].shape[1])
+    # The file is written; its page can do without.
+    except ValueError as error:
+        print(f"No accuracies in the report: {error}")
         return {}
     images = in_rank(images, model.inputs[0].shape)
     starts = range(0, len(labels), _BATCH)

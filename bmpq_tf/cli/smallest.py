@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.table import Table
 
 from bmpq_tf.cli.arrays import load_arrays
+from bmpq_tf.cli.models import check_labels, fitting
 from bmpq_tf.conversion.config import QuantizationConfig
 from bmpq_tf.export.kernels.storage import MODES
 from bmpq_tf.export.run import run_tflite
-from bmpq_tf.export.tflite.interpreter import in_rank
 from bmpq_tf.tuning.goal import checked_drop
 from bmpq_tf.tuning.search import Problem, Space
 from bmpq_tf.tuning.smallest import SmallestBudget, smallest_budget
@@ -35,6 +35,8 @@ flags.DEFINE_string(
 )
 flags.DEFINE_enum("optimize_for", "size", MODES, "The kind of file of the winner.")
 NAMES = ("max_drop", "margin", "metric", "float_epochs", "full_epochs")
+# What a search for a front does not read.
+_ALONE = (*NAMES[1:], "test_data", "optimize_for")
 # What bisection takes one of; where the flag is not given, that one.
 _ONE = {"candidate_bits": "2,4,8", "schedules": "cosine", "learning_rates": "0.05"}
 
@@ -64,10 +66,15 @@ def check_flags(given) -> None:
     given["learning_rates"].value *= 2
 
 
-def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
-    return len(shape) == len(wanted) and all(
-        size in (None, have) for size, have in zip(wanted[1:], shape[1:], strict=True)
-    )
+def check_unused(given) -> None:
+    """Raises ValueError for flags that only a search for the smallest budget reads."""
+    for name in _ALONE:
+        if given[name].present:
+            raise ValueError(
+                f"--{name} is for the search for the smallest budget. Received: "
+                f"--{name}={given[name].value} without --max_drop. Give --max_drop, or leave it "
+                "out."
+            )
 
 
 def find(problem: Problem, space: Space, given) -> None:
@@ -78,15 +85,11 @@ def find(problem: Problem, space: Space, given) -> None:
         space: with one choice of all but the budget.
         given: the flags.
     """
-    test = load_arrays(given.test_data, "--test_data") if given.test_data else None
-    network = problem.model
-    wanted = tuple(network.inputs[0].shape)
-    test = test and (in_rank(test[0], wanted), test[1])
-    if test and not _fits(test[0].shape, wanted):
-        raise ValueError(
-            f"The images of --test_data are not what the model takes. Received: {test[0].shape}, "
-            f"and the model takes {wanted}."
-        )
+    network, test = problem.model, None
+    if given.test_data:
+        images, labels = load_arrays(given.test_data, "--test_data")
+        test = fitting(images, network, "--test_data"), labels
+        check_labels(labels, network.outputs[0].shape[1])
     steps = len(problem.training()[0])
 
     def compile_model(model: keras.Model, epochs: int) -> None:

@@ -39,7 +39,7 @@ check_installed("keras_tuner")
 from bmpq_tf.arithmetic.scales import GRANULARITIES
 from bmpq_tf.cli import smallest
 from bmpq_tf.cli.arrays import load_arrays
-from bmpq_tf.cli.models import check_classifier, load_model
+from bmpq_tf.cli.models import check_classifier, fitting, load_model
 from bmpq_tf.tuning import search_settings
 from bmpq_tf.tuning.budget_grid import limited_by
 from bmpq_tf.tuning.front import export_front, front, plot_front
@@ -162,7 +162,9 @@ def main(
     given = flags.FLAGS
     if len(arguments) > 1 or not given.out_dir:
         raise ValueError(f"Give --out_dir. Received: {arguments[1:]}. See --help.")
-    if given.max_drop is not None:
+    if given.max_drop is None:
+        smallest.check_unused(given)
+    else:
         smallest.check_flags(given)
     space = _space(given)
     keras.utils.set_random_seed(given.seed)
@@ -198,6 +200,7 @@ def _own_problem(given) -> Problem:
     images, labels = load_arrays(given.data)
     model = load_model(given.model, "--model")
     check_classifier(model, labels)
+    images = fitting(images, model, "--data")
     order = np.random.default_rng(given.seed).permutation(len(labels))
     held, kept = np.split(order, [max(1, round(given.validation * len(labels)))])
 

@@ -66,7 +66,9 @@ def collect(
     logs, log_epochs, given = read_history(history)
     allocations = allocation_history(model) if given is None else given
     limit = stored_budget(model) if budget is None else Budget.parse(budget)
-    kernels = _kernels(model, states, layers, allocations)
+    # A part's file is compared with that part.
+    held = [state for state in states if state.kernel.path in layers] if layers else states
+    kernels = _kernels(held, why_float(model, states), layers, allocations)
     return Facts(
         title=title or model.name,
         kernels=kernels,
@@ -78,9 +80,10 @@ def collect(
         parts=parts_of_file(export_report) if export_report else parts_of_kernels(kernels),
         parity=parity_facts(export_report) if export_report else (),
         budget=str(limit) if limit else "",
-        uses=_uses(limit, states, export_report) if limit else (),
+        # The budget that was trained for is the whole model's.
+        uses=_uses(limit, states if budget is None else held, export_report) if limit else (),
         about=_about(export_report, command),
-        compression=compression(states),
+        compression=compression(held),
         file=pathlib.Path(export_report.path).name if export_report else "",
         alike=export_report.parity.agreement
         if export_report and export_report.parity.compared
@@ -110,12 +113,12 @@ def _layers(states: Sequence[KernelState], report: ExportReport | None) -> dict[
 
 
 def _kernels(
-    model: keras.Model,
     states: Sequence[KernelState],
+    reasons: Mapping[str, str],
     layers: Mapping[str, LayerReport],
     allocations: Sequence[dict],
 ) -> tuple[KernelFacts, ...]:
-    reasons, found = why_float(model, states), []
+    found = []
     for state in states:
         path = state.kernel.path
         kernel = KernelFacts(

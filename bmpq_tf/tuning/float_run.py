@@ -72,8 +72,19 @@ class FloatRun:
         parts = part_values(self.model, self.validation, metric) if margin else ()
         return dataclasses.replace(goal, margin=float(margin), float_parts=parts)
 
+    def is_trained_in(self, folder: pathlib.Path) -> bool:
+        """Whether the model has the very weights that it was trained to in this folder."""
+        file, now = folder / _WEIGHTS, self.model.get_weights()
+        if not self.epochs or not file.exists():
+            return False
+        with np.load(file, allow_pickle=False) as stored:
+            return len(stored) == len(now) and all(map(np.array_equal, stored.values(), now))
+
     def train(self, folder: pathlib.Path, verbose: int = 0) -> None:
-        """Trains the model in place, unless the folder has its trained weights."""
+        """Trains the model in place, unless the folder has its trained weights.
+
+        Where it is interrupted, the model gets the weights of before, by which the search knows it.
+        """
         if not self.epochs:
             return
         file = folder / _WEIGHTS
@@ -84,14 +95,19 @@ class FloatRun:
         keras.utils.set_random_seed(self.seed)
         arguments, callbacks = self.training()
         backup = BackupAndRestore(folder / _BACKUP, delete_checkpoint=False)
-        with epochs_shown(f"Training '{self.model.name}' in float32", verbose) as epochs_done:
-            self.model.fit(
-                **arguments,
-                shuffle=not isinstance(arguments["x"], tf.data.Dataset),
-                epochs=self.epochs,
-                verbose=0,  # pyright: ignore[reportArgumentType]
-                callbacks=[*callbacks, epochs_done, backup],
-            )
+        first = self.model.get_weights()
+        try:
+            with epochs_shown(f"Training '{self.model.name}' in float32", verbose) as epochs_done:
+                self.model.fit(
+                    **arguments,
+                    shuffle=not isinstance(arguments["x"], tf.data.Dataset),
+                    epochs=self.epochs,
+                    verbose=0,  # pyright: ignore[reportArgumentType]
+                    callbacks=[*callbacks, epochs_done, backup],
+                )
+        except BaseException:
+            self.model.set_weights(first)
+            raise
         with replacing(file) as temporary:
             np.savez(temporary, *self.model.get_weights())
         shutil.rmtree(folder / _BACKUP, ignore_errors=True)

@@ -45,6 +45,13 @@ def check(
         )
 
 
+def known(folder: pathlib.Path, names: Collection[str], name: str = FILE) -> dict[str, Any]:
+    """Returns some settings of the search that the folder has, if it has one."""
+    file = folder / name
+    noted = json.loads(file.read_text()) if file.exists() else {}
+    return {key: noted[key] for key in names if key in noted}
+
+
 def note(folder: pathlib.Path, told: dict[str, Any], name: str = FILE) -> None:
     """Notes the settings of a search that begins."""
     if not (folder / name).exists():

@@ -102,9 +102,10 @@ def smallest_budget(
     trained in full; if it does not hold there, larger ones are. The winner is exported. Needs the
     extra `tune`.
 
-    A search that was killed goes on when it is called again: keras-tuner stores the runs, and one
-    in full resumes at its last epoch. The folder also gets `front.png`, `smallest.tflite`,
-    `smallest.html` (as `write_report` makes it) and `smallest.json`.
+    A search that was killed goes on when it is called again, with the same model object too:
+    keras-tuner stores the runs, and one in full resumes at its last epoch. The folder also gets
+    `front.png`, `smallest.tflite`, `smallest.html` (as `write_report` makes it) and
+    `smallest.json`.
 
     Judge the result on data that is in neither `train` nor `validation`: on these it was chosen.
 
@@ -176,6 +177,9 @@ def smallest_budget(
         **(compiled := search_settings.compiled_settings(model)),
     }
     place = pathlib.Path(folder)
+    if floats.is_trained_in(place):
+        # The same model once more: the search began with what it was before.
+        settings |= search_settings.known(place, ("model",))
     search_settings.check(place, settings, newer=compiled)
     floats.goal(**tolerance)  # Before any training: a metric that is not there.
     options = {"activation_bits": activation_bits, "config": config}

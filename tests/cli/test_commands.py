@@ -83,8 +83,11 @@ def test_what_the_runtimes_say_is_there_for_who_asks(folder):
 
 
 def test_export_writes_a_report_with_what_it_measured_and_was_told(folder, tmp_path):
-    model, data, page = folder / "model.keras", folder / "data.npz", tmp_path / "report.html"
+    model, data, page = folder / "model.keras", tmp_path / "named.npz", tmp_path / "report.html"
     path = tmp_path / "model.tflite"
+    with np.load(folder / "data.npz") as arrays:
+        # By the input's name, and in a column.
+        np.savez(data, image=arrays["images"], labels=arrays["labels"][:, None])
     said = command(
         "export",
         model,
@@ -95,7 +98,7 @@ def test_export_writes_a_report_with_what_it_measured_and_was_told(folder, tmp_p
     )
     assert f"{page}: the report" in said
     content = page.read_text("utf-8")
-    evaluated = command("evaluate", path, f"--data={data}")
+    evaluated = command("evaluate", path, f"--data={folder / 'data.npz'}")
     accuracy = evaluated.split("accuracy in LiteRT ")[1].split(" on ")[0]
     for told in ("75.00%", "50.00%", accuracy, "python -m bmpq_tf.cli.export", "8x"):
         assert told in content, told
@@ -204,6 +207,8 @@ def test_bad_input_is_answered_in_a_line(folder, tmp_path):
     (tmp_path / "broken.tflite").write_bytes(b"not a model at all")
     np.savez(tmp_path / "none.npz", pictures=np.zeros(1))
     data = f"--data={folder / 'data.npz'}"
+    images, labels = small_data(64)
+    np.savez(tmp_path / "from_one.npz", images=images, labels=labels + 1)
     for name, arguments, message in (
         ("evaluate", [tmp_path / "broken.tflite", data], "Export or download it again"),
         ("evaluate", [tmp_path / "none.tflite", data], "No such file"),
@@ -211,6 +216,11 @@ def test_bad_input_is_answered_in_a_line(folder, tmp_path):
             "evaluate",
             [folder / "model.tflite", f"--data={tmp_path / 'none.npz'}"],
             "The file needs `images` and `labels`",
+        ),
+        (
+            "evaluate",
+            [folder / "model.tflite", f"--data={tmp_path / 'from_one.npz'}"],
+            "Labels count from 0 to 2",
         ),
         (
             "export",
@@ -311,8 +321,16 @@ def test_a_search_that_was_refused_may_be_asked_for_again(tmp_path):
     np.savez(tmp_path / "data.npz", images=images, labels=labels)
     asked = [
         *(f"--model={tmp_path / 'model.keras'}", f"--data={tmp_path / 'data.npz'}"),
-        *(f"--out_dir={tmp_path / 'out'}", "--max_drop=1"),
+        f"--out_dir={tmp_path / 'out'}",
     ]
+    said = command("tune", *asked, "--test_data=nowhere.npz", ok=False)
+    assert "--test_data is for the search for the smallest budget" in said
+    np.savez(tmp_path / "data.npz", images=images[:, 1:], labels=labels)
+    said = command("tune", *asked, ok=False)
+    assert "The images of --data are not what the model takes" in said
+    assert not (tmp_path / "out").exists()
+    np.savez(tmp_path / "data.npz", images=images, labels=labels)
+    asked.append("--max_drop=1")
     said = command("tune", *asked, "--test_data=nowhere.npz", ok=False)
     assert "nowhere.npz" in said
     said = command("tune", *asked, "--test_data=nowhere.npz", "--metric=loss", ok=False)

@@ -39,6 +39,15 @@ def run(tmp_path_factory):
     return model, bmpq_tf.export_tflite(model, path, verify_with=images), history
 
 
+def test_a_parts_file_is_told_beside_that_part(run, tmp_path):
+    model, _, _ = run
+    part = bmpq_tf.export_tflite(model, tmp_path / "part.tflite", inputs=["depthwise"])
+    facts = collect(model, part, None, **_NOTHING)
+    assert facts.compression == part.compression
+    assert [one.name for one in facts.kernels] == [layer.name for layer in part.layers]
+    assert facts.forms[0].weight_bytes == 4 * sum(layer.weights for layer in part.layers)
+
+
 def test_the_report_tells_the_run(run, tmp_path):
     model, exported, history = run
     path = tmp_path / "new" / "report.html"

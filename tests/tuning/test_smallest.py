@@ -14,6 +14,7 @@ from conftest import compiled, small_data, small_model
 
 import bmpq_tf
 from bmpq_tf import InfeasibleBudgetError
+from bmpq_tf.tuning.float_run import FloatRun
 from bmpq_tf.tuning.search_data import fit_arguments, part_values
 from bmpq_tf.tuning.search_settings import compiled_settings
 from bmpq_tf.tuning.shared_runs import SharedRuns
@@ -159,12 +160,27 @@ def test_the_float_model_is_trained_once_where_asked_for(tmp_path, monkeypatch):
     first = model()
     found_first = smallest(first, tmp_path / "a", float_epochs=8)
     monkeypatch.setattr(SharedRuns, "run", None)
+    # In a notebook: the same object, which is trained by now.
+    assert smallest(first, tmp_path / "a", float_epochs=8).value == found_first.value
     again = model()
     monkeypatch.setattr(type(again), "fit", None)
     second = smallest(again, tmp_path / "a", float_epochs=8)
     assert second.float_value == found_first.float_value > 0.4
     for ours, other in zip(first.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, other)
+
+
+def test_a_float_training_that_is_interrupted_may_be_asked_for_again(tmp_path):
+    model = compiled(small_model(), metrics=["accuracy"])
+    before = model.get_weights()
+    interrupt = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: 1 / 0)
+    data = {"x": small_data(64)[0], "y": small_data(64)[1]}
+    run = FloatRun(model, lambda: (data, [interrupt]), data, None, 2, 0)
+    with pytest.raises(ZeroDivisionError):
+        run.train(tmp_path)
+    for ours, other in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(ours, other)
+    assert not run.is_trained_in(tmp_path)
 
 
 def test_what_is_wrong_is_said_before_any_training(trained, tmp_path, monkeypatch):
