@@ -33,15 +33,20 @@ def level_range(bits, levels: str = "twos_complement") -> tuple[tf.Tensor, tf.Te
             narrow (`lo = -hi`), as LiteRT asks of its weights; `"symmetric"` has -1.5 and 1.5 at 2
             bits.
     """
-    low, high = tf.unstack(tf.gather(_RANGES[levels], tf.cast(bits, tf.int32)))
+    low, high = tf.unstack(tf.gather(_RANGES[levels], _whole(bits)))
     return low, high
+
+
+def _whole(bits) -> tf.Tensor:
+    # An average of equal widths, as of a momentum encoder's weights, may lie just below one.
+    return tf.cast(tf.round(tf.cast(bits, tf.float32)), tf.int32)
 
 
 def rounded(steps, bits, levels: str = "twos_complement") -> tf.Tensor:
     """Rounds steps to the nearest levels, as if there were levels without end."""
     if levels == "twos_complement":
         return tf.round(steps)
-    half = tf.gather(_HALVES, tf.cast(bits, tf.int32))
+    half = tf.gather(_HALVES, _whole(bits))
     return tf.round(steps - half) + half
 
 

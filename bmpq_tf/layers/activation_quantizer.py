@@ -132,7 +132,7 @@ class ActivationQuantizer(keras.layers.Layer):
     @property
     def zero_point(self) -> int:
         """How many steps of the range lie below zero."""
-        return int(self.first_range.numpy()[1])
+        return round(float(self.first_range.numpy()[1]))
 
     @property
     def has_range(self) -> bool:

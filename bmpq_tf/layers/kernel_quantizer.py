@@ -192,7 +192,8 @@ class KernelQuantizer(KernelScales, SensitivityTracking, OscillationTracking, ke
     @property
     def width(self) -> int:
         """The present width in bits."""
-        return int(self.bits.numpy())
+        # Averages of equal weights may lie a little below a whole number.
+        return round(float(self.bits.numpy()))
 
     def set_width(self, width: int, kernel) -> bool:
         """Gives the kernel another width and its scales a new start for it.

@@ -46,7 +46,9 @@ class BackupAndRestore(keras_backup.BackupHooks):
         double_checkpoint: whether the state before the last is kept too; without it only while the
             next is written.
         delete_checkpoint: whether the backup goes when `fit` has ended. A script that does more
-            with the model than `fit` wants `False`, or it trains again if it is killed there.
+            with the model than `fit` wants `False`, or it trains again if it is killed there. The
+            backup then is of what `fit` ended with, best weights and early stops too, if this
+            callback stands last in the list.
 
     Raises:
         ValueError: from `fit`, before training: the model is not built; or the folder has files of
@@ -112,8 +114,12 @@ class BackupAndRestore(keras_backup.BackupHooks):
 
     def on_train_end(self, logs=None):
         keras_backup.begin_at(self.model, None)
+        if not self.delete_checkpoint:
+            # What other callbacks ended with, such as the best epoch; nothing is left to train.
+            self.note_begin(self.params["epochs"])
+            self._save_model()
         # All at once: half a backup would look like one that was cut.
-        if self.delete_checkpoint and _files.exists(self.backup_dir):
+        elif _files.exists(self.backup_dir):
             _files.rename(self.backup_dir, self._gone, overwrite=True)
             _files.rmtree(self._gone)
 

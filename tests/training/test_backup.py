@@ -209,6 +209,21 @@ def test_a_finished_backup_is_gone_or_has_all_epochs(tmp_path, capsys):
     fit(dense(), kept)
     assert fit(dense(), kept).epoch == []
     assert capsys.readouterr().out == "The backup has all 5 epochs.\n"
+
+    # What other callbacks end with is kept too, whether or not they stop fit.
+    for often, patience in (("epoch", 9), ("epoch", 1), (3, 9)):
+        folder, ended = tmp_path / f"best{often}{patience}", dense()
+        worse = keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda epoch, logs: logs.update(score=-epoch)
+        )
+        best = keras.callbacks.EarlyStopping(
+            "score", mode="max", patience=patience, restore_best_weights=True
+        )
+        fit(ended, worse, best, BackupAndRestore(folder, often, delete_checkpoint=False))
+        again = dense()
+        assert fit(again, BackupAndRestore(folder, often, delete_checkpoint=False)).epoch == []
+        for ours, others in zip(again.get_weights(), ended.get_weights(), strict=True):
+            np.testing.assert_array_equal(ours, others)
     # Killed while it was being deleted.
     (tmp_path / "kept").rename(tmp_path / "kept.finished")
     assert fit(dense(), kept).epoch == [0, 1, 2, 3, 4]

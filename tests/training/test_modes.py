@@ -14,7 +14,7 @@ import tensorflow as tf
 from absl import flags
 from conftest import compiled, small_data, small_model
 
-from bmpq_tf import BMPQCallback, InfeasibleBudgetError, quantize_model
+from bmpq_tf import BMPQCallback, InfeasibleBudgetError, kernel_table, quantize_model
 from bmpq_tf.model.kernels import model_kernels
 
 pytestmark = pytest.mark.apart
@@ -210,6 +210,18 @@ def test_averaged_weights_keep_the_widths_and_forget_the_scales_of_earlier_ones(
         average = momentum * average + (1 - momentum) * gain
     np.testing.assert_allclose(hidden.log_gain.numpy(), average, rtol=1e-4, atol=1e-7)
     assert not np.allclose(average, gains[-1], rtol=1e-2)
+
+
+def test_averages_of_ones_own_keep_equal_widths():
+    model, slow = quantized(candidates=(3, 6)), quantized(candidates=(3, 6))
+    slow.set_weights(model.get_weights())
+    for _ in range(200):
+        for average, weight in zip(slow.weights, model.weights, strict=True):
+            average.assign(0.9 * average + (1 - 0.9) * weight)
+    bits = slow.get_layer("hidden").kernel_quantizer.bits
+    assert float(bits.numpy()) < 6.0
+    assert [row.bits for row in kernel_table(slow)] == [row.bits for row in kernel_table(model)]
+    np.testing.assert_allclose(slow(IMAGES[:4]), model(IMAGES[:4]), rtol=1e-3, atol=1e-3)
 
 
 def test_a_frozen_layer_changes_nothing_for_the_others_and_takes_part_when_thawed(plain):
