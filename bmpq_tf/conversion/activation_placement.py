@@ -120,7 +120,8 @@ def _producers_of_outputs(model: keras.Model) -> set[int]:
             for inner, outer in zip(
                 shown.inputs, keras_graph.inputs_of_call(node, shown), strict=True
             ):
-                outside.setdefault(id(inner), []).append(outer)
+                if isinstance(outer, keras.KerasTensor):  # Not a constant.
+                    outside.setdefault(id(inner), []).append(outer)
             pending.append(shown.outputs[tensor_index])
         elif preserves_values(shown):
             pending.extend(node.input_tensors)

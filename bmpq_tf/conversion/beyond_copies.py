@@ -55,13 +55,25 @@ def _reads(model: keras.Model) -> Iterator[tuple]:
             continue
         given = [node.arguments.args, node.arguments.kwargs]
         if type(node.operation) is keras.layers.Lambda:
-            cells = getattr(node.operation.function, "__closure__", None) or ()
-            held = [cell.cell_contents for cell in cells if _has_contents(cell)]
+            held = _referred(node.operation.function)
             layers = [one for one in held if isinstance(one, keras.layers.Layer)]
-            given += [held, [keras_compat.own_variables(layer) for layer in layers]]
+            parts = [part for layer in layers for part in keras_compat.flattened_layers(layer)]
+            given += [held, [keras_compat.own_variables(part) for part in parts]]
         for one in keras.tree.flatten(given):
             if isinstance(one, keras.Variable):
                 yield node.operation, one
+
+
+def _referred(function) -> list:
+    """What a function refers to beside its arguments: in its closure, and by global names."""
+    function = getattr(function, "func", function)  # A partial.
+    cells = getattr(function, "__closure__", None) or ()
+    code, known = getattr(function, "__code__", None), getattr(function, "__globals__", {})
+    names = code.co_names if code else ()
+    return [
+        *(cell.cell_contents for cell in cells if _has_contents(cell)),
+        *(known[name] for name in names if name in known),
+    ]
 
 
 def _has_contents(cell) -> bool:

@@ -60,6 +60,8 @@ def clone(
             in_variable_dtype
             and isinstance(layer, Layer)
             and layer.compute_dtype != layer.variable_dtype
+            # Takes none.
+            and not isinstance(layer, keras.layers.Pipeline)
         ):
             told["dtype"] = layer.variable_dtype
         entry = entry_for(layer) or quantized_entry_for(layer)

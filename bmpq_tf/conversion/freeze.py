@@ -29,7 +29,12 @@ def in_float32(model: keras.Model) -> Iterator[keras.Model]:
     parts = keras_compat.flattened_layers(model)
     mixed = [part for part in parts if part.compute_dtype != part.variable_dtype]
     if mixed and not any(is_of_user(part) for part in parts):
-        yield clone(model, lambda layer, config: None, in_variable_dtype=True)
+        copy = clone(model, lambda layer, config: None, in_variable_dtype=True)
+        # What layers hold that tell their parts' dtypes in their own configs.
+        for part in keras_compat.flattened_layers(copy):
+            if part.compute_dtype != part.variable_dtype:
+                part.dtype_policy = keras.DTypePolicy(part.variable_dtype)
+        yield copy
         return
     policies = [part.dtype_policy for part in mixed]
     try:

@@ -1,6 +1,7 @@
 """What a copy of a layer is made from: its config, and the functions that a config only names."""
 
 import contextlib
+import functools
 import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -31,7 +32,14 @@ def naming(layer: Layer) -> Iterator[None]:
         yield
     except (NotImplementedError, TypeError) as error:
         if keras_compat.is_from_keras(type(layer)) and isinstance(error, TypeError):
-            raise
+            held = [name for name, one in vars(layer).items() if isinstance(one, functools.partial)]
+            if not held:
+                raise
+            raise TypeError(
+                f"Layer '{layer.name}' ({type(layer).__name__}) cannot be copied: its "
+                f"{', '.join(held)} is a functools.partial, which no config holds. Make it a "
+                "function or a lambda."
+            ) from error
         raise TypeError(
             f"Layer '{layer.name}' ({type(layer).__name__}) cannot be copied, as Keras cannot make "
             f"it from its config. Received: {' '.join(str(error).split())[:200]} Give its class a "

@@ -112,7 +112,11 @@ def _walk(model, marks_of_inputs: list[int], emitted, read: dict[int, set[int]])
         if keras_graph.is_graph(operation):
             outputs = _walk(
                 operation,
-                [marks[id(tensor)] for tensor in keras_graph.inputs_of_call(node, operation)],
+                # A constant among them has no mark: floats that nothing rounds.
+                [
+                    marks.get(id(tensor), FLOAT_BITS)
+                    for tensor in keras_graph.inputs_of_call(node, operation)
+                ],
                 emitted,
                 read,
             )

@@ -131,6 +131,13 @@ def tanh(x):
     return 1.7 * keras.ops.tanh(2 * x / 3)
 
 
+def test_an_activation_that_no_config_holds_is_named():
+    leaky = functools.partial(keras.activations.leaky_relu, negative_slope=0.2)
+    layer = keras.layers.Dense(3, activation=leaky, name="hidden")
+    with pytest.raises(TypeError, match=r"Layer 'hidden' .* its activation is a functools.partial"):
+        quantize_model(keras.Sequential([keras.Input((2,)), layer]), pin=None)
+
+
 @pytest.mark.filterwarnings("ignore:The object being serialized includes a `lambda`")
 def test_functions_are_copied_whatever_their_names():
     def leaky(slope):

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 from conftest import candidates, compiled, pinned, sequence_model, small_data, small_model
 
-from bmpq_tf import BMPQCallback, QuantizationConfig, dequantize_model, layers, quantize_model
+from bmpq_tf import (
+    BMPQCallback,
+    QuantizationConfig,
+    dequantize_model,
+    kernel_table,
+    layers,
+    quantize_model,
+)
 from bmpq_tf.model.keras_graph import first_and_last, quantized_layers, sublayers
 from bmpq_tf.model.kernels import model_kernels
 
@@ -259,6 +266,15 @@ def test_a_nested_model_that_is_called_by_name_reads_its_own_inputs():
         for layer in quantized_layers(quantized)
     }
     assert (reads["of_z"], reads["of_a"]) == (None, 8)
+
+
+def test_a_nested_model_may_be_called_with_a_constant():
+    first, second = keras.Input((4,)), keras.Input((4,))
+    inner = keras.Model([first, second], keras.layers.Dense(3, name="of_both")(first * second))
+    inputs = keras.Input((4,))
+    outputs = keras.layers.Dense(2)(inner([inputs, keras.ops.ones((1, 4))]))
+    quantized = quantize_model(keras.Model(inputs, outputs), activation_bits=8, pin=None)
+    assert [row.path for row in kernel_table(quantized)] == ["of_both/kernel", "dense/kernel"]
 
 
 @pytest.mark.parametrize("mode", ["full", "activations"])

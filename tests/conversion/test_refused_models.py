@@ -11,6 +11,9 @@ from conftest import small_model
 import bmpq_tf
 from bmpq_tf import QuantizationConfig, dequantize_model, quantize_model
 
+# As in a script, where a function refers to a layer by a global name.
+TABLE = keras.layers.Embedding(10, 4, name="table")
+
 
 def test_a_subclassed_model_without_layers_is_told_so():
     class Custom(keras.Model):
@@ -98,6 +101,15 @@ def test_what_a_copy_could_not_follow_is_refused_by_name():
 
     with pytest.raises(ValueError, match=r"\(Lambda\) .* reads a weight of layer 'table'"):
         quantize_model(keras.Model(tokens, keras.layers.Lambda(logits)(hidden)))
+
+    by_name = keras.layers.Lambda(lambda x: keras.ops.matmul(x, TABLE.embeddings.value[:4]))
+    with pytest.raises(ValueError, match=r"\(Lambda\) .* reads a weight of layer 'table'"):
+        quantize_model(keras.Model(tokens, by_name(keras.layers.Dense(4)(TABLE(tokens)))))
+
+    encoder = keras.Sequential([keras.Input((3, 4)), keras.layers.Dense(4, name="inner")])
+    again = keras.layers.Lambda(lambda x: encoder(x))
+    with pytest.raises(ValueError, match=r"\(Lambda\) .* reads a weight of layer 'inner'"):
+        quantize_model(keras.Model(tokens, again(encoder(embedding(tokens)))))
 
     class Traced(keras.Model):
         def __init__(self, **kwargs):
