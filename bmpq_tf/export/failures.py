@@ -13,6 +13,7 @@ from bmpq_tf.export.state import ExportState
 from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.export.tflite.decode import is_decode
 from bmpq_tf.export.tflite.interpreter import TFLiteModel
+from bmpq_tf.export.verification.inputs import OPEN_SIZE
 
 # What callers are told as it is: it was raised for them, or is about their machine.
 _MEANT = (ExportError, ConversionError, OSError, ImportError, MemoryError, Warning)
@@ -41,11 +42,14 @@ def in_words(state: ExportState) -> Iterator[None]:
     except Exception as error:
         modules = _modules(error.__traceback__)
         roots = [module.split(".")[0] for module in modules]
+        is_run = roots[-1] in _RUNTIMES or any(one.endswith(".comparison") for one in modules)
+        if is_run:
+            _check_sizes(state, error)
         if _QUANTIZER in roots:
             what = f"litert-quantizer fails on model '{state.model.name}'"
         elif "bmpq_tf.export.micro.runtime" in modules:
             what = "TFLM does not run the file"
-        elif roots[-1] in _RUNTIMES or any(module.endswith(".comparison") for module in modules):
+        elif is_run:
             if roots[-1] not in ("bmpq_tf", *_RUNTIMES) or _is_argument(error, roots):
                 raise
             what = "LiteRT does not run the file"
@@ -57,6 +61,19 @@ def in_words(state: ExportState) -> Iterator[None]:
         raise ExportError(
             f"{what}: {_told(error)} {_culprit(state, error)} "
             f"Nothing was written to '{state.path}'."
+        ) from error
+
+
+def _check_sizes(state: ExportState, error: Exception) -> None:
+    """Raises ValueError where the inputs that a model failed on were drawn at sizes of our own."""
+    open_sizes = any(None in tensor.shape[1:] for tensor in state.model.inputs)
+    given = (state.options.verify_with, state.options.calibrate_with)
+    if open_sizes and all(data is None for data in given):
+        raise ValueError(
+            f"Model '{state.model.name}' leaves sizes open, and does not run on the random inputs "
+            f"of {OPEN_SIZE} that were taken for them: {_told(error)} Give verify_with= inputs "
+            "like those that it will meet, or fix the sizes with input_shapes=. Nothing was "
+            f"written to '{state.path}'."
         ) from error
 
 

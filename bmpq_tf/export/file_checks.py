@@ -105,8 +105,23 @@ def check_device_budget(state: ExportState) -> None:
         if allowed is not None and taken > allowed:
             raise ExportError(
                 f"The file takes {taken:,} bytes of {name}, and the budget has {allowed:,.0f}. "
-                "Train it under that budget, or export with one that it meets. Nothing was written."
+                f"{_beyond_the_plan(state)} or export with a budget that it meets. Nothing was "
+                "written."
             )
+
+
+def _beyond_the_plan(state: ExportState) -> str:
+    """What to do where a file is over a budget that was planned for the usual inputs, outputs and
+    activations.
+    """
+    asked = [
+        f"{name}={value!r}"
+        for name in ("io_dtype", "activation_bits")
+        if (value := getattr(state.options, name)) is not None
+    ]
+    if not asked:
+        return "Train it under that budget,"
+    return f"Budgets are planned without {' and '.join(asked)}, which takes more: leave it out,"
 
 
 def check_operators(state: ExportState) -> None:

@@ -10,6 +10,7 @@ from trained_models import packed_tensors, trained, with_widths
 
 from bmpq_tf import (
     FloatKernelsWarning,
+    SkippedLayersWarning,
     export_tflite,
     quantize_model,
 )
@@ -146,6 +147,24 @@ def test_a_model_of_mixed_precision_computes_in_float32_in_the_file(policy, tmp_
     assert report.parity.max_abs_diff <= 1e-4 * max(0.01, report.parity.logit_scale)
     assert {layer.stored_bits for layer in report.layers} == {2, 4}
     assert model.get_layer("conv").compute_dtype == policy.removeprefix("mixed_")
+
+
+@pytest.mark.slow
+def test_layers_that_hold_others_of_16_bits_compute_in_float32_in_the_file(tmp_path):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        inputs = keras.Input((6, 6, 2))
+        x = keras.layers.Pipeline([keras.layers.Rescaling(0.5), keras.layers.RandomFlip()])(inputs)
+        x = keras.layers.SpectralNormalization(keras.layers.Conv2D(4, 3))(x)
+        x = keras.layers.Flatten()(x)
+        model = keras.Model(inputs, keras.layers.Dense(3, dtype="float32", name="head")(x))
+        with pytest.warns(SkippedLayersWarning):
+            quantized = quantize_model(model, (4,), pin=None)
+        report = export_tflite(quantized, tmp_path / "model.tflite", verify_with=IMAGES)
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert report.parity.holds
 
 
 def test_odd_numbers_of_weights_pack(tmp_path):

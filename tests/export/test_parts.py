@@ -122,6 +122,17 @@ def test_images_of_any_size_are_upsampled(interpolation, kind, tmp_path):
     assert compare_tflite(model, path, larger, optimize_for=kind).holds
 
 
+def test_a_model_that_takes_no_inputs_of_our_own_sizes_asks_for_the_users(tmp_path):
+    inputs = keras.Input((None, 1))
+    x = keras.layers.GlobalAveragePooling1D()(keras.layers.Conv1D(4, 100, strides=50)(inputs))
+    model = with_widths(keras.Model(inputs, keras.layers.Dense(2, name="last")(x)), [4])
+    path = tmp_path / "model.tflite"
+    with pytest.raises(ValueError, match=r"on the random inputs of 64 .* Give verify_with="):
+        export_tflite(model, path)
+    sounds = np.random.default_rng(0).random((4, 200, 1), "float32")
+    assert export_tflite(model, path, verify_with=sounds).parity.holds
+
+
 @pytest.mark.parametrize("shapes", [(8, 8), (8, 8, 4), {"picture": (8, 8, 3)}, [(8, 8, 3)] * 2])
 def test_sizes_that_do_not_fit_are_refused(shapes, tmp_path):
     with pytest.raises(ValueError, match=r"input_shapes do not fit model .*'image'"):

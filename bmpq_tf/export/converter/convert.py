@@ -58,7 +58,7 @@ def to_float_model(model: keras.Model, batch_size: int | None = None, *, unroll:
             rewrites.one_axis_softmax(model),
             rewrites.sums_along_any_axis(),
             einsum.in_known_forms(model),
-            upsampling.of_open_sizes(model),
+            upsampling.as_resizing(model),
         ):
             content = _with_error_functions(answer.get_concrete_function())
         return _in_order(flatbuffer.parse(content))

@@ -1,4 +1,4 @@
-"""Upsampling of images of open sizes in a form that the converter takes."""
+"""Upsampling of images as one operator that every runtime has."""
 
 import contextlib
 import functools
@@ -14,11 +14,12 @@ _METHODS = ("nearest", "bilinear")
 
 
 @contextlib.contextmanager
-def of_open_sizes(model: keras.Model) -> Iterator[None]:
-    """Has `UpSampling2D` resize images whose sizes are open.
+def as_resizing(model: keras.Model) -> Iterator[None]:
+    """Has `UpSampling2D` resize images.
 
-    Keras repeats rows and columns by a reshape that loses the number of channels, which the
-    convolution behind it needs, and asks for sizes where it interpolates.
+    Keras repeats rows and columns, which becomes a TILE that TFLM does not have; of open sizes by a
+    reshape that loses the number of channels, which the convolution behind it needs. Where it
+    interpolates, it asks for sizes.
     """
     layers = [
         layer
@@ -34,9 +35,11 @@ def of_open_sizes(model: keras.Model) -> Iterator[None]:
 def _resizing(layer: keras.layers.UpSampling2D, call: Callable) -> Callable:
     @functools.wraps(call)
     def resized(inputs):
-        if None not in inputs.shape[1:3]:
-            return call(inputs)
-        sizes = tf.shape(inputs)[1:3] * tf.constant(layer.size)
+        known = inputs.shape[1:3]
+        if None in known:
+            sizes = tf.shape(inputs)[1:3] * tf.constant(layer.size)
+        else:
+            sizes = [size * factor for size, factor in zip(known, layer.size, strict=True)]
         return tf.image.resize(inputs, sizes, layer.interpolation)
 
     return resized

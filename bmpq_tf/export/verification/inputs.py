@@ -138,7 +138,7 @@ def _inputs_of(model: keras.Model, batch) -> list[np.ndarray]:
 def _random_inputs(model) -> list[np.ndarray]:
     generator = np.random.default_rng(0)
     arrays = []
-    sizes = [tuple(size or _OPEN for size in tensor.shape[1:]) for tensor in model.inputs]
+    sizes = [tuple(size or OPEN_SIZE for size in tensor.shape[1:]) for tensor in model.inputs]
     count = model.inputs[0].shape[0] or _few(sum(math.prod(size) for size in sizes))
     for tensor, size in zip(model.inputs, sizes, strict=True):
         shape = (count, *size)
@@ -187,4 +187,4 @@ def _checked(model, arrays: list[np.ndarray], what: str) -> list[np.ndarray]:
 _BATCH = 32
 # Sixteen small images, or four of 224 x 224.
 _FEW, _FEW_VALUES = (4, 16), 2**19
-_OPEN = 64  # of an axis of any size: enough for the poolings of common networks
+OPEN_SIZE = 64  # of an axis of any size: enough for the poolings of common networks
