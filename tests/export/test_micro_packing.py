@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bmpq_tf.export.errors import ExportError
-from bmpq_tf.export.micro import minimal, packing, read_back
+from bmpq_tf.export.micro import forms, minimal, packing, read_back
 from bmpq_tf.export.micro.operators import resolver_method
 from bmpq_tf.export.tflite import flatbuffer
 
@@ -39,8 +39,8 @@ def file_of(integers, scales, builtin=BUILTIN.CONV_2D, axis=0):
 
 def packed(content):
     model = flatbuffer.parse(content)
-    forms = packing.pack(model)
-    return flatbuffer.serialised(model), forms["weights"]
+    chosen = packing.pack(model)
+    return flatbuffer.serialised(model), chosen["weights"]
 
 
 @given(
@@ -91,18 +91,18 @@ def test_what_is_packed_is_read_back(bits, shape, axis, turned, odd, seed):
 )
 def test_the_smallest_form_that_the_runtime_has(levels, count, builtin, scales, form, bits):
     lows, highs = (np.full(4, level) for level in levels)
-    kernel = packing.Kernel([builtin], count, lows, highs, scales, True)
-    chosen = packing.smallest(kernel)
+    kernel = forms.Kernel([builtin], count, lows, highs, scales, True)
+    chosen = forms.smallest(kernel)
     assert (chosen.form, chosen.bits) == (form, bits)
 
 
 def test_turned_signs_take_a_level_more_or_a_table_for_each_channel():
     lows, highs = np.array([-2, -1] * 8), np.array([1, 2] * 8)
-    wide = packing.Kernel([BUILTIN.CONV_2D], 2**16, lows, highs, 16, True)
-    assert packing.smallest(wide).starts == tuple(lows)
-    assert packing.smallest(wide).bits == 2
-    few = packing.Kernel([BUILTIN.TRANSPOSE_CONV], 2**16, lows, highs, 16, False)
-    assert packing.smallest(few).bits == 3
+    wide = forms.Kernel([BUILTIN.CONV_2D], 2**16, lows, highs, 16, True)
+    assert forms.smallest(wide).starts == tuple(lows)
+    assert forms.smallest(wide).bits == 2
+    few = forms.Kernel([BUILTIN.TRANSPOSE_CONV], 2**16, lows, highs, 16, False)
+    assert forms.smallest(few).bits == 3
 
 
 @pytest.mark.parametrize("turned", [False, True])

@@ -7,12 +7,11 @@ import numpy as np
 from bmpq_tf.export.kernels.packing import StoredKernel
 from bmpq_tf.export.kernels.storage import Container
 from bmpq_tf.export.micro import minimal, packing
+from bmpq_tf.export.micro.forms import Packed
 from bmpq_tf.export.tflite import cleanup, flatbuffer
 
 
-def packed(
-    integer_content: bytes, metadata: dict[str, bytes]
-) -> tuple[bytes, dict[str, packing.Packed]]:
+def packed(integer_content: bytes, metadata: dict[str, bytes]) -> tuple[bytes, dict[str, Packed]]:
     """Returns the file's bytes, and how each kernel lies in it, by the names of its tensors.
 
     Args:
@@ -29,7 +28,7 @@ def packed(
     return tflite_micro.aligned(flatbuffer.serialised(model)), forms
 
 
-def as_packed(kernel: StoredKernel, bits: int, form: packing.Packed) -> StoredKernel:
+def as_packed(kernel: StoredKernel, bits: int, form: Packed) -> StoredKernel:
     """Returns a kernel with the container that it has in the packed file.
 
     Args:

@@ -11,7 +11,7 @@ import numpy as np
 
 from bmpq_research.runtime_probe import one_operator, probe, weighted_operators
 from bmpq_tf._compat.litert import schema
-from bmpq_tf.export.micro import packing, runtime
+from bmpq_tf.export.micro import forms, packing, runtime
 from bmpq_tf.export.tflite import flatbuffer
 
 FORMS = ("int8", "int4", *(f"DECODE {bits}" for bits in range(1, 8)))
@@ -60,7 +60,7 @@ def _case(operator, bits: int, granularity: str, form: str) -> one_operator.Case
     if not form.startswith("DECODE"):
         return case
     model = flatbuffer.parse(case.content)
-    table = packing.Packed("decode", bits, (-(2 ** (bits - 1)),))
+    table = forms.Packed("decode", bits, (-(2 ** (bits - 1)),))
     packing.pack(model, {"weights": table})
     return dataclasses.replace(case, content=flatbuffer.serialised(model))
 

@@ -1,0 +1,138 @@
+"""In which form a kernel lies in a file for TFLM: int8, int4, or a table of levels with indices
+into it, which the runtime's operator `DECODE` unpacks before each use (docs/METHOD.md).
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from bmpq_tf._compat.litert import schema
+from bmpq_tf.export.micro.operators import DECODED, NATIVE_INT4
+
+_BUILTIN = schema.BuiltinOperator
+_WIDEST_INDEX = 7
+# What DECODE adds to a file beside indices and tables (an operator and two tensors), and what a
+# table does beside its levels (a header of 16, a tensor, a buffer); measured, rounded up.
+DECODE_BYTES = 112
+TABLE_BYTES = 80
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+    """A constant as the choice of its form sees it.
+
+    Attributes:
+        builtins: the operators that read it.
+        count: how many weights.
+        lows, highs: the lowest and the highest level in each channel.
+        scales: how many.
+        tables_by_channel: whether `DECODE` takes a table for each channel along its axis.
+        beside_int8: whether it meets activations of 8 bits, not 16.
+        step: from one level to the next: 2 where all are odd.
+    """
+
+    builtins: Sequence[int]
+    count: int
+    lows: np.ndarray
+    highs: np.ndarray
+    scales: int
+    tables_by_channel: bool
+    beside_int8: bool = True
+    step: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Packed:
+    """How a kernel lies in the file.
+
+    Attributes:
+        form: `"int8"`, `"int4"` or `"decode"`.
+        bits: of a weight, or of an index.
+        starts: the lowest level of each table, for `"decode"`: one, or one for each channel.
+        step: from one level of a table to the next.
+        bytes: that it takes, with what it needs beside the weights.
+    """
+
+    form: str
+    bits: int
+    starts: tuple[int, ...] = ()
+    step: int = 1
+    bytes: int = 0
+
+    @property
+    def shares_table(self) -> bool:
+        """Whether kernels of the same width have the same table, which then lies there once."""
+        return self.form == "decode" and self.starts == (_usual_start(self.bits, self.step),)
+
+
+def smallest(kernel: Kernel) -> Packed:
+    """Returns the form that takes the fewest bytes of flash; of equal ones that with the least to
+    do at run time.
+    """
+    found = [Packed("int8", 8, bytes=kernel.count)]
+    low, high = int(kernel.lows.min()), int(kernel.highs.max())
+    native = kernel.beside_int8 and all(builtin in NATIVE_INT4 for builtin in kernel.builtins)
+    # A scale for each channel is refused there at 4 bits.
+    native &= kernel.scales == 1 or _BUILTIN.FULLY_CONNECTED not in kernel.builtins
+    if native and low >= -8 and high < 8:
+        found.append(Packed("int4", 4, bytes=-(-kernel.count // 2)))
+    if all(builtin in DECODED for builtin in kernel.builtins):
+        found += _decoded(kernel, low, high)
+    return min(found, key=lambda one: one.bytes)
+
+
+def _decoded(kernel: Kernel, low: int, high: int) -> Iterator[Packed]:
+    """One table for all channels, and one for each: where folding turned the signs of some, those
+    together have one level more than a width holds.
+    """
+    step = kernel.step
+    bits = _index_bits((high - low) // step)
+    if bits <= _WIDEST_INDEX:
+        # As many kernels as possible share a table: it begins at the lowest level of its width.
+        usual = _usual_start(bits, step)
+        reaches = usual <= low and high < usual + step * 2**bits and (low - usual) % step == 0
+        start = usual if reaches else low
+        yield Packed("decode", bits, (start,), step, _decoded_bytes(kernel, bits, 1))
+    narrow = _index_bits(int((kernel.highs - kernel.lows).max()) // step)
+    if narrow < bits and kernel.tables_by_channel:
+        size = _decoded_bytes(kernel, narrow, len(kernel.lows))
+        yield Packed("decode", narrow, tuple(map(int, kernel.lows)), step, size)
+
+
+def _usual_start(bits: int, step: int) -> int:
+    """The lowest level of a width: two's complement, or as far below zero as above it."""
+    return -(2 ** (bits - 1)) if step == 1 else -step * (2**bits - 1) // 2
+
+
+def _decoded_bytes(kernel: Kernel, bits: int, tables: int) -> int:
+    indices = -(-kernel.count * bits // 8)
+    return indices + DECODE_BYTES * len(kernel.builtins) + TABLE_BYTES + tables * 2**bits
+
+
+def _index_bits(span: int) -> int:
+    return max(1, span.bit_length())
+
+
+def tables(packed: Packed) -> np.ndarray:
+    """Returns the levels behind each index, int8 `(tables, 2^bits)`."""
+    starts = np.asarray(packed.starts, np.int64)[:, None]
+    levels = starts + packed.step * np.arange(2**packed.bits)
+    return np.clip(levels, -128, 127).astype(np.int8)
+
+
+def with_symmetric_levels(kernel: Kernel) -> Kernel:
+    """A kernel as it comes out of training at 2 bits of symmetric levels, whatever the signs."""
+    highs = np.full_like(kernel.highs, 3)
+    return dataclasses.replace(kernel, lows=-highs, highs=highs, step=2)
+
+
+def at_width(kernel: Kernel, bits: int, turned: bool) -> Kernel:
+    """A kernel as it may come out of training at a width; `turned`: with the signs of every other
+    channel turned.
+    """
+    level = 2 ** (bits - 1)
+    other = np.arange(len(kernel.lows)) % 2 * turned
+    highs = np.minimum(level - 1 + other, 127)
+    lows = np.maximum(other - level, -127)
+    return dataclasses.replace(kernel, lows=lows, highs=highs, step=1)
