@@ -22,12 +22,14 @@ class KernelForm:
         shared_table: the index width of the table that it shares, or `None`.
         planned: bytes of the arena for what is computed, where it alone has this form.
         persistent: bytes that this form adds to what the runtime keeps.
+        planning: bytes that it adds to what the runtime plans its memory in, at most.
     """
 
     flash: int
     shared_table: int | None
     planned: int
     persistent: int
+    planning: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,9 +63,10 @@ class DevicePlan:
         )
 
     def arena_bytes(self, bits: Mapping[str, int]) -> int:
-        """Returns the size of the arena with these widths."""
+        """Returns the size of the arena with these widths, at most."""
         forms = self._forms(bits)
-        planned = max([self.planned, *(form.planned for form in forms)])
+        planning = self.planned + sum(form.planning for form in forms)
+        planned = max([planning, *(form.planned for form in forms)])
         persistent = self.persistent + sum(form.persistent for form in forms)
         return -(-(planned + persistent) // ARENA_STEP) * ARENA_STEP
 
@@ -107,8 +110,8 @@ class DevicePlan:
         return Limit("bytes of flash", rows, room, beside=self.flash + held)
 
     def ram_limits(self, kernels: Sequence[Kernel], bound: float) -> list[Limit]:
-        """Returns the rows of RAM: one for the activations alone, and one for each kernel that is
-        unpacked beside them.
+        """Returns the rows of RAM: one for the activations alone, or for planning, and one for each
+        kernel that is unpacked beside them.
         """
         room = int(bound) // ARENA_STEP * ARENA_STEP - self.persistent - self.planned
         beside = self.persistent + self.planned
@@ -117,8 +120,7 @@ class DevicePlan:
         for owner in owners:
             rows = tuple(
                 tuple(
-                    (form.persistent if form else 0)
-                    + (max(0, form.planned - self.planned) if form and kernel is owner else 0)
+                    self._ram(form, owner is None, kernel is owner)
                     for form in self._candidates(kernel)
                 )
                 for kernel in kernels
@@ -128,6 +130,13 @@ class DevicePlan:
             where = f"at {self.busiest}" if owner is None else f"where '{owner.path}' is unpacked"
             limits.append(Limit(f"bytes of RAM {where}", rows, room, beside=beside))
         return limits
+
+    def _ram(self, form: KernelForm | None, plans: bool, is_unpacked: bool) -> int:
+        """What a form adds while the runtime plans, or where its own kernel is unpacked or not."""
+        if form is None:
+            return 0
+        unpacked = max(0, form.planned - self.planned) if is_unpacked else 0
+        return form.persistent + unpacked + form.planning * plans
 
     def _candidates(self, kernel: Kernel) -> list[KernelForm | None]:
         forms = self.forms.get(kernel.path, {})

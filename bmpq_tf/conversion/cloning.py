@@ -55,15 +55,7 @@ def clone(
     def rebuilt(layer: Layer) -> Layer:
         if keras_graph.is_graph(layer):
             return keras.models.clone_model(layer, clone_function=rebuilt, recursive=True)
-        told: dict[str, Any] = {}
-        if (
-            in_variable_dtype
-            and isinstance(layer, Layer)
-            and layer.compute_dtype != layer.variable_dtype
-            # Takes none.
-            and not isinstance(layer, keras.layers.Pipeline)
-        ):
-            told["dtype"] = layer.variable_dtype
+        told: dict[str, Any] = _variable_dtype(layer) if in_variable_dtype else {}
         entry = entry_for(layer) or quantized_entry_for(layer)
         for key, attribute in (entry.held if entry else {}).items():
             held = getattr(layer, attribute)
@@ -104,6 +96,14 @@ def clone(
             if is_of_user(made):
                 inside(layer, made)
     return copy
+
+
+def _variable_dtype(layer: Layer) -> dict[str, str]:
+    # A slice of a tensor is no layer, and a pipeline takes no dtype.
+    if not isinstance(layer, Layer) or isinstance(layer, keras.layers.Pipeline):
+        return {}
+    mixed = layer.compute_dtype != layer.variable_dtype
+    return {"dtype": layer.variable_dtype} if mixed else {}
 
 
 def _inputs_like(model: keras.Model) -> Any:

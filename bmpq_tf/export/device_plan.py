@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from bmpq_tf._compat import keras as keras_compat
-from bmpq_tf.allocation.device_plan import DevicePlan, KernelForm
+from bmpq_tf.allocation.device_plan import DevicePlan
 from bmpq_tf.conversion.cloning import clone
 from bmpq_tf.conversion.freeze import in_float32
 from bmpq_tf.export import stages
@@ -56,18 +56,14 @@ def device_plan(model: keras.Model) -> DevicePlan:
     state = _int8_file(model)
     measured = MeasuredForms(state.content)
     base = measured.arena({})
-    forms: dict[str, dict[int, KernelForm]] = {}
     symmetric = {
         one.kernel.path for one in state.kernels if one.kernel.two_bit_levels == "symmetric"
     }
-    taken = 0
-    for path, constants in _constants(state, measured.kernels).items():
-        taken += sum(aligned(measured.kernels[name].count) for name in constants)
-        forms[path] = {
-            bits: measured.form(constants, bits, base, bits == 2 and path in symmetric)
-            for bits in WIDTHS
-        }
-    flash = measured.int8_bytes() - taken
+    constants = _constants(state, measured.kernels)
+    forms = measured.forms(constants, WIDTHS, symmetric)
+    flash = measured.int8_bytes() - sum(
+        aligned(measured.kernels[name].count) for tensors in constants.values() for name in tensors
+    )
     flash += _METADATA_BYTES + _METADATA_BYTES_EACH * len(state.kernels)
     tables = {bits: TABLE_BYTES + 2**bits for bits in range(1, 8)}
     busiest = _busiest(model, state.content)

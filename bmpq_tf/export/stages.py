@@ -204,7 +204,8 @@ def pack_for_micro(state: ExportState) -> None:
         return
     state.integer_content = state.content
     told = report.short_metadata(state.kernels, state.limit)
-    state.content, forms = micro_file.packed(state.integer_content, told)
+    widths = {kernel.name: match.kernel.bits for match, kernel in state.stored}
+    state.content, forms = micro_file.packed(state.integer_content, widths, told)
     # What is read as activations of 16 bits stays as it is.
     state.stored = [
         (match, micro_file.as_packed(kernel, match.kernel.bits, forms[kernel.name]))
@@ -212,8 +213,7 @@ def pack_for_micro(state: ExportState) -> None:
         else (match, kernel)
         for match, kernel in state.stored
     ]
-    names = {kernel.name for _, kernel in state.stored}
-    state.packed_bytes = micro_read_back(state.content, state.integer_content, names)
+    state.packed_bytes = micro_read_back(state.content, state.integer_content, set(widths))
 
 
 def verify(state: ExportState) -> None:

@@ -14,6 +14,7 @@ import tensorflow as tf
 from bmpq_tf.files import replacing
 from bmpq_tf.training.backup import BackupAndRestore
 from bmpq_tf.training.epochs_shown import epochs_shown
+from bmpq_tf.tuning import search_settings
 from bmpq_tf.tuning.goal import Goal, goal_for
 from bmpq_tf.tuning.search_data import check_better_than_guessing, part_values
 from bmpq_tf.tuning.shared_runs import Training
@@ -72,13 +73,19 @@ class FloatRun:
         parts = part_values(self.model, self.validation, metric) if margin else ()
         return dataclasses.replace(goal, margin=float(margin), float_parts=parts)
 
-    def is_trained_in(self, folder: pathlib.Path) -> bool:
-        """Whether the model has the very weights that it was trained to in this folder."""
+    def fingerprints(self, folder: pathlib.Path, train: Any, validation: Any) -> dict[str, str]:
+        """Returns what tells the model and the data from others.
+
+        A model with the very weights that it was trained to in the folder is the one that the
+        search there began with.
+        """
+        told = search_settings.fingerprints(self.model, train, validation)
         file, now = folder / _WEIGHTS, self.model.get_weights()
         if not self.epochs or not file.exists():
-            return False
+            return told
         with np.load(file, allow_pickle=False) as stored:
-            return len(stored) == len(now) and all(map(np.array_equal, stored.values(), now))
+            same = len(stored) == len(now) and all(map(np.array_equal, stored.values(), now))
+        return told | search_settings.known(folder, ("model",)) if same else told
 
     def train(self, folder: pathlib.Path, verbose: int = 0) -> None:
         """Trains the model in place, unless the folder has its trained weights.

@@ -164,9 +164,10 @@ def smallest_budget(
     training = search_data.training_of(train, batch_size)
     judged = search_data.fit_arguments(validation, batch_size, "validation")
     tolerance = {"metric": metric, "direction": direction, "max_drop": max_drop}
+    place = pathlib.Path(folder)
     floats = FloatRun(model, training, judged, compile_model, lengths["float"], seed)
     settings = {
-        **search_settings.fingerprints(model, train, validation),
+        **floats.fingerprints(place, train, validation),
         **tolerance,
         "margin": margin,
         "budgets": None if budgets is None else search_settings.told_budgets(budgets),
@@ -176,10 +177,6 @@ def smallest_budget(
         "seed": seed,
         **(compiled := search_settings.compiled_settings(model)),
     }
-    place = pathlib.Path(folder)
-    if floats.is_trained_in(place):
-        # The same model once more: the search began with what it was before.
-        settings |= search_settings.known(place, ("model",))
     search_settings.check(place, settings, newer=compiled)
     floats.goal(**tolerance)  # Before any training: a metric that is not there.
     options = {"activation_bits": activation_bits, "config": config}

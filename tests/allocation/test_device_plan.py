@@ -31,6 +31,7 @@ def plans(draw):
                 shared_table=bits if draw(st.booleans()) else None,
                 planned=PLANNED + draw(st.sampled_from([0, count])),
                 persistent=draw(st.sampled_from([0, 16, 208])),
+                planning=draw(st.sampled_from([0, 96, 500])),
             )
             for bits in WIDTHS[:2]
         }

@@ -28,7 +28,23 @@ from bmpq_tf.training import device_budget
 
 pytestmark = pytest.mark.slow
 
+
+def sounds():
+    """Small, of many layers: what TFLM plans its memory in is more than the activations."""
+    inputs = x = keras.Input((32, 6))
+    for _ in range(7):
+        x = keras.layers.Conv1D(16, 3, padding="same", activation="relu")(x)
+    return keras.Model(inputs, keras.layers.Dense(4)(keras.layers.GlobalAveragePooling1D()(x)))
+
+
+def sensors():
+    inputs = keras.Input((12, 6))
+    x = keras.layers.GRU(12)(keras.layers.GRU(12, return_sequences=True)(inputs))
+    return keras.Model(inputs, keras.layers.Dense(4)(x))
+
+
 NETWORKS = {
+    "sounds": sounds,
     "time_series": SMALL["time_series"],
     "unet": SMALL["unet"],
     "two_by_two": SMALL["two_by_two"],
@@ -80,6 +96,18 @@ def test_a_file_is_within_both_or_there_is_none(name, tmp_path, monkeypatch):
         assert plan.arena_bytes(bits) <= 1.05 * arena
     print(f"{name}: {feasible} of {PAIRS} budgets could be met")
     assert feasible
+
+
+@pytest.mark.parametrize("make", [sounds, sensors])
+def test_planning_for_many_narrow_kernels_is_planned(make, tmp_path):
+    model = quantize_model(make(), (4,), activation_bits=8, pin=None)
+    inputs, targets = example_batch(model, 4)
+    model.compile("sgd", "mse", jit_compile=False)
+    model.fit(inputs, targets, verbose=0)
+    planned = device_plan(model).arena_bytes({row.path: row.bits for row in kernel_table(model)})
+    options = {"optimize_for": "micro", "calibrate_with": inputs, "tolerance": 10.0}
+    arena = export_tflite(model, tmp_path / "model.tflite", **options).micro.arena.bytes
+    assert arena <= planned <= 1.05 * arena
 
 
 def within(plan, budget, model, rows):

@@ -16,6 +16,7 @@ from bmpq_tf import (
     Budget,
     ExportError,
     InfeasibleBudgetError,
+    SkippedLayersWarning,
     allocate_bits,
     compare_tflite,
     export_tflite,
@@ -269,6 +270,22 @@ def test_a_budget_of_the_files_own_size_holds_and_one_below_is_refused(model, wr
             export_tflite(model, tmp_path / "b.tflite", budget=less, **OPTIONS)
 
 
+def test_kernels_that_no_plan_unpacks_stay_as_they_are(tmp_path):
+    random = keras.initializers.RandomUniform(0, 0.1, seed=0)
+    inputs = keras.Input((64,))
+    # It stays float in training, and its integers have 7 bits: a table would take less flash.
+    layer = layers.Dense(64, kernel_constraint="non_neg", kernel_initializer=random, name="hidden")
+    model = keras.Model(inputs, layers.Dense(4, name="head")(layer(inputs)))
+    with pytest.warns(SkippedLayersWarning):
+        model = quantize_model(model, (4, 8), pin=None)
+    data = {"calibrate_with": np.random.default_rng(0).random((32, 64), "float32")}
+    path = tmp_path / "model.tflite"
+    report = export_tflite(model, path, optimize_for="micro", tolerance=1.0, **data)
+    assert "TFLM_DECODE" not in report.micro.operators
+    bits = {row.path: row.bits for row in kernel_table(model)}
+    assert report.micro.arena.bytes <= device_plan(model).arena_bytes(bits)
+
+
 def test_a_budget_that_other_ends_break_names_them(model, written, tmp_path):
     exact = Budget(flash=written.tflite_bytes)
     with pytest.raises(ExportError, match="planned without io_dtype='float32', which takes more"):
@@ -303,7 +320,7 @@ def test_a_budget_that_cannot_be_met_says_what_takes_it(model, plan, budget, wor
 def test_a_kernel_that_must_be_unpacked_is_named(plan, monkeypatch):
     model = quantize_model(network(), (2, 3), activation_bits=8)
     monkeypatch.setattr(device_budget, "plan_for", lambda *given: plan)
-    ram = plan.planned + plan.persistent + 512
+    ram = plan.planned + plan.persistent + 832
     with pytest.raises(InfeasibleBudgetError, match=r"bytes of RAM where '.*' is unpacked"):
         allocate_bits(model, Budget(ram=ram), {})
 

@@ -39,7 +39,8 @@ def file_of(integers, scales, builtin=BUILTIN.CONV_2D, axis=0):
 
 def packed(content):
     model = flatbuffer.parse(content)
-    chosen = packing.pack(model)
+    chosen = {name: forms.smallest(kernel) for name, kernel in packing.kernels(model).items()}
+    packing.pack(model, chosen)
     return flatbuffer.serialised(model), chosen["weights"]
 
 

@@ -180,7 +180,7 @@ def test_a_float_training_that_is_interrupted_may_be_asked_for_again(tmp_path):
         run.train(tmp_path)
     for ours, other in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(ours, other)
-    assert not run.is_trained_in(tmp_path)
+    assert not (tmp_path / "float.npz").exists()
 
 
 def test_what_is_wrong_is_said_before_any_training(trained, tmp_path, monkeypatch):

@@ -1,28 +1,36 @@
 """From an int8 file to the smallest one that TFLM runs."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 
 from bmpq_tf.export.kernels.packing import StoredKernel
 from bmpq_tf.export.kernels.storage import Container
 from bmpq_tf.export.micro import minimal, packing
-from bmpq_tf.export.micro.forms import Packed
+from bmpq_tf.export.micro.forms import Packed, decodes_at, smallest
 from bmpq_tf.export.tflite import cleanup, flatbuffer
 
 
-def packed(integer_content: bytes, metadata: dict[str, bytes]) -> tuple[bytes, dict[str, Packed]]:
+def packed(
+    integer_content: bytes, widths: Mapping[str, int], metadata: dict[str, bytes]
+) -> tuple[bytes, dict[str, Packed]]:
     """Returns the file's bytes, and how each kernel lies in it, by the names of its tensors.
 
     Args:
         integer_content: a file of int8 kernels and activations.
+        widths: of the kernels that were trained at some, by the names of their tensors.
         metadata: named buffers to give it.
     """
     from bmpq_tf._compat import tflite_micro
 
     model = flatbuffer.parse(integer_content)
     minimal.equal_scales_as_one(model)
-    forms = packing.pack(model)
+    forms = {
+        name: smallest(kernel, decodes_at(kernel, widths.get(name)))
+        for name, kernel in packing.kernels(model).items()
+    }
+    packing.pack(model, forms)
     minimal.strip(model)
     cleanup.clean_up(model, metadata)
     return tflite_micro.aligned(flatbuffer.serialised(model)), forms

@@ -66,9 +66,13 @@ class Packed:
         return self.form == "decode" and self.starts == (_usual_start(self.bits, self.step),)
 
 
-def smallest(kernel: Kernel) -> Packed:
+def smallest(kernel: Kernel, decodes: bool = True) -> Packed:
     """Returns the form that takes the fewest bytes of flash; of equal ones that with the least to
     do at run time.
+
+    Args:
+        kernel: with the levels that it has.
+        decodes: whether it may be unpacked by `DECODE`, which takes RAM.
     """
     found = [Packed("int8", 8, bytes=kernel.count)]
     low, high = int(kernel.lows.min()), int(kernel.highs.max())
@@ -77,7 +81,7 @@ def smallest(kernel: Kernel) -> Packed:
     native &= kernel.scales == 1 or _BUILTIN.FULLY_CONNECTED not in kernel.builtins
     if native and low >= -8 and high < 8:
         found.append(Packed("int4", 4, bytes=-(-kernel.count // 2)))
-    if all(builtin in DECODED for builtin in kernel.builtins):
+    if decodes and all(builtin in DECODED for builtin in kernel.builtins):
         found += _decoded(kernel, low, high)
     return min(found, key=lambda one: one.bytes)
 
@@ -119,6 +123,17 @@ def tables(packed: Packed) -> np.ndarray:
     starts = np.asarray(packed.starts, np.int64)[:, None]
     levels = starts + packed.step * np.arange(2**packed.bits)
     return np.clip(levels, -128, 127).astype(np.int8)
+
+
+def decodes_at(kernel: Kernel, bits: int | None) -> bool:
+    """Whether a kernel that was trained at a width is planned to be unpacked by `DECODE`.
+
+    Trained integers may have fewer levels than their width, and those of kernels that stay float in
+    training (`None`) have any; to unpack them would take RAM that no plan has counted.
+    """
+    return bits is not None and any(
+        smallest(at_width(kernel, bits, turned)).form == "decode" for turned in (True, False)
+    )
 
 
 def with_symmetric_levels(kernel: Kernel) -> Kernel:

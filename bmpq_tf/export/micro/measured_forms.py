@@ -2,7 +2,8 @@
 some kernels in other forms, and TFLM's arenas for them.
 """
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Collection, Iterable, Mapping
 
 from bmpq_tf.allocation.device_plan import KernelForm
 from bmpq_tf.export.micro import minimal, packing
@@ -18,6 +19,9 @@ from bmpq_tf.export.tflite import cleanup, flatbuffer
 
 # Of a buffer that starts at a multiple of 16 bytes.
 _ALIGNMENT = 16
+# What a kernel that is not int8 adds to what TFLM plans its memory in, and to what it keeps: 88 and
+# 8 bytes were measured.
+_PLANNING, _KEPT = 96, 16
 # Bytes of a constant that TFLM may look at before it runs: shapes, axes, the headers of tables.
 _LARGEST_READ = 1024
 
@@ -36,6 +40,65 @@ class MeasuredForms:
         minimal.equal_scales_as_one(model)
         self.kernels = packing.kernels(model)
         self._arenas: dict[tuple, Arena] = {}
+
+    def forms(
+        self,
+        constants: Mapping[str, Mapping[str, bool]],
+        widths: Iterable[int],
+        symmetric: Collection[str],
+    ) -> dict[str, dict[int, KernelForm]]:
+        """What each kernel of the model takes at each width.
+
+        Args:
+            constants: by kernel path, the tensors that it lies in, and whether folding may turn
+                signs there.
+            widths: in bits.
+            symmetric: the kernels that have symmetric levels at 2 bits, not two's complement.
+        """
+        # Signs may turn or not, which decides between forms.
+        cases = {
+            (path, bits): [
+                self._case(tensors, bits, turned, bits == 2 and path in symmetric)
+                for turned in (True, False)
+            ]
+            for path, tensors in constants.items()
+            for bits in widths
+        }
+        every = [case for both in cases.values() for case in both]
+        shares = {kind: self._share(kind, every) for kind in ("int4", "decode")}
+        found: dict[str, dict[int, KernelForm]] = {path: {} for path in constants}
+        for (path, bits), both in cases.items():
+            found[path][bits] = self._form(both, shares)
+        return found
+
+    def _share(self, kind: str, cases: list[dict[str, Packed]]) -> "_Share":
+        """What each kernel in a form adds beside what it does alone.
+
+        TFLM plans in memory of the arena, and needs more for each of them. Where they are few,
+        activations may hide that, so the excess of all together is shared out: it is convex in
+        their number, so that any of them together need no more. Kernels that take more when
+        unpacked would hide it too, and get what was measured elsewhere.
+        """
+        base = self.arena({})
+        alone = {
+            name: (form, self.arena({name: form}))
+            for case in cases
+            for name, form in case.items()
+            if form.form == kind
+        }
+        small = {
+            name: (form, arena)
+            for name, (form, arena) in alone.items()
+            if computed(arena) <= computed(base) + 2 * _PLANNING
+        }
+        if not small:
+            return _Share(frozenset(), 0, _KEPT)
+        together = self.arena({name: form for name, (form, _) in small.items()})
+        planning = max(0, computed(together) - computed(base))
+        told = sum(arena.persistent - base.persistent for _, arena in small.values())
+        kept = max(0, together.persistent - base.persistent - told)
+        each = [-(-total // len(small)) for total in (planning, kept)]
+        return _Share(frozenset(small), *each)
 
     def int8_bytes(self) -> int:
         """The size of the file with all kernels in int8."""
@@ -62,20 +125,17 @@ class MeasuredForms:
         cleanup.clean_up(model)
         return model
 
-    def form(
-        self, constants: Mapping[str, bool], bits: int, base: Arena, symmetric: bool
-    ) -> KernelForm:
-        """What one kernel of the model, which may lie in several tensors, takes at a width, of
-        symmetric levels or two's complement.
-
-        Signs may turn or not, which decides between forms, so it is the most of both.
+    def _form(self, cases: list[dict[str, Packed]], shares: Mapping[str, "_Share"]) -> KernelForm:
+        """The most that one kernel, which may lie in several tensors, takes in two cases: with
+        signs turned, and without.
         """
-        cases = [self._case(constants, bits, turned, symmetric) for turned in (True, False)]
-        arenas = [
-            self.arena({name: form for name, form in case.items() if form.form != "int8"})
-            for case in cases
-        ]
         worst, plain = cases
+        narrow = [
+            {name: form for name, form in case.items() if form.form != "int8"} for case in cases
+        ]
+        arenas = [self.arena(case) for case in narrow]
+        added = [[shares[form.form].of(name) for name, form in case.items()] for case in narrow]
+        persistent = self.arena({}).persistent
         shared = [form for form in worst.values() if form.shares_table]
         flash = max(
             sum(aligned(form.bytes - form.shares_table * _table(form)) for form in worst.values()),
@@ -85,7 +145,11 @@ class MeasuredForms:
             flash,
             shared[0].bits if shared else None,
             max(map(computed, arenas)),
-            max(arena.persistent for arena in arenas) - base.persistent,
+            max(
+                arena.persistent - persistent + sum(kept for _, kept in one)
+                for arena, one in zip(arenas, added, strict=True)
+            ),
+            max(sum(planning for planning, _ in one) for one in added),
         )
 
     def _case(self, constants, bits: int, turned: bool, symmetric: bool) -> dict[str, Packed]:
@@ -97,6 +161,23 @@ class MeasuredForms:
             )
             for name, may_turn in constants.items()
         }
+
+
+@dataclasses.dataclass(frozen=True)
+class _Share:
+    """What a kernel in some form adds to planning, and to what is kept beside what it does alone.
+
+    Attributes:
+        small: the tensors that take no more when they are unpacked.
+        planning, kept: bytes for each of these.
+    """
+
+    small: frozenset[str]
+    planning: int
+    kept: int
+
+    def of(self, name: str) -> tuple[int, int]:
+        return (self.planning, self.kept) if name in self.small else (_PLANNING, _KEPT)
 
 
 def _serialised(model) -> bytes:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from bmpq_tf._compat.litert import schema
-from bmpq_tf.export.micro.forms import Kernel, Packed, smallest, tables
+from bmpq_tf.export.micro.forms import Kernel, Packed, tables
 from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.export.tflite.decode import DECODE
 
@@ -65,40 +65,31 @@ def _axis(tensor) -> int:
 
 def pack(
     model,
-    forms: Mapping[str, Packed] | None = None,
+    forms: Mapping[str, Packed],
     encode: Callable[[np.ndarray, int], bytes] | None = None,
-) -> dict[str, Packed]:
-    """Puts the kernels of an int8 file, changed in place, into their smallest forms.
+) -> None:
+    """Puts kernels of an int8 file, changed in place, into other forms.
 
     Args:
         model: the parsed file.
-        forms: those to use, by the names of the kernels' tensors; the others stay int8. By default
-            the smallest.
+        forms: by the names of the kernels' tensors; the others stay int8.
         encode: packs indices of so many bits; by default TFLM's encoder.
-
-    Returns:
-        The forms, by the names of the kernels' tensors.
     """
     from bmpq_tf._compat import tflite_micro
 
-    chosen: dict[str, Packed] = {}
     for subgraph in model.subgraphs:
-        _pack_in(model, subgraph, chosen, forms, encode or tflite_micro.pack_indices)
-    return chosen
+        _pack_in(model, subgraph, forms, encode or tflite_micro.pack_indices)
 
 
-def _pack_in(model, subgraph, chosen: dict[str, Packed], forms, encode) -> None:
+def _pack_in(model, subgraph, forms: Mapping[str, Packed], encode) -> None:
     from bmpq_tf._compat import tflite_micro
 
     shared: dict[bytes, int] = {}
     decodes: dict[int, list[tuple[int, int, int]]] = {}
-    for index, (kernel, readers) in _kernels_in(model, subgraph).items():
+    for index, (_, readers) in _kernels_in(model, subgraph).items():
         tensor = subgraph.tensors[index]
-        name = flatbuffer.tensor_name(tensor)
-        stays = Packed("int8", 8, bytes=kernel.count)
-        form = smallest(kernel) if forms is None else forms.get(name, stays)
-        chosen[name] = form
-        if form.form == "int8":
+        form = forms.get(flatbuffer.tensor_name(tensor))
+        if form is None or form.form == "int8":
             continue
         integers: Any = flatbuffer.constant(model, tensor)
         if form.form == "int4":
