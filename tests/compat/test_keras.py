@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from bmpq_tf._compat import keras as compat
-from bmpq_tf._compat import keras_backup, keras_metrics, keras_optimizers
+from bmpq_tf._compat import keras_backup, keras_metrics, keras_numpy, keras_optimizers
 
 pytestmark = pytest.mark.quick
 
@@ -280,3 +280,8 @@ def test_a_copy_is_rematerialized_as_its_original():
     compat.copy_remat_mode(original, copy)
     assert copy._remat_mode == original._remat_mode
     assert copy._remat_mode.mode == "full"
+
+
+def test_numpy_functions_are_looked_up_where_they_are_replaced(monkeypatch):
+    monkeypatch.setattr(keras_numpy.FUNCTIONS, "argmax", lambda x, axis, keepdims: "ours")
+    assert keras.ops.argmax(np.zeros(3, "float32")) == "ours"

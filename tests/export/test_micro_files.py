@@ -292,10 +292,11 @@ def test_a_budget_that_other_ends_break_names_them(model, written, tmp_path):
         export_tflite(model, tmp_path / "a.tflite", budget=exact, io_dtype="float32", **OPTIONS)
 
 
-def test_images_are_upsampled(tmp_path):
+def test_images_and_sequences_are_upsampled(tmp_path):
     inputs = keras.Input((8, 8, 2))
     x = layers.UpSampling2D((2, 3))(layers.Conv2D(4, 3, padding="same")(inputs))
-    model = quantize_model(keras.Model(inputs, layers.Conv2D(1, 3)(x)), (4, 8))
+    x = layers.UpSampling1D(2)(layers.Reshape((24, 64))(x))
+    model = quantize_model(keras.Model(inputs, layers.Conv1D(1, 3)(x)), (4, 8))
     images = np.random.default_rng(0).random((16, 8, 8, 2), "float32")
     data = {"calibrate_with": images, "verify_with": images}
     report = export_tflite(model, tmp_path / "up.tflite", optimize_for="micro", **data)

@@ -57,6 +57,7 @@ def to_float_model(model: keras.Model, batch_size: int | None = None, *, unroll:
             as_loops(model),
             rewrites.one_axis_softmax(model),
             rewrites.sums_along_any_axis(),
+            rewrites.plain_extremes(),
             einsum.in_known_forms(model),
             upsampling.as_resizing(model),
         ):

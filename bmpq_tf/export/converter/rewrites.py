@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from bmpq_tf._compat import tensorflow as tensorflow_compat
+from bmpq_tf._compat.keras_numpy import FUNCTIONS
 from bmpq_tf.export.converter.calls import calls_replaced
 from bmpq_tf.model import keras_graph
 
@@ -64,6 +65,31 @@ def sums_along_any_axis() -> Iterator[None]:
         yield
     finally:
         tf.nn.bias_add = before
+
+
+@contextlib.contextmanager
+def plain_extremes() -> Iterator[None]:
+    """While it lasts, `keras.ops.argmax` and `argmin` are TensorFlow's own.
+
+    Keras tells -0.0 from 0.0 by their bits, which no builtin does, and no model by its answers.
+    """
+    before = {name: getattr(FUNCTIONS, name) for name in ("argmax", "argmin")}
+    for name in before:
+        setattr(FUNCTIONS, name, functools.partial(_place, getattr(tf, name)))
+    try:
+        yield
+    finally:
+        for name, function in before.items():
+            setattr(FUNCTIONS, name, function)
+
+
+def _place(find: Callable, x, axis: int | None = None, keepdims: bool = False):
+    x = tf.convert_to_tensor(x)
+    if axis is None:
+        place = find(tf.reshape(x, [-1]), output_type=tf.int32)
+        return tf.reshape(place, [1] * len(x.shape)) if keepdims else place
+    place = find(x, axis=axis, output_type=tf.int32)
+    return tf.expand_dims(place, axis) if keepdims else place
 
 
 def _over_one_axis(layer: keras.layers.Softmax, call: Callable) -> Callable:

@@ -15,12 +15,17 @@ _METHODS = ("nearest", "bilinear")
 
 @contextlib.contextmanager
 def as_resizing(model: keras.Model) -> Iterator[None]:
-    """Has `UpSampling2D` resize images.
+    """Has `UpSampling2D`, and `UpSampling1D` of known lengths, resize images.
 
     Keras repeats rows and columns, which becomes a TILE that TFLM does not have; of open sizes by a
     reshape that loses the number of channels, which the convolution behind it needs. Where it
     interpolates, it asks for sizes.
     """
+    sequences = [
+        layer
+        for layer in keras_graph.sublayers(model)
+        if isinstance(layer, keras.layers.UpSampling1D)
+    ]
     layers = [
         layer
         for layer in keras_graph.sublayers(model)
@@ -28,8 +33,20 @@ def as_resizing(model: keras.Model) -> Iterator[None]:
         and layer.interpolation in _METHODS
         and layer.data_format == "channels_last"
     ]
-    with calls_replaced(layers, _resizing):
+    with calls_replaced(layers, _resizing), calls_replaced(sequences, _lengthening):
         yield
+
+
+def _lengthening(layer: keras.layers.UpSampling1D, call: Callable) -> Callable:
+    @functools.wraps(call)
+    def lengthened(inputs):
+        steps = inputs.shape[1]
+        if steps is None:
+            return call(inputs)
+        column = tf.expand_dims(inputs, 2)
+        return tf.squeeze(tf.image.resize(column, [steps * layer.size, 1], "nearest"), 2)
+
+    return lengthened
 
 
 def _resizing(layer: keras.layers.UpSampling2D, call: Callable) -> Callable:
