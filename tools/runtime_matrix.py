@@ -62,44 +62,37 @@ def main() -> None:
         from bmpq_research.runtime_probe import micro
 
         found = micro.probe_micro()
-        plain = [seen.to_dict() for seen in found]
         columns, cells = micro.COLUMNS, micro.rows(found)
     elif given.int8:
         found = int8_probe.probe_all(
             (*int8_probe.RUNTIMES, *(probe.ARM_RUNTIMES if _has_arm() else ()))
         )
-        plain = [dataclasses.asdict(seen) for seen in found]
         cells = int8_probe.rows(found)
         columns = int8_probe.COLUMNS[: len(cells[0])]
     elif given.conversions or given.int16:
         kind = conversions if given.conversions else sixteen
         found = kind.probe_all()
-        plain = [dataclasses.asdict(seen) for seen in found]
         columns, cells = kind.COLUMNS, kind.rows(found)
     elif given.recurrent:
         from bmpq_research.runtime_probe import recurrent
 
         found = recurrent.probe_recurrent(given.timed)
-        plain = [dataclasses.asdict(seen) for seen in found]
         columns, cells = recurrent.COLUMNS, recurrent.rows(found)
     elif given.lowering:
         found = lowering.measure()
-        plain = [dataclasses.asdict(lowering) for lowering in found]
-        columns, cells = (
-            LOWERING_COLUMNS,
-            [
-                (one.kind, *map(str, one.shape), *(f"{one.speeds[bits]:.2f}" for bits in (8, 4, 2)))
-                for one in found
-            ],
-        )
+        columns = LOWERING_COLUMNS
+        cells = [
+            (one.kind, *map(str, one.shape), *(f"{one.speeds[bits]:.2f}" for bits in (8, 4, 2)))
+            for one in found
+        ]
     else:
         found = probe.probe(timed=given.timed)
         if _has_arm():
             found += probe.probe(runtimes=probe.ARM_RUNTIMES)
-        plain = [seen.to_dict() for seen in found]
         cells = rows(found)
         columns = COLUMNS[: len(cells[0])]
     if given.json:
+        plain = [dataclasses.asdict(one) for one in found]
         print(json.dumps({"versions": versions(*probed), "seen": plain}, indent=1))
     elif given.markdown:
         print(f"{versions(*probed)}\n")

@@ -132,10 +132,8 @@ def initial(
     """
     scale = STARTS[rule](weights, bits, channel_axes, levels)
     axes = reduced_axes(len(weights.shape), channel_axes)
-    likely, whole = (
-        statistical(tf.fill([1] * len(weights.shape), size), bits, (), levels),
-        statistical(weights, bits, (), levels),
-    )
+    likely = statistical(tf.fill([1] * len(weights.shape), size), bits, (), levels)
+    whole = statistical(weights, bits, (), levels)
     whole = likely if normalised else tf.where(whole > SMALLEST_SCALE, whole, likely)
     return tf.where(tf.reduce_any(weights != 0, axes, keepdims=True), scale, whole)
 

@@ -26,10 +26,8 @@ def split(model: keras.Model, inputs) -> tuple[keras.Model, keras.Model]:
     structure = keras_graph.structured_inputs(model, list(model.inputs))
     outputs = model.outputs if len(model.outputs) > 1 else model.outputs[0]
     try:
-        before, behind = (
-            keras.Model(structure, tensors),
-            keras.Model(tensors, outputs, name=model.name),
-        )
+        before = keras.Model(structure, tensors)
+        behind = keras.Model(tensors, outputs, name=model.name)
     except ValueError as error:
         raise ValueError(
             f"The outputs of model '{model.name}' need more than that. Received: "

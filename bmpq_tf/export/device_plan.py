@@ -138,12 +138,12 @@ def _busiest(model: keras.Model, content: bytes) -> str:
     """The operator at which the activations that are alive take the most memory, in words."""
     file = flatbuffer.parse(content)
     subgraph = file.subgraphs[0]
-    last: dict[int, int] = {int(index): len(subgraph.operators) for index in subgraph.outputs}
-    first: dict[int, int] = {int(index): 0 for index in subgraph.inputs}
+    last: dict[int, int] = {index: len(subgraph.operators) for index in subgraph.outputs}
+    first: dict[int, int] = dict.fromkeys(subgraph.inputs, 0)
     for position, operator in enumerate(subgraph.operators):
-        for index in map(int, operator.outputs):
+        for index in operator.outputs:
             first.setdefault(index, position)
-        for index in map(int, [*operator.inputs, *operator.outputs]):
+        for index in [*operator.inputs, *operator.outputs]:
             last[index] = max(last.get(index, 0), position)
 
     def alive(position: int) -> int:

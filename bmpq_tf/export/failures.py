@@ -136,7 +136,7 @@ def _tensors_named(content: bytes, line: str) -> list[str]:
     for operator in operators[max(0, position) :: -1]:
         if flatbuffer.schema_name(flatbuffer.builtin_of(model, operator)) == builtin:
             tensors = model.subgraphs[0].tensors
-            return [flatbuffer.tensor_name(tensors[int(index)]) for index in operator.outputs]
+            return [flatbuffer.tensor_name(tensors[index]) for index in operator.outputs]
     return []
 
 

@@ -38,7 +38,7 @@ def check_integer(state: ExportState) -> None:
     """Raises ExportError where something of an integer file would stay float."""
     model, file = state.model, state.file
     ends = [
-        file.subgraphs[0].tensors[int(index)]
+        file.subgraphs[0].tensors[index]
         for index in [*file.subgraphs[0].inputs, *file.subgraphs[0].outputs]
     ]
     left = [flatbuffer.tensor_name(tensor) for tensor in ends if tensor.type == flatbuffer.FLOAT32]

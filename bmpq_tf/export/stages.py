@@ -32,7 +32,7 @@ from bmpq_tf.export.micro import file as micro_file
 from bmpq_tf.export.micro.read_back import read_back as micro_read_back
 from bmpq_tf.export.micro.verification import verify as verify_in_tflm
 from bmpq_tf.export.state import ExportState
-from bmpq_tf.export.tflite import cleanup, flatbuffer
+from bmpq_tf.export.tflite import cleanup, editing, flatbuffer
 from bmpq_tf.export.verification import error_localization
 from bmpq_tf.export.verification.comparison import compare
 from bmpq_tf.export.verification.constants import check_constants, check_grids
@@ -65,13 +65,8 @@ def check_request(state: ExportState) -> None:
         checks.check_micro(state.model)
     if options.verify_with is None and options.calibrate_with is not None:
         # Random inputs lie outside of the ranges that data set.
-        once = isinstance(options.calibrate_with, Iterator)
-        both = (
-            itertools.tee(options.calibrate_with)
-            if once
-            else (options.calibrate_with, options.calibrate_with)
-        )
-        state.options = dataclasses.replace(options, calibrate_with=both[0], verify_with=both[1])
+        one, other = _twice(options.calibrate_with)
+        state.options = dataclasses.replace(options, calibrate_with=one, verify_with=other)
         state.judge_top1 = False
     if options.budget is not None:
         state.limit, judged = Budget.parse(options.budget), state.kernels
@@ -82,6 +77,11 @@ def check_request(state: ExportState) -> None:
     checks.check_budget(judged, state.limit)
     checks.check_size(state.model, state.kernels)
     checks.check_finite(state.model, state.kernels)
+
+
+def _twice(data) -> tuple:
+    """Data for two readers, also such as can be read once only."""
+    return itertools.tee(data) if isinstance(data, Iterator) else (data, data)
 
 
 def take_part(state: ExportState) -> None:
@@ -118,7 +118,7 @@ def convert(state: ExportState) -> None:
         state.known_ranges = known_ranges.known_ranges(state.file, placed)
     if state.is_micro:
         file_checks.check_operators(state)
-    flatbuffer.add_signature(
+    editing.add_signature(
         state.file,
         [tensor.name for tensor in model.inputs],
         [f"output_{i}" for i in range(len(model.outputs))],
@@ -223,9 +223,9 @@ def verify(state: ExportState) -> None:
     options = state.options
     runtime = runtime_on(options.verify_on)
     content = state.integer_content or state.content
-    # What can be read once only is read by two runtimes there.
-    once = state.is_micro and isinstance(options.verify_with, Iterator)
-    here, there = itertools.tee(options.verify_with) if once else (options.verify_with,) * 2
+    here = there = options.verify_with
+    if state.is_micro:
+        here, there = _twice(here)
     state.parity = compare(
         state.computed,
         content,

@@ -146,10 +146,8 @@ class KernelQuantizer(KernelScales, SensitivityTracking, OscillationTracking, ke
             # What is held because it oscillates is held there too.
             return self._with_held(kernel, tf.stop_gradient(self._scale(kernel)))
         knows_loss_scale = self._scale_loss is not None or compute_dtype != "float16"
-        scale, bits = (
-            self._scale(kernel, self._loss_factor if knows_loss_scale else None),
-            tf.convert_to_tensor(self.bits.value),
-        )
+        scale = self._scale(kernel, self._loss_factor if knows_loss_scale else None)
+        bits = tf.convert_to_tensor(self.bits.value)
         kernel = self._with_held(kernel, scale)
 
         def on_gradient(gradient):

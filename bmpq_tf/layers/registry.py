@@ -65,10 +65,8 @@ def register(
         entry = Entry(float_class, quantized_class, kernel_channel_axes, held or {})
         if entry.is_composite:
             quantized_class.held, quantized_class.twin_of = entry.held, staticmethod(_twin_of)
-            quantized_class.build, quantized_class.call = (
-                _checking_sublayers(quantized_class.build),
-                _reading_kernels_once(quantized_class.call),
-            )
+            quantized_class.build = _checking_sublayers(quantized_class.build)
+            quantized_class.call = _reading_kernels_once(quantized_class.call)
         else:
             quantized_class.kernel_channel_axes = kernel_channel_axes
             quantized_class.parent_takes_training = (

@@ -99,10 +99,8 @@ def _clean_backward(model, clean_outputs: list[bool], found: dict[int, Layer]) -
         marks = [clean.get(id(tensor), False) for tensor in node.output_tensors]
         tensors = node.input_tensors
         if (inner := graph_inside(node.operation)) is not None:
-            tensors, inputs = (
-                inputs_of_call(node, inner),
-                _clean_backward(inner, marks, found),
-            )
+            tensors = inputs_of_call(node, inner)
+            inputs = _clean_backward(inner, marks, found)
         elif any(marks) and has_kernels(node.operation):
             found[id(node.operation)] = node.operation
             continue
@@ -119,7 +117,7 @@ def _computed_with(node) -> list:
         id(tensor)
         for name, value in node.arguments.kwargs.items()
         if name.endswith("mask")
-        for tensor in _flat(value)
+        for tensor in keras.tree.flatten(value)
     }
     return [
         tensor
@@ -158,7 +156,7 @@ def flat_inputs(model: keras.Model, inputs) -> list:
         and set(names) <= set(inputs)
     ):
         return [inputs[name] for name in names]
-    return _flat(inputs)
+    return keras.tree.flatten(inputs)
 
 
 def has_kernels(operation) -> bool:
@@ -185,7 +183,3 @@ def graph_inside(operation):
     """
     inner = operation.layer if isinstance(operation, keras.layers.TimeDistributed) else operation
     return inner if is_graph(inner) else None
-
-
-def _flat(tensors) -> list:
-    return keras.tree.flatten(tensors)

@@ -118,21 +118,24 @@ def model_kernels(model: keras.Model) -> list[KernelState]:
                 used = max(1, uses[id(layer)])
                 states.append(KernelState(kernel, variable, quantizer, layer, used))
         else:
-            # A tied kernel is a weight of several layers.
-            for variable in [
-                variable
-                for variable in keras_graph.kernel_variables(layer)
-                if id(variable) not in seen
-            ]:
+            for variable in keras_graph.kernel_variables(layer):
+                # A tied kernel is a weight of several layers.
+                if id(variable) in seen:
+                    continue
                 seen.add(id(variable))
-                kernel = Kernel(
-                    named(variable),
-                    math.prod(variable.shape),
-                    (FLOAT_BITS,),
-                    macs=_macs(layer, variable, calls[id(layer)]),
-                )
+                weights, macs = math.prod(variable.shape), _macs(layer, variable, calls[id(layer)])
+                kernel = Kernel(named(variable), weights, (FLOAT_BITS,), macs=macs)
                 states.append(KernelState(kernel, variable, None, layer))
     return states
+
+
+def check_built(model: keras.Model) -> None:
+    """Raises ValueError for a model whose kernels have no size yet."""
+    if not model.built:
+        raise ValueError(
+            f"Model '{model.name}' is not built, so its kernels have no size yet. Call it on a "
+            "batch or build() it first."
+        )
 
 
 def total_bits(states: Sequence[KernelState]) -> int:

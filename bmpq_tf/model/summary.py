@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bmpq_tf.allocation.kernel import FLOAT_BITS, Kernel
-from bmpq_tf.model.kernels import model_kernels
+from bmpq_tf.model.kernels import check_built, model_kernels
 
 AUTO = 'pin="auto"'
 
@@ -62,11 +62,7 @@ def kernel_table(model: keras.Model) -> list[KernelRow]:
         >>> sum(row.bytes for row in bmpq_tf.kernel_table(float_model))
         5904.0
     """
-    if not model.built:
-        raise ValueError(
-            f"Model '{model.name}' is not built, so its kernels have no size yet. Call it on a "
-            "batch or build() it first."
-        )
+    check_built(model)
     rows = []
     for state in model_kernels(model):
         history = state.quantizer.history if state.quantizer else ()

@@ -93,7 +93,9 @@ class BackupAndRestore(keras_backup.BackupHooks):
         for name in (_WEIGHTS, _METADATA):
             _files.rename(self._path(_ASIDE + name), self._path(name), overwrite=True)
         if not self.double_checkpoint:
-            self._remove(_WEIGHTS + _OLDER, _METADATA + _OLDER)
+            for name in (_WEIGHTS + _OLDER, _METADATA + _OLDER):
+                if _files.exists(self._path(name)):
+                    _files.remove(self._path(name))
 
     def on_train_begin(self, logs=None):
         keras_backup.begin_at(self.model, None)
@@ -237,11 +239,6 @@ class BackupAndRestore(keras_backup.BackupHooks):
             return {**told, "epoch": int(told["epoch"]), "batch": int(told.get("batch", 0))}
         except (ValueError, KeyError, TypeError, tf.errors.OpError):
             return None
-
-    def _remove(self, *names: str) -> None:
-        for name in names:
-            if _files.exists(self._path(name)):
-                _files.remove(self._path(name))
 
     def _path(self, name: str) -> str:
         return os.path.join(self.backup_dir, name)

@@ -254,11 +254,9 @@ def _without(model: keras.Model, groups: ChannelGroups, kept: Sequence[np.ndarra
     def carried(layer: Layer, value: keras.Variable, variable: keras.Variable) -> np.ndarray:
         if value.name in _SUMS:
             return np.zeros(variable.shape)
-        values, read, made = (
-            np.asarray(value),
-            groups.read.get(id(layer)),
-            groups.made.get(id(layer)),
-        )
+        values = np.asarray(value)
+        read = groups.read.get(id(layer))
+        made = groups.made.get(id(layer))
         for axis, (size, new) in enumerate(zip(values.shape, variable.shape, strict=True)):
             if size == new:
                 continue

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import keras
 
-from bmpq_tf.model.kernels import KernelState, model_kernels
+from bmpq_tf.model.kernels import KernelState, check_built, model_kernels
 
 
 def checked_kernels(model: keras.Model) -> Sequence[KernelState]:
@@ -13,11 +13,7 @@ def checked_kernels(model: keras.Model) -> Sequence[KernelState]:
     Raises:
         ValueError: it is not built, or has no quantized layers.
     """
-    if not model.built:
-        raise ValueError(
-            f"Model '{model.name}' is not built, so its kernels have no size yet. Call it on a "
-            "batch or build() it first."
-        )
+    check_built(model)
     states = model_kernels(model)
     if not any(state.quantizer for state in states):
         raise ValueError(

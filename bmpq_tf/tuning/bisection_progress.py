@@ -65,11 +65,9 @@ class BisectionProgress:
     def epoch_ended(self, epoch: int, _: dict[str, float] | None = None) -> None:
         """An epoch, counted from 0, of the run is over."""
         now = self._clock()
-        self._spent, self._trained, self._since = (
-            self._spent + now - self._since,
-            self._trained + 1,
-            now,
-        )
+        self._spent += now - self._since
+        self._trained += 1
+        self._since = now
         if self._console.is_terminal and now - self._said >= SECONDS:
             self._said = now
             self._say(

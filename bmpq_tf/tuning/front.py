@@ -101,11 +101,9 @@ def plot_front(
         scale: what `Point.accuracy` is multiplied with; negative where less is better.
         lines: values on that axis to draw across the picture, by name.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.5, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots()
     for budget in dict.fromkeys(point.choices["budget"] for point in points):
         of_budget = [point for point in points if point.choices["budget"] == budget]

@@ -20,7 +20,7 @@ from bmpq_tf.cli.arrays import load_arrays, load_inputs
 from bmpq_tf.cli.models import load_model
 from bmpq_tf.emulation import session
 from bmpq_tf.export.converter.convert import to_float_tflite
-from bmpq_tf.export.tflite import flatbuffer
+from bmpq_tf.export.tflite import editing, flatbuffer
 from bmpq_tf.export.tflite.inspection import UnreadableFileError, inspect_content
 from bmpq_tf.export.verification.runtimes import runtime_apart
 
@@ -226,9 +226,7 @@ def test_an_answer_that_never_comes_is_not_waited_for(monkeypatch):
 def test_what_bmpq_tf_wrote_into_a_file_may_be_damaged_too():
     model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3)])
     file = flatbuffer.parse(to_float_tflite(model))
-    flatbuffer.add_metadata(
-        file, {flatbuffer.METADATA: b'{"versions": {}, "optimizd_for": "size"}'}
-    )
+    editing.add_metadata(file, {flatbuffer.METADATA: b'{"versions": {}, "optimizd_for": "size"}'})
     with pytest.raises(UnreadableFileError, match="What bmpq_tf wrote into it is not complete"):
         inspect_content(flatbuffer.serialised(file))
 

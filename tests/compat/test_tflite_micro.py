@@ -40,10 +40,11 @@ def test_one_table_has_no_stride_and_tables_of_channels_have_theirs():
 
 
 def test_the_interpreter_tells_of_its_memory_in_the_words_that_are_read(capfd):
+    from bmpq_research import tflite_builder
     from bmpq_tf.export.micro.runtime import least_arena
     from bmpq_tf.export.tflite import flatbuffer
 
-    file = flatbuffer.Builder()
+    file = tflite_builder.Builder()
     grid = (np.float32([0.1]), np.int64([0]), 0)
     ends = [file.tensor(name, [1, 40], flatbuffer.INT8, grid=grid) for name in ("in", "out")]
     file.operator(flatbuffer.schema.BuiltinOperator.RELU, ends[:1], ends[1:], ("", {}))

@@ -12,8 +12,9 @@ from conftest import small_data, small_model
 from size_bound import size_bound
 from trained_models import remember_budget, with_widths
 
+from bmpq_research import tflite_builder
 from bmpq_tf import export_tflite
-from bmpq_tf.export.tflite import cleanup, flatbuffer
+from bmpq_tf.export.tflite import cleanup, editing, flatbuffer
 from bmpq_tf.export.tflite.inspection import (
     IOTensor,
     UnreadableFileError,
@@ -109,7 +110,7 @@ def test_a_file_tells_what_a_program_gives_it_and_gets(files, tmp_path):
 
 
 def test_inputs_are_told_in_the_graphs_order_and_by_the_tensors_names_without_a_signature():
-    file = flatbuffer.Builder()
+    file = tflite_builder.Builder()
     fed = [file.tensor(name, (1, 2), flatbuffer.FLOAT32) for name in ("zebra", "ant")]
     result = file.tensor("sum", (1, 2), flatbuffer.FLOAT32)
     file.operator(0, fed, [result], ("Add", {}))
@@ -118,7 +119,7 @@ def test_inputs_are_told_in_the_graphs_order_and_by_the_tensors_names_without_a_
     assert told.key is None
     assert [one.name for one in told.inputs] == ["zebra", "ant"]
     signed = flatbuffer.parse(content)
-    flatbuffer.add_signature(signed, ["z", "a"], ["output_0"])
+    editing.add_signature(signed, ["z", "a"], ["output_0"])
     signed.signatureDefs[0].inputs.reverse()
     (told,) = inspect_content(flatbuffer.serialised(signed)).signatures
     assert [one.name for one in told.inputs] == ["z", "a"]
@@ -142,7 +143,7 @@ def test_no_two_buffers_are_equal_and_no_packed_weight_lies_there_as_float(mode,
 
 
 def test_cleaning_up_removes_what_nothing_reads_and_shares_what_is_equal():
-    file = flatbuffer.Builder()
+    file = tflite_builder.Builder()
     fed = file.tensor("input", (1, 2), flatbuffer.FLOAT32)
     twins = [
         file.tensor(f"factor_{number}", (2,), flatbuffer.FLOAT32, np.float32([2, 3]))
@@ -190,7 +191,7 @@ def test_a_float_copy_of_a_packed_weight_breaks_the_bound(tmp_path):
     bound = size_bound(model, report)
     assert 0.7 * bound < report.tflite_bytes <= bound
     file = flatbuffer.parse((tmp_path / "model.tflite").read_bytes())
-    flatbuffer.add_tensor(
+    editing.add_tensor(
         file,
         file.subgraphs[0],
         "left",

@@ -10,6 +10,7 @@ from conftest import small_data, small_model
 from test_optimize_for import export, model_of_all_widths, trained_for_a_moment
 from trained_models import with_widths
 
+from bmpq_research import tflite_builder
 from bmpq_tf import ConstantColumnsWarning, ExportError, export_tflite
 from bmpq_tf.export import stages
 from bmpq_tf.export.integer import static, unsupported
@@ -154,7 +155,7 @@ def test_an_output_that_the_last_operator_reads_too_stays_integer(io_dtype, tmp_
 
 
 def test_static_lists_batch_matmul_with_several_scales():
-    file = flatbuffer.Builder()
+    file = tflite_builder.Builder()
     grid = (np.float32([0.1]), np.int64([0]), 0)
     fed = file.tensor("input", (1, 2, 3), flatbuffer.INT8, grid=grid)
     kernel = file.tensor(

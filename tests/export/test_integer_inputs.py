@@ -6,6 +6,7 @@ import pytest
 from test_optimize_for import export, trained_for_a_moment
 from trained_models import with_widths
 
+from bmpq_research import tflite_builder
 from bmpq_tf import ExportError, compare_tflite, export_tflite, run_tflite, write_firmware
 from bmpq_tf.export.integer import input_ranges, integer_inputs
 from bmpq_tf.export.tflite import flatbuffer
@@ -224,7 +225,7 @@ def test_trained_ranges_need_no_data_for_bytes(tmp_path):
 )
 def test_whole_numbers_lie_on_the_steps_of_int8(kind, measured, expected):
     types = {"uint8": 3, "int32": 2, "int16": 7, "bool": 6}
-    file = flatbuffer.Builder()
+    file = tflite_builder.Builder()
     given = file.tensor("given", (1, 4), types[kind])
     made = file.tensor("made", (1, 4), flatbuffer.FLOAT32)
     result = file.tensor("result", (1, 4), flatbuffer.FLOAT32)

@@ -9,6 +9,7 @@ import tensorflow as tf
 from test_optimize_for import export, trained_for_a_moment
 from trained_models import with_widths
 
+from bmpq_research import tflite_builder
 from bmpq_tf import ConversionError, ExportError, export_tflite, quantize_model
 from bmpq_tf._compat.litert import schema
 from bmpq_tf.export.converter import convert, rewrites
@@ -138,7 +139,7 @@ def test_attention_over_several_axes_with_masks_and_joined_branches_is_integer(t
 
 def unary_file(*steps):
     """A float model of operators one after the other on a vector."""
-    file = flatbuffer.Builder()
+    file = tflite_builder.Builder()
     tensors = [file.tensor("t0", (1, 5), flatbuffer.FLOAT32)]
     for number, (name, more) in enumerate(steps, 1):
         tensors.append(file.tensor(f"t{number}", (1, 5), flatbuffer.FLOAT32))
@@ -173,7 +174,7 @@ def test_a_table_holds_every_answer_rounded_once():
 
 
 def test_a_function_of_two_tensors_is_no_table():
-    file = flatbuffer.Builder()
+    file = tflite_builder.Builder()
     ends = [file.tensor(name, (1, 5), flatbuffer.FLOAT32) for name in "abq"]
     file.operator(BUILTIN.DIV, ends[:2], ends[2:], ("Div", {}))
     model = flatbuffer.parse(file.content(ends[:2], ends[2:]))

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from bmpq_research import tflite_builder
 from bmpq_tf._compat.litert import schema
 from bmpq_tf.export.integer import masks
 from bmpq_tf.export.tflite import flatbuffer
@@ -11,7 +12,7 @@ BUILTIN = schema.BuiltinOperator
 
 
 def test_masks_are_limited_to_what_a_grid_holds():
-    file = flatbuffer.Builder()
+    file = tflite_builder.Builder()
     scores, added, weights = (
         file.tensor(name, (1, 4), flatbuffer.FLOAT32) for name in ("scores", "added", "weights")
     )
@@ -27,7 +28,7 @@ def test_masks_are_limited_to_what_a_grid_holds():
 
 
 def test_a_mask_that_several_scores_read_is_limited_for_all_of_them():
-    file = flatbuffer.Builder()
+    file = tflite_builder.Builder()
     names = ("kept", "mask", "first", "second", "one", "two", "of one", "of two")
     tensors = {name: file.tensor(name, (1, 4), flatbuffer.FLOAT32) for name in names}
     huge = file.tensor("huge", (), flatbuffer.FLOAT32, np.float32(-1e9))

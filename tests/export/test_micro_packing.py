@@ -8,6 +8,7 @@ pytest.importorskip("tflite_micro")
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bmpq_research import tflite_builder
 from bmpq_tf.export.errors import ExportError
 from bmpq_tf.export.micro import forms, minimal, packing, read_back
 from bmpq_tf.export.micro.operators import resolver_method
@@ -21,7 +22,7 @@ NARROW = 2**14
 
 def file_of(integers, scales, builtin=BUILTIN.CONV_2D, axis=0):
     """An int8 file of one operator that reads these weights."""
-    file = flatbuffer.Builder()
+    file = tflite_builder.Builder()
     grid = (np.float32([0.1]), np.int64([0]), 0)
     given = file.tensor("in", [1, 4, 4, integers.shape[-1]], flatbuffer.INT8, grid=grid)
     kernel_grid = (np.float32(scales), np.zeros(len(scales), np.int64), axis)

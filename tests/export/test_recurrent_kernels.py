@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from recurrent_models import data_for, sequences, with_widths
 
+from bmpq_research import tflite_builder
 from bmpq_tf import export_tflite, inspect_tflite, quantize_model, run_tflite
 from bmpq_tf._compat.litert import schema
 from bmpq_tf.export.kernels.match import KernelIntegers
@@ -55,7 +56,7 @@ def test_a_kernel_of_which_a_block_is_missing_is_not_found():
         "gru/kernel", "gru", 4, integers, np.ones(6, np.float32), (5,), ((4, 2),)
     )
     for blocks, found in ((integers[:4], integers[4:]), 2), ((integers[:4],), 0):
-        file = flatbuffer.Builder()
+        file = tflite_builder.Builder()
         fed = file.tensor("input", (1, 5), flatbuffer.FLOAT32)
         results = []
         for number, block in enumerate(blocks):

@@ -24,13 +24,11 @@ from bmpq_tf.layers.registry import registered
 _APART = re.compile(r"lora|quant|int8|int4|float8|gptq|awq")
 # An answer of weights that are rounded to 8 bits, relative to the largest value of it.
 ROUNDING = 0.05
-PASSES, ROUNDED, COUNTED, FAILS, SKIPPED = (
-    "passes",
-    "passes but for rounding",
-    "passes but for the number of variables",
-    "fails",
-    "skipped",
-)
+PASSES = "passes"
+ROUNDED = "passes but for rounding"
+COUNTED = "passes but for the number of variables"
+FAILS = "fails"
+SKIPPED = "skipped"
 # Not asked: a quantizer has variables, and a learned scale is one that trains.
 _COUNTS = (
     "expected_num_trainable_weights",
@@ -109,18 +107,13 @@ def run(files: list[pathlib.Path]) -> list[Outcome]:
 def _replaced() -> Iterator[None]:
     """Within it, `keras.layers` has the quantized classes."""
     modules = [keras.layers, importlib.import_module("keras.src.layers")]
-    before = []
-    for entry in registered():
-        for module in modules:
-            name = entry.float_class.__name__
-            if hasattr(module, name):
-                before.append((module, name, getattr(module, name)))
-                setattr(module, name, entry.quantized_class)
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        for entry in registered():
+            for module in modules:
+                name = entry.float_class.__name__
+                if hasattr(module, name):
+                    patch.setattr(module, name, entry.quantized_class)
         yield
-    finally:
-        for module, name, value in before:
-            setattr(module, name, value)
 
 
 @contextlib.contextmanager
@@ -138,14 +131,10 @@ def _lenient(judge: "_Judge") -> Iterator[None]:
         for attribute in entry.kernel_channel_axes:
             twin = entry.quantized_class
             places.append((twin, attribute, _float_for_tests(getattr(twin, attribute), attribute)))
-    before = [(holder, name, vars(holder)[name]) for holder, name, _ in places]
-    for holder, name, value in places:
-        setattr(holder, name, value)
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        for holder, name, value in places:
+            patch.setattr(holder, name, value)
         yield
-    finally:
-        for holder, name, value in before:
-            setattr(holder, name, value)
 
 
 def _eight_bits(of: Callable) -> Callable:

@@ -137,7 +137,7 @@ def _in_order(file):
     signature, subgraph = file.signatureDefs[0], file.subgraphs[0]
     for ends, name in (("inputs", _INPUT), ("outputs", _OUTPUT)):
         entries = getattr(signature, ends)
-        named = {flatbuffer.text(entry.name): int(entry.tensorIndex) for entry in entries}
+        named = {flatbuffer.text(entry.name): entry.tensorIndex for entry in entries}
         setattr(subgraph, ends, [named[name.format(number)] for number in range(len(named))])
     return file
 

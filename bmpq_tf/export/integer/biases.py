@@ -6,7 +6,7 @@ import numpy as np
 
 from bmpq_tf._compat.litert import schema
 from bmpq_tf._compat.litert_quantizer import qtyping, symmetric_quantize_bias_tensor
-from bmpq_tf.export.tflite import flatbuffer
+from bmpq_tf.export.tflite import editing, flatbuffer
 
 _BUILTIN = schema.BuiltinOperator
 # Which operand is the bias, where an operator has one.
@@ -61,14 +61,14 @@ def separate(model) -> None:
             if index >= 0
         ]
         read = collections.Counter(
-            int(subgraph.tensors[operator.inputs[place]].buffer) for operator, place in readings
+            subgraph.tensors[operator.inputs[place]].buffer for operator, place in readings
         )
         for operator, place in readings:
             tensor = subgraph.tensors[operator.inputs[place]]
             is_bias = place == OPERAND.get(flatbuffer.builtin_of(model, operator))
             values = flatbuffer.constant(model, tensor) if is_bias else None
-            if values is not None and read[int(tensor.buffer)] > 1:
+            if values is not None and read[tensor.buffer] > 1:
                 name = flatbuffer.tensor_name(tensor)
-                operator.inputs[place] = flatbuffer.add_tensor(
+                operator.inputs[place] = editing.add_tensor(
                     model, subgraph, name, values.shape, flatbuffer.FLOAT32, values
                 )

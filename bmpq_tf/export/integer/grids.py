@@ -22,7 +22,7 @@ from bmpq_tf._compat.litert import schema
 from bmpq_tf.arithmetic.activations import steps
 from bmpq_tf.export.integer import biases
 from bmpq_tf.export.integer.ranges import Range, integer_grid
-from bmpq_tf.export.tflite import flatbuffer
+from bmpq_tf.export.tflite import editing, flatbuffer
 from bmpq_tf.model.activation_widths import activation_quantizers
 
 _BUILTIN = schema.BuiltinOperator
@@ -105,7 +105,7 @@ def place(file, model: keras.Model) -> dict[int, Grid]:
             quantizer = quantizers[int(-operator.builtinOptions.alpha) - _FIRST_MARK]
             step = float(quantizer.clip()) / steps(quantizer.bits)
             grid = Grid(step, quantizer.zero_point, quantizer.bits)
-            source, result = int(operator.inputs[0]), int(operator.outputs[0])
+            source, result = operator.inputs[0], operator.outputs[0]
             # A FAKE_QUANT has a step more than a symmetric range, which matters to nothing.
             low, width = grid.range[0], _levels(grid.bits) * grid.step
             low, high = (float(np.float32(end)) for end in (low, low + width))
@@ -113,11 +113,7 @@ def place(file, model: keras.Model) -> dict[int, Grid]:
                 "FakeQuant",
                 {"min": low, "max": high, "numBits": grid.bits, "narrowRange": False},
             )
-            vars(operator).update(
-                vars(
-                    flatbuffer.new_operator(file, _BUILTIN.FAKE_QUANT, [source], [result], options)
-                )
-            )
+            editing.become(file, operator, _BUILTIN.FAKE_QUANT, [source], options)
             # As the file has it: float32.
             found[result] = grid_of(operator)
     return found
@@ -164,7 +160,7 @@ def integer_constant(model, subgraph, index: int, grid, bits: int) -> int:
     limits = np.iinfo(kind)
     integers = np.clip(np.round(values / scale[0]) + zero_point[0], limits.min, limits.max)
     name = f"{flatbuffer.tensor_name(tensor)}_integers_{len(subgraph.tensors)}"
-    return flatbuffer.add_tensor(
+    return editing.add_tensor(
         model,
         subgraph,
         name,

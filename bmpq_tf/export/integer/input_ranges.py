@@ -58,7 +58,7 @@ class Watched:
     def pixel_ranges(self, model) -> dict[str, Range]:
         """Returns the range of a byte for each float input of pixels, by tensor name."""
         subgraph, found = model.subgraphs[0], {}
-        for number, index in enumerate(map(int, subgraph.inputs)):
+        for number, index in enumerate(subgraph.inputs):
             tensor = subgraph.tensors[index]
             pixels = self._only_whole.get(number, False) and self._highest[number] > _FEW
             if pixels and tensor.type == flatbuffer.FLOAT32:

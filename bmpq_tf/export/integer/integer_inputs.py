@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from bmpq_tf._compat.litert import schema
-from bmpq_tf.export.tflite import flatbuffer
+from bmpq_tf.export.tflite import editing, flatbuffer
 
 _BUILTIN, _TYPE = schema.BuiltinOperator, schema.TensorType
 # What QUANTIZE reads, and what a CAST brings to int32 first.
@@ -49,13 +49,13 @@ def doors(model) -> list[Door]:
     subgraph, found = model.subgraphs[0], []
     for operator in subgraph.operators:
         if flatbuffer.builtin_of(model, operator) == _BUILTIN.CAST:
-            source, result = int(operator.inputs[0]), int(operator.outputs[0])
+            source, result = operator.inputs[0], operator.outputs[0]
             given, made = subgraph.tensors[source], subgraph.tensors[result]
             if (
                 given.type in (*_QUANTIZED, *_CAST)
                 and made.type == flatbuffer.FLOAT32
                 and flatbuffer.constant(model, given) is None
-                and result not in map(int, subgraph.outputs)
+                and result not in subgraph.outputs
             ):
                 found.append(Door(operator, source, result))
     return found
@@ -68,7 +68,7 @@ def opened(model) -> Iterator[list[Door]]:
     inputs, operators = subgraph.inputs, subgraph.operators
     casts = {id(door.operator) for door in found}
     subgraph.operators = [one for one in operators if id(one) not in casts]
-    subgraph.inputs = [*map(int, inputs), *(door.result for door in found)]
+    subgraph.inputs = [*inputs, *(door.result for door in found)]
     try:
         yield found
     finally:
@@ -91,7 +91,7 @@ def connect(model, found: Sequence[Door], io_dtype: str, bits: int, is_micro: bo
     wide = bits == 16
     subgraph = model.subgraphs[0]
     results = {door.result for door in found}
-    subgraph.inputs = [index for index in map(int, subgraph.inputs) if index not in results]
+    subgraph.inputs = [index for index in subgraph.inputs if index not in results]
     for door in found:
         is_input = door.source in subgraph.inputs
         alone = is_input and not flatbuffer.consumers(subgraph, door.source)
@@ -119,17 +119,8 @@ def _as_int8(model, subgraph, door: Door) -> int:
 
 
 def _byte_as_int8(model, subgraph, source) -> int:
-    name = f"{flatbuffer.tensor_name(source)}_int8"
     grid = (np.array([1.0], np.float32), np.array([-128], np.int64), 0)
-    return flatbuffer.add_tensor(
-        model,
-        subgraph,
-        name,
-        source.shape,
-        flatbuffer.INT8,
-        signature=source.shapeSignature,
-        grid=grid,
-    )
+    return editing.add_like(model, subgraph, source, "_int8", flatbuffer.INT8, grid)
 
 
 def _shifted(model, subgraph, source: int) -> int:
@@ -146,7 +137,7 @@ def activation_types(model) -> set[int]:
     readers = (_BUILTIN.DEQUANTIZE, _BUILTIN.QUANTIZE)
     subgraph = model.subgraphs[0]
     results = [
-        subgraph.tensors[int(operator.outputs[0])]
+        subgraph.tensors[operator.outputs[0]]
         for operator in subgraph.operators
         if flatbuffer.builtin_of(model, operator) not in readers
     ]
@@ -160,20 +151,11 @@ def _readable(model, subgraph, source: int, alone: bool, wide: bool, is_micro: b
     read = _WIDE if wide and not by_way_of_int8 else _QUANTIZED
     # A grid changes what other operators do with narrow integers, but not what they do with int32.
     if tensor.type == _TYPE.INT32 or (alone and tensor.type in read):
-        tensor.quantization = flatbuffer.quantization(*_WHOLE_NUMBERS)
+        tensor.quantization = editing.quantization(*_WHOLE_NUMBERS)
         return _shifted(model, subgraph, source) if by_way_of_int8 else source
-    name = f"{flatbuffer.tensor_name(tensor)}_int32"
-    whole = flatbuffer.add_tensor(
-        model,
-        subgraph,
-        name,
-        tensor.shape,
-        _TYPE.INT32,
-        signature=tensor.shapeSignature,
-        grid=_WHOLE_NUMBERS,
-    )
+    whole = editing.add_like(model, subgraph, tensor, "_int32", _TYPE.INT32, _WHOLE_NUMBERS)
     options = ("Cast", {"inDataType": tensor.type, "outDataType": _TYPE.INT32})
-    cast = flatbuffer.new_operator(model, _BUILTIN.CAST, [source], [whole], options)
+    cast = editing.new_operator(model, _BUILTIN.CAST, [source], [whole], options)
     _insert(subgraph, source, cast)
     return whole
 
@@ -189,26 +171,17 @@ def _read(model, subgraph, door: Door, source: int) -> None:
             reader.inputs = [source]
     if flatbuffer.consumers(subgraph, door.result):
         types = {"inDataType": subgraph.tensors[source].type, "outDataType": flatbuffer.FLOAT32}
-        cast = flatbuffer.new_operator(
-            model, _BUILTIN.CAST, [source], [door.result], ("Cast", types)
-        )
+        cast = editing.new_operator(model, _BUILTIN.CAST, [source], [door.result], ("Cast", types))
         _insert(subgraph, source, cast)
 
 
 def _quantize(model, subgraph, source: int, result: int) -> None:
-    operator = flatbuffer.new_operator(
-        model, _BUILTIN.QUANTIZE, [source], [result], ("Quantize", {})
-    )
-    _insert(subgraph, source, operator)
+    _insert(subgraph, source, editing.quantize(model, source, result))
 
 
 def _insert(subgraph, source: int, operator) -> None:
     """Puts an operator behind the one that computes what it reads."""
-    made = [
-        number
-        for number, other in enumerate(subgraph.operators)
-        if source in map(int, other.outputs)
-    ]
+    made = [number for number, other in enumerate(subgraph.operators) if source in other.outputs]
     subgraph.operators.insert(made[0] + 1 if made else 0, operator)
 
 
@@ -216,7 +189,7 @@ def casts_beyond_tflm(model) -> list[str]:
     """Returns the types that a file casts and TFLM does not."""
     subgraph = model.subgraphs[0]
     types = {
-        subgraph.tensors[int(operator.inputs[0])].type
+        subgraph.tensors[operator.inputs[0]].type
         for operator in subgraph.operators
         if flatbuffer.builtin_of(model, operator) == _BUILTIN.CAST
     }
@@ -226,11 +199,11 @@ def casts_beyond_tflm(model) -> list[str]:
 def replace_end(model, kind: str, old: int, new: int) -> None:
     """Puts one tensor in another's place among a model's `"inputs"` or `"outputs"`."""
     subgraph = model.subgraphs[0]
-    indices = [new if int(index) == old else int(index) for index in getattr(subgraph, kind)]
+    indices = [new if index == old else index for index in getattr(subgraph, kind)]
     setattr(subgraph, kind, indices)
     for signature in model.signatureDefs or ():
         for entry in getattr(signature, kind):
-            if int(entry.tensorIndex) == old:
+            if entry.tensorIndex == old:
                 entry.tensorIndex = new
 
 
@@ -238,23 +211,14 @@ def as_bytes(model) -> None:
     """Turns a file's int8 inputs and outputs into uint8: the same grid, 128 higher."""
     subgraph = model.subgraphs[0]
     for kind in ("inputs", "outputs"):
-        for index in dict.fromkeys(map(int, getattr(subgraph, kind))):
+        for index in dict.fromkeys(getattr(subgraph, kind)):
             tensor = subgraph.tensors[index]
             # Indices of the model's own are integers of no grid.
             if tensor.type != flatbuffer.INT8 or not flatbuffer.scale_count(tensor):
                 continue
             grid = tensor.quantization
-            byte = flatbuffer.add_tensor(
-                model,
-                subgraph,
-                f"{flatbuffer.tensor_name(tensor)}_uint8",
-                tensor.shape,
-                _TYPE.UINT8,
-                signature=tensor.shapeSignature,
-                grid=(np.float32(grid.scale), np.int64(grid.zeroPoint) + 128, 0),
-            )
-            if kind == "inputs":
-                _quantize(model, subgraph, byte, index)
-            else:
-                _quantize(model, subgraph, index, byte)
+            higher = (np.float32(grid.scale), np.int64(grid.zeroPoint) + 128, 0)
+            byte = editing.add_like(model, subgraph, tensor, "_uint8", _TYPE.UINT8, higher)
+            ends = (byte, index) if kind == "inputs" else (index, byte)
+            _quantize(model, subgraph, *ends)
             replace_end(model, kind, index, byte)

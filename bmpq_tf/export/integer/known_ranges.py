@@ -37,15 +37,13 @@ def known_ranges(file, rounded: Mapping[int, Grid]) -> dict[str, Range]:
     subgraph = file.subgraphs[0]
     found = {index: grid.range for index, grid in rounded.items()}
     for operator in subgraph.operators:
-        builtin, given = (
-            flatbuffer.builtin_of(file, operator),
-            [found.get(int(index)) for index in operator.inputs],
-        )
+        builtin = flatbuffer.builtin_of(file, operator)
+        given = [found.get(index) for index in operator.inputs]
         known = [limits for limits in given if limits]
         if builtin in _JOINS and len(known) == len(given):
-            found[int(operator.outputs[0])] = joined(known)
+            found[operator.outputs[0]] = joined(known)
         elif builtin in _KEEPS and _data(file, operator) in found:
-            found |= dict.fromkeys(map(int, operator.outputs), found[_data(file, operator)])
+            found |= dict.fromkeys(operator.outputs, found[_data(file, operator)])
     _backward(file, rounded, found)
     return {
         flatbuffer.tensor_name(subgraph.tensors[index]): limits for index, limits in found.items()
@@ -57,10 +55,9 @@ def missing(file, known: Mapping[str, Range]) -> list[str]:
     known.
     """
     subgraph = file.subgraphs[0]
-    outputs = {int(index): number for number, index in enumerate(subgraph.outputs)}
+    outputs = {index: number for number, index in enumerate(subgraph.outputs)}
     needed = dict.fromkeys(
-        [int(index) for index in subgraph.inputs]
-        + [int(index) for op in subgraph.operators for index in op.outputs]
+        list(subgraph.inputs) + [index for op in subgraph.operators for index in op.outputs]
     )
     names = []
     for index in needed:
@@ -76,19 +73,17 @@ def missing(file, known: Mapping[str, Range]) -> list[str]:
 def _backward(file, rounded: Mapping[int, Grid], found: dict[int, Range]) -> None:
     """Gives what a `FAKE_QUANT` alone reads its grid, and what is only moved on the way there."""
     subgraph = file.subgraphs[0]
-    producers = {
-        int(index): operator for operator in subgraph.operators for index in operator.outputs
-    }
+    producers = {index: operator for operator in subgraph.operators for index in operator.outputs}
     for operator in subgraph.operators:
         if (
             flatbuffer.builtin_of(file, operator) != _BUILTIN.FAKE_QUANT
-            or int(operator.outputs[0]) not in rounded
+            or operator.outputs[0] not in rounded
         ):
             continue
-        source, entry = int(operator.inputs[0]), rounded[int(operator.outputs[0])].entry
+        source, entry = operator.inputs[0], rounded[operator.outputs[0]].entry
         while (
             source not in found
-            and source not in map(int, subgraph.outputs)
+            and source not in subgraph.outputs
             and _agree(file, source, operator, rounded, entry)
         ):
             found[source] = entry
@@ -110,11 +105,11 @@ def _agree(file, source: int, reader, rounded: Mapping[int, Grid], entry: Range)
         for position in flatbuffer.consumers(file.subgraphs[0], source)
     ]
     return all(
-        other is reader or getattr(rounded.get(int(other.outputs[0])), "entry", None) == entry
+        other is reader or getattr(rounded.get(other.outputs[0]), "entry", None) == entry
         for other in readers
     )
 
 
 def _data(file, operator) -> int:
     """The tensor whose values an operator takes in; `SPLIT` names its axis first."""
-    return int(operator.inputs[1 if flatbuffer.builtin_of(file, operator) == _BUILTIN.SPLIT else 0])
+    return operator.inputs[1 if flatbuffer.builtin_of(file, operator) == _BUILTIN.SPLIT else 0]

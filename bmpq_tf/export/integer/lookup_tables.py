@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from bmpq_tf._compat.litert import schema
-from bmpq_tf.export.tflite import flatbuffer
+from bmpq_tf.export.tflite import editing, flatbuffer
 from bmpq_tf.export.tflite.interpreter import TFLiteModel
 
 _BUILTIN = schema.BuiltinOperator
@@ -89,9 +89,9 @@ def folded(
     twin.subgraphs = [part, *model.subgraphs[1:]]
     twin.operatorCodes = list(model.operatorCodes)
     kept, functions = [], {}
-    needed = {int(index) for index in [*subgraph.outputs, *read]}
+    needed = {*subgraph.outputs, *read}
     for operator in reversed(subgraph.operators):
-        results = [int(index) for index in operator.outputs]
+        results = list(operator.outputs)
         if not needed.intersection(results):
             continue
         found = roots.function_of(results[0], alone)
@@ -99,9 +99,9 @@ def folded(
             source, operators = found
             name = flatbuffer.tensor_name(subgraph.tensors[results[0]])
             functions[name] = _content(model, source, results[0], operators)
-            operator = _stand_in(twin, source, results[0])
+            operator = editing.new_operator(twin, STAND_IN, [source], results[:1], custom=_CODE)
         kept.append(operator)
-        needed.update(int(index) for index in operator.inputs)
+        needed.update(index for index in operator.inputs)
     part.operators = kept[::-1]
     return twin, functions
 
@@ -117,21 +117,17 @@ def written(model, subgraph, source: int, result: int, table: np.ndarray) -> lis
     tensor = subgraph.tensors[result]
     name = flatbuffer.tensor_name(tensor)
 
-    def added(suffix, shape, kind, values=None, **more) -> int:
-        return flatbuffer.add_tensor(
-            model, subgraph, f"{name}_{suffix}", shape, kind, values, **more
-        )
-
     int8, int32 = flatbuffer.INT8, flatbuffer.INT32
     whole, places = (
-        added(suffix, tensor.shape, int32, signature=tensor.shapeSignature)
-        for suffix in ("whole", "places")
+        editing.add_like(model, subgraph, tensor, suffix, int32) for suffix in ("_whole", "_places")
     )
-    first = added("first", [1], int32, np.array([128], np.int32))
+    first = editing.add_tensor(
+        model, subgraph, f"{name}_first", [1], int32, np.array([128], np.int32)
+    )
     grid = (tensor.quantization.scale, tensor.quantization.zeroPoint)
-    held = added("table", [_SIZE], int8, table, grid=grid)
+    held = editing.add_tensor(model, subgraph, f"{name}_table", [_SIZE], int8, table, grid=grid)
     return [
-        flatbuffer.new_operator(model, builtin, operands, [into], options)
+        editing.new_operator(model, builtin, operands, [into], options)
         for builtin, operands, into, options in (
             (_BUILTIN.CAST, [source], whole, ("Cast", {"inDataType": int8, "outDataType": int32})),
             (_BUILTIN.ADD, [whole, first], places, ("Add", {})),
@@ -150,7 +146,7 @@ class _Roots:
         # By tensor: itself, and every single tensor that it can be computed from; earliest first.
         self._sources: dict[int, list[int]] = {}
         for operator in subgraph.operators:
-            for index in map(int, operator.outputs):
+            for index in operator.outputs:
                 self.producers[index] = operator
                 self._sources[index] = [*self._shared(operator), index]
 
@@ -158,7 +154,7 @@ class _Roots:
         builtin = flatbuffer.builtin_of(self.model, operator)
         if builtin not in _PLAIN | _ROUGH:
             return []
-        computed = [int(index) for index in operator.inputs if not self._is_scalar(index, operator)]
+        computed = [index for index in operator.inputs if not self._is_scalar(index, operator)]
         if not computed or any(self._is_constant(index) for index in computed):
             return []
         lists = [self._sources.get(index, [index]) for index in computed]
@@ -192,9 +188,9 @@ class _Roots:
             if id(operator) not in found:
                 found[id(operator)] = operator
                 pending += [
-                    int(index)
+                    index
                     for index in operator.inputs
-                    if int(index) != source and not self._is_constant(index)
+                    if index != source and not self._is_constant(index)
                 ]
         return sorted(found.values(), key=lambda operator: self._places[id(operator)])
 
@@ -218,25 +214,10 @@ class _Roots:
         return self.subgraph.tensors[index].type == flatbuffer.FLOAT32
 
 
-def _stand_in(model, source: int, result: int):
-    operator = schema.OperatorT()
-    operator.inputs, operator.outputs = [source], [result]
-    operator.opcodeIndex = next(
-        (n for n, one in enumerate(model.operatorCodes) if one.customCode == _CODE),
-        len(model.operatorCodes),
-    )
-    if operator.opcodeIndex == len(model.operatorCodes):
-        code = schema.OperatorCodeT()
-        code.builtinCode = code.deprecatedBuiltinCode = STAND_IN
-        code.version, code.customCode = 1, _CODE
-        model.operatorCodes.append(code)
-    return operator
-
-
 def _content(model, source: int, result: int, operators: Sequence) -> bytes:
     """A model of these operators alone, on a vector."""
     before = model.subgraphs[0].tensors
-    used = {int(index) for one in operators for index in [*one.inputs, *one.outputs]}
+    used = {index for one in operators for index in [*one.inputs, *one.outputs]}
     part, whole = schema.SubGraphT(), schema.ModelT()
     whole.version, whole.operatorCodes, whole.subgraphs = 3, model.operatorCodes, [part]
     whole.buffers, part.tensors = [schema.BufferT()], []
@@ -245,10 +226,8 @@ def _content(model, source: int, result: int, operators: Sequence) -> bytes:
         twin.name, twin.type, twin.buffer, twin.shape = tensor.name, tensor.type, 0, [_SIZE]
         values = flatbuffer.constant(model, tensor) if index in used else None
         if values is not None:
-            buffer = schema.BufferT()
-            buffer.data = np.frombuffer(values.flat[:1].tobytes(), np.uint8)
-            whole.buffers.append(buffer)
-            twin.buffer, twin.shape = len(whole.buffers) - 1, []
+            twin.buffer = editing.add_buffer(whole, values.flat[:1].tobytes())
+            twin.shape = []
         part.tensors.append(twin)
     part.operators, part.inputs, part.outputs = list(operators), [source], [result]
     return flatbuffer.serialised(whole)

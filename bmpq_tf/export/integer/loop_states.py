@@ -12,7 +12,7 @@ from typing import Any
 from bmpq_tf._compat.litert import schema
 from bmpq_tf.export.integer import grids
 from bmpq_tf.export.integer.ranges import Range, integer_grid, joined
-from bmpq_tf.export.tflite import flatbuffer
+from bmpq_tf.export.tflite import editing, flatbuffer
 
 _BUILTIN = schema.BuiltinOperator
 
@@ -88,13 +88,11 @@ def carry(model, ranges: Mapping[str, Range], io_dtype: str, bits: int) -> None:
         _round_model(model, ranges, bits)
     for loop in loops(model):
         body, condition = model.subgraphs[loop.body], model.subgraphs[loop.condition]
-        named = [
-            flatbuffer.tensor_name(main.tensors[int(index)]) for index in loop.operator.outputs
-        ]
+        named = [flatbuffer.tensor_name(main.tensors[index]) for index in loop.operator.outputs]
         places = {
             place: integer_grid(ranges[name], bits)
             for place, name in enumerate(named)
-            if main.tensors[int(loop.operator.outputs[place])].type == flatbuffer.FLOAT32
+            if main.tensors[loop.operator.outputs[place]].type == flatbuffer.FLOAT32
         }
         for subgraph in (body, condition):
             round_ends(model, subgraph, places, places if subgraph is body else {}, bits)
@@ -105,23 +103,23 @@ def _round_model(model, ranges: Mapping[str, Range], bits: int) -> None:
     """Makes the float inputs and outputs of a file's main subgraph integers."""
     main = model.subgraphs[0]
     behind = {
-        int(operator.outputs[0]): int(operator.inputs[0])
+        operator.outputs[0]: operator.inputs[0]
         for operator in main.operators
         if flatbuffer.builtin_of(model, operator) == _BUILTIN.DEQUANTIZE
     }
     inputs, outputs = (
         {
-            place: integer_grid(ranges[flatbuffer.tensor_name(main.tensors[int(index)])], bits)
+            place: integer_grid(ranges[flatbuffer.tensor_name(main.tensors[index])], bits)
             for place, index in enumerate(ends)
-            if main.tensors[int(index)].type == flatbuffer.FLOAT32 and int(index) not in behind
+            if main.tensors[index].type == flatbuffer.FLOAT32 and index not in behind
         }
         for ends in (main.inputs, main.outputs)
     )
     twins = round_ends(model, main, inputs, outputs, bits) | behind
-    main.outputs = [behind.get(int(index), int(index)) for index in main.outputs]
+    main.outputs = [behind.get(index, index) for index in main.outputs]
     for signature in model.signatureDefs or ():
         for entry in [*signature.inputs, *signature.outputs]:
-            entry.tensorIndex = twins.get(int(entry.tensorIndex), int(entry.tensorIndex))
+            entry.tensorIndex = twins.get(entry.tensorIndex, entry.tensorIndex)
 
 
 def round_ends(
@@ -135,11 +133,11 @@ def round_ends(
     twins: dict[int, int] = {}
     before, behind = [], []
     for place, grid in inputs.items():
-        index = int(subgraph.inputs[place])
+        index = subgraph.inputs[place]
         twins[index] = twin = integer_twin(model, subgraph, index, grid, bits)
-        before.append(_dequantize(model, twin, index))
-    subgraph.inputs = [twins.get(int(index), int(index)) for index in subgraph.inputs]
-    ends = [int(index) for index in subgraph.outputs]
+        before.append(editing.dequantize(model, twin, index))
+    subgraph.inputs = [twins.get(index, index) for index in subgraph.inputs]
+    ends = list(subgraph.outputs)
     for place, grid in outputs.items():
         index = ends[place]
         if index in twins:
@@ -147,8 +145,8 @@ def round_ends(
             ends[place] = twins[index]
             continue
         ends[place] = integer_twin(model, subgraph, index, grid, bits)
-        behind.append(_quantize(model, index, ends[place]))
-    given = dict(zip(map(int, subgraph.outputs), ends, strict=True))
+        behind.append(editing.quantize(model, index, ends[place]))
+    given = dict(zip(subgraph.outputs, ends, strict=True))
     subgraph.operators = [*before, *subgraph.operators, *behind]
     subgraph.outputs = ends
     return twins | given
@@ -156,16 +154,8 @@ def round_ends(
 
 def integer_twin(model, subgraph, index: int, grid, bits: int) -> int:
     """Adds an integer tensor of another one's shape."""
-    tensor = subgraph.tensors[index]
-    return flatbuffer.add_tensor(
-        model,
-        subgraph,
-        f"{flatbuffer.tensor_name(tensor)}_carried_{len(subgraph.tensors)}",
-        tensor.shape,
-        flatbuffer.ACTIVATIONS[bits],
-        signature=tensor.shapeSignature,
-        grid=grid,
-    )
+    suffix, kind = f"_carried_{len(subgraph.tensors)}", flatbuffer.ACTIVATIONS[bits]
+    return editing.add_like(model, subgraph, subgraph.tensors[index], suffix, kind, grid)
 
 
 def _carried(model, loop: Loop) -> Iterator[list[Any]]:
@@ -174,11 +164,11 @@ def _carried(model, loop: Loop) -> Iterator[list[Any]]:
     body, condition = model.subgraphs[loop.body], model.subgraphs[loop.condition]
     for place, index in enumerate(loop.operator.outputs):
         tensors = [
-            main.tensors[int(loop.operator.inputs[place])],
+            main.tensors[loop.operator.inputs[place]],
             condition.tensors[int(condition.inputs[place])],
-            body.tensors[int(body.inputs[place])],
-            body.tensors[int(body.outputs[place])],
-            main.tensors[int(index)],
+            body.tensors[body.inputs[place]],
+            body.tensors[body.outputs[place]],
+            main.tensors[index],
         ]
         if tensors[-1].type == flatbuffer.FLOAT32:
             yield tensors
@@ -187,26 +177,17 @@ def _carried(model, loop: Loop) -> Iterator[list[Any]]:
 def _round_around(model, main, operator, places: Mapping[int, Any], bits: int) -> None:
     position = next(at for at, one in enumerate(main.operators) if one is operator)
     before, behind = [], []
-    inputs, outputs = [int(i) for i in operator.inputs], [int(i) for i in operator.outputs]
+    inputs, outputs = list(operator.inputs), list(operator.outputs)
     for place, grid in places.items():
         values = flatbuffer.constant(model, main.tensors[inputs[place]])
         if values is None:
             twin = integer_twin(model, main, inputs[place], grid, bits)
-            before.append(_quantize(model, inputs[place], twin))
+            before.append(editing.quantize(model, inputs[place], twin))
         else:
             twin = grids.integer_constant(model, main, inputs[place], grid, bits)
         inputs[place] = twin
         twin = integer_twin(model, main, outputs[place], grid, bits)
-        behind.append(_dequantize(model, twin, outputs[place]))
+        behind.append(editing.dequantize(model, twin, outputs[place]))
         outputs[place] = twin
     operator.inputs, operator.outputs = inputs, outputs
     main.operators[position : position + 1] = [*before, operator, *behind]
-
-
-def _quantize(model, source: int, result: int):
-    return flatbuffer.new_operator(model, _BUILTIN.QUANTIZE, [source], [result], ("Quantize", {}))
-
-
-def _dequantize(model, source: int, result: int):
-    options = ("Dequantize", {})
-    return flatbuffer.new_operator(model, _BUILTIN.DEQUANTIZE, [source], [result], options)

@@ -20,8 +20,8 @@ class Steps:
     def __init__(self, content: bytes, number: int):
         model = flatbuffer.parse(content)
         loop, main = loops(model)[number], model.subgraphs[0]
-        self._places = [int(index) for index in loop.operator.inputs]
-        self._inputs = [int(index) for index in main.inputs]
+        self._places = list(loop.operator.inputs)
+        self._inputs = list(main.inputs)
         self._constants = {
             index: values
             for index in self._places
@@ -35,10 +35,8 @@ class Steps:
         self._condition = _alone(content, loop.condition)
         body = model.subgraphs[loop.body]
         self._names = [flatbuffer.tensor_name(tensor) for tensor in body.tensors]
-        self._body_inputs, self._body_outputs = (
-            [int(index) for index in ends] for ends in (body.inputs, body.outputs)
-        )
-        computed = {int(index) for operator in body.operators for index in operator.outputs}
+        self._body_inputs, self._body_outputs = (list(ends) for ends in (body.inputs, body.outputs))
+        computed = {index for operator in body.operators for index in operator.outputs}
         self._shown = sorted(computed)
         self._body = _alone(content, loop.body, self._shown)
         main.outputs, model.signatureDefs = self._computed, None

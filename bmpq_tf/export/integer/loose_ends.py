@@ -1,7 +1,5 @@
 """What litert-quantizer leaves at the ends of a subgraph, and of operators that nothing reads."""
 
-import numpy as np
-
 from bmpq_tf._compat.litert import schema
 from bmpq_tf.export.tflite import flatbuffer
 
@@ -11,26 +9,23 @@ _BUILTIN = schema.BuiltinOperator
 def drop_copies(model, subgraph) -> None:
     """Takes out the conversions before a subgraph's outputs that change nothing."""
     copies = {
-        int(operator.outputs[0]): int(operator.inputs[0])
+        operator.outputs[0]: operator.inputs[0]
         for operator in subgraph.operators
         if flatbuffer.builtin_of(model, operator) == _BUILTIN.QUANTIZE
         and _same_grid(subgraph, operator)
     }
-    subgraph.outputs = [copies.get(int(index), int(index)) for index in subgraph.outputs]
-    read = {int(index) for operator in subgraph.operators for index in operator.inputs}
+    subgraph.outputs = [copies.get(index, index) for index in subgraph.outputs]
+    read = {index for operator in subgraph.operators for index in operator.inputs}
     subgraph.operators = [
         operator
         for operator in subgraph.operators
-        if not (int(operator.outputs[0]) in copies and int(operator.outputs[0]) not in read)
+        if not (operator.outputs[0] in copies and operator.outputs[0] not in read)
     ]
 
 
 def _same_grid(subgraph, operator) -> bool:
-    one, other = (subgraph.tensors[int(ends[0])] for ends in (operator.inputs, operator.outputs))
-    return one.type == other.type and all(
-        np.array_equal(getattr(one.quantization, field), getattr(other.quantization, field))
-        for field in ("scale", "zeroPoint")
-    )
+    one, other = (subgraph.tensors[ends[0]] for ends in (operator.inputs, operator.outputs))
+    return one.type == other.type and flatbuffer.same_grid(one, other)
 
 
 def round_unread(model) -> None:
@@ -38,10 +33,10 @@ def round_unread(model) -> None:
     meets a state of zeros: litert-quantizer leaves them float.
     """
     for subgraph in model.subgraphs:
-        read = {int(index) for operator in subgraph.operators for index in operator.inputs}
-        read |= {int(index) for index in subgraph.outputs}
+        read = {index for operator in subgraph.operators for index in operator.inputs}
+        read |= set(subgraph.outputs)
         for operator in subgraph.operators:
-            results = [(int(index), subgraph.tensors[int(index)]) for index in operator.outputs]
+            results = [(index, subgraph.tensors[index]) for index in operator.outputs]
             kinds = flatbuffer.ACTIVATIONS.values()
             whole = [tensor for _, tensor in results if tensor.type in kinds]
             for index, tensor in results if whole else ():
@@ -51,12 +46,12 @@ def round_unread(model) -> None:
 
 def drop_unread(model, subgraph) -> None:
     """Removes conversions that nothing reads."""
-    read = {int(index) for operator in subgraph.operators for index in operator.inputs} | {
-        int(index) for index in subgraph.outputs
-    }
+    read = {index for operator in subgraph.operators for index in operator.inputs} | set(
+        subgraph.outputs
+    )
     subgraph.operators = [
         operator
         for operator in subgraph.operators
         if flatbuffer.builtin_of(model, operator) != _BUILTIN.DEQUANTIZE
-        or int(operator.outputs[0]) in read
+        or operator.outputs[0] in read
     ]

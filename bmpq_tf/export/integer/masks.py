@@ -12,7 +12,7 @@ import numpy as np
 
 from bmpq_tf._compat.litert import schema
 from bmpq_tf.export.integer.ranges import Range
-from bmpq_tf.export.tflite import flatbuffer
+from bmpq_tf.export.tflite import editing, flatbuffer
 
 _BUILTIN = schema.BuiltinOperator
 _HUGE = 1e4
@@ -42,7 +42,7 @@ def limited(model, ranges: Mapping[str, Range]) -> dict[str, Range]:
             _BUILTIN.SUB: (0, 1),
         }.get(builtin, ())
         for place in places:
-            scores = int(operator.inputs[places[1 - places.index(place)]])
+            scores = operator.inputs[places[1 - places.index(place)]]
             limits = found.get(flatbuffer.tensor_name(subgraph.tensors[scores]))
             if limits is None or max(map(abs, limits)) > _HUGE:
                 continue
@@ -51,7 +51,7 @@ def limited(model, ranges: Mapping[str, Range]) -> dict[str, Range]:
             size = added if builtin in (_BUILTIN.ADD, _BUILTIN.SUB) else -low
             ends = (min(low, 0.0), max(high, 0.0))
             reader = (operator, place, (size, added), name, ends)
-            readers.setdefault(int(operator.inputs[place]), []).append(reader)
+            readers.setdefault(operator.inputs[place], []).append(reader)
     for index, reading in readers.items():
         largest = (max(one[2][0] for one in reading), max(one[2][1] for one in reading))
         is_constant = flatbuffer.constant(model, subgraph.tensors[index]) is not None
@@ -76,7 +76,7 @@ def _limit(
     Returns whether it was a mask.
     """
     size, added = sizes
-    index = int(operator.inputs[place])
+    index = operator.inputs[place]
     values: Any = flatbuffer.constant(model, subgraph.tensors[index])
     if values is not None:
         if not _is_huge(values):
@@ -90,7 +90,7 @@ def _limit(
     if kind not in (_BUILTIN.MUL, _BUILTIN.ADD, _BUILTIN.SUB):
         return False
     size = size if kind == _BUILTIN.MUL else added
-    for number, factor in enumerate(map(int, maker.inputs)):
+    for number, factor in enumerate(maker.inputs):
         values = flatbuffer.constant(model, subgraph.tensors[factor])
         if values is not None and values.size == 1 and _is_huge(values):
             maker.inputs[number] = _constant(model, subgraph, factor, values, size)
@@ -109,7 +109,7 @@ def _is_huge(values: np.ndarray) -> bool:
 def _constant(model, subgraph, index: int, values: np.ndarray, size: float) -> int:
     name = f"{flatbuffer.tensor_name(subgraph.tensors[index])}_limited_{len(subgraph.tensors)}"
     limited_values = np.clip(values, -size, size).astype(np.float32)
-    return flatbuffer.add_tensor(
+    return editing.add_tensor(
         model, subgraph, name, values.shape, flatbuffer.FLOAT32, limited_values
     )
 

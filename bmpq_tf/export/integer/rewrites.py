@@ -8,7 +8,7 @@ import numpy as np
 
 from bmpq_tf._compat.litert import schema
 from bmpq_tf.export.integer import lookup_tables, unit_lengths
-from bmpq_tf.export.tflite import flatbuffer
+from bmpq_tf.export.tflite import editing, flatbuffer
 
 _BUILTIN = schema.BuiltinOperator
 
@@ -56,17 +56,14 @@ def _is_float(subgraph, operator) -> bool:
 def _become_product(model, operator, operands: list[int]) -> None:
     activation = getattr(operator.builtinOptions, "fusedActivationFunction", 0)
     options = ("Mul", {"fusedActivationFunction": activation})
-    product = flatbuffer.new_operator(
-        model, _BUILTIN.MUL, operands, list(operator.outputs), options
-    )
-    vars(operator).update(vars(product))
+    editing.become(model, operator, _BUILTIN.MUL, operands, options)
 
 
 def _reciprocal(model, subgraph, operator) -> int:
     """Adds one divided by the divisor in front of an operator."""
     divisor = subgraph.tensors[operator.inputs[1]]
     name = f"{flatbuffer.tensor_name(subgraph.tensors[operator.outputs[0]])}_reciprocal"
-    result = flatbuffer.add_tensor(
+    result = editing.add_tensor(
         model,
         subgraph,
         name,
@@ -75,7 +72,7 @@ def _reciprocal(model, subgraph, operator) -> int:
         signature=divisor.shapeSignature,
     )
     one = _number(model, f"{name}_one", 1.0)
-    division = flatbuffer.new_operator(
+    division = editing.new_operator(
         model, _BUILTIN.DIV, [one, operator.inputs[1]], [result], ("Div", {})
     )
     subgraph.operators.insert(subgraph.operators.index(operator), division)
@@ -83,6 +80,6 @@ def _reciprocal(model, subgraph, operator) -> int:
 
 
 def _number(model, name: str, value: float) -> int:
-    return flatbuffer.add_tensor(
+    return editing.add_tensor(
         model, model.subgraphs[0], name, (), flatbuffer.FLOAT32, np.array(value, np.float32)
     )

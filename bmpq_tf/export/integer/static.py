@@ -159,10 +159,8 @@ def _on_one_grid(
     )
     if grid is None:
         return stored
-    scale, zero_point = (
-        np.float32(grid.scale).reshape(-1)[:1],
-        np.int64(grid.zero_point).reshape(-1)[:1],
-    )
+    scale = np.float32(grid.scale).reshape(-1)[:1]
+    zero_point = np.int64(grid.zero_point).reshape(-1)[:1]
     along = [-1 if axis == stored.axis else 1 for axis in range(stored.integers.ndim)]
     values = stored.integers * stored.scales.reshape(along)
     kind = np.dtype(f"int{grid.num_bits}")

@@ -6,7 +6,7 @@ Written with a reciprocal root, int8 loses short vectors: their sum of squares r
 import numpy as np
 
 from bmpq_tf._compat.litert import schema
-from bmpq_tf.export.tflite import flatbuffer
+from bmpq_tf.export.tflite import editing, flatbuffer
 
 _BUILTIN = schema.BuiltinOperator
 # Lengths up to this one are no lengths, for the operator as for Keras's smallest number.
@@ -20,21 +20,14 @@ def rewrite(model) -> None:
     Its int8 kernel adds the squares in 32 bits.
     """
     subgraph = model.subgraphs[0]
-    producers = {
-        int(index): operator for operator in subgraph.operators for index in operator.outputs
-    }
+    producers = {index: operator for operator in subgraph.operators for index in operator.outputs}
     for operator in subgraph.operators:
         if _is(model, operator, _BUILTIN.MUL) and not _fused(operator):
             for data, factor in (operator.inputs, operator.inputs[::-1]):
                 if _is_inverse_length(model, subgraph, producers, int(factor), int(data)):
-                    result = flatbuffer.new_operator(
-                        model,
-                        _BUILTIN.L2_NORMALIZATION,
-                        [data],
-                        list(operator.outputs),
-                        ("L2Norm", {}),
+                    editing.become(
+                        model, operator, _BUILTIN.L2_NORMALIZATION, [data], ("L2Norm", {})
                     )
-                    vars(operator).update(vars(result))
                     break
 
 
@@ -45,22 +38,22 @@ def _is_inverse_length(model, subgraph, producers, index: int, data: int) -> boo
         limits = [flatbuffer.constant(model, subgraph.tensors[i]) for i in limited.inputs]
         if not any(limit is not None and np.min(limit) >= 1 / _SHORTEST for limit in limits):
             return False
-        index = int(limited.inputs[0 if limits[0] is None else 1])
+        index = limited.inputs[0 if limits[0] is None else 1]
     root = producers.get(index)
     if not _is(model, root, _BUILTIN.RSQRT):
         return False
-    total = producers.get(int(root.inputs[0]))
+    total = producers.get(root.inputs[0])
     if not (_is(model, total, _BUILTIN.SUM) and total.builtinOptions.keepDims):
         return False
     axes = flatbuffer.constant(model, subgraph.tensors[total.inputs[1]])
     rank = len(subgraph.tensors[data].shape)
     if axes is None or axes.reshape(-1).tolist() not in ([-1], [rank - 1]):
         return False
-    square = producers.get(int(total.inputs[0]))
+    square = producers.get(total.inputs[0])
     if _is(model, square, _BUILTIN.SQUARE):
-        return int(square.inputs[0]) == data
+        return square.inputs[0] == data
     is_product = _is(model, square, _BUILTIN.MUL) and not _fused(square)
-    return is_product and [int(i) for i in square.inputs] == [data] * 2
+    return is_product and list(square.inputs) == [data] * 2
 
 
 def _is(model, operator, builtin: int) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 from bmpq_tf._compat.litert import schema
 from bmpq_tf.export.integer import grids, lookup_tables, loop_states, loose_ends
 from bmpq_tf.export.integer.ranges import Range, integer_grid
-from bmpq_tf.export.tflite import flatbuffer
+from bmpq_tf.export.tflite import editing, flatbuffer
 
 _BUILTIN = schema.BuiltinOperator
 # Those that only move or choose values, those that change them, and the one that only looks at
@@ -34,7 +34,6 @@ _ON_ONE_GRID = flatbuffer.codes("MINIMUM FILL")
 CARRIES = _SAME_GRID | _OWN_GRID | _LOOKS | set(_FIXED_GRID)
 # Those whose int16 kernels were seen to answer rightly.
 _CARRIES_WIDE = _SAME_GRID | flatbuffer.codes("RELU6 LEAKY_RELU SHAPE FILL")
-_QUANTIZE, _DEQUANTIZE = ("Quantize", {}), ("Dequantize", {})
 _TRUTH = (np.array([1.0], np.float32), np.array([0], np.int64))
 
 
@@ -64,13 +63,11 @@ def carry_integers(
     moved = _moved(model, subgraph, ranges, bits, functions)
     if io_dtype != "float32":
         # A float reader of an output, gone by now, had put its DEQUANTIZE before it.
-        subgraph.outputs = [
-            moved.integers.get(int(index), int(index)) for index in subgraph.outputs
-        ]
+        subgraph.outputs = [moved.integers.get(index, index) for index in subgraph.outputs]
         for entry in [
             entry for signature in model.signatureDefs or () for entry in signature.outputs
         ]:
-            entry.tensorIndex = moved.integers.get(int(entry.tensorIndex), int(entry.tensorIndex))
+            entry.tensorIndex = moved.integers.get(entry.tensorIndex, entry.tensorIndex)
     loose_ends.drop_unread(model, subgraph)
     loose_ends.round_unread(model)
     return model
@@ -100,14 +97,14 @@ class _Moved:
         operator.inputs = [self.replaced.get(int(index), int(index)) for index in operator.inputs]
         builtin = flatbuffer.builtin_of(self.model, operator)
         if builtin == _BUILTIN.DEQUANTIZE and self._type(operator.inputs[0]) == self.integer:
-            self.integers[int(operator.outputs[0])] = int(operator.inputs[0])
+            self.integers[operator.outputs[0]] = operator.inputs[0]
         elif builtin == _BUILTIN.QUANTIZE and operator.inputs[0] in self.integers:
             source = self.integers[operator.inputs[0]]
             if (
-                self._same_grid(source, operator.outputs[0])
+                _equal(self._grid_of(source), self._grid_of(operator.outputs[0]))
                 and operator.outputs[0] not in self.subgraph.outputs
             ):
-                self.replaced[int(operator.outputs[0])] = source
+                self.replaced[operator.outputs[0]] = source
                 return
             operator.inputs = [source]
         elif builtin == _BUILTIN.FAKE_QUANT:
@@ -129,7 +126,7 @@ class _Moved:
         self.subgraph.operators.append(operator)
 
     def _carry(self, operator, builtin: int) -> None:
-        name, result = self._name(operator.outputs[0]), int(operator.outputs[0])
+        name, result = self._name(operator.outputs[0]), operator.outputs[0]
         operands = self._floats(operator)
         for index in operands:
             self._take_input(index)
@@ -158,11 +155,11 @@ class _Moved:
             self._read_integers(operator, grid if builtin in _ON_ONE_GRID else None)
             operator.outputs = [twin]
             self.subgraph.operators.append(operator)
-        self._append(_BUILTIN.DEQUANTIZE, twin, result, _DEQUANTIZE)
+        self._append(editing.dequantize, twin, result)
 
     def _floats(self, operator) -> list[int]:
         """Which of an operator's operands are float."""
-        return [int(i) for i in operator.inputs if self._type(i) == flatbuffer.FLOAT32]
+        return [i for i in operator.inputs if self._type(i) == flatbuffer.FLOAT32]
 
     def _constant(self, index: int):
         return flatbuffer.constant(self.model, self.subgraph.tensors[index])
@@ -172,13 +169,13 @@ class _Moved:
         given = index in list(self.subgraph.inputs) and index not in self.integers
         if given and self._name(index) in self.ranges:
             self.integers[index] = self._integer_twin(index, self._grid(index))
-            self._append(_BUILTIN.QUANTIZE, index, self.integers[index], _QUANTIZE)
+            self._append(editing.quantize, index, self.integers[index])
 
     def _read_integers(self, operator, grid=None) -> None:
         """Makes an operator read integers, on one grid if that is given; constants get their own
         grid otherwise.
         """
-        inputs = [int(index) for index in operator.inputs]
+        inputs = list(operator.inputs)
         for place, index in enumerate(inputs):
             if self._type(index) != flatbuffer.FLOAT32:
                 continue
@@ -193,18 +190,18 @@ class _Moved:
                 inputs[place] = self._integer_twin(
                     index, grid, f"_for_{len(self.subgraph.tensors)}"
                 )
-                self._append(_BUILTIN.QUANTIZE, source, inputs[place], _QUANTIZE)
+                self._append(editing.quantize, source, inputs[place])
         operator.inputs = inputs
 
     def _cast_truth(self, operator) -> None:
         """True is 1 and false is 0 on a grid of whole numbers."""
-        result = int(operator.outputs[0])
+        result = operator.outputs[0]
         if self._type(result) == flatbuffer.FLOAT32:
             self.integers[result] = self._integer_twin(result, _TRUTH)
             operator.outputs = [self.integers[result]]
             operator.builtinOptions.outDataType = flatbuffer.INT8
             self.subgraph.operators.append(operator)
-            self._append(_BUILTIN.DEQUANTIZE, self.integers[result], result, _DEQUANTIZE)
+            self._append(editing.dequantize, self.integers[result], result)
         else:
             self.subgraph.operators.append(operator)
 
@@ -220,7 +217,8 @@ class _Moved:
 
         None where its operand lies on it already.
         """
-        data, result = int(operator.inputs[0]), int(operator.outputs[0])
+        data: int = operator.inputs[0]
+        result = operator.outputs[0]
         is_float_input = (
             data in list(self.subgraph.inputs) and self._type(data) == flatbuffer.FLOAT32
         )
@@ -234,28 +232,17 @@ class _Moved:
         for number, one in enumerate(wanted[:1] if grid.bits >= 8 else wanted):
             if self._type(source) != self.integer or not _equal(self._grid_of(source), one):
                 twin = self._integer_twin(result, one, f"_{number}")
-                self._append(_BUILTIN.QUANTIZE, source, twin, _QUANTIZE)
+                self._append(editing.quantize, source, twin)
                 source = twin
         self.integers[result], self.rounded[source] = source, grid
-        self._append(_BUILTIN.DEQUANTIZE, source, result, _DEQUANTIZE)
+        self._append(editing.dequantize, source, result)
 
-    def _append(self, builtin: int, source: int, result: int, options) -> None:
-        self.subgraph.operators.append(
-            flatbuffer.new_operator(self.model, builtin, [source], [result], options)
-        )
+    def _append(self, make, source: int, result: int) -> None:
+        self.subgraph.operators.append(make(self.model, source, result))
 
     def _integer_twin(self, index: int, grid, suffix: str = "") -> int:
-        tensor = self.subgraph.tensors[index]
-        name = f"{self._name(index)}_integers{suffix}"
-        return flatbuffer.add_tensor(
-            self.model,
-            self.subgraph,
-            name,
-            tensor.shape,
-            self.integer,
-            signature=tensor.shapeSignature,
-            grid=grid,
-        )
+        tensor, suffix = self.subgraph.tensors[index], f"_integers{suffix}"
+        return editing.add_like(self.model, self.subgraph, tensor, suffix, self.integer, grid)
 
     def _grid(self, index: int):
         return integer_grid(self.ranges[self._name(index)], self.bits)
@@ -263,9 +250,6 @@ class _Moved:
     def _grid_of(self, index: int):
         parameters = self.subgraph.tensors[index].quantization
         return np.float32(parameters.scale), np.int64(parameters.zeroPoint)
-
-    def _same_grid(self, one: int, other: int) -> bool:
-        return _equal(self._grid_of(one), self._grid_of(other))
 
     def _type(self, index: int) -> int:
         return self.subgraph.tensors[index].type

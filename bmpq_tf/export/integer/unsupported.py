@@ -1,7 +1,5 @@
 """What an integer file would still compute with floats, or wrongly."""
 
-import numpy as np
-
 from bmpq_tf._compat.litert import schema
 from bmpq_tf.export.integer import biases
 from bmpq_tf.export.tflite import flatbuffer
@@ -20,15 +18,15 @@ def find(model) -> list[tuple[str, str]]:
     """
     found = []
     for subgraph in model.subgraphs:
-        ends = {int(index) for index in [*subgraph.inputs, *subgraph.outputs]}
+        ends = {*subgraph.inputs, *subgraph.outputs}
         for operator in subgraph.operators:
-            tensors = [int(index) for index in [*operator.inputs, *operator.outputs] if index >= 0]
+            tensors = [index for index in [*operator.inputs, *operator.outputs] if index >= 0]
             floats = {
                 index for index in tensors if subgraph.tensors[index].type == flatbuffer.FLOAT32
             }
             builtin = flatbuffer.builtin_of(model, operator)
             plain = [
-                int(index)
+                index
                 for place, index in enumerate(operator.inputs)
                 # Kernels may have a scale for each channel.
                 if index >= 0 and not (place == 1 and builtin in biases.OPERAND)
@@ -38,9 +36,11 @@ def find(model) -> list[tuple[str, str]]:
                 and flatbuffer.scale_count(subgraph.tensors[i]) > 1
                 for i in plain
             )
-            by_channel |= builtin == _BUILTIN.GATHER and not _same_grid(
-                subgraph.tensors[tensors[0]], subgraph.tensors[tensors[-1]]
-            )
+            if builtin == _BUILTIN.GATHER:
+                one, other = subgraph.tensors[tensors[0]], subgraph.tensors[tensors[-1]]
+                # Those of indices have no grid.
+                is_grid = one.type in flatbuffer.ACTIVATIONS.values()
+                by_channel |= is_grid and not flatbuffer.same_grid(one, other)
             if by_channel or (floats and not (builtin in _CONVERSIONS and floats <= ends)):
                 found.append(
                     (
@@ -49,14 +49,3 @@ def find(model) -> list[tuple[str, str]]:
                     )
                 )
     return found
-
-
-def _same_grid(one, other) -> bool:
-    """Whether two tensors of integers mean the same by them; those of indices have no grid."""
-    grids = [
-        (tensor.quantization.scale, tensor.quantization.zeroPoint)
-        if tensor.type in flatbuffer.ACTIVATIONS.values()
-        else ()
-        for tensor in (one, other)
-    ]
-    return all(np.array_equal(ours, theirs) for ours, theirs in zip(*grids, strict=True))

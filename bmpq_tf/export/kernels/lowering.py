@@ -10,7 +10,7 @@ from bmpq_tf._compat.litert import schema
 from bmpq_tf.export.kernels import packing, storage
 from bmpq_tf.export.kernels.match import Match, reads_as_weights
 from bmpq_tf.export.kernels.storage import Container
-from bmpq_tf.export.tflite import flatbuffer
+from bmpq_tf.export.tflite import editing, flatbuffer
 
 _BUILTIN = schema.BuiltinOperator
 
@@ -37,11 +37,9 @@ def plan(model, matches: Sequence[Match], mode: str) -> list[tuple[Match, packin
         )
         choices = [_choose(model, subgraph, match, reader, mode, lowered) for reader in readers]
         if lowered and min(choice.bits for choice in choices) == 8:
-            lowered, choices = (
-                False,
-                [_choose(model, subgraph, match, reader, mode, False) for reader in readers],
-            )
-        by_buffer.setdefault(int(subgraph.tensors[match.tensor].buffer), []).append(
+            lowered = False
+            choices = [_choose(model, subgraph, match, reader, mode, False) for reader in readers]
+        by_buffer.setdefault(subgraph.tensors[match.tensor].buffer, []).append(
             (match, _common(choices), readers if lowered else [])
         )
     pairs = []
@@ -114,10 +112,8 @@ def _activation(model, subgraph, reader) -> int:
             and flatbuffer.builtin_of(model, operator) == _BUILTIN.RESHAPE
         ):
             # Where batches are open, so are all sizes of the joined rows; the kernel's are not.
-            before, kernel = (
-                _sizes(subgraph.tensors[operator.inputs[0]]),
-                subgraph.tensors[reader.inputs[1]].shape,
-            )
+            before = _sizes(subgraph.tensors[operator.inputs[0]])
+            kernel = subgraph.tensors[reader.inputs[1]].shape
             if len(before) and before[-1] == kernel[-1]:
                 return operator.inputs[0]
     return reader.inputs[0]
@@ -152,11 +148,7 @@ def _to_fully_connected(model, reader) -> None:
     The probe has the operator with `keep_num_dims`.
     """
     activation = reader.builtinOptions.fusedActivationFunction
-    rewritten = flatbuffer.new_operator(
-        model,
-        _BUILTIN.FULLY_CONNECTED,
-        reader.inputs,
-        reader.outputs,
-        ("FullyConnected", {"keepNumDims": True, "fusedActivationFunction": activation}),
+    options = {"keepNumDims": True, "fusedActivationFunction": activation}
+    editing.become(
+        model, reader, _BUILTIN.FULLY_CONNECTED, reader.inputs, ("FullyConnected", options)
     )
-    vars(reader).update(vars(rewritten))

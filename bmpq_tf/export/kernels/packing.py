@@ -13,7 +13,7 @@ from bmpq_tf._compat.litert import schema
 from bmpq_tf._compat.litert_quantizer import modified, qtyping
 from bmpq_tf.export.kernels.match import Match
 from bmpq_tf.export.kernels.storage import Container
-from bmpq_tf.export.tflite import flatbuffer
+from bmpq_tf.export.tflite import editing, flatbuffer
 
 _SMALLEST_SCALE = 1.2e-38
 
@@ -120,13 +120,13 @@ def separate_buffers(model, matches: Sequence[Match]) -> None:
         for index, tensor in enumerate(subgraph.tensors):
             # A kernel's own constants stay together, so that they are packed alike.
             held = kernels.get((number, index))
-            holder = (int(tensor.buffer), held and (*held, tuple(tensor.shape)))
+            holder = (tensor.buffer, held and (*held, tuple(tensor.shape)))
             if holder not in homes:
-                homes[holder] = int(tensor.buffer)
+                homes[holder] = tensor.buffer
                 if tensor.buffer in taken:
                     model.buffers.append(copy.copy(model.buffers[tensor.buffer]))
                     homes[holder] = len(model.buffers) - 1
-                taken.add(int(tensor.buffer))
+                taken.add(tensor.buffer)
             tensor.buffer = homes[holder]
 
 
@@ -141,13 +141,13 @@ def unfold_columns(model, matches: Sequence[Match]) -> None:
         model.buffers[tensor.buffer].data = np.frombuffer(values.tobytes(), np.uint8)
         column = np.asarray(match.column, np.float32)
         # One for all calls of a shared layer.
-        factors = flatbuffer.add_tensor(
+        factors = editing.add_tensor(
             model, subgraph, f"column_factors_{number}", column.shape, flatbuffer.FLOAT32, column
         )
         for position in sorted(flatbuffer.consumers(subgraph, match.tensor), reverse=True):
             operator = subgraph.operators[position]
             source = subgraph.tensors[operator.inputs[0]]
-            scaled = flatbuffer.add_tensor(
+            scaled = editing.add_tensor(
                 model,
                 subgraph,
                 f"scaled_input_{number}",
@@ -155,14 +155,14 @@ def unfold_columns(model, matches: Sequence[Match]) -> None:
                 flatbuffer.FLOAT32,
                 signature=source.shapeSignature,
             )
-            multiply = flatbuffer.new_operator(
+            multiply = editing.new_operator(
                 model,
                 schema.BuiltinOperator.MUL,
                 [operator.inputs[0], factors],
                 [scaled],
                 ("Mul", {}),
             )
-            operator.inputs = [scaled, *[int(index) for index in operator.inputs[1:]]]
+            operator.inputs = [scaled, *list(operator.inputs[1:])]
             subgraph.operators.insert(position, multiply)
 
 
@@ -175,9 +175,7 @@ def pack(model, kernels: Sequence[tuple[Match, StoredKernel]]) -> Any:
     for match, stored in kernels:
         subgraph = model.subgraphs[match.subgraph]
         # Tensors on one buffer must be packed once, by one and the same object.
-        quantized = by_buffer.setdefault(
-            int(subgraph.tensors[match.tensor].buffer), parameters(stored)
-        )
+        quantized = by_buffer.setdefault(subgraph.tensors[match.tensor].buffer, parameters(stored))
         direct = stored.container.compute == "dynamic"
         transformation = (
             qtyping.QuantTransformation.QUANTIZE_TENSOR

@@ -135,7 +135,7 @@ def _of_zeros(
             fits.setdefault(match.kernel.path, match)
         fitting = [kernel for kernel in kernels if kernel.path in fits]
         results = [
-            int(result)
+            result
             for position in flatbuffer.consumers(subgraph, index)
             for result in subgraph.operators[position].outputs
         ]

@@ -49,7 +49,7 @@ def _free_biases(model, subgraph) -> set[int]:
     constant, read = set(), set()
     for operator in subgraph.operators:
         builtin = flatbuffer.builtin_of(model, operator)
-        for index in (int(index) for index in operator.inputs if index >= 0):
+        for index in (index for index in operator.inputs if index >= 0):
             tensor = subgraph.tensors[index]
             if (
                 tensor.type == schema.TensorType.INT32

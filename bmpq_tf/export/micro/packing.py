@@ -8,7 +8,7 @@ import numpy as np
 
 from bmpq_tf._compat.litert import schema
 from bmpq_tf.export.micro.forms import Kernel, Packed, tables
-from bmpq_tf.export.tflite import flatbuffer
+from bmpq_tf.export.tflite import editing, flatbuffer
 from bmpq_tf.export.tflite.decode import DECODE
 
 _BUILTIN = schema.BuiltinOperator
@@ -29,7 +29,7 @@ def _kernels_in(model, subgraph) -> dict[int, tuple[Kernel, list[tuple[int, int]
     """
     readers: dict[int, list[tuple[int, int]]] = {}
     for position, operator in enumerate(subgraph.operators):
-        for place, index in enumerate(map(int, operator.inputs)):
+        for place, index in enumerate(operator.inputs):
             tensor = subgraph.tensors[index] if index >= 0 else None
             if tensor is not None and tensor.type == flatbuffer.INT8:
                 readers.setdefault(index, []).append((position, place))
@@ -44,7 +44,7 @@ def _kernels_in(model, subgraph) -> dict[int, tuple[Kernel, list[tuple[int, int]
         channels = np.moveaxis(integers, axis, 0).reshape(integers.shape[axis], -1).astype(np.int64)
         operators = [subgraph.operators[position] for position, _ in places]
         builtins = [flatbuffer.builtin_of(model, operator) for operator in operators]
-        results = [int(operator.outputs[0]) for operator in operators]
+        results = [operator.outputs[0] for operator in operators]
         kernel = Kernel(
             builtins,
             integers.size,
@@ -94,7 +94,7 @@ def _pack_in(model, subgraph, forms: Mapping[str, Packed], encode) -> None:
         integers: Any = flatbuffer.constant(model, tensor)
         if form.form == "int4":
             tensor.type = schema.TensorType.INT4
-            _set_content(model, tensor, flatbuffer.packed(integers, 4))
+            tensor.buffer = editing.add_buffer(model, flatbuffer.packed(integers, 4))
             continue
         axis = _axis(tensor) if len(form.starts) > 1 else None
         indices = _indices(integers, form, axis)
@@ -119,14 +119,7 @@ def _indices(integers: np.ndarray, form: Packed, axis: int | None) -> np.ndarray
 
 def _constant(model, subgraph, content: bytes) -> int:
     values = np.frombuffer(content, np.uint8)
-    return flatbuffer.add_tensor(model, subgraph, "", values.shape, schema.TensorType.UINT8, values)
-
-
-def _set_content(model, tensor, values: np.ndarray) -> None:
-    buffer = schema.BufferT()
-    buffer.data = values
-    model.buffers.append(buffer)
-    tensor.buffer = len(model.buffers) - 1
+    return editing.add_tensor(model, subgraph, "", values.shape, schema.TensorType.UINT8, values)
 
 
 def _twin(subgraph, tensor) -> int:
@@ -140,19 +133,10 @@ def _insert(model, subgraph, decodes: dict[int, list[tuple[int, int, int]]]) -> 
     """Puts one `DECODE` in front of each operator that reads decoded kernels: what it writes lives
     until the next operator only.
     """
-    if not decodes:
-        return
-    code = schema.OperatorCodeT()
-    code.builtinCode, code.version = _BUILTIN.CUSTOM, 1
-    code.deprecatedBuiltinCode, code.customCode = _BUILTIN.CUSTOM, DECODE.encode()
-    codes = enumerate(model.operatorCodes)
-    known = [number for number, one in codes if one.customCode == code.customCode]
-    number = known[0] if known else len(model.operatorCodes)
-    if not known:
-        model.operatorCodes.append(code)
     for position in sorted(decodes, reverse=True):
-        operator = schema.OperatorT()
-        operator.opcodeIndex = number
-        operator.inputs = [index for one in decodes[position] for index in one[:2]]
-        operator.outputs = [decoded for *_, decoded in decodes[position]]
+        inputs = [index for one in decodes[position] for index in one[:2]]
+        outputs = [decoded for *_, decoded in decodes[position]]
+        operator = editing.new_operator(
+            model, _BUILTIN.CUSTOM, inputs, outputs, custom=DECODE.encode()
+        )
         subgraph.operators.insert(position, operator)

@@ -67,21 +67,17 @@ def _meet(one: np.ndarray, other: np.ndarray) -> bool:
 def _grids(model) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray] | None]]:
     """Yields the operator and the scales and zero points of each tensor that it reads or writes."""
     for subgraph in model.subgraphs:
-        yield from _grids_in(model, subgraph)
-
-
-def _grids_in(model, subgraph) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray] | None]]:
-    for operator in subgraph.operators:
-        if is_decode(model, operator):
-            continue
-        name = flatbuffer.schema_name(flatbuffer.builtin_of(model, operator))
-        for index in (*operator.inputs, *operator.outputs):
-            tensor = subgraph.tensors[index] if index >= 0 else None
-            if tensor is None or not flatbuffer.scale_count(tensor):
-                yield name, None
-            else:
-                grid = tensor.quantization
-                yield name, (np.asarray(grid.scale), np.asarray(grid.zeroPoint))
+        for operator in subgraph.operators:
+            if is_decode(model, operator):
+                continue
+            name = flatbuffer.schema_name(flatbuffer.builtin_of(model, operator))
+            for index in (*operator.inputs, *operator.outputs):
+                tensor = subgraph.tensors[index] if index >= 0 else None
+                if tensor is None or not flatbuffer.scale_count(tensor):
+                    yield name, None
+                else:
+                    grid = tensor.quantization
+                    yield name, (np.asarray(grid.scale), np.asarray(grid.zeroPoint))
 
 
 def operands(model) -> Iterator[tuple[str, np.ndarray, np.ndarray, int, str]]:
@@ -89,22 +85,18 @@ def operands(model) -> Iterator[tuple[str, np.ndarray, np.ndarray, int, str]]:
     decoded operand that has scales, in the order of the operators; no biases.
     """
     for subgraph in model.subgraphs:
-        yield from _operands_in(model, subgraph)
-
-
-def _operands_in(model, subgraph) -> Iterator[tuple[str, np.ndarray, np.ndarray, int, str]]:
-    decoded = decoded_constants(model, subgraph)
-    for operator in subgraph.operators:
-        if is_decode(model, operator):
-            continue
-        for index in (int(index) for index in operator.inputs if index >= 0):
-            tensor = subgraph.tensors[index]
-            values, buffer = None, int(tensor.buffer)
-            if index in decoded:
-                values, buffer = decoded[index].integers, decoded[index].buffer
-            if values is None and tensor.type in _INTEGERS and flatbuffer.scale_count(tensor):
-                values = flatbuffer.constant(model, tensor)
-            if values is not None:
-                name = flatbuffer.schema_name(flatbuffer.builtin_of(model, operator))
-                scales = np.asarray(tensor.quantization.scale, np.float32)
-                yield name, values, scales, buffer, flatbuffer.tensor_name(tensor)
+        decoded = decoded_constants(model, subgraph)
+        for operator in subgraph.operators:
+            if is_decode(model, operator):
+                continue
+            for index in (index for index in operator.inputs if index >= 0):
+                tensor = subgraph.tensors[index]
+                values, buffer = None, tensor.buffer
+                if index in decoded:
+                    values, buffer = decoded[index].integers, decoded[index].buffer
+                if values is None and tensor.type in _INTEGERS and flatbuffer.scale_count(tensor):
+                    values = flatbuffer.constant(model, tensor)
+                if values is not None:
+                    name = flatbuffer.schema_name(flatbuffer.builtin_of(model, operator))
+                    scales = np.asarray(tensor.quantization.scale, np.float32)
+                    yield name, values, scales, buffer, flatbuffer.tensor_name(tensor)

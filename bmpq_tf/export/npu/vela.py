@@ -189,7 +189,7 @@ def _operator(model, graph, place: int | None, row: dict[str, str]) -> str:
     if place is None:
         return f"{row['operator']} '{row['name']}'"
     operator = graph.operators[place]
-    output = graph.tensors[int(operator.outputs[0])]
+    output = graph.tensors[operator.outputs[0]]
     return f"{operator_name(model, operator)} '{flatbuffer.tensor_name(output)}'"
 
 
@@ -204,8 +204,8 @@ def _kernels(
     for row in tables.get("perf_debug", []):
         estimate = estimates[row["id"]]
         place = places.get(estimate["source_id"])
-        inputs = [] if place is None else [int(one) for one in graph.operators[place].inputs]
-        buffers = [int(graph.tensors[index].buffer) for index in inputs if index >= 0]
+        inputs = [] if place is None else list(graph.operators[place].inputs)
+        buffers = [graph.tensors[index].buffer for index in inputs if index >= 0]
         buffer = next((buffer for buffer in buffers if buffer in kernels), None)
         # An average is a convolution with weights of Vela's own.
         if buffer is not None and int(row["weight_total_bytes"] or 0):

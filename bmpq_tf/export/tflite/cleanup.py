@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from bmpq_tf.export.tflite import flatbuffer
+from bmpq_tf.export.tflite import editing
 
 
 def clean_up(model, metadata: dict[str, bytes] | None = None) -> None:
     """Takes out of a parsed model what nothing reads, and gives it metadata buffers by name.
 
     Args:
-        model: the parsed file, with signatures as `flatbuffer.add_signature` makes them; changed
+        model: the parsed file, with signatures as `editing.add_signature` makes them; changed
             in place.
         metadata: replaces the file's own.
     """
@@ -29,30 +29,30 @@ def clean_up(model, metadata: dict[str, bytes] | None = None) -> None:
     _drop_unused_operator_codes(model)
     model.description = None
     model.metadata = model.metadataBuffer = None
-    flatbuffer.add_metadata(model, metadata or {})
+    editing.add_metadata(model, metadata or {})
 
 
 def _drop_unused_tensors(model, subgraph) -> None:
     used = {
-        int(index)
+        index
         for operator in subgraph.operators
         for index in [*operator.inputs, *operator.outputs, *_temporaries(operator)]
     }
-    used |= {int(index) for index in [*subgraph.inputs, *subgraph.outputs]}
+    used |= {*subgraph.inputs, *subgraph.outputs}
     kept = sorted(index for index in used if index >= 0)
     number = {old: new for new, old in enumerate(kept)} | {-1: -1}
     subgraph.tensors = [subgraph.tensors[index] for index in kept]
     for operator in subgraph.operators:
-        operator.inputs = [number[int(index)] for index in operator.inputs]
-        operator.outputs = [number[int(index)] for index in operator.outputs]
+        operator.inputs = [number[index] for index in operator.inputs]
+        operator.outputs = [number[index] for index in operator.outputs]
         if operator.intermediates is not None:
-            operator.intermediates = [number[int(index)] for index in operator.intermediates]
-    subgraph.inputs = [number[int(index)] for index in subgraph.inputs]
-    subgraph.outputs = [number[int(index)] for index in subgraph.outputs]
+            operator.intermediates = [number[index] for index in operator.intermediates]
+    subgraph.inputs = [number[index] for index in subgraph.inputs]
+    subgraph.outputs = [number[index] for index in subgraph.outputs]
     for signature in model.signatureDefs or []:
         if model.subgraphs[signature.subgraphIndex] is subgraph:
             for entry in [*(signature.inputs or []), *(signature.outputs or [])]:
-                entry.tensorIndex = number[int(entry.tensorIndex)]
+                entry.tensorIndex = number[entry.tensorIndex]
 
 
 def _temporaries(operator) -> list:

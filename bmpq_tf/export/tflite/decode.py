@@ -40,9 +40,9 @@ def decoded_constants(model, subgraph) -> dict[int, Decoded]:
     for operator in subgraph.operators:
         if not is_decode(model, operator):
             continue
-        operands = [subgraph.tensors[int(index)] for index in operator.inputs]
+        operands = [subgraph.tensors[index] for index in operator.inputs]
         for encoded, ancillary, result in zip(
-            operands[::2], operands[1::2], map(int, operator.outputs), strict=True
+            operands[::2], operands[1::2], operator.outputs, strict=True
         ):
             told = flatbuffer.constant(model, ancillary)
             indices = flatbuffer.constant(model, encoded)
@@ -50,7 +50,7 @@ def decoded_constants(model, subgraph) -> dict[int, Decoded]:
                 raise ValueError("A DECODE reads what is no constant.")
             shape = tuple(map(int, subgraph.tensors[result].shape))
             bits = int(told[_BITS_AND_AXIS]) & 7
-            found[result] = Decoded(decode(indices, told, shape), bits, int(encoded.buffer))
+            found[result] = Decoded(decode(indices, told, shape), bits, encoded.buffer)
     return found
 
 

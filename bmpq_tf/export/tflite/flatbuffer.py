@@ -1,6 +1,5 @@
-"""Reading and editing TFLite flatbuffers, through LiteRT's own object API."""
+"""Reading TFLite flatbuffers, through LiteRT's own object API."""
 
-import itertools
 from typing import Any
 
 import numpy as np
@@ -43,6 +42,12 @@ def parse(content: bytes) -> Any:
         # Buffers of large files lie behind the tables and come as bytes.
         if buffer.data is not None and not isinstance(buffer.data, np.ndarray):
             buffer.data = np.frombuffer(buffer.data, np.uint8)
+    # Python's integers, which are keys as they are.
+    for subgraph in model.subgraphs or ():
+        for part in (subgraph, *(subgraph.operators or ())):
+            for ends in ("inputs", "outputs", "intermediates"):
+                if getattr(part, ends, None) is not None:
+                    setattr(part, ends, list(map(int, getattr(part, ends))))
     return model
 
 
@@ -91,93 +96,6 @@ def serialised(model) -> bytes:
     return bytes(fb.convert_object_to_bytearray(model))
 
 
-class Builder:
-    """Builds a model of one subgraph, tensor by tensor."""
-
-    def __init__(self):
-        self.model, self.subgraph = schema.ModelT(), schema.SubGraphT()
-        self.model.version, self.model.subgraphs = 3, [self.subgraph]
-        self.model.operatorCodes, self.model.buffers = [], [schema.BufferT()]
-        self.subgraph.tensors, self.subgraph.operators = [], []
-
-    def tensor(
-        self, name: str, shape, kind: int, values: np.ndarray | None = None, grid=None
-    ) -> int:
-        """Adds a tensor, constant where it has values.
-
-        `grid` is scales, zero points and their axis. Returns its index.
-        """
-        return add_tensor(self.model, self.subgraph, name, shape, kind, values, grid=grid)
-
-    def operator(
-        self, builtin: int, inputs: list[int], outputs: list[int], options: tuple[str, dict]
-    ) -> None:
-        """Adds an operator behind the last.
-
-        `options` is the schema's name for them without `Options`, and their fields.
-        """
-        self.subgraph.operators.append(new_operator(self.model, builtin, inputs, outputs, options))
-
-    def content(self, inputs: list[int], outputs: list[int]) -> bytes:
-        """Returns the model's bytes."""
-        self.subgraph.inputs, self.subgraph.outputs = inputs, outputs
-        return serialised(self.model)
-
-
-def add_tensor(
-    model,
-    subgraph,
-    name: str,
-    shape,
-    kind: int,
-    values: np.ndarray | None = None,
-    signature=None,
-    grid=None,
-) -> int:
-    """Adds a tensor to a subgraph and returns its index; see `Builder.tensor`.
-
-    Its name gets a number where a tensor of the model has it already: litert-quantizer and all that
-    looks tensors up go by their names. Files for microcontrollers have none.
-    """
-    tensor = schema.TensorT()
-    tensor.shape, tensor.type = [int(size) for size in shape], kind
-    tensor.name = _unused(model, name).encode()
-    tensor.buffer, tensor.shapeSignature = 0, signature
-    if values is not None:
-        buffer = schema.BufferT()
-        buffer.data = np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)
-        model.buffers.append(buffer)
-        tensor.buffer = len(model.buffers) - 1
-    if grid is not None:
-        tensor.quantization = quantization(*grid)
-    subgraph.tensors.append(tensor)
-    return len(subgraph.tensors) - 1
-
-
-def _unused(model, name: str) -> str:
-    if not name:
-        return name
-    numbered = (f"{name}_{number}" for number in itertools.count(1))
-    return next(free for free in itertools.chain([name], numbered) if not _is_taken(model, free))
-
-
-def _is_taken(model, name: str) -> bool:
-    # A parsed name is bytes.
-    same = (name, name.encode())
-    return any(tensor.name in same for subgraph in model.subgraphs for tensor in subgraph.tensors)
-
-
-def quantization(scales: np.ndarray, zero_points: np.ndarray, axis: int = 0):
-    """Returns a tensor's quantization parameters."""
-    parameters = schema.QuantizationParametersT()
-    parameters.scale, parameters.zeroPoint, parameters.quantizedDimension = (
-        scales,
-        zero_points,
-        axis,
-    )
-    return parameters
-
-
 def scale_count(tensor) -> int:
     """Returns how many scales a tensor has; 0 where it is not quantized."""
     return (
@@ -187,35 +105,12 @@ def scale_count(tensor) -> int:
     )
 
 
-def new_operator(
-    model, builtin: int, inputs: list[int], outputs: list[int], options: tuple[str, dict]
-):
-    """Returns an operator that is in no subgraph yet; see `Builder.operator`."""
-    operator = schema.OperatorT()
-    operator.opcodeIndex = operator_code(model, builtin)
-    operator.inputs, operator.outputs = (
-        [int(index) for index in inputs],
-        [int(index) for index in outputs],
+def same_grid(one, other) -> bool:
+    """Whether two tensors have the same scales and zero points."""
+    return all(
+        np.array_equal(getattr(one.quantization, field), getattr(other.quantization, field))
+        for field in ("scale", "zeroPoint")
     )
-    name, fields = options
-    if name:
-        operator.builtinOptionsType = getattr(schema.BuiltinOptions, f"{name}Options")
-        operator.builtinOptions = getattr(schema, f"{name}OptionsT")()
-        for field, value in fields.items():
-            setattr(operator.builtinOptions, field, value)
-    return operator
-
-
-def operator_code(model, builtin: int) -> int:
-    """Returns the position of a builtin among a model's operator codes; adds a missing one."""
-    for index, code in enumerate(model.operatorCodes):
-        if code.builtinCode == builtin:
-            return index
-    code = schema.OperatorCodeT()
-    code.builtinCode, code.deprecatedBuiltinCode = builtin, min(builtin, 127)
-    code.version = 1
-    model.operatorCodes.append(code)
-    return len(model.operatorCodes) - 1
 
 
 def schema_name(builtin: int) -> str:
@@ -239,6 +134,15 @@ def is_dequantized_constant(model, subgraph, operator) -> bool:
     return constant(model, subgraph.tensors[operator.inputs[0]]) is not None
 
 
+def dequantized_constants(model, subgraph) -> dict[int, int]:
+    """Returns the constant behind each tensor that only dequantizes one."""
+    return {
+        operator.outputs[0]: operator.inputs[0]
+        for operator in subgraph.operators
+        if is_dequantized_constant(model, subgraph, operator)
+    }
+
+
 def consumers(subgraph, index: int) -> list[int]:
     """Returns the positions of the operators that read a tensor."""
     return [
@@ -258,17 +162,6 @@ def text(name) -> str:
     return name.decode() if isinstance(name, bytes) else str(name)
 
 
-def add_metadata(model, entries: dict[str, bytes]) -> None:
-    """Adds named buffers that the runtime carries along and does not read."""
-    model.metadata = list(model.metadata or [])
-    for name, data in entries.items():
-        buffer, entry = schema.BufferT(), schema.MetadataT()
-        buffer.data = np.frombuffer(data, np.uint8)
-        model.buffers.append(buffer)
-        entry.name, entry.buffer = name, len(model.buffers) - 1
-        model.metadata.append(entry)
-
-
 def metadata(model) -> dict[str, bytes]:
     """Returns a model's named buffers."""
     named = {}
@@ -276,22 +169,3 @@ def metadata(model) -> dict[str, bytes]:
         data = model.buffers[entry.buffer].data
         named[text(entry.name)] = b"" if data is None else np.asarray(data, np.uint8).tobytes()
     return named
-
-
-def add_signature(model, input_names: list[str], output_names: list[str]) -> None:
-    """Names the model's inputs and outputs, as phones address them, in its only signature."""
-
-    def maps(names, indices):
-        entries = []
-        for name, index in zip(names, indices, strict=True):
-            entry = schema.TensorMapT()
-            entry.name, entry.tensorIndex = name.encode(), index
-            entries.append(entry)
-        return entries
-
-    subgraph = model.subgraphs[0]
-    signature = schema.SignatureDefT()
-    signature.signatureKey, signature.subgraphIndex = b"serving_default", 0
-    signature.inputs = maps(input_names, list(subgraph.inputs))
-    signature.outputs = maps(output_names, list(subgraph.outputs))
-    model.signatureDefs = [signature]

@@ -29,13 +29,9 @@ class Exposed:
         model = flatbuffer.parse(content)
         subgraph = model.subgraphs[0]
         tensors = subgraph.tensors
-        constant = {
-            int(op.outputs[0])
-            for op in subgraph.operators
-            if flatbuffer.is_dequantized_constant(model, subgraph, op)
-        }
+        constant = flatbuffer.dequantized_constants(model, subgraph)
         computed = dict.fromkeys(
-            int(index) for operator in subgraph.operators for index in operator.outputs
+            index for operator in subgraph.operators for index in operator.outputs
         )
         shown = [
             index
@@ -46,13 +42,11 @@ class Exposed:
         self._names = {
             index: name for index in shown if wanted(name := flatbuffer.tensor_name(tensors[index]))
         }
-        self._input_names = [
-            flatbuffer.tensor_name(tensors[int(index)]) for index in subgraph.inputs
-        ]
+        self._input_names = [flatbuffer.tensor_name(tensors[index]) for index in subgraph.inputs]
         # Float values an example; sizes that are open count as one.
         shapes = (tensors[index].shape for index in self._names)
         self.values = sum(int(np.prod(() if shape is None else shape)) for shape in shapes)
-        self._outputs = [int(index) for index in subgraph.outputs]
+        self._outputs = list(subgraph.outputs)
         self._given_out = list(dict.fromkeys([*self._outputs, *self._names]))
         subgraph.outputs, model.signatureDefs = self._given_out, None
         self._runtime = runtime(flatbuffer.serialised(model), xnnpack=xnnpack)

@@ -91,11 +91,11 @@ def weights_by_buffer(model) -> dict[int, Weights]:
     """Returns the kernels of a parsed model, as `Inspection` has them, by their buffers."""
     weights: dict[int, Weights] = {}
     for subgraph in model.subgraphs:
-        constants = _dequantized_constants(model, subgraph)
+        constants = flatbuffer.dequantized_constants(model, subgraph)
         decoded = decoded_constants(model, subgraph)
         for operator in subgraph.operators:
             kind = operator_name(model, operator)
-            for index in (int(index) for index in operator.inputs if index >= 0):
+            for index in (index for index in operator.inputs if index >= 0):
                 if index in decoded:
                     one = _weights(model, subgraph.tensors[index], kind, decoded=decoded[index])
                     weights.setdefault(decoded[index].buffer, one)
@@ -103,7 +103,7 @@ def weights_by_buffer(model) -> dict[int, Weights]:
                 tensor = subgraph.tensors[source]
                 if kind != "DEQUANTIZE" and _is_kernel(model, tensor):
                     weights.setdefault(
-                        int(tensor.buffer), _weights(model, tensor, kind, source != index)
+                        tensor.buffer, _weights(model, tensor, kind, source != index)
                     )
     return weights
 
@@ -112,9 +112,9 @@ def _inspect(model, size: int) -> Inspection:
     operators: dict[str, int] = {}
     custom = set()
     weights = weights_by_buffer(model)
-    used = {int(entry.buffer) for entry in model.metadata or []}
+    used = {entry.buffer for entry in model.metadata or []}
     for subgraph in model.subgraphs:
-        used |= {int(tensor.buffer) for tensor in subgraph.tensors}
+        used |= {tensor.buffer for tensor in subgraph.tensors}
         for operator in subgraph.operators:
             kind = operator_name(model, operator)
             operators[kind] = operators.get(kind, 0) + 1
@@ -203,15 +203,6 @@ def _listed(vector) -> list:
 
 def _type_name(tensor) -> str:
     return _TYPE_NAMES.get(tensor.type, str(tensor.type))
-
-
-def _dequantized_constants(model, subgraph) -> dict[int, int]:
-    """The constant behind each tensor that only dequantizes one."""
-    found = {}
-    for operator in subgraph.operators:
-        if flatbuffer.is_dequantized_constant(model, subgraph, operator):
-            found[int(operator.outputs[0])] = int(operator.inputs[0])
-    return found
 
 
 def _is_kernel(model, tensor) -> bool:

@@ -41,10 +41,8 @@ class TFLiteModel:
         except ValueError as error:
             # What is wrong with data is a ValueError too; this is about the file.
             raise RuntimeError(str(error)) from error
-        self.inputs, self.outputs = (
-            self._interpreter.get_input_details(),
-            self._interpreter.get_output_details(),
-        )
+        self.inputs = self._interpreter.get_input_details()
+        self.outputs = self._interpreter.get_output_details()
         self._shapes: list[tuple[int, ...]] | None = None
 
     def __call__(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -80,10 +80,8 @@ class ColumnRanges:
             or not np.isfinite([self._low, self._high]).all()
         ):
             return None
-        varies, size = (
-            self._high[0] - self._low[0],
-            np.maximum(np.abs(self._low[0]), np.abs(self._high[0])),
-        )
+        varies = self._high[0] - self._low[0]
+        size = np.maximum(np.abs(self._low[0]), np.abs(self._high[0]))
         columns = np.flatnonzero((self._high[1] == self._low[1]) & (varies > _ROUNDING * size))
         if not len(columns):
             return None

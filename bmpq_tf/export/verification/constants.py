@@ -118,7 +118,7 @@ def _constant(model, tensor, name: str) -> np.ndarray | None:
 def _copied_grids(model, kind: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """The grids of the constants that lookups copy values out of."""
     tables = [
-        subgraph.tensors[int(operator.inputs[0])]
+        subgraph.tensors[operator.inputs[0]]
         for subgraph in model.subgraphs
         for operator in subgraph.operators
         if flatbuffer.builtin_of(model, operator) == _BUILTIN.GATHER

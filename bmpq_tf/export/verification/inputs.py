@@ -150,10 +150,8 @@ def _random_inputs(model) -> list[np.ndarray]:
 
 
 def _checked(model, arrays: list[np.ndarray], what: str) -> list[np.ndarray]:
-    wanted, given = (
-        [tuple(tensor.shape) for tensor in model.inputs],
-        [array.shape for array in arrays],
-    )
+    wanted = [tuple(tensor.shape) for tensor in model.inputs]
+    given = [array.shape for array in arrays]
     arrays = (
         [in_rank(array, shape) for array, shape in zip(arrays, wanted, strict=True)]
         if len(arrays) == len(wanted)

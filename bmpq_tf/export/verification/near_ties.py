@@ -12,11 +12,11 @@ def output_steps(model) -> list[float]:
     """Returns the step of each output of a parsed file; 0 where it is computed with floats."""
     subgraph = model.subgraphs[0]
     dequantized = {
-        int(operator.outputs[0]): int(operator.inputs[0])
+        operator.outputs[0]: operator.inputs[0]
         for operator in subgraph.operators
         if flatbuffer.builtin_of(model, operator) == schema.BuiltinOperator.DEQUANTIZE
     }
-    held = [subgraph.tensors[dequantized.get(int(index), int(index))] for index in subgraph.outputs]
+    held = [subgraph.tensors[dequantized.get(index, index)] for index in subgraph.outputs]
     return [
         float(tensor.quantization.scale[0])
         if tensor.type in _INTEGERS and flatbuffer.scale_count(tensor)

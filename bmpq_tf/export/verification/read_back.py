@@ -40,5 +40,5 @@ def read_back(content: bytes, stored: dict[str, list[StoredKernel]]) -> int:
                     f"The file does not hold the integers of kernel '{path}' (tensor "
                     f"'{kernel.name}'). Nothing was written."
                 )
-            buffers[int(tensor.buffer)] = len(model.buffers[tensor.buffer].data)
+            buffers[tensor.buffer] = len(model.buffers[tensor.buffer].data)
     return sum(buffers.values())

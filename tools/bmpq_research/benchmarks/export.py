@@ -11,6 +11,7 @@ from bmpq_research.benchmarks.report import Result
 from bmpq_research.memory import from_now_on, peak_memory
 from bmpq_tf.conversion.quantize import quantize_model
 from bmpq_tf.export.pipeline import export_tflite
+from bmpq_tf.model.kernels import model_kernels
 
 _MILLIONS = (0.3, 1, 3, 10, 25, 50)
 _CHANNELS = 512
@@ -57,17 +58,11 @@ def stack(weights: float, layers: int | None = None) -> keras.Model:
 
 def _export_once(million: float) -> tuple[int, float, float]:
     model = quantize_model(stack(million * 1e6))
-    for number, layer in enumerate(layer for layer in model.layers if hasattr(layer, "kernels")):
-        ((kernel, quantizer),) = layer.kernels()
-        quantizer.set_width(
-            quantizer.config.candidate_bits[number % len(quantizer.config.candidate_bits)], kernel
-        )
-    weights = sum(
-        kernel.value.shape.num_elements()
-        for layer in model.layers
-        if hasattr(layer, "kernels")
-        for kernel, _ in layer.kernels()
-    )
+    states = model_kernels(model)
+    for number, state in enumerate(states):
+        candidates = state.kernel.candidates
+        state.quantizer.set_width(candidates[number % len(candidates)], state.variable)
+    weights = sum(state.kernel.weights for state in states)
     with tempfile.TemporaryDirectory() as folder:
         before, start = from_now_on(), time.perf_counter()
         export_tflite(model, pathlib.Path(folder) / "model.tflite")

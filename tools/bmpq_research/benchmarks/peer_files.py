@@ -162,10 +162,8 @@ def figures(
     expected, quantized = keras_outputs(plain, images), keras_outputs(model, images)
     told = {}
     for name, content in files.items():
-        received, source = (
-            answers(content, images),
-            quantized if name.startswith("bmpq_tf") else expected,
-        )
+        received = answers(content, images)
+        source = quantized if name.startswith("bmpq_tf") else expected
         told[name] = {
             "bytes": len(content),
             "size": len(content) / len(files[BASE]),
@@ -176,10 +174,8 @@ def figures(
             ),
             **judged(received, expected, labels),
         }
-    told["Keras, float"], told["Keras, quantized"] = (
-        judged(expected, expected, labels),
-        judged(quantized, expected, labels),
-    )
+    told["Keras, float"] = judged(expected, expected, labels)
+    told["Keras, quantized"] = judged(quantized, expected, labels)
     return told
 
 

@@ -38,11 +38,9 @@ class ClassificationLoss(keras.losses.Loss):
                 "The temperature divides the logits, so it must be positive. Received: "
                 f"temperature={temperature}."
             )
-        self.label_smoothing, self.distillation, self.temperature = (
-            label_smoothing,
-            distillation,
-            temperature,
-        )
+        self.label_smoothing = label_smoothing
+        self.distillation = distillation
+        self.temperature = temperature
 
     def call(self, y_true, y_pred):
         labels = y_true[:, 0] if self.distillation else keras.ops.reshape(y_true, [-1])

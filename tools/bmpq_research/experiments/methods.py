@@ -10,7 +10,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from bmpq_research.datasets import ImageDataset, evaluation_batches
+from bmpq_research.datasets import ImageDataset, normalised_training_images
 from bmpq_research.experiments.activation_density import ActivationDensityCallback
 from bmpq_research.experiments.after_training import quantized_after_training
 from bmpq_research.experiments.hessian import HessianTraces
@@ -18,7 +18,6 @@ from bmpq_research.experiments.model_sensitivities import StepSizes, UncolouredS
 from bmpq_research.experiments.tfmot_peer import check_tfmot, run_tfmot
 from bmpq_research.experiments.train_config import TrainConfig, allocation_callback
 from bmpq_research.experiments.training import quantized_model, start_allocated
-from bmpq_tf import BMPQCallback
 from bmpq_tf.layers.config import LARGEST_BITS, SMALLEST_BITS
 
 UNIFORM_WIDTHS = (8, 4, 3, 2)
@@ -62,9 +61,8 @@ def _uniform(bits: int) -> Method:
 
 def _allocated(sensitivity: str) -> Method:
     def build(model: keras.Model, config: TrainConfig, dataset: ImageDataset):
-        quantized = quantized_model(model, config, config.candidate_bits)
-        start_allocated(quantized, config)
-        return quantized, allocation_callback(dataclasses.replace(config, sensitivity=sensitivity))
+        named = dataclasses.replace(config, sensitivity=sensitivity)
+        return _allocated_by(model, named, lambda _: None)
 
     return Method(build, takes_budget=True)
 
@@ -90,15 +88,7 @@ def _allocated_by(model: keras.Model, config: TrainConfig, sensitivity_of: Calla
     """Quantizes a model for the callback that goes by a sensitivity made for it."""
     quantized = quantized_model(model, config, config.candidate_bits)
     start_allocated(quantized, config)
-    callback = BMPQCallback(
-        config.budget,
-        warmup_epochs=config.warmup_epochs,
-        interval_epochs=config.interval_epochs,
-        settle_epochs=config.settle_epochs,
-        sensitivity=sensitivity_of(quantized),
-        min_improvement=config.min_improvement,
-    )
-    return quantized, callback
+    return quantized, allocation_callback(config, sensitivity_of(quantized))
 
 
 def _activation_density(model: keras.Model, config: TrainConfig, dataset: ImageDataset):
@@ -121,9 +111,7 @@ def _after_training(bits: int) -> Method:
 
 
 def _sample(dataset: ImageDataset) -> tuple[tf.Tensor, tf.Tensor]:
-    mean, std = dataset.moments()
-    images, labels = (part[:_SAMPLE] for part in dataset.train)
-    return next(iter(evaluation_batches(images, labels, batch_size=_SAMPLE, mean=mean, std=std)))
+    return next(iter(normalised_training_images(dataset, _SAMPLE, _SAMPLE)))
 
 
 METHODS: dict[str, Method] = {

@@ -114,7 +114,7 @@ def _write_files(
     folder: pathlib.Path,
     optimize_for: str,
     io_dtype: str | None,
-    command: str | None = None,
+    command: str | None,
 ) -> tuple[ExportReport, dict[str, float]]:
     # First of all: an export that is refused should not cost the training.
     with replacing(folder / "model.keras") as temporary:
@@ -141,33 +141,19 @@ def _write_files(
         "tflite": classification_accuracy(runtime_of(content)(content), run.judged_batches()),
     }
     write_text(folder / "report.json", json.dumps(report(run, exported, accuracy), indent=1))
-    _write_page(run, folder, exported, accuracy, command)
-    plot_allocations(
-        run.callback.history,
-        folder / "bits.png",
-        f"{run.config.model} on {run.config.dataset}, {run.config.budget}",
-    )
-    return exported, accuracy
-
-
-def _write_page(
-    run: Run,
-    folder: pathlib.Path,
-    exported: ExportReport,
-    accuracy: dict[str, float],
-    command: str | None,
-) -> None:
-    """Writes the run as a page to read."""
+    title = f"{run.config.model} on {run.config.dataset}, {run.config.budget}"
     write_report(
         folder / "report.html",
         run.model,
         exported,
         run.logs,
         accuracy=accuracy,
-        title=f"{run.config.model} on {run.config.dataset}, {run.config.budget}",
+        title=title,
         command=command,
         overwrite=True,
     )
+    plot_allocations(run.callback.history, folder / "bits.png", title)
+    return exported, accuracy
 
 
 def report(run: Run, exported: ExportReport, accuracy: dict[str, float]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from bmpq_research.experiments.near_two_bits import GRADIENTS, LEVELS, two_bit_l
 from bmpq_research.experiments.recipe import sgd
 from bmpq_tf import QuantizationConfig
 from bmpq_tf.training.callback import BMPQCallback
+from bmpq_tf.training.decision_options import Sensitivity
 from bmpq_tf.training.oscillation_freezing import FreezeOscillations
 
 # What only grids of experiments try.
@@ -186,13 +187,15 @@ def quantization(config: TrainConfig, candidate_bits: Iterable[int]) -> Quantiza
     )
 
 
-def allocation_callback(config: TrainConfig) -> BMPQCallback:
-    """Returns the callback that allocates as configured."""
+def allocation_callback(
+    config: TrainConfig, sensitivity: Sensitivity | None = None
+) -> BMPQCallback:
+    """Returns the callback that allocates as configured, by the control or another sensitivity."""
     return BMPQCallback(
         config.budget,
         warmup_epochs=config.warmup_epochs,
         interval_epochs=config.interval_epochs,
         settle_epochs=config.settle_epochs,
         min_improvement=config.min_improvement,
-        sensitivity=Control(config.sensitivity, config.objective, config.seed),
+        sensitivity=sensitivity or Control(config.sensitivity, config.objective, config.seed),
     )

@@ -71,11 +71,6 @@ class Result:
     budget: str
     stages: list[Stage]
 
-    @property
-    def findings(self) -> list[Stage]:
-        """What is not as it should be."""
-        return [stage for stage in self.stages if stage.outcome == FINDING]
-
 
 class Trial:
     """Runs one seed.

@@ -1,17 +1,16 @@
 """Which types the runtimes turn into which, in models of one `QUANTIZE`, `DEQUANTIZE` or `CAST`."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
+from bmpq_research import tflite_builder
 from bmpq_research.runtime_probe import probe
 from bmpq_tf._compat.litert import schema
-from bmpq_tf.export.micro import operators, runtime
-from bmpq_tf.export.tflite import flatbuffer
+from bmpq_tf.export.micro import operators
 
-TFLM = "TFLM"
-RUNTIMES = (*probe.RUNTIMES, TFLM)
+RUNTIMES = (*probe.RUNTIMES, probe.TFLM)
 COLUMNS = ("operator", "from", "to", *RUNTIMES)
 _BUILTIN, _TYPE = schema.BuiltinOperator, schema.TensorType
 _TYPES = {
@@ -70,7 +69,7 @@ def _outcome(operator: str, given: str, made: str, one: str) -> str:
     ]
     content = _content(operator, (given, made), grids, values.shape)
     try:
-        received = _run(content, one, values)
+        received = probe.run_with(content, one, [values])
     except (RuntimeError, ValueError):
         return "refused"
     expected = values.astype(np.float64) - (grids[0][1] if grids[0] else 0)
@@ -83,7 +82,7 @@ def _outcome(operator: str, given: str, made: str, one: str) -> str:
 
 
 def _content(operator: str, types, grids, shape) -> bytes:
-    file = flatbuffer.Builder()
+    file = tflite_builder.Builder()
     ends = [
         file.tensor(
             name,
@@ -97,17 +96,6 @@ def _content(operator: str, types, grids, shape) -> bytes:
     options = (_NAMES[operator], fields if operator == "CAST" else {})
     file.operator(getattr(_BUILTIN, operator), ends[:1], ends[1:], options)
     return file.content(ends[:1], ends[1:])
-
-
-def _run(content: bytes, one: str, values: np.ndarray) -> np.ndarray:
-    if one == TFLM:
-        return run_in_tflm(content, [values])
-    return probe.run_with(content, one, [values]).astype(np.float64)
-
-
-def run_in_tflm(content: bytes, inputs: Sequence[np.ndarray]) -> np.ndarray:
-    """Returns the first output, float64, of a model that takes the inputs as they are."""
-    return runtime.MicroModel(content).integers(inputs)[1][0].astype(np.float64)
 
 
 def rows(found: Iterable[Converted]) -> list[tuple[str, ...]]:

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from bmpq_research import tflite_builder
 from bmpq_research.runtime_probe.one_operator import TYPES
 from bmpq_tf._compat.litert import schema
 from bmpq_tf.export.tflite import flatbuffer
@@ -62,7 +63,7 @@ def _answers(inputs, kernel, recurrent, bias) -> tuple[np.ndarray, float]:
 
 def _content(mode, bits, sizes, kernels, scales, bias, largest_cell) -> bytes:
     steps, features, units = sizes
-    file, static = flatbuffer.Builder(), mode == "static"
+    file, static = tflite_builder.Builder(), mode == "static"
     kind, outer = (_TYPE.INT8 if static else _TYPE.FLOAT32), (1, steps, features)
     fed = file.tensor("input", outer, _TYPE.FLOAT32)
     read = fed

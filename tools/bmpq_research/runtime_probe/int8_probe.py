@@ -1,16 +1,16 @@
 """What runtimes answer to models of one int8 operator without weights, beside NumPy."""
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import numpy as np
 
+from bmpq_research import tflite_builder
 from bmpq_research.runtime_probe import probe
 from bmpq_research.runtime_probe.int8_operators import OPERATORS, Int8Operator, Part
-from bmpq_tf.export.tflite import flatbuffer
 
 _BOUND = 1  # step of the output
-RUNTIMES = (*probe.RUNTIMES, "TFLM")
+RUNTIMES = (*probe.RUNTIMES, probe.TFLM)
 COLUMNS = ("int8 operator", *RUNTIMES, "arm64")
 
 
@@ -32,7 +32,7 @@ class Seen:
 
 def build(operator: Int8Operator) -> tuple[bytes, list[np.ndarray], np.ndarray]:
     """Returns a model's bytes, its inputs, and the answer in steps of the result."""
-    generator, file = np.random.default_rng(0), flatbuffer.Builder()
+    generator, file = np.random.default_rng(0), tflite_builder.Builder()
     values = [part.draw(generator) for part in operator.operands]
     tensors = [
         _tensor(file, f"operand_{number}", part, value if part.constant else None)
@@ -52,7 +52,7 @@ def build(operator: Int8Operator) -> tuple[bytes, list[np.ndarray], np.ndarray]:
     return file.content(fed, [result]), given, expected
 
 
-def _tensor(file: flatbuffer.Builder, name: str, part: Part, values=None) -> int:
+def _tensor(file: tflite_builder.Builder, name: str, part: Part, values=None) -> int:
     grid = None
     if part.grid is not None:
         grid = (np.float32([part.grid[0]]), np.int64([part.grid[1]]), 0)
@@ -63,20 +63,11 @@ def judge(operator: Int8Operator, runtime: str) -> Seen:
     """Runs one case in one runtime and compares it with NumPy."""
     content, given, expected = build(operator)
     try:
-        received = _runner(content, runtime)(*given)
+        received = probe.run_with(content, runtime, given)
     except (RuntimeError, ValueError):
         return Seen(operator.name, runtime, "refused", None)
-    error = float(np.abs(received.astype(np.float64) - expected).max())
+    error = float(np.abs(received - expected).max())
     return Seen(operator.name, runtime, "right" if error <= _BOUND else "wrong", error)
-
-
-def _runner(content: bytes, runtime: str) -> Callable[..., np.ndarray]:
-    if runtime != "TFLM":
-        return probe.interpreter(content, runtime)
-    from bmpq_tf.export.micro.runtime import MicroModel
-
-    model = MicroModel(content)
-    return lambda *given: model.integers(list(given))[1][0]
 
 
 def probe_all(

@@ -8,15 +8,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from bmpq_research import tflite_builder
 from bmpq_research.runtime_probe import one_operator, probe, weighted_operators
 from bmpq_tf._compat.litert import schema
 from bmpq_tf.export.tflite import flatbuffer
 
-_BUILTIN, _FLOAT32, _INT32 = (
-    schema.BuiltinOperator,
-    schema.TensorType.FLOAT32,
-    schema.TensorType.INT32,
-)
+_BUILTIN = schema.BuiltinOperator
+_FLOAT32 = schema.TensorType.FLOAT32
+_INT32 = schema.TensorType.INT32
 # Side of the square feature map, input channels, output channels.
 POINTWISE = tuple(
     (side, *channels)
@@ -52,10 +51,8 @@ def measure(rounds: int = 15) -> list[Lowering]:
     rounds.
     """
     operators = {operator.name: operator for operator in weighted_operators.OPERATORS}
-    pointwise, dense = (
-        operators["FULLY_CONNECTED for a 1x1 convolution"],
-        operators["FULLY_CONNECTED"],
-    )
+    pointwise = operators["FULLY_CONNECTED for a 1x1 convolution"]
+    dense = operators["FULLY_CONNECTED"]
     found = []
     for side, inputs, outputs in POINTWISE:
         image = (1, side, side, inputs)
@@ -111,7 +108,7 @@ def _ratios(
 
 def _patches(side: int, inputs: int, outputs: int, bits: int) -> one_operator.Case:
     """A 3x3 convolution as nine slices, a concatenation and a fully connected layer."""
-    file, generator = flatbuffer.Builder(), np.random.default_rng(0)
+    file, generator = tflite_builder.Builder(), np.random.default_rng(0)
     image = (1, side + 2, side + 2, inputs)
     fed = file.tensor("input", image, _FLOAT32)
     size = file.tensor("size", [4], _INT32, np.int32([1, side, side, inputs]))
@@ -146,7 +143,7 @@ def _patches(side: int, inputs: int, outputs: int, bits: int) -> one_operator.Ca
 
 
 def _slice(
-    file: flatbuffer.Builder, fed: int, size: int, begin: Sequence[int], shape: Sequence[int]
+    file: tflite_builder.Builder, fed: int, size: int, begin: Sequence[int], shape: Sequence[int]
 ) -> int:
     start = file.tensor(f"begin_{begin}", [4], _INT32, np.int32(begin))
     part = file.tensor(f"part_{begin}", shape, _FLOAT32)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from bmpq_research import tflite_builder
 from bmpq_research.runtime_probe import one_operator, probe, weighted_operators
 from bmpq_tf._compat.litert import schema
 from bmpq_tf.export.micro import forms, packing, runtime
@@ -95,7 +96,7 @@ def operators_of_the_runtime() -> set[str]:
 
 
 def _senseless(code: int) -> bytes:
-    file = flatbuffer.Builder()
+    file = tflite_builder.Builder()
     grid = (np.float32([0.1]), np.int64([0]), 0)
     ends = [file.tensor(name, [1, 4], flatbuffer.INT8, grid=grid) for name in ("in", "out")]
     file.operator(code, ends[:1], ends[1:], ("", {}))

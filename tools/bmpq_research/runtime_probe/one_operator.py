@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from bmpq_research import tflite_builder
 from bmpq_research.runtime_probe.weighted_operators import Operator
 from bmpq_tf._compat.litert import schema
 from bmpq_tf.export.tflite import flatbuffer
@@ -130,7 +131,7 @@ def _weights(
 def _content(operator: Operator, shapes, weights, bias, mode: str, step) -> bytes:
     integers, scales, bits, granularity = weights
     static, quantized = step is not None, bits != 32
-    file = flatbuffer.Builder()
+    file = tflite_builder.Builder()
     kind, zero, bias_kind = _STATIC.get(mode, _STATIC["static"])
     types = {np.int8: schema.TensorType.INT8, np.int16: schema.TensorType.INT16}
     activation = types[kind] if static else schema.TensorType.FLOAT32

@@ -7,7 +7,6 @@ import statistics
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from bmpq_tf.emulation import session
 WIDTHS = (2, 4, 8)
 GRANULARITIES = ("channel", "tensor")
 RUNTIMES = ("LiteRT", "LiteRT without XNNPACK", "tf.lite", "tf.lite without XNNPACK")
+TFLM = "TFLM"
 # LiteRT on an emulated processor, which is not there on every machine.
 ARM_RUNTIMES = ("arm64", "arm64 without XNNPACK")
 # What an answer may differ by, relative to the largest one (`static`: in steps of the output) and
@@ -46,10 +46,6 @@ class Seen:
     outcome: str
     error: float | None
     speed: float | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns it as plain data."""
-        return dataclasses.asdict(self)
 
 
 def cases(
@@ -126,11 +122,15 @@ def _error(case: one_operator.Case, mode: str, runtime: str) -> float:
 
 
 def run_with(content: bytes, runtime: str, inputs: Sequence[np.ndarray]) -> np.ndarray:
-    """Returns the first output of a model."""
-    return interpreter(content, runtime)(*inputs)
+    """Returns the first output, float64, of a model that takes the inputs as they are."""
+    if runtime != TFLM:
+        return interpreter(content, runtime)(*inputs).astype(np.float64)
+    from bmpq_tf.export.micro.runtime import MicroModel
+
+    return MicroModel(content).integers(inputs)[1][0].astype(np.float64)
 
 
-def interpreter(content: bytes, runtime: str, num_threads: int = 1):
+def interpreter(content: bytes, runtime: str):
     """Returns a function that runs a model."""
     if runtime.startswith("tf.lite"):
         import tensorflow as tf
@@ -150,7 +150,7 @@ def interpreter(content: bytes, runtime: str, num_threads: int = 1):
         # tf.lite says that it moved to ai-edge-litert.
         warnings.simplefilter("ignore")
         interpreter = Interpreter(
-            model_content=content, num_threads=num_threads, experimental_op_resolver_type=kind
+            model_content=content, num_threads=1, experimental_op_resolver_type=kind
         )
     interpreter.allocate_tensors()
     fed = [detail["index"] for detail in interpreter.get_input_details()]

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from bmpq_research import tflite_builder
 from bmpq_research.runtime_probe import conversions, one_operator, probe, weighted_operators
 from bmpq_tf._compat.litert import schema
 from bmpq_tf.export.micro import operators as micro_operators
-from bmpq_tf.export.tflite import flatbuffer
 
 RUNTIMES = conversions.RUNTIMES
 COLUMNS = ("operator", "weights", "scales", *RUNTIMES)
@@ -247,17 +247,11 @@ def probe_all(runtimes: Iterable[str] | None = None) -> list[Seen]:
 
 def _judged(name, bits, granularity, one: str, case, inputs, allowed: float) -> Seen:
     try:
-        received = _run(case.content, one, inputs)
+        received = probe.run_with(case.content, one, inputs)
     except (RuntimeError, ValueError):
         return Seen(name, bits, granularity, one, "refused", None)
     error = float(np.abs(received - case.expected).max())
     return Seen(name, bits, granularity, one, "right" if error <= allowed else "wrong", error)
-
-
-def _run(content: bytes, one: str, inputs) -> np.ndarray:
-    if one == conversions.TFLM:
-        return conversions.run_in_tflm(content, inputs)
-    return probe.run_with(content, one, inputs).astype(np.float64)
 
 
 def _weightless(operator: Weightless) -> tuple[one_operator.Case, list[np.ndarray]]:
@@ -269,7 +263,7 @@ def _weightless(operator: Weightless) -> tuple[one_operator.Case, list[np.ndarra
     size = np.abs(answer).max()
     given = {None: size / _LARGEST, "same": scale}
     step = np.float32(given.get(operator.scale, operator.scale))
-    file = flatbuffer.Builder()
+    file = tflite_builder.Builder()
     none = np.int64([0])
     fed = [
         file.tensor(f"given_{number}", shape, _INT16, grid=(np.float32([scale]), none, 0))
