@@ -11,7 +11,10 @@ import numpy as np
 
 from bmpq_tf.layers.base import QuantizedLayer
 from bmpq_tf.layers.kernel_quantizer import KernelQuantizer
+from bmpq_tf.layers.registry import registered
 from bmpq_tf.model import keras_graph
+
+ENTRIES = {entry.float_class.__name__: entry for entry in registered()}
 
 EXAMPLES = {
     "Dense": ({"units": 3}, (5,)),

@@ -88,11 +88,8 @@ def model_kernels(model: keras.Model) -> list[KernelState]:
     def named(variable) -> str:
         # Keras's paths leave out the names of nested models, so two may have layers of one path.
         names[variable.path] += 1
-        return (
-            variable.path
-            if names[variable.path] == 1
-            else f"{variable.path}#{names[variable.path]}"
-        )
+        number = names[variable.path]
+        return variable.path if number == 1 else f"{variable.path}#{number}"
 
     activations, (calls, uses) = activation_widths(model), _calls(model)
     for layer in keras_compat.flattened_layers(model):

@@ -4,17 +4,22 @@ import keras
 import numpy as np
 import pytest
 from conftest import compiled, sequence_model
-from layer_examples import EXAMPLES, call_arguments, class_name, example_arguments, example_inputs
+from layer_examples import (
+    ENTRIES,
+    EXAMPLES,
+    call_arguments,
+    class_name,
+    example_arguments,
+    example_inputs,
+)
 
 from bmpq_tf import BMPQCallback, export_tflite, quantize_model
 from bmpq_tf.export.converter.convert import to_float_tflite
 from bmpq_tf.export.errors import ConversionError
 from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.export.tflite.interpreter import TFLiteModel
-from bmpq_tf.layers.registry import registered
 from bmpq_tf.model.kernels import allocation_history, model_kernels
 
-ENTRIES = {entry.float_class.__name__: entry for entry in registered()}
 LEAVES = [name for name in EXAMPLES if not ENTRIES[class_name(name)].is_composite]
 FAST = ("MultiHeadAttention", "LSTM", "TimeDistributed")
 COMPOSITES = [name for name in EXAMPLES if name not in LEAVES and None not in EXAMPLES[name][1]]

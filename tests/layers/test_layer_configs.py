@@ -2,12 +2,9 @@
 
 import keras
 import pytest
-from layer_examples import kernels_of
+from layer_examples import ENTRIES, kernels_of
 
 from bmpq_tf.layers import QuantizerConfig
-from bmpq_tf.layers.registry import registered
-
-ENTRIES = {entry.float_class.__name__: entry for entry in registered()}
 
 
 @pytest.mark.parametrize("widths", [(), (1, 4), (9,), (2.5,), "48", None, (True,)])

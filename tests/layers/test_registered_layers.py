@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from layer_examples import (
+    ENTRIES,
     EXAMPLES,
     INSIDE,
     call_arguments,
@@ -19,11 +20,9 @@ from layer_examples import (
 from bmpq_tf import quantize_model
 from bmpq_tf.arithmetic import bit_planes
 from bmpq_tf.layers import QuantizerConfig
-from bmpq_tf.layers.registry import registered
 from bmpq_tf.model import keras_graph
 from bmpq_tf.model.kernels import model_kernels, read
 
-ENTRIES = {entry.float_class.__name__: entry for entry in registered()}
 # One composite of each kind stands for the rest in the fast tests: what they share is one mixin.
 SLOW = {
     # Other ranks of what Conv2D, Conv2DTranspose, DepthwiseConv2D and SeparableConv2D show.

@@ -4,11 +4,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from layer_examples import ENTRIES
 
-from bmpq_tf.layers.registry import registered
 from bmpq_tf.model.kernels import read
-
-ENTRIES = {entry.float_class.__name__: entry for entry in registered()}
 
 
 @pytest.mark.parametrize("scale", ["learned", "statistical", "max_abs"])

@@ -7,6 +7,8 @@ import numpy as np
 from bmpq_tf._compat.litert import schema
 from bmpq_tf.export.tflite import flatbuffer
 
+_BUILTIN = schema.BuiltinOperator
+
 
 def add_tensor(
     model,
@@ -18,7 +20,7 @@ def add_tensor(
     signature=None,
     grid=None,
 ) -> int:
-    """Adds a tensor to a subgraph and returns its index; see `Builder.tensor`.
+    """Adds a tensor; `grid` is scales, zero points and their axis. Returns its index.
 
     Its name gets a number where a tensor of the model has it already: litert-quantizer and all that
     looks tensors up go by their names. Files for microcontrollers have none.
@@ -79,7 +81,10 @@ def new_operator(
     options: tuple[str, dict] = ("", {}),
     custom: bytes | None = None,
 ):
-    """Returns an operator that is in no subgraph yet; see `Builder.operator`."""
+    """Returns an operator that is in no subgraph yet.
+
+    `options` is the schema's name for them without `Options`, and their fields.
+    """
     operator = schema.OperatorT()
     operator.opcodeIndex = operator_code(model, builtin, custom)
     operator.inputs, operator.outputs = list(inputs), list(outputs)
@@ -92,25 +97,19 @@ def new_operator(
     return operator
 
 
-def become(
-    model, operator, builtin: int, inputs: list[int], options: tuple[str, dict] = ("", {})
-) -> None:
+def become(model, operator, builtin: int, inputs: list[int], options: tuple[str, dict]) -> None:
     """Makes another operator of one, with the same outputs."""
     vars(operator).update(vars(new_operator(model, builtin, inputs, operator.outputs, options)))
 
 
 def quantize(model, source: int, result: int):
     """Returns a `QUANTIZE` that is in no subgraph yet."""
-    return new_operator(
-        model, schema.BuiltinOperator.QUANTIZE, [source], [result], ("Quantize", {})
-    )
+    return new_operator(model, _BUILTIN.QUANTIZE, [source], [result], ("Quantize", {}))
 
 
 def dequantize(model, source: int, result: int):
     """Returns a `DEQUANTIZE` that is in no subgraph yet."""
-    return new_operator(
-        model, schema.BuiltinOperator.DEQUANTIZE, [source], [result], ("Dequantize", {})
-    )
+    return new_operator(model, _BUILTIN.DEQUANTIZE, [source], [result], ("Dequantize", {}))
 
 
 def operator_code(model, builtin: int, custom: bytes | None = None) -> int:
