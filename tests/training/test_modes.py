@@ -215,7 +215,7 @@ def test_averaged_weights_keep_the_widths_and_forget_the_scales_of_earlier_ones(
 def test_averages_of_ones_own_keep_equal_widths():
     model, slow = quantized(candidates=(3, 6)), quantized(candidates=(3, 6))
     slow.set_weights(model.get_weights())
-    for _ in range(200):
+    for _ in range(50):
         for average, weight in zip(slow.weights, model.weights, strict=True):
             average.assign(0.9 * average + (1 - 0.9) * weight)
     bits = slow.get_layer("hidden").kernel_quantizer.bits
