@@ -75,6 +75,7 @@ def test_export_and_evaluate_take_the_saved_model(folder, tmp_path):
     assert len(said.splitlines()) == 2
 
 
+@pytest.mark.slow
 def test_what_the_runtimes_say_is_there_for_who_asks(folder):
     said = command("inspect", folder / "model.tflite", BMPQ_RUNTIME_MESSAGES="1", COLUMNS="40")
     assert "absl::InitializeLog" in said
@@ -82,6 +83,7 @@ def test_what_the_runtimes_say_is_there_for_who_asks(folder):
     assert re.search(r"^│ depthwise/kernel │ .*│ +18 │$", said, re.MULTILINE), said
 
 
+@pytest.mark.slow
 def test_export_writes_a_report_with_what_it_measured_and_was_told(folder, tmp_path):
     model, data, page = folder / "model.keras", tmp_path / "named.npz", tmp_path / "report.html"
     path = tmp_path / "model.tflite"
@@ -308,12 +310,14 @@ def test_export_starts_behind_a_layer_and_fixes_open_sizes(tmp_path):
     assert "of 8 inputs" in told
 
 
+@pytest.mark.slow
 def test_a_plot_of_a_file_is_whole_whatever_its_name(folder, tmp_path):
     command("inspect", folder / "model.tflite", f"--plot={tmp_path / 'kernels'}")
     assert (tmp_path / "kernels").read_bytes().startswith(b"\x89PNG")
     assert os.listdir(tmp_path) == ["kernels"]
 
 
+@pytest.mark.slow
 def test_a_search_that_was_refused_may_be_asked_for_again(tmp_path):
     pytest.importorskip("keras_tuner")
     small_model().save(tmp_path / "model.keras")
