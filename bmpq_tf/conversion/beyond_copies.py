@@ -1,5 +1,6 @@
 """What neither a copy of a model nor layers that are changed in place can follow."""
 
+import inspect
 from collections.abc import Iterator
 
 import keras
@@ -66,19 +67,9 @@ def _reads(model: keras.Model) -> Iterator[tuple]:
 
 def _referred(function) -> list:
     """What a function refers to beside its arguments: in its closure, and by global names."""
-    function = getattr(function, "func", function)  # A partial.
-    cells = getattr(function, "__closure__", None) or ()
-    code, known = getattr(function, "__code__", None), getattr(function, "__globals__", {})
-    names = code.co_names if code else ()
-    return [
-        *(cell.cell_contents for cell in cells if _has_contents(cell)),
-        *(known[name] for name in names if name in known),
-    ]
-
-
-def _has_contents(cell) -> bool:
     try:
-        _ = cell.cell_contents
-    except ValueError:
-        return False
-    return True
+        found = inspect.getclosurevars(getattr(function, "func", function))  # Of a partial.
+    # No Python function, or a name that has no value yet.
+    except (TypeError, ValueError):
+        return []
+    return [*found.nonlocals.values(), *found.globals.values()]

@@ -114,10 +114,11 @@ def _beyond_the_plan(state: ExportState) -> str:
     """What to do where a file is over a budget that was planned for the usual inputs, outputs and
     activations.
     """
+    wider = {"io_dtype": ("float32", "uint8"), "activation_bits": (16,)}
     asked = [
         f"{name}={value!r}"
-        for name in ("io_dtype", "activation_bits")
-        if (value := getattr(state.options, name)) is not None
+        for name, values in wider.items()
+        if (value := getattr(state.options, name)) in values
     ]
     if not asked:
         return "Train it under that budget,"

@@ -85,7 +85,8 @@ class FloatRun:
             return told
         with np.load(file, allow_pickle=False) as stored:
             same = len(stored) == len(now) and all(map(np.array_equal, stored.values(), now))
-        return told | search_settings.known(folder, ("model",)) if same else told
+        known = search_settings.noted(folder) if same else {}
+        return {**told, "model": known.get("model", told["model"])}
 
     def train(self, folder: pathlib.Path, verbose: int = 0) -> None:
         """Trains the model in place, unless the folder has its trained weights.

@@ -33,8 +33,7 @@ def check(
         ValueError: the search in the folder was started with others.
     """
     told = json.loads(_text(told))
-    file = folder / name
-    known = json.loads(file.read_text()) if file.exists() else told
+    known = noted(folder, name) or told
     asked = [key for key in told if key in known or key not in newer]
     if different := [key for key in asked if told[key] != known.get(key)]:
         was = ", ".join(f"{key}={known.get(key)!r}" for key in different)
@@ -45,11 +44,10 @@ def check(
         )
 
 
-def known(folder: pathlib.Path, names: Collection[str], name: str = FILE) -> dict[str, Any]:
-    """Returns some settings of the search that the folder has, if it has one."""
+def noted(folder: pathlib.Path, name: str = FILE) -> dict[str, Any]:
+    """Returns the settings of the search that the folder has; none where it has no search."""
     file = folder / name
-    noted = json.loads(file.read_text()) if file.exists() else {}
-    return {key: noted[key] for key in names if key in noted}
+    return json.loads(file.read_text()) if file.exists() else {}
 
 
 def note(folder: pathlib.Path, told: dict[str, Any], name: str = FILE) -> None:

@@ -290,6 +290,9 @@ def test_a_budget_that_other_ends_break_names_them(model, written, tmp_path):
     exact = Budget(flash=written.tflite_bytes)
     with pytest.raises(ExportError, match="planned without io_dtype='float32', which takes more"):
         export_tflite(model, tmp_path / "a.tflite", budget=exact, io_dtype="float32", **OPTIONS)
+    less = Budget(flash=written.tflite_bytes - 1)
+    with pytest.raises(ExportError, match="Train it under that budget"):
+        export_tflite(model, tmp_path / "a.tflite", budget=less, io_dtype="int8", **OPTIONS)
 
 
 def test_images_and_sequences_are_upsampled(tmp_path):
