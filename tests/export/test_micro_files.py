@@ -13,11 +13,7 @@ pytest.importorskip("tflite_micro")
 from micro_models import IMAGES, OPTIONS, RANDOM, network, trained
 
 from bmpq_tf import (
-    Budget,
     ExportError,
-    InfeasibleBudgetError,
-    SkippedLayersWarning,
-    allocate_bits,
     compare_tflite,
     export_tflite,
     inspect_tflite,
@@ -27,11 +23,9 @@ from bmpq_tf import (
 )
 from bmpq_tf._compat import tflite_micro
 from bmpq_tf.cli.program import HINTS
-from bmpq_tf.export.device_plan import device_plan
 from bmpq_tf.export.micro import operators, runtime
 from bmpq_tf.export.micro.runtime import MicroModel
 from bmpq_tf.export.tflite import flatbuffer
-from bmpq_tf.training import device_budget
 
 layers = keras.layers
 WIDTHS = {"wide/kernel": 3, "depthwise/kernel": 2, "hidden/kernel": 5}
@@ -247,54 +241,6 @@ def test_open_sizes_and_a_missing_extra_are_refused_before_any_work(tmp_path, mo
         export_tflite(model, tmp_path / "x.tflite", **OPTIONS)
 
 
-@pytest.fixture(scope="module")
-def plan():
-    return device_plan(quantize_model(network(), (2, 3, 4, 5, 6, 8), activation_bits=8))
-
-
-def test_the_plan_of_the_untrained_model_tells_flash_and_ram(plan, model, written):
-    bits = {row.path: row.bits for row in kernel_table(model)}
-    taken = written.micro.arena.bytes
-    assert taken <= plan.arena_bytes(bits) <= 1.05 * taken
-    assert written.tflite_bytes <= plan.flash_bytes(bits) <= 1.08 * written.tflite_bytes
-
-
-def test_a_budget_of_the_files_own_size_holds_and_one_below_is_refused(model, written, tmp_path):
-    exact = Budget(flash=written.tflite_bytes + 100, ram=written.micro.arena.bytes)
-    export_tflite(model, tmp_path / "a.tflite", budget=exact, **OPTIONS)
-    for less, name in (
-        (Budget(flash=written.tflite_bytes - 1), "flash"),
-        (Budget(ram=1024), "ram"),
-    ):
-        with pytest.raises(ExportError, match=f"bytes of {name}, and the budget has"):
-            export_tflite(model, tmp_path / "b.tflite", budget=less, **OPTIONS)
-
-
-def test_kernels_that_no_plan_unpacks_stay_as_they_are(tmp_path):
-    random = keras.initializers.RandomUniform(0, 0.1, seed=0)
-    inputs = keras.Input((64,))
-    # It stays float in training, and its integers have 7 bits: a table would take less flash.
-    layer = layers.Dense(64, kernel_constraint="non_neg", kernel_initializer=random, name="hidden")
-    model = keras.Model(inputs, layers.Dense(4, name="head")(layer(inputs)))
-    with pytest.warns(SkippedLayersWarning):
-        model = quantize_model(model, (4, 8), pin=None)
-    data = {"calibrate_with": np.random.default_rng(0).random((32, 64), "float32")}
-    path = tmp_path / "model.tflite"
-    report = export_tflite(model, path, optimize_for="micro", tolerance=1.0, **data)
-    assert "TFLM_DECODE" not in report.micro.operators
-    bits = {row.path: row.bits for row in kernel_table(model)}
-    assert report.micro.arena.bytes <= device_plan(model).arena_bytes(bits)
-
-
-def test_a_budget_that_other_ends_break_names_them(model, written, tmp_path):
-    exact = Budget(flash=written.tflite_bytes)
-    with pytest.raises(ExportError, match="planned without io_dtype='float32', which takes more"):
-        export_tflite(model, tmp_path / "a.tflite", budget=exact, io_dtype="float32", **OPTIONS)
-    less = Budget(flash=written.tflite_bytes - 1)
-    with pytest.raises(ExportError, match="Train it under that budget"):
-        export_tflite(model, tmp_path / "a.tflite", budget=less, io_dtype="int8", **OPTIONS)
-
-
 def test_images_and_sequences_are_upsampled(tmp_path):
     inputs = keras.Input((8, 8, 2))
     x = layers.UpSampling2D((2, 3))(layers.Conv2D(4, 3, padding="same")(inputs))
@@ -305,28 +251,6 @@ def test_images_and_sequences_are_upsampled(tmp_path):
     report = export_tflite(model, tmp_path / "up.tflite", optimize_for="micro", **data)
     assert "RESIZE_NEAREST_NEIGHBOR" in report.micro.operators
     assert report.parity.holds
-
-
-@pytest.mark.parametrize(
-    ("budget", "words"),
-    [
-        ("2 kB flash", r"The smallest file of this model takes .* without any kernel"),
-        ("1 kB ram", r"Without any kernel .* for activations, the most at .*CONV_2D"),
-        ("10 kB flash, 7500 B ram", r"not all at once; within the others, .* bytes of flash"),
-    ],
-)
-def test_a_budget_that_cannot_be_met_says_what_takes_it(model, plan, budget, words, monkeypatch):
-    monkeypatch.setattr(device_budget, "plan_for", lambda *given: plan)
-    with pytest.raises(InfeasibleBudgetError, match=words):
-        allocate_bits(model, budget, {})
-
-
-def test_a_kernel_that_must_be_unpacked_is_named(plan, monkeypatch):
-    model = quantize_model(network(), (2, 3), activation_bits=8)
-    monkeypatch.setattr(device_budget, "plan_for", lambda *given: plan)
-    ram = plan.planned + plan.persistent + 832
-    with pytest.raises(InfeasibleBudgetError, match=r"bytes of RAM where '.*' is unpacked"):
-        allocate_bits(model, Budget(ram=ram), {})
 
 
 def test_the_report_is_plain_data(written):
