@@ -35,7 +35,8 @@ def draw(path: str | os.PathLike) -> str:
         x, y = _at(front.kilobytes(row), statistics.fmean(lost))
         color = BLUE if row.method == "bmpq" else GREEN
         picture.dot(x, y, color)
-        words = f"{statistics.fmean(lost):+z.1f}"
+        points = round(statistics.fmean(lost), 1)
+        words = f"{points:+.1f}" if points else "0.0"
         if _TAUGHT in row.part:
             picture.text(x, y - 12, f"{words}, its own teacher", 13, color, "middle", "600")
         elif y - 24 < _TOP:
@@ -75,8 +76,8 @@ def _legend(picture: Picture, seeds: set[int], has_uniform: bool) -> None:
     lines += [(GREEN, "bmpq_tf, one width throughout")] if has_uniform else []
     lines += [(ORANGE, f"{front.PEER_NAME}, 500 epochs and more")]
     for number, (color, words) in enumerate(lines):
-        picture.dot(440, 200 + 26 * number, color, 6)
-        picture.text(454, 205 + 26 * number, words, 14, color)
+        picture.dot(440, 180 + 26 * number, color, 6)
+        picture.text(454, 185 + 26 * number, words, 14, color)
     least, most = min(seeds, default=1), max(seeds, default=1)
     many = (
         "one seed" if most == 1 else f"{least} to {most} seeds" if least < most else f"{most} seeds"
