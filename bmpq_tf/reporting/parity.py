@@ -12,19 +12,18 @@ def parity_facts(report: ExportReport) -> tuple[tuple[str, str], ...]:
     inputs = "random inputs" if parity.generated else "given inputs"
     told = [("compared on", f"{parity.examples:,} {inputs}{where}")]
     if parity.compared:
-        told.append(("top-1 equal to Keras", f"{parity.agreement:.2%}"))
-    told.append(
+        same = "labels" if parity.labels else "top-1"
+        told.append((f"{same} equal to Keras", f"{parity.agreement:.2%}"))
+    told += [
         (
             "largest difference",
             f"{parity.max_abs_diff:.2g}; the largest answer is {parity.logit_scale:.3g}",
-        )
-    )
-    told.append(
+        ),
         (
             "root mean square of the differences",
             f"{parity.rms:.2g} of the answers' own; up to {parity.rms_limit:g} is allowed",
-        )
-    )
+        ),
+    ]
     if math.isfinite(parity.tolerance) and parity.allowed is None:
         told.append(("largest difference allowed", f"{parity.tolerance:.2g}"))
     if parity.ties:

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from bmpq_tf import export_tflite, quantize_model
-from bmpq_tf.export.verification import near_ties, parity
+from bmpq_tf.export.tflite.interpreter import TFLiteModel
+from bmpq_tf.export.verification import comparison, near_ties, parity
 
 
 def convolutional():
@@ -92,3 +93,36 @@ def test_columns_that_an_int8_output_cannot_tell_apart_are_no_mistake():
     }
     assert "top-1 is Keras's for 0.7000" in parity.Parity(**fields).problem
     assert parity.Parity(**fields, near_ties=2).holds
+
+
+class Mistaken(TFLiteModel):
+    """Answers the next class where an input has a 2."""
+
+    def __call__(self, batch):
+        (labels,) = super().__call__(batch)
+        return [np.where(batch[0].max(-1) == 2, (labels + 1) % 4, labels)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "mistakes", "options", "problem"),
+    [
+        ("size", 2, {}, ""),
+        ("size", 20, {}, "less than the 0.99 that optimize_for="),
+        ("size", 20, {"tolerance": 0.1}, ""),
+        ("latency", 20, {}, ""),
+        ("latency", 40, {}, "less than the 0.9 that optimize_for="),
+        ("latency", 40, {"tolerance": 0.01}, "less than the 0.99 that tolerance= asks for"),
+    ],
+)
+def test_labels_are_judged_by_the_share_of_equal_ones(kind, mistakes, options, problem, tmp_path):
+    inputs = keras.Input((4,))
+    x = keras.layers.Dense(4, use_bias=False, kernel_initializer="identity")(inputs)
+    model = quantize_model(keras.Model(inputs, keras.ops.argmax(x, axis=-1)), pin=None)
+    data = np.eye(4, dtype="float32")[np.arange(200) % 4]
+    export_tflite(model, tmp_path / "model.tflite", verify_with=data)
+    data[-mistakes:] *= 2
+    content = (tmp_path / "model.tflite").read_bytes()
+    found = comparison.compare(model, content, data, kind, **options, runtime=Mistaken)
+    assert found.problem.startswith("LiteRT's labels are Keras's for") == bool(problem)
+    assert problem in found.problem
+    assert found.holds != bool(problem)

@@ -12,6 +12,7 @@ from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.export.tflite.decode import DECODE, is_decode
 from bmpq_tf.export.tflite.interpreter import TFLiteModel
 from bmpq_tf.export.verification import near_ties
+from bmpq_tf.export.verification.comparison import are_labels
 from bmpq_tf.export.verification.inputs import batch_count, input_batches
 
 
@@ -61,7 +62,7 @@ def verify(
         integer_content: the same model with plain int8 kernels.
         verify_with: as `bmpq_tf.export_tflite` takes it.
         rms_limit: the root mean square of the differences from LiteRT, relative to its answers',
-            that is allowed.
+            that is allowed; of labels, the share that differ.
 
     Raises:
         ExportError: an answer differs.
@@ -70,7 +71,8 @@ def verify(
     arena = least_arena(content)
     packed, plain = MicroModel(content), MicroModel(integer_content)
     litert, examples = TFLiteModel(integer_content), 0
-    apart = _Apart(near_ties.output_steps(flatbuffer.parse(integer_content)))
+    steps = near_ties.output_steps(flatbuffer.parse(integer_content))
+    apart = _Apart(steps, [are_labels(output) for output in model.outputs])
     batches = input_batches(model, verify_with)
     for batch in progress.counted(batches, batch_count(model, verify_with)):
         answers, same = packed(batch), plain(batch)
@@ -86,7 +88,8 @@ def verify(
     if not apart.rms <= rms_limit:
         raise ExportError(
             f"TFLM's answers differ from LiteRT's by {apart.rms:.3g} of their size (root mean "
-            f"square); {rms_limit:g} is allowed. Nothing was written."
+            f"square; of labels, the share that differ); {rms_limit:g} is allowed. Nothing was "
+            "written."
         )
     return MicroReport(
         arena, operator_names(content), examples, apart.largest, apart.near / max(1, apart.count)
@@ -108,24 +111,31 @@ def operator_names(content: bytes) -> tuple[str, ...]:
 
 
 class _Apart:
-    """How far two runtimes' answers are apart, in steps of each output."""
+    """How far two runtimes' answers are apart, in steps of each output; labels are equal or not."""
 
-    def __init__(self, steps: list[float]):
-        self._scales = [step or 1.0 for step in steps]
+    def __init__(self, steps: list[float], labels: list[bool]):
+        self._scales, self._labels = [step or 1.0 for step in steps], labels
         self._squares = np.zeros((len(steps), 2))
         self.largest = self.near = self.count = 0
 
     @property
     def rms(self) -> float:
-        """Relative to the second runtime's answers; of the worst output."""
+        """Relative to the second runtime's answers, of labels the share that differ; of the worst
+        output.
+        """
         differences, sizes = self._squares.T
-        return float(np.sqrt(differences / np.maximum(sizes, np.finfo(float).tiny)).max())
+        shares = differences / np.maximum(sizes, np.finfo(float).tiny)
+        return float(np.where(self._labels, shares, np.sqrt(shares)).max())
 
     def add(self, ours: list[np.ndarray], theirs: list[np.ndarray]) -> None:
         for number, (one, other) in enumerate(zip(ours, theirs, strict=True)):
             one, other = one.astype(np.float64), other.astype(np.float64)
             difference = np.abs(one - other)
-            self._squares[number] += np.square(difference).sum(), np.square(other).sum()
+            self._squares[number] += (
+                (np.count_nonzero(difference), difference.size)
+                if self._labels[number]
+                else (np.square(difference).sum(), np.square(other).sum())
+            )
             steps = np.round(difference / self._scales[number])
             self.largest = max(self.largest, int(steps.max(initial=0)))
             self.near += int((steps <= 1).sum())

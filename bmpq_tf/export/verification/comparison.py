@@ -17,6 +17,7 @@ from bmpq_tf.export.verification.near_ties import near_ties, output_steps
 from bmpq_tf.export.verification.parity import (
     TOLERANCE,
     Parity,
+    least_agreement,
     limits_of,
     mistakes_allowed,
     tolerance_of,
@@ -47,7 +48,8 @@ def compare(
         verify_with: arrays as the model takes them, a `tf.data.Dataset` of batches (labels are left
             out), or `None` for random inputs.
         optimize_for: the kind of file.
-        tolerance: the largest `rms` to allow, in place of the kind's own.
+        tolerance: the largest `rms` to allow, in place of the kind's own; of labels, the share that
+            may differ.
         judge_top1: whether the agreement must reach its limit; that of random inputs never need.
         runtime: what runs the file.
         activation_bits: the width of an integer file's activations, where it decides what counts as
@@ -77,6 +79,11 @@ def compare(
             "verify on random inputs."
         )
     return tally.parity(examples, verify_with is None, tolerance, judge_top1)
+
+
+def are_labels(output) -> bool:
+    """Whether a model's output has integers or truth values: equal or not, but never near."""
+    return not output.dtype.startswith(("float", "bfloat"))
 
 
 class _Follower:
@@ -150,6 +157,7 @@ class _Tally:
         file = flatbuffer.parse(content)
         self._mostly_trained = is_mostly_trained(file)
         self._departed = ""
+        self._labels = np.array([are_labels(output) for output in model.outputs])
         outputs = len(model.outputs)
         self.difference, self.unexplained, self.scale = np.zeros((3, outputs))
         self.equal, self.near, self.compared = np.zeros((3, outputs), int)
@@ -174,10 +182,11 @@ class _Tally:
         if shapes != wanted:
             raise RuntimeError(f"its answers have the shapes {shapes}, the model's {wanted}.")
         self.scale = np.maximum(self.scale, [np.abs(ours).max(initial=0.0) for ours in expected])
-        apart = _largest_differences(expected, received)
+        apart = np.where(self._labels, 0.0, _largest_differences(expected, received))
         self.difference = np.maximum(self.difference, apart)
         if self._followers and not (apart <= tolerance_of(self._optimize_for, self.scale)).all():
             apart = self._followers[xnnpack].differences(batch)
+            apart = np.where(self._labels, 0.0, apart)
             if not (apart <= tolerance_of(self._optimize_for, self.scale)).all():
                 self._departed = self._departed or self._followers[xnnpack].following.departed
         self.unexplained = np.maximum(self.unexplained, apart)
@@ -185,6 +194,10 @@ class _Tally:
             for columns, ours, theirs in zip(self._columns, expected, received, strict=False):
                 columns.add(ours, theirs)
         for number, (ours, theirs) in enumerate(zip(expected, received, strict=True)):
+            if self._labels[number]:
+                self.equal[number] += (ours == theirs).sum()
+                self.compared[number] += ours.size
+                continue
             self.squares[int(xnnpack), number] += (
                 np.square(ours - theirs, dtype=np.float64).sum(),
                 np.square(ours, dtype=np.float64).sum(),
@@ -197,7 +210,7 @@ class _Tally:
                 self.near[number] += near_ties(ours, theirs, self._steps[number])
 
     def parity(
-        self, examples: int, generated: bool, allowed: float | None, judge_top1: bool = True
+        self, examples: int, generated: bool, tolerance: float | None, judge_top1: bool = True
     ) -> Parity:
         ratios = self.squares[..., 0] / np.maximum(self.squares[..., 1], np.finfo(np.float64).tiny)
         rms = float(np.sqrt(ratios).max()) if np.isfinite(ratios).all() else float("inf")
@@ -208,9 +221,9 @@ class _Tally:
             self.equal, self.compared, out=np.ones(len(self.equal)), where=self.compared > 0
         )
         limits = limits_of(self._optimize_for, self._rounded, self._mostly_trained)
-        allowed_mistakes = mistakes_allowed(limits, self.compared)
-        mistakes = self.compared - self.equal - self.near - allowed_mistakes
-        least = min(
+        least = least_agreement(limits, self._labels, tolerance)
+        mistakes = self.compared - self.equal - self.near - mistakes_allowed(least, self.compared)
+        worst_top1 = min(
             range(len(agreement)),
             key=lambda number: (-max(0.0, mistakes[number]), agreement[number]),
         )
@@ -218,19 +231,22 @@ class _Tally:
         return Parity(
             max_abs_diff=float(self.difference[worst]),
             logit_scale=float(self.scale[worst]),
-            agreement=float(agreement[least]),
+            agreement=float(agreement[worst_top1]),
             examples=examples,
             generated=generated,
             unexplained_diff=float(self.unexplained[worst]),
             rms=rms,
             optimize_for=self._optimize_for,
-            compared=int(self.compared[least]),
-            near_ties=int(self.near[least]),
-            allowed=allowed,
+            compared=int(self.compared[worst_top1]),
+            near_ties=int(self.near[worst_top1]),
+            allowed=tolerance,
             ties=ties,
             departed=self._departed,
             rounded=self._rounded,
             mostly_trained=self._mostly_trained,
-            judges_top1=judge_top1 and not generated and allowed is None,
+            judges_top1=(judge_top1 and not generated)
+            or tolerance is not None
+            or self._optimize_for == "size",
+            labels=bool(self._labels[worst_top1]),
             constant=tuple(found for columns in self._columns if (found := columns.constant())),
         )

@@ -20,8 +20,8 @@ class Limits:
         largest: the largest difference, relative to the largest output, or to 0.01 where that is
             smaller; `None` where rounding of activations makes single values drift.
         rms: the root mean square of the differences relative to that of an output.
-        agreement: the share of equal top-1 that inputs of the user's must reach; two examples may
-            always differ.
+        agreement: the share of equal top-1 that inputs of the user's must reach, or of equal
+            labels; two examples may always differ.
     """
 
     largest: float | None
@@ -36,6 +36,8 @@ LIMITS = {
     "latency": Limits(None, 0.1, 0.9),
     "integer": Limits(None, 0.2, 0.8),
 }
+# The share of equal labels in "size" files, where top-1 needs no limit beside that of the values.
+_EQUAL_LABELS = 0.99
 # "integer" where Keras rounds activations too, by their narrowest width. The file then rounds to
 # the same steps; what is left are values at an edge that go the other way, each by a step, and the
 # tensors between two quantizers. Small residual networks: 0.012, 0.064, 0.23.
@@ -79,7 +81,9 @@ class Parity:
         mostly_trained: whether at least as many of an integer file's operators have kernels as
             compute between the model's quantizers, on grids of calibration.
         judges_top1: whether the agreement must reach its limit: on inputs that the user gave to
-            verify with, without a limit of his own.
+            verify with; everywhere in `"size"`, and by a limit of his own.
+        labels: whether the agreement is the share of equal labels: integers or truth values, of
+            which nothing else is judged.
         constant: in `"integer"`, columns of outputs in which the file answers one single value and
             Keras does not.
 
@@ -106,10 +110,13 @@ class Parity:
     rounded: int | None = None
     mostly_trained: bool = True
     judges_top1: bool = True
+    labels: bool = False
     constant: tuple[ConstantColumns, ...] = ()
 
     def __str__(self) -> str:
         inputs = f"{self.examples:,} {'random inputs' if self.generated else 'inputs'}"
+        if self.labels:
+            return f"labels equal to Keras's on {self.agreement:.2%} of {inputs}"
         apart = f"largest difference {self.max_abs_diff:.2g} of {self.logit_scale:.3g}"
         # Outputs of one value have no top-1.
         if not self.compared:
@@ -181,15 +188,22 @@ class Parity:
                 * self.generated
             )
         mistakes = round((1 - self.agreement) * self.compared) - self.near_ties
-        if self.judges_top1 and mistakes > mistakes_allowed(limits, self.compared):
+        least = float(least_agreement(limits, self.labels, self.allowed))
+        if not self.judges_top1 or mistakes <= mistakes_allowed(least, self.compared):
+            return ""
+        must_reach = f'optimize_for="{self.optimize_for}" must reach'
+        if self.labels:
             return (
-                f"LiteRT's top-1 is Keras's for {self.agreement:.4f} of {self.examples} examples, "
-                f"less than the {limits.agreement:g} that "
-                f'optimize_for="{self.optimize_for}" must reach. If top-1 means nothing for these '
-                "outputs, say with tolerance= how close "
-                "they must be."
+                f"LiteRT's labels are Keras's for {self.agreement:.4f} of {self.examples} "
+                f"examples, less than the {least:g} that "
+                + ("tolerance= asks for" if self.allowed is not None else must_reach)
+                + ". If more may differ, say with tolerance= which share."
             )
-        return ""
+        return (
+            f"LiteRT's top-1 is Keras's for {self.agreement:.4f} of {self.examples} examples, "
+            f"less than the {least:g} that {must_reach}. If top-1 means nothing for these outputs, "
+            "say with tolerance= how close they must be."
+        )
 
     @property
     def holds(self) -> bool:
@@ -217,10 +231,25 @@ def limits_of(optimize_for: str, rounded: int | None, mostly_trained: bool = Tru
     return max(usual, trained, key=lambda limits: limits.rms)
 
 
-def mistakes_allowed(limits: Limits, compared):
-    """Returns how many of the compared positions may have another top-1; two always."""
+def least_agreement(limits: Limits, labels, allowed: float | None) -> np.ndarray:
+    """Returns the share of equal top-1 that is asked for, or of equal labels.
+
+    Args:
+        limits: of the kind of file.
+        labels: whether it is of labels; of each output.
+        allowed: the user's own limit: of labels, the share that may differ.
+    """
+    if allowed is None:
+        return np.where(labels, limits.agreement or _EQUAL_LABELS, limits.agreement)
+    return np.where(labels, 1 - allowed, 0.0)
+
+
+def mistakes_allowed(least, compared):
+    """Returns how many of the compared positions may have another top-1 where this share of them
+    must be equal; two always.
+    """
     # 1 - 0.8 is a little less than 0.2.
-    return np.maximum(2, (1 - limits.agreement) * compared + 1e-6)
+    return np.maximum(2, (1 - least) * compared + 1e-6)
 
 
 def tolerance_of(optimize_for: str, scale):
