@@ -22,6 +22,7 @@ from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.export.verification.runtimes import check_place
 from bmpq_tf.model import keras_graph
 from bmpq_tf.model.kernels import KernelState, compression, total_bits, within
+from bmpq_tf.wording import listed
 
 # Layers of tables and hashes of Keras's own.
 TABLES = (
@@ -214,9 +215,8 @@ def check_finite(model: keras.Model, kernels: list[KernelState]) -> None:
     each = {id(variable): variable for variable in variables}.values()
     broken = [one.path for one in each if not np.isfinite(one.numpy()).all()]
     if broken:
-        more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
         raise ValueError(
             f"Model '{model.name}' holds NaN or infinity, so its training ran away. Received: "
-            f"{', '.join(repr(path) for path in broken[:3])}{more}. Train it again with a lower "
+            f"{listed([repr(path) for path in broken])}. Train it again with a lower "
             "learning rate, or with clipnorm= of the optimizer. Nothing was written."
         )

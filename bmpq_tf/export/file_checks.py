@@ -14,6 +14,7 @@ from bmpq_tf.export.micro.operators import missing
 from bmpq_tf.export.state import ExportState
 from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.model.kernels import KernelState, total_bits
+from bmpq_tf.wording import listed
 
 _FOLLOWING = {
     *("QUANTIZE", "DEQUANTIZE", "FAKE_QUANT"),
@@ -28,7 +29,7 @@ def check_ranges(state: ExportState) -> None:
     if missing := known_ranges.missing(file, state.known_ranges):
         raise ValueError(
             f"Activation quantizers of model '{state.model.name}' do not set the ranges of all "
-            f"that is computed: {_listed(missing)} need data. "
+            f"that is computed: {listed(missing)} need data. "
             "Received: calibrate_with=None. Give a few hundred inputs like those that the model "
             "will meet."
         )
@@ -152,12 +153,8 @@ def _owned(model, operators: list[tuple[str, str]]) -> str:
         for builtin, name in operators
     )
     # A layer has many of one kind.
-    return _listed(list(dict.fromkeys(told)))
+    return listed(list(dict.fromkeys(told)))
 
 
 def _paths(kernels: list[KernelState]) -> str:
-    return _listed([f"'{kernel.kernel.path}'" for kernel in kernels])
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return listed([f"'{kernel.kernel.path}'" for kernel in kernels])

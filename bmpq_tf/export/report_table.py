@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bmpq_tf.allocation.kernel import FLOAT_BITS
+from bmpq_tf.wording import listed
 
 if TYPE_CHECKING:
     from bmpq_tf.export.report import ExportReport, LayerReport
@@ -107,9 +108,4 @@ def _notes(layers: Sequence["LayerReport"]) -> list[str]:
             kernels.setdefault(layer.note, []).append(
                 f"{layer.name} ({layer.bits} bits stored in {layer.stored_bits})"
             )
-    return [f"{note}: {_listed(names)}" for note, names in kernels.items()]
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:4])
-    return shown if len(names) <= 4 else f"{shown} and {len(names) - 4} more"
+    return [f"{note}: {listed(names)}" for note, names in kernels.items()]

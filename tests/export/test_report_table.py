@@ -71,7 +71,7 @@ def test_a_model_of_many_kernels_shows_the_largest_and_fits_the_terminal(columns
     largest = [f"block{number}/kernel" for number in range(57, 80)]
     assert names == [*largest, "57 smaller kernels", "total"]
     assert lines[-1].startswith("3 lie in 4: block0/kernel (3 bits stored in 4), ")
-    assert lines[-1].endswith(" and 76 more")
+    assert lines[-1].endswith(" and 75 more")
 
 
 def test_it_says_where_and_on_what_it_was_compared():

@@ -10,10 +10,10 @@ import numpy as np
 
 from bmpq_tf._compat import keras as keras_compat
 from bmpq_tf.export.converter import origin
+from bmpq_tf.wording import listed
 
 # The share of a column's own size that rounding in float32 moves it by.
 _ROUNDING = 1e-4
-_NAMED = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,12 +32,9 @@ class ConstantColumns:
     varies: tuple[float, ...]
 
     def __str__(self) -> str:
-        listed = ", ".join(
-            f"{column} ({apart:.3g})"
-            for column, apart in zip(self.columns[:_NAMED], self.varies, strict=False)
-        )
-        more = f" and {len(self.columns) - _NAMED} more" if len(self.columns) > _NAMED else ""
-        return f"{self.output}: column {listed}{more}"
+        pairs = zip(self.columns, self.varies, strict=True)
+        columns = [f"{column} ({apart:.3g})" for column, apart in pairs]
+        return f"{self.output}: column {listed(columns)}"
 
 
 class ColumnRanges:
@@ -94,11 +91,11 @@ class ColumnRanges:
 
 def in_words(found: Iterable[ConstantColumns], examples: int) -> str:
     """Says which columns are constant and what to do about it; nothing where there are none."""
-    listed = "; ".join(map(str, found))
-    return listed and (
+    outputs = "; ".join(map(str, found))
+    return outputs and (
         "An int8 output has one scale, too coarse for columns that vary by less than its steps: "
         f"on {examples} examples the file answers one "
         "single value there, where Keras's answers vary by as much as stands beside them. "
-        f"{listed}. Give these columns an output of their own, "
+        f"{outputs}. Give these columns an output of their own, "
         "or bring them to one range."
     )

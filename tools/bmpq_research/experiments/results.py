@@ -12,6 +12,7 @@ from bmpq_research.experiments.compact import compacted, expanded
 from bmpq_research.experiments.grid import Cell
 from bmpq_research.experiments.train_config import TrainConfig
 from bmpq_research.lines import append_line, whole_lines
+from bmpq_tf.wording import listed
 
 
 def read_results(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
@@ -52,10 +53,9 @@ def check_results(
     advice = f"Give another --out, or the config that '{path}' was made with."
     gone = sorted(set(results) - set(known))
     if gone:
-        named = f"{', '.join(gone[:3])}{f' and {len(gone) - 3} more' if len(gone) > 3 else ''}"
         raise ValueError(
-            f"The results are of another version of the config. Received: results of {named}, "
-            f"which the config does not have. {advice}"
+            "The results are of another version of the config. Received: results of "
+            f"{listed(gone)}, which the config does not have. {advice}"
         )
     for key, result in results.items():
         # A setting that a later bmpq_tf has added was at its default then.
