@@ -164,6 +164,9 @@ def write_integers(state: ExportState) -> None:
     state.floats = state.file
     state.stored = lowering.plan(state.file, state.matches, state.arithmetic)
     if state.arithmetic == "integer":
+        if state.activation_bits == 8:
+            in_int4 = micro_file.in_int4(state.file, state.stored) if state.is_micro else ()
+            state.stored = packing.with_finer_steps(state.stored, in_int4)
         state.file, state.stored = static.quantize(
             state.file,
             state.stored,
@@ -204,8 +207,7 @@ def pack_for_micro(state: ExportState) -> None:
         return
     state.integer_content = state.content
     told = report.short_metadata(state.kernels, state.limit)
-    widths = {kernel.name: match.kernel.bits for match, kernel in state.stored}
-    state.content, forms = micro_file.packed(state.integer_content, widths, told)
+    state.content, forms = micro_file.packed(state.integer_content, state.stored, told)
     # What is read as activations of 16 bits stays as it is.
     state.stored = [
         (match, micro_file.as_packed(kernel, match.kernel.bits, forms[kernel.name]))
@@ -213,7 +215,8 @@ def pack_for_micro(state: ExportState) -> None:
         else (match, kernel)
         for match, kernel in state.stored
     ]
-    state.packed_bytes = micro_read_back(state.content, state.integer_content, set(widths))
+    names = {kernel.name for _, kernel in state.stored}
+    state.packed_bytes = micro_read_back(state.content, state.integer_content, names)
 
 
 def verify(state: ExportState) -> None:
@@ -250,11 +253,7 @@ def verify(state: ExportState) -> None:
         state.warnings.append((ConstantColumnsWarning, state.parity.caution))
     if state.is_micro:
         state.micro = verify_in_tflm(
-            state.model,
-            state.content,
-            state.integer_content,
-            there,
-            state.parity.rms_limit,
+            state.model, state.content, state.integer_content, there, state.parity.rms_limit
         )
         file_checks.check_device_budget(state)
 

@@ -207,7 +207,19 @@ def test_a_float_copy_of_a_packed_weight_breaks_the_bound(tmp_path):
 
 @pytest.mark.parametrize(
     ("values", "bits"),
-    [([0, 0], 1), ([0, -1], 1), ([1, 0], 2), ([-2, 1], 2), ([-8, 0], 4), ([0, 8], 5), ([-127], 8)],
+    [
+        ([0, 0], 1),
+        ([0, -1], 1),
+        ([1, 0], 2),
+        ([-2, 1], 2),
+        ([-8, 3], 4),
+        ([3, 8], 5),
+        ([-127, 2], 8),
+        # In int8 files they may be multiples.
+        ([-126, 63], 2),
+        ([-126, 42], 2),
+        ([-124, 93], 3),
+    ],
 )
 def test_the_bits_that_integers_really_use(values, bits):
     assert used_bits(np.int8(values)) == bits

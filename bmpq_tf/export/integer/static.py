@@ -172,7 +172,12 @@ def _on_one_grid(
             container, bits=grid.num_bits, note=container.note.replace("int8", kind.name)
         )
     return dataclasses.replace(
-        stored, integers=integers, scales=scale, zero_points=zero_point, container=container
+        stored,
+        integers=integers,
+        scales=scale,
+        zero_points=zero_point,
+        container=container,
+        factor=1,
     )
 
 

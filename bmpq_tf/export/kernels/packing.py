@@ -4,13 +4,14 @@ graph transformations.
 
 import copy
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 
 from bmpq_tf._compat.litert import schema
 from bmpq_tf._compat.litert_quantizer import modified, qtyping
+from bmpq_tf.export.kernels import levels
 from bmpq_tf.export.kernels.match import Match
 from bmpq_tf.export.kernels.storage import Container
 from bmpq_tf.export.tflite import editing, flatbuffer
@@ -29,6 +30,7 @@ class StoredKernel:
         zero_points: int64, 0, or -1 for channels whose sign was flipped into their complement.
         axis: of the scales.
         container: the type, and how the operator reads it.
+        factor: what the trained integers were multiplied with.
     """
 
     name: str
@@ -37,6 +39,7 @@ class StoredKernel:
     zero_points: np.ndarray
     axis: int
     container: Container
+    factor: int = 1
 
     @property
     def bits(self) -> int:
@@ -91,6 +94,31 @@ def stored_kernel(
         zero_points=np.where(overflow, -1, 0).astype(np.int64),
         axis=match.channel_axis,
         container=container,
+    )
+
+
+def with_finer_steps(
+    kernels: Sequence[tuple[Match, StoredKernel]], in_int4: Collection[str] = ()
+) -> list[tuple[Match, StoredKernel]]:
+    """Returns the same weights in int8 as multiples of their integers, of scales as much smaller.
+
+    Biases lie in steps of input times weight scale. Beside weights of few levels these are so
+    coarse that rounding to them moves many sums to another step of the output.
+
+    Args:
+        kernels: as int8 holds them, with zero points of 0.
+        in_int4: the tensors that int4 must hold too.
+    """
+    return [(match, _in_finer_steps(one, one.name in in_int4)) for match, one in kernels]
+
+
+def _in_finer_steps(stored: StoredKernel, in_int4: bool) -> StoredKernel:
+    factor = levels.room_in_int4(stored.integers) if in_int4 else levels.room(stored.integers)
+    return dataclasses.replace(
+        stored,
+        integers=(stored.integers * factor).astype(np.int8),
+        scales=np.maximum(stored.scales / np.float32(factor), _SMALLEST_SCALE).astype(np.float32),
+        factor=factor,
     )
 
 

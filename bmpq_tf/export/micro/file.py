@@ -1,39 +1,63 @@
 """From an int8 file to the smallest one that TFLM runs."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import numpy as np
 
+from bmpq_tf.export.kernels.match import Match
 from bmpq_tf.export.kernels.packing import StoredKernel
 from bmpq_tf.export.kernels.storage import Container
 from bmpq_tf.export.micro import minimal, packing
-from bmpq_tf.export.micro.forms import Packed, decodes_at, smallest
+from bmpq_tf.export.micro.forms import Kernel, Packed, decodes_at, kernel_of, smallest
 from bmpq_tf.export.tflite import cleanup, flatbuffer
 
 
+def in_int4(model, stored: Sequence[tuple[Match, StoredKernel]]) -> set[str]:
+    """Returns the tensors of the kernels that will lie in the packed file in int4.
+
+    Args:
+        model: the parsed float model.
+        stored: its kernels, of trained integers.
+    """
+    found = set()
+    for match, one in stored:
+        subgraph = model.subgraphs[match.subgraph]
+        readers = flatbuffer.consumers(subgraph, match.tensor)
+        builtins = [flatbuffer.builtin_of(model, subgraph.operators[index]) for index in readers]
+        kernel = kernel_of(one.integers, one.axis, builtins, len(set(one.scales)))
+        if _form(kernel, match.kernel.bits).form == "int4":
+            found.add(one.name)
+    return found
+
+
 def packed(
-    integer_content: bytes, widths: Mapping[str, int], metadata: dict[str, bytes]
+    integer_content: bytes,
+    stored: Sequence[tuple[Match, StoredKernel]],
+    metadata: dict[str, bytes],
 ) -> tuple[bytes, dict[str, Packed]]:
     """Returns the file's bytes, and how each kernel lies in it, by the names of its tensors.
 
     Args:
         integer_content: a file of int8 kernels and activations.
-        widths: of the kernels that were trained at some, by the names of their tensors.
+        stored: its kernels that were trained at some width.
         metadata: named buffers to give it.
     """
     from bmpq_tf._compat import tflite_micro
 
     model = flatbuffer.parse(integer_content)
     minimal.equal_scales_as_one(model)
-    forms = {
-        name: smallest(kernel, decodes_at(kernel, widths.get(name)))
-        for name, kernel in packing.kernels(model).items()
-    }
+    widths = {kernel.name: match.kernel.bits for match, kernel in stored}
+    kernels = packing.kernels(model, {kernel.name: kernel.factor for _, kernel in stored})
+    forms = {name: _form(kernel, widths.get(name)) for name, kernel in kernels.items()}
     packing.pack(model, forms)
     minimal.strip(model)
     cleanup.clean_up(model, metadata)
     return tflite_micro.aligned(flatbuffer.serialised(model)), forms
+
+
+def _form(kernel: Kernel, bits: int | None) -> Packed:
+    return smallest(kernel, decodes_at(kernel, bits))
 
 
 def as_packed(kernel: StoredKernel, bits: int, form: Packed) -> StoredKernel:
@@ -45,7 +69,8 @@ def as_packed(kernel: StoredKernel, bits: int, form: Packed) -> StoredKernel:
         form: as `packed` chose it.
     """
     # Levels of a width are at most 3 half steps or 2^(bits - 1).
-    is_rounded = np.abs(kernel.integers.astype(int)).max() > max(3, 2 ** (bits - 1))
+    largest = np.abs(kernel.integers.astype(int)).max() // kernel.factor
+    is_rounded = largest > max(3, 2 ** (bits - 1))
     note = kernel.container.note if form.form == "int8" and form.bits == bits else ""
     if form.form == "int8" and is_rounded:
         note = kernel.container.note

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from bmpq_tf._compat.litert import schema
+from bmpq_tf.export.kernels.levels import lowest_level, step_between
 from bmpq_tf.export.micro.operators import DECODED, NATIVE_INT4
 
 _BUILTIN = schema.BuiltinOperator
@@ -25,11 +26,12 @@ class Kernel:
     Attributes:
         builtins: the operators that read it.
         count: how many weights.
-        lows, highs: the lowest and the highest level in each channel.
+        lows, highs: the lowest and the highest level in each channel, as they were trained.
         scales: how many.
         tables_by_channel: whether `DECODE` takes a table for each channel along its axis.
         beside_int8: whether it meets activations of 8 bits, not 16.
         step: from one level to the next: 2 where all are odd.
+        factor: what the levels are multiplied with in the int8 file.
     """
 
     builtins: Sequence[int]
@@ -40,6 +42,31 @@ class Kernel:
     tables_by_channel: bool
     beside_int8: bool = True
     step: int = 1
+    factor: int = 1
+
+
+def kernel_of(
+    integers: np.ndarray, axis: int, builtins: Sequence[int], scales: int, **more
+) -> Kernel:
+    """Describes a kernel.
+
+    Args:
+        integers: as they were trained.
+        axis: of the channels.
+        builtins, scales: as in `Kernel`.
+        **more: likewise.
+    """
+    channels = np.moveaxis(integers, axis, 0).reshape(integers.shape[axis], -1).astype(np.int64)
+    return Kernel(
+        builtins,
+        integers.size,
+        channels.min(1),
+        channels.max(1),
+        scales,
+        axis in (0, integers.ndim - 1),
+        step=step_between(integers),
+        **more,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +79,7 @@ class Packed:
         starts: the lowest level of each table, for `"decode"`: one, or one for each channel.
         step: from one level of a table to the next.
         bytes: that it takes, with what it needs beside the weights.
+        factor: what the levels of a table are multiplied with.
     """
 
     form: str
@@ -59,11 +87,12 @@ class Packed:
     starts: tuple[int, ...] = ()
     step: int = 1
     bytes: int = 0
+    factor: int = 1
 
     @property
     def shares_table(self) -> bool:
         """Whether kernels of the same width have the same table, which then lies there once."""
-        return self.form == "decode" and self.starts == (_usual_start(self.bits, self.step),)
+        return self.form == "decode" and self.starts == (lowest_level(self.bits, self.step),)
 
 
 def smallest(kernel: Kernel, decodes: bool = True) -> Packed:
@@ -79,7 +108,7 @@ def smallest(kernel: Kernel, decodes: bool = True) -> Packed:
     native = kernel.beside_int8 and all(builtin in NATIVE_INT4 for builtin in kernel.builtins)
     # A scale for each channel is refused there at 4 bits.
     native &= kernel.scales == 1 or _BUILTIN.FULLY_CONNECTED not in kernel.builtins
-    if native and low >= -8 and high < 8:
+    if native and kernel.factor * low >= -8 and kernel.factor * high < 8:
         found.append(Packed("int4", 4, bytes=-(-kernel.count // 2)))
     if decodes and all(builtin in DECODED for builtin in kernel.builtins):
         found += _decoded(kernel, low, high)
@@ -94,19 +123,15 @@ def _decoded(kernel: Kernel, low: int, high: int) -> Iterator[Packed]:
     bits = _index_bits((high - low) // step)
     if bits <= _WIDEST_INDEX:
         # As many kernels as possible share a table: it begins at the lowest level of its width.
-        usual = _usual_start(bits, step)
+        usual = lowest_level(bits, step)
         reaches = usual <= low and high < usual + step * 2**bits and (low - usual) % step == 0
         start = usual if reaches else low
-        yield Packed("decode", bits, (start,), step, _decoded_bytes(kernel, bits, 1))
+        size = _decoded_bytes(kernel, bits, 1)
+        yield Packed("decode", bits, (start,), step, size, kernel.factor)
     narrow = _index_bits(int((kernel.highs - kernel.lows).max()) // step)
     if narrow < bits and kernel.tables_by_channel:
         size = _decoded_bytes(kernel, narrow, len(kernel.lows))
-        yield Packed("decode", narrow, tuple(map(int, kernel.lows)), step, size)
-
-
-def _usual_start(bits: int, step: int) -> int:
-    """The lowest level of a width: two's complement, or as far below zero as above it."""
-    return -(2 ** (bits - 1)) if step == 1 else -step * (2**bits - 1) // 2
+        yield Packed("decode", narrow, tuple(map(int, kernel.lows)), step, size, kernel.factor)
 
 
 def _decoded_bytes(kernel: Kernel, bits: int, tables: int) -> int:
@@ -122,7 +147,7 @@ def tables(packed: Packed) -> np.ndarray:
     """Returns the levels behind each index, int8 `(tables, 2^bits)`."""
     starts = np.asarray(packed.starts, np.int64)[:, None]
     levels = starts + packed.step * np.arange(2**packed.bits)
-    return np.clip(levels, -128, 127).astype(np.int8)
+    return np.clip(packed.factor * levels, -128, 127).astype(np.int8)
 
 
 def decodes_at(kernel: Kernel, bits: int | None) -> bool:

@@ -7,56 +7,60 @@ from typing import Any
 import numpy as np
 
 from bmpq_tf._compat.litert import schema
-from bmpq_tf.export.micro.forms import Kernel, Packed, tables
+from bmpq_tf.export.micro.forms import Kernel, Packed, kernel_of, tables
 from bmpq_tf.export.tflite import editing, flatbuffer
 from bmpq_tf.export.tflite.decode import DECODE
 
 _BUILTIN = schema.BuiltinOperator
 
 
-def kernels(model) -> dict[str, Kernel]:
-    """Returns each int8 constant that operators read, by its tensor's name; loops' bodies too."""
+def kernels(model, factors: Mapping[str, int] | None = None) -> dict[str, Kernel]:
+    """Returns each int8 constant that operators read, by its tensor's name; loops' bodies too.
+
+    Args:
+        model: the parsed file.
+        factors: what integers were multiplied with, by the names of their tensors; others by 1.
+    """
     return {
-        flatbuffer.tensor_name(subgraph.tensors[index]): kernel
+        (name := flatbuffer.tensor_name(subgraph.tensors[index])): _kernel(
+            model, subgraph, index, places, (factors or {}).get(name, 1)
+        )
         for subgraph in model.subgraphs
-        for index, (kernel, _) in _kernels_in(model, subgraph).items()
+        for index, places in _readers(model, subgraph).items()
     }
 
 
-def _kernels_in(model, subgraph) -> dict[int, tuple[Kernel, list[tuple[int, int]]]]:
-    """The kernels of a subgraph by their tensors, with the operators that read each and the place
-    among their inputs.
-    """
+def _readers(model, subgraph) -> dict[int, list[tuple[int, int]]]:
+    """The operators that read each kernel of a subgraph, and the place among their inputs."""
     readers: dict[int, list[tuple[int, int]]] = {}
     for position, operator in enumerate(subgraph.operators):
         for place, index in enumerate(operator.inputs):
             tensor = subgraph.tensors[index] if index >= 0 else None
             if tensor is not None and tensor.type == flatbuffer.INT8:
                 readers.setdefault(index, []).append((position, place))
-    found = {}
-    for index, places in readers.items():
-        tensor = subgraph.tensors[index]
-        integers = flatbuffer.constant(model, tensor)
-        # A number alone is no kernel.
-        if integers is None or not integers.ndim:
-            continue
-        axis = _axis(tensor)
-        channels = np.moveaxis(integers, axis, 0).reshape(integers.shape[axis], -1).astype(np.int64)
-        operators = [subgraph.operators[position] for position, _ in places]
-        builtins = [flatbuffer.builtin_of(model, operator) for operator in operators]
-        results = [operator.outputs[0] for operator in operators]
-        kernel = Kernel(
-            builtins,
-            integers.size,
-            channels.min(1),
-            channels.max(1),
-            flatbuffer.scale_count(tensor),
-            axis in (0, integers.ndim - 1),
-            all(subgraph.tensors[index].type == flatbuffer.INT8 for index in results),
-            2 if (integers % 2 != 0).all() else 1,
-        )
-        found[index] = kernel, places
-    return found
+    constants = {index: flatbuffer.constant(model, subgraph.tensors[index]) for index in readers}
+    # A number alone is no kernel.
+    return {
+        index: readers[index]
+        for index, integers in constants.items()
+        if integers is not None and integers.ndim
+    }
+
+
+def _kernel(model, subgraph, index: int, places, factor: int) -> Kernel:
+    """What decides the form of one kernel."""
+    tensor = subgraph.tensors[index]
+    operators = [subgraph.operators[position] for position, _ in places]
+    results = [subgraph.tensors[operator.outputs[0]].type for operator in operators]
+    integers: Any = flatbuffer.constant(model, tensor)
+    return kernel_of(
+        integers // factor,
+        _axis(tensor),
+        [flatbuffer.builtin_of(model, operator) for operator in operators],
+        flatbuffer.scale_count(tensor),
+        beside_int8=all(kind == flatbuffer.INT8 for kind in results),
+        factor=factor,
+    )
 
 
 def _axis(tensor) -> int:
@@ -86,7 +90,7 @@ def _pack_in(model, subgraph, forms: Mapping[str, Packed], encode) -> None:
 
     shared: dict[bytes, int] = {}
     decodes: dict[int, list[tuple[int, int, int]]] = {}
-    for index, (_, readers) in _kernels_in(model, subgraph).items():
+    for index, readers in _readers(model, subgraph).items():
         tensor = subgraph.tensors[index]
         form = forms.get(flatbuffer.tensor_name(tensor))
         if form is None or form.form == "int8":
@@ -114,7 +118,8 @@ def _pack_in(model, subgraph, forms: Mapping[str, Packed], encode) -> None:
 def _indices(integers: np.ndarray, form: Packed, axis: int | None) -> np.ndarray:
     """Each weight's place in its table."""
     along = [-1 if number == axis else 1 for number in range(integers.ndim)]
-    return (integers.astype(np.int64) - np.reshape(form.starts, along)) // form.step
+    trained = integers.astype(np.int64) // form.factor
+    return (trained - np.reshape(form.starts, along)) // form.step
 
 
 def _constant(model, subgraph, content: bytes) -> int:

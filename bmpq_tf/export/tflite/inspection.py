@@ -245,9 +245,10 @@ def _weights(
 
 
 def used_bits(integers: np.ndarray) -> int:
-    """Returns the narrowest width, from 1, that holds every value: two's complement, or 2 bits of
-    -3, -1, 1 and 3.
+    """Returns the narrowest width, from 1, that holds every value, or what is left of it where all
+    are divided by what divides all: two's complement, or 2 bits of -3, -1, 1 and 3.
     """
+    integers = integers // max(1, int(np.gcd.reduce(integers.ravel().astype(np.int64), initial=0)))
     if integers.size and np.isin(integers, (-3, -1, 1, 3)).all():
         return 2 if np.abs(integers).max() == 3 else 1 + bool((integers == 1).any())
     low, high = int(integers.min(initial=0)), int(integers.max(initial=0))

@@ -40,11 +40,12 @@ LIMITS = {
 _EQUAL_LABELS = 0.99
 # "integer" where Keras rounds activations too, by their narrowest width. The file then rounds to
 # the same steps; what is left are values at an edge that go the other way, each by a step, and the
-# tensors between two quantizers. Small residual networks: 0.012, 0.064, 0.23.
+# tensors between two quantizers. Small residual networks: 0.012, 0.064, 0.23; a MobileNet of 27
+# layers 0.03 at 8 bits, 0.04 for TFLM.
 ROUNDED_LIMITS = {
     # What is left are biases, tables of functions, and sums of rounding errors.
     16: Limits(None, 0.01, 0.95),
-    8: Limits(None, 0.05, 0.9),
+    8: Limits(None, 0.1, 0.9),
     4: Limits(None, 0.15, 0.9),
     2: Limits(None, 0.4, 0.85),
 }

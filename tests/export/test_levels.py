@@ -1,0 +1,69 @@
+"""Integers of few levels lie in int8 as multiples, so that biases are rounded to finer steps."""
+
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bmpq_tf import export_tflite, inspect_tflite, quantize_model
+from bmpq_tf.export.kernels import levels
+from bmpq_tf.export.tflite import flatbuffer
+from bmpq_tf.export.verification.near_ties import output_steps
+
+
+@pytest.mark.quick
+@given(st.integers(1, 8), st.booleans(), st.integers(0, 2**16))
+def test_multiples_stay_in_int8_and_depend_on_the_width_alone(bits, odd, seed):
+    low = levels.lowest_level(bits, 1 + odd)
+    every = low + (1 + odd) * np.arange(2**bits)
+    every = every[np.abs(every) < 128]
+    some = np.random.default_rng(seed).choice(every, 40)
+    both = np.concatenate([every[:1], every[-1:], some])
+    factor = levels.room(both)
+    assert factor == levels.room(every)
+    assert np.abs(factor * both).max() <= 127
+    assert factor == 1 or 2 * factor * np.abs(every).max() > 64
+    if np.abs(both).max() < 8:
+        inside = levels.room_in_int4(both) * both
+        assert inside.min() >= -8
+        assert inside.max() <= 7
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("integers", "factor"),
+    [
+        ([-2, 1], 63),
+        ([-1, 1], 127),
+        ([-3, 1], 42),
+        ([-2, 2], 31),
+        ([-8, 7], 15),
+        ([-8, 8], 7),
+        ([-32, 31], 1),
+    ],
+)
+def test_how_much_room_there_is(integers, factor):
+    assert levels.room(np.array(integers)) == factor
+
+
+@pytest.mark.parametrize("optimize_for", ["integer", "micro"])
+def test_biases_are_rounded_to_fine_steps(optimize_for, tmp_path):
+    if optimize_for == "micro":
+        pytest.importorskip("tflite_micro")
+    random = np.random.default_rng(0)
+    inputs = keras.Input((8,))
+    x = keras.layers.Dense(256, bias_initializer=keras.initializers.RandomNormal(seed=1))(inputs)
+    model = quantize_model(keras.Model(inputs, x), (2,), pin=None, activation_bits=8)
+    data = random.standard_normal((400, 8)).astype("float32")
+    model(data, training=True)
+    report = export_tflite(
+        model, tmp_path / "m.tflite", optimize_for=optimize_for, calibrate_with=data
+    )
+    (weights,) = inspect_tflite(report.path).weights
+    assert weights.bits == 2
+    (step,) = output_steps(flatbuffer.parse(pathlib.Path(report.path).read_bytes()))
+    # With biases in steps of the trained integers' scale it is 0.91.
+    assert report.parity.max_abs_diff < 0.52 * step
