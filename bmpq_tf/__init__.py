@@ -7,8 +7,8 @@
     report = bmpq_tf.export_tflite(model, "model.tflite", verify_with=test)
 
 What `dir(bmpq_tf)` and `dir(bmpq_tf.layers)` show is the API. Every other module is internal and
-may change. The rooms, in the order in which a value goes through them; imports run one way along
-it:
+may change. The subpackages, each of which imports only from those above it. Except for emulation, a
+value goes through them in this order:
 
     emulation    an emulated ARM processor: its set-up, and LiteRT on it
     arithmetic   quantizers, scales, bit planes and bit gradients: functions of tensors

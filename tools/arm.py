@@ -66,7 +66,7 @@ NEWER = "max,sme=off"
 
 
 def ask_probe(page: pathlib.Path) -> list[str]:
-    """Probes every operator, mode and width, prints the matrix, and returns what departs from the
+    """Probes every operator, mode and width, prints the matrix, and returns what differs from the
     page.
     """
     found = probe.probe(runtimes=(*probe.RUNTIMES, *probe.ARM_RUNTIMES))
@@ -185,7 +185,7 @@ def _command(*arguments: str) -> str:
 
 
 def main() -> None:
-    """Asks all, and ends with code 1 where something departs."""
+    """Asks all, and ends with code 1 where something differs."""
     given = flags.FLAGS
     for flag, known in (("parts", PARTS), ("models", MODELS)):
         if unknown := sorted(set(given[flag].value) - set(known)):
@@ -209,7 +209,7 @@ def main() -> None:
         check_installed("sklearn")
         wrong += ask_demo(pathlib.Path(given.demo_dir))
     if wrong:
-        raise RuntimeError("arm64 departs:\n  " + "\n  ".join(wrong))
+        raise RuntimeError("On arm64 something differs:\n  " + "\n  ".join(wrong))
     print("arm64 answers as x86-64 does.")
 
 

@@ -36,7 +36,7 @@ class Budget:
         average_bits: parameter bits per weight.
         weight_bytes: parameter bits over 8.
         stored_bytes: bytes of the kernels in a file of the smallest kind (`optimize_for="size"`):
-            2, 4 or 8 bits a weight and 12 bytes a scale.
+            2, 4 or 8 bits a weight and 12 bytes for each output channel.
         bit_operations: `sum of MACs * weight bits * activation bits` for one example.
         flash: bytes of the file for a microcontroller (`optimize_for="micro"`).
         ram: bytes of the arena that it runs in, as TFLM finds it on a machine of 64-bit pointers.

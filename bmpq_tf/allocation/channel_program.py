@@ -120,7 +120,7 @@ def solve_channels(
         raise AllocationError(
             f"The solver found no widths and channels. Received: {len(kernels)} kernels, {bound:,} "
             f"parameter bits; the least are {least_bits(kernels):,}, time_limit={time_limit:g}. "
-            "Ask for more of either."
+            "Loosen the budget, or give a larger time_limit."
         )
     levels = tuple(_picked(dict(enumerate(keep))) for keep in keeps)
     picked = [_picked(picks) for picks in chosen]

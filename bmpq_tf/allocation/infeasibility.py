@@ -74,12 +74,14 @@ def holding_up(kernels, limit: Limit) -> str:
         and narrowest * sum(kernel.weights for kernel in kernels) > limit.bound
     )
     if not reasons and narrowest == container_bits(1):
-        return f", because no width is narrower than {narrowest} bits; ask for less"
+        return f", because no width is narrower than {narrowest} bits; loosen the budget"
     if narrowest is not None and (not reasons or (unmet and narrowest > container_bits(1))):
         reasons.append(f"{narrowest} bits is the narrowest candidate")
         ways.append("allow narrower candidates")
     return (
-        f", because {' and '.join(reasons)}; {', '.join(ways)} or ask for less" if reasons else ""
+        f", because {' and '.join(reasons)}; {', '.join(ways)} or loosen the budget"
+        if reasons
+        else ""
     )
 
 

@@ -11,7 +11,7 @@ from bmpq_tf.export.errors import first_line
 
 # Of NumPy's dtypes: numbers and truth values.
 _NUMBERS = "biuf"
-_HINT = "Write it anew with np.savez(path, images=, labels=)."
+_HINT = "Write it anew with np.savez(path, images=x, labels=y)."
 
 
 def load_arrays(

@@ -1,5 +1,5 @@
-"""Judges a classifier's .tflite file in LiteRT on images of yours, and beside a Keras model if one
-is given.
+"""Measures the accuracy of a classifier's .tflite file on your images: in LiteRT, or in TFLM if it
+is a file for microcontrollers. With --keras also compares its answers with a Keras model's.
 
 Examples:
   bmpq-evaluate mine.tflite --data=test.npz

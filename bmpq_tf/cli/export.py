@@ -1,5 +1,5 @@
-"""Exports a quantized .keras model as a packed .tflite file, checked against LiteRT before it is
-written.
+"""Exports a quantized .keras model as a packed .tflite file, which is run in LiteRT and compared
+with Keras before it is written.
 
 Examples:
   bmpq-export model.keras phone.tflite --optimize_for=latency --verify_with=test.npz
@@ -42,8 +42,8 @@ flags.DEFINE_enum(
 flags.DEFINE_string(
     "verify_with",
     None,
-    "Verify on these inputs, random ones if not given: an .npy file, or an .npz with one array "
-    "for each input, by its name, or `images`.",
+    "Verify on these inputs: an .npy file, or an .npz with one array for each input, by its name, "
+    "or `images`. By default on those of --calibrate_with, or on random ones.",
 )
 flags.DEFINE_string(
     "calibrate_with", None, "Calibrate an integer file on these inputs: .npy or .npz likewise."
@@ -51,7 +51,8 @@ flags.DEFINE_string(
 flags.DEFINE_float(
     "tolerance",
     None,
-    "The difference that is close enough, as a share of the outputs' root mean square.",
+    "The difference that is close enough, as a share of the outputs' root mean square; of labels, "
+    "the share that may differ.",
 )
 flags.DEFINE_string(
     "budget", None, "Refuse a model that takes more; by default the budget it was trained for."

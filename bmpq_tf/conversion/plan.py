@@ -193,7 +193,7 @@ def _graph_of(
             else f"pin={pin!r}"
         )
         raise ValueError(
-            f"{what} asks which layers of a model read what, and that cannot be seen. {error} "
+            f"{what} needs to know which layers are connected, and this cannot be seen. {error} "
             "Or quantize it with pin=None, or with the names of layers, and without "
             "activation_bits: bmpq_tf.layers.QuantReLU and QuantIdentity round activations where "
             "your class puts them."

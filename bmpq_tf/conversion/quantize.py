@@ -58,8 +58,8 @@ def quantize_model(
 
     Args:
         model: any Keras model; nested models and shared layers are kept as such. A sequential one
-            must be built; a subclassed one that is not takes no word in `pin` and no
-            `activation_bits`.
+            must be built; for a subclassed one that is not, `"auto"` pins nothing and warns, and
+            other words in `pin` and `activation_bits` are refused.
         candidate_bits: widths that the allocation may choose from, integers from 2 to 8. Training
             starts at the widest. `(2, 4, 8)` by default.
         activation_bits: 16, 8, 4 or 2 rounds activations too: the output of every ReLU with PACT,

@@ -200,8 +200,8 @@ def check_size(model: keras.Model, kernels: list[KernelState]) -> None:
     largest = max(kernels, key=lambda state: state.kernel.weights).kernel
     if weights * FLOAT_BITS // 8 > flatbuffer.LARGEST_BYTES:
         raise ValueError(
-            f"Model '{model.name}' has more weights than can be converted, which they are as "
-            f"float32 whatever their widths. Received: {weights:,} "
+            f"Model '{model.name}' has too many weights to be converted: the converter needs them "
+            f"as float32, whatever their widths. Received: {weights:,} "
             f"weights, {weights * FLOAT_BITS // 8:,} bytes; the limit is "
             f"{flatbuffer.LARGEST_BYTES:,}. Export parts of it as models of their own, or "
             f"make it smaller: the largest kernel is '{largest.path}' with {largest.weights:,}."

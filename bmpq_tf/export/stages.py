@@ -220,7 +220,7 @@ def pack_for_micro(state: ExportState) -> None:
 
 
 def verify(state: ExportState) -> None:
-    """Compares LiteRT's answers with Keras's, and names the first tensor that departs where they
+    """Compares LiteRT's answers with Keras's, and names the first tensor that differs where they
     differ.
     """
     options = state.options

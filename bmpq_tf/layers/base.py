@@ -73,12 +73,12 @@ class QuantizedLayer(_Layer):
         if is_cell(self) and (config.input_bits or config.activation_bits):
             raise ValueError(
                 f"The activations of a recurrent cell stay float. Received: quantizer={config} for "
-                f"'{self.name}'."
+                f"'{self.name}'. Leave activation_bits and input_bits out."
             )
         if isinstance(self, keras.layers.Embedding) and config.input_bits:
             raise ValueError(
                 "An embedding reads whole numbers, which are not rounded. Received: "
-                f"input_bits={config.input_bits} for '{self.name}'."
+                f"input_bits={config.input_bits} for '{self.name}'. Leave input_bits out."
             )
         self.input_quantizer = self.output_quantizer = None
         if config.input_bits:

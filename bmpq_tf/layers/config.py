@@ -45,9 +45,8 @@ def checked_candidates(candidate_bits, where: str = "") -> tuple[int, ...]:
         if number is None or not SMALLEST_BITS <= number <= LARGEST_BITS:
             raise ValueError(
                 f"A candidate width{of} must be an integer from {SMALLEST_BITS} to {LARGEST_BITS}, "
-                "because LiteRT stores "
-                f"nothing wider per channel. Received: {width!r} in "
-                f"candidate_bits={candidate_bits!r}. {hint}"
+                "because LiteRT's integer operators read weights of at most 8 bits. "
+                f"Received: {width!r} in candidate_bits={candidate_bits!r}. {hint}"
             )
     return tuple(sorted({int(whole(width) or 0) for width in widths}))
 

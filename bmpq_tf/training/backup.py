@@ -177,7 +177,7 @@ class BackupAndRestore(keras_backup.BackupHooks):
                     return int(taken // steps)
         raise ValueError(
             f"No backup in '{self.backup_dir}' is whole. Received: {', '.join(there)}, after "
-            f"{epochs or 'it is not known how many'} epochs. Give an older copy of the folder, or "
+            f"{epochs or 'an unknown number of'} epochs. Give an older copy of the folder, or "
             "remove it to train anew."
         )
 

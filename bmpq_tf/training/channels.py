@@ -99,7 +99,7 @@ def drop_channels(
         raise InfeasibleBudgetError(
             f"The budget cannot be met. Received: budget={budget!r}, which allows {bound:,} "
             f"parameter bits. With an eighth of the channels they are {least:,} at the least"
-            f"{_holding_up(groups)}. Give narrower candidates, or ask for less."
+            f"{_holding_up(groups)}. Give narrower candidates, or loosen the budget."
         )
     found = solve_channels(kernels, [one.costs for one in ranked], bound, time_limit=time_limit)
     kept = [one.kept(level) for one, level in zip(ranked, found.levels, strict=True)]

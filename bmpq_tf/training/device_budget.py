@@ -97,7 +97,7 @@ def _check_together(kernels: Sequence[Kernel], budget: Budget, plan: DevicePlan,
             f"The budget cannot be met. {_received(budget, said)}. Each limit alone could be, but "
             f"not all at once{_least_flash(kernels, budget, plan, others)}: a kernel that is "
             "unpacked at run time takes little flash and much RAM, one in int8 the other way "
-            "round. Ask for more of either."
+            "round. Allow more flash or more RAM."
         ) from error
 
 
@@ -120,13 +120,13 @@ def _no_room(limit: Limit, plan: DevicePlan, budget: Budget, received: str) -> s
             f"The budget cannot be met. {received}, which allows {budget.ram:,.0f} bytes of RAM. "
             f"Without any kernel {alone:,} are needed: {plan.planned:,} for activations, the most "
             f"at {plan.busiest}, and {plan.persistent:,} for what the runtime keeps. Make what "
-            "that layer reads and writes smaller, or ask for less."
+            "that layer reads and writes smaller, or allow more RAM."
         )
     return (
         f"The budget cannot be met. {received}, which allows {budget.ram:,.0f} bytes of RAM. The "
         f"least are {_least(limit):,} {limit.name}: a kernel of that width is unpacked beside the "
         "activations. Let it have 8 bits, which are read from flash as they are, make the layer "
-        "smaller, or ask for less."
+        "smaller, or allow more RAM."
     )
 
 

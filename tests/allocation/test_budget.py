@@ -90,7 +90,8 @@ def test_an_infeasible_budget_names_the_smallest_size_and_who_holds_it_up():
     assert "Received: budget='40x'" in said
     assert "15.11x (2,700 bytes, 2.118 bits)" in said
     assert (
-        "'stem/kernel' and 'head/kernel' are pinned at 8 bits; unpin them or ask for less" in said
+        "'stem/kernel' and 'head/kernel' are pinned at 8 bits; unpin them or loosen the budget"
+        in said
     )
     Budget.parse("15.11x").check(KERNELS)  # what it names can be had
     # Unpinned, 4 bits everywhere would not do either.
@@ -123,7 +124,8 @@ def test_kernels_that_do_not_train_are_named_not_those_that_hardly_matter():
 
 def test_candidates_that_cannot_be_narrower_are_not_asked_to_be():
     with pytest.raises(
-        InfeasibleBudgetError, match=r"because no width is narrower than 2 bits; ask for less\.$"
+        InfeasibleBudgetError,
+        match=r"because no width is narrower than 2 bits; loosen the budget\.$",
     ):
         Budget.parse("40x").check([Kernel("dense/kernel", 400, (2, 8))])
 

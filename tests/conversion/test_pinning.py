@@ -176,7 +176,7 @@ def test_a_budget_that_large_ends_hold_up_is_refused_with_their_names():
         InfeasibleBudgetError,
         match=(
             r"'a/kernel' and 'c/kernel' are ends of the model that may have 4 bits at least; "
-            r"give them narrower candidates in overrides= or ask for less"
+            r"give them narrower candidates in overrides= or loosen the budget"
         ),
     ):
         BMPQCallback("10x").check(model, epochs=3)

@@ -44,7 +44,7 @@ def test_a_kernel_that_answers_nan_is_not_emitted(tmp_path, monkeypatch):
     without_guard(monkeypatch, BUILTIN.CONV_2D, 2)
     two_bit = with_widths(small_model(), [2])
     with pytest.raises(
-        ExportError, match=r"answers NaN or infinity.*the first tensor that departs is '.*relu"
+        ExportError, match=r"answers NaN or infinity.*the first tensor that differs is '.*relu"
     ):
         export(two_bit, tmp_path / "model.tflite", "latency", IMAGES)
     assert not list(tmp_path.iterdir())
@@ -111,7 +111,7 @@ def test_a_wrong_scale_names_the_first_tensor_and_the_worst(model, tmp_path, mon
     with pytest.raises(ExportError, match="root mean square") as error:
         export(model, tmp_path / "model.tflite", "latency", IMAGES)
     assert re.search(
-        r"the first tensor that departs is '[^']*hidden[^']*' .*; the worst are '", str(error.value)
+        r"the first tensor that differs is '[^']*hidden[^']*' .*; the worst are '", str(error.value)
     )
     assert not list(tmp_path.iterdir())
 

@@ -157,7 +157,7 @@ def test_answers_alone_tell_where_a_file_is_wrong_at_every_depth(fault, trained,
         parity = compare(model, flatbuffer.serialised(file), data)
         assert not parity.holds, number
         # In lockstep with the file up to there, so that the layer behind the fault is named.
-        assert ("The first rounding that departs is '" in parity.problem) == (number < 3)
+        assert ("The first rounding that differs is '" in parity.problem) == (number < 3)
 
 
 def test_an_export_with_a_fault_writes_nothing(trained, tmp_path, monkeypatch):

@@ -159,7 +159,7 @@ def test_roundings_that_the_converter_renames_and_turns_are_found(tmp_path):
     wrong.reshape(-1)[-1] += 3
     with following.taking({**given, name: wrong}):
         model(data)
-    assert "The first rounding that departs is '" in following.departed
+    assert "The first rounding that differs is '" in following.departed
 
 
 @pytest.mark.parametrize(

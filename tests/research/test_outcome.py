@@ -17,7 +17,7 @@ from bmpq_tf.export.tflite.interpreter import TFLiteModel
 
 def test_a_refused_export_does_not_cost_the_training(tmp_path, monkeypatch):
     def refused(*_, **__):
-        raise ExportError("it departs")
+        raise ExportError("it differs")
 
     monkeypatch.setattr(outcome, "export_tflite", refused)
     images, labels = small_data()

@@ -206,7 +206,7 @@ def test_a_point_whose_export_is_refused_does_not_cost_the_others(tmp_path, monk
 
     def export(model, path, **more):
         if path.name.endswith("_a.tflite"):
-            raise ExportError("it departs")
+            raise ExportError("it differs")
         return honest(model, path, **more)
 
     monkeypatch.setattr(fronts, "export_tflite", export)
@@ -214,7 +214,7 @@ def test_a_point_whose_export_is_refused_does_not_cost_the_others(tmp_path, monk
     assert [report is None for report in reports] == [True, False]
     told = json.loads((tmp_path / "front.json").read_text())
     assert [(one["file"], one.get("problem")) for one in told] == [
-        (None, "it departs"),
+        (None, "it differs"),
         ("front_8.00x_b.tflite", None),
     ]
 

@@ -75,8 +75,8 @@ def compare(
             tally.add(batch, keras_answers(model, batch), file(batch), xnnpack=True)
     if not examples:
         raise ValueError(
-            "verify_with has no examples, or not a whole batch. Give at least one, or nothing to "
-            "verify on random inputs."
+            "verify_with has no examples, or not a whole batch. Give at least one, or leave "
+            "verify_with out to compare on other inputs."
         )
     return tally.parity(examples, verify_with is None, tolerance, judge_top1)
 

@@ -63,7 +63,7 @@ def check_constants(content: bytes, floats, kernels: Mapping[str, Match]) -> Non
             if count := np.count_nonzero(wrong):
                 raise ExportError(
                     f"The file's constant '{name}' is not the model's: {count:,} of {wrong.size:,} "
-                    "values differ. Nothing was written."
+                    "values differ. Nothing was written. Please report this."
                 )
 
 
@@ -102,7 +102,7 @@ def check_grids(content: bytes, floats, ranges: Mapping[str, Range]) -> None:
                 raise ExportError(
                     f"The file's tensor '{flatbuffer.tensor_name(tensor)}' has a scale of "
                     f"{scale:.6g} and the zero point {zero_point}, which no range of the model's "
-                    "gives. Nothing was written."
+                    "gives. Nothing was written. Please report this."
                 )
 
 

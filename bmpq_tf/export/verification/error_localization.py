@@ -1,4 +1,4 @@
-"""Where a file leaves its float model: the first tensor that departs, and the worst."""
+"""Where a file leaves its float model: the first tensor that differs, and the worst."""
 
 from collections.abc import Sequence
 
@@ -44,7 +44,7 @@ def describe(
     limit: float,
     runtime: Runtime = TFLiteModel,
 ) -> str:
-    """Returns a sentence about the first tensor that departs by more than `limit` and the worst
+    """Returns a sentence about the first tensor that differs by more than `limit` and the worst
     ones, in the runtime that shows the most.
     """
     found, kernels = max(
@@ -59,11 +59,11 @@ def describe(
     )
     beyond = [name for name, apart in found.items() if apart > limit]
     if not beyond:
-        return "No single tensor departs by more than that."
+        return "No single tensor differs by more than that."
     worst = sorted(found, key=lambda name: found[name], reverse=True)[:_WORST]
     listed = ", ".join(f"'{_short(name)}' ({found[name]:.3g})" for name in worst)
     return (
-        f"With {kernels}, the first tensor that departs is '{_short(beyond[0])}' "
+        f"With {kernels}, the first tensor that differs is '{_short(beyond[0])}' "
         f"({found[beyond[0]]:.3g} of its size); the worst are {listed}."
     )
 

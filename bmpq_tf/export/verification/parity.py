@@ -21,7 +21,7 @@ class Limits:
             smaller; `None` where rounding of activations makes single values drift.
         rms: the root mean square of the differences relative to that of an output.
         agreement: the share of equal top-1 that inputs of the user's must reach, or of equal
-            labels; two examples may always differ.
+            labels; two positions may always differ.
     """
 
     largest: float | None

@@ -38,7 +38,7 @@ def read_back(content: bytes, stored: dict[str, list[StoredKernel]]) -> int:
             if not same:
                 raise ExportError(
                     f"The file does not hold the integers of kernel '{path}' (tensor "
-                    f"'{kernel.name}'). Nothing was written."
+                    f"'{kernel.name}'). Nothing was written. Please report this."
                 )
             buffers[tensor.buffer] = len(model.buffers[tensor.buffer].data)
     return sum(buffers.values())

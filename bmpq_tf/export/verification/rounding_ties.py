@@ -125,7 +125,7 @@ class Following:
             at_edge = np.abs(values - theirs) <= 0.5 + tolerance
             if beyond := np.count_nonzero(~at_edge):
                 self.departed = self.departed or (
-                    f"The first rounding that departs is '{quantizer.path}': {beyond:,} of "
+                    f"The first rounding that differs is '{quantizer.path}': {beyond:,} of "
                     f"{at_edge.size:,} values lie on another step, and not for being at an edge."
                 )
             self.ties += int(np.count_nonzero(at_edge & (theirs != ours)))

@@ -20,7 +20,7 @@ _LONGEST = 2500
 # Verbs by which the library's messages say what to do.
 _WAY_OUT = re.compile(
     r"\b(Give|Take|Name|Replace|Leave|Train|Raise|Use|Make|Say|Call|Build|Set|Export|Save|Allow|Try|"
-    r"Drop|Add|Write|Fix|Freeze|Exclude|Lower|Choose|Feed)\b|\bask for less\b"
+    r"Drop|Add|Write|Fix|Freeze|Exclude|Lower|Choose|Feed)\b|\b(loosen|allow)\b"
 )
 _ARGUMENT = re.compile(r"\b[a-z_]+=")
 # MLIR and Python have shown themselves.
