@@ -22,12 +22,12 @@ def test_multiples_stay_in_int8_and_depend_on_the_width_alone(bits, odd, seed):
     every = every[np.abs(every) < 128]
     some = np.random.default_rng(seed).choice(every, 40)
     both = np.concatenate([every[:1], every[-1:], some])
-    factor = levels.room(both)
-    assert factor == levels.room(every)
+    factor = levels.factor_in_int8(both)
+    assert factor == levels.factor_in_int8(every)
     assert np.abs(factor * both).max() <= 127
     assert factor == 1 or 2 * factor * np.abs(every).max() > 64
     if np.abs(both).max() < 8:
-        inside = levels.room_in_int4(both) * both
+        inside = levels.factor_in_int4(both) * both
         assert inside.min() >= -8
         assert inside.max() <= 7
 
@@ -46,7 +46,7 @@ def test_multiples_stay_in_int8_and_depend_on_the_width_alone(bits, odd, seed):
     ],
 )
 def test_how_much_room_there_is(integers, factor):
-    assert levels.room(np.array(integers)) == factor
+    assert levels.factor_in_int8(np.array(integers)) == factor
 
 
 @pytest.mark.parametrize("optimize_for", ["integer", "micro"])

@@ -106,7 +106,7 @@ def test_the_integers_are_the_trained_ones_and_the_operators_read_them(mode, mod
     ]
     for state in model_kernels(model):
         integers = np.asarray(state.quantizer.integers(state.variable.value)).astype(int)
-        factor = levels.room(integers) if mode == "integer" else 1
+        factor = levels.factor_in_int8(integers) if mode == "integer" else 1
         assert sorted(factor * np.abs(integers).reshape(-1)) in stored
     assert report.parity.rms < 0.05
     assert report.parity.agreement >= 0.9

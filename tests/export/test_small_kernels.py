@@ -49,7 +49,7 @@ def exported(model, folder, mode, inputs):
             assert told[state.kernel.path], state.kernel.path
         for name in told[state.kernel.path] if isinstance(state.layer, QuantDense) else ():
             trained = np.transpose(state.quantizer.integers(state.variable.value))
-            factor = levels.room(trained) if mode == "integer" else 1
+            factor = levels.factor_in_int8(trained) if mode == "integer" else 1
             np.testing.assert_array_equal(constants[name], factor * trained)
     return report
 

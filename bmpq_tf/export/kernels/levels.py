@@ -17,7 +17,7 @@ def lowest_level(bits: int, step: int) -> int:
     return -(2 ** (bits - 1)) if step == 1 else -step * (2**bits - 1) // 2
 
 
-def room(integers: np.ndarray) -> int:
+def factor_in_int8(integers: np.ndarray) -> int:
     """Returns by what integers may be multiplied so that all levels of the narrowest width that
     holds them are in int8; 1 where they have more than 5 bits.
     """
@@ -30,7 +30,7 @@ def room(integers: np.ndarray) -> int:
     return 1
 
 
-def room_in_int4(integers: np.ndarray) -> int:
+def factor_in_int4(integers: np.ndarray) -> int:
     """Returns by what integers may be multiplied and stay in int4."""
     low, high = int(integers.min(initial=0)), int(integers.max(initial=0))
     return max(1, min(8 // max(1, -low), 7 // max(1, high)))

@@ -113,7 +113,11 @@ def with_finer_steps(
 
 
 def _in_finer_steps(stored: StoredKernel, in_int4: bool) -> StoredKernel:
-    factor = levels.room_in_int4(stored.integers) if in_int4 else levels.room(stored.integers)
+    factor = (
+        levels.factor_in_int4(stored.integers)
+        if in_int4
+        else levels.factor_in_int8(stored.integers)
+    )
     return dataclasses.replace(
         stored,
         integers=(stored.integers * factor).astype(np.int8),
