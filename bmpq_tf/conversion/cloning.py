@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from bmpq_tf._compat import keras as keras_compat
+from bmpq_tf.conversion import model_attributes
 from bmpq_tf.conversion.layer_configs import (
     STATE,
     functions_by_name,
@@ -91,6 +92,11 @@ def clone(
     with _uncompiled(model), keras.saving.custom_object_scope(functions_by_name(model)):
         copy = keras.models.clone_model(model, _inputs_like(model), replace, recursive=True)
     _complete(model, copy, pairs, on_grid, carried or (lambda layer, value, variable: value))
+    for nested, its_copy in zip(_models(model), _models(copy), strict=True):
+        model_attributes.carry(nested, its_copy)
+        if not in_variable_dtype:
+            # By it `compile` knows whether gradients need a loss scale.
+            its_copy.dtype_policy = nested.dtype_policy
     if inside is not None:
         for layer, made in pairs:
             if is_of_user(made):

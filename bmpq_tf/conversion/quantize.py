@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 import keras
 
 from bmpq_tf._compat.keras import forget_compilation
+from bmpq_tf.conversion import model_attributes
 from bmpq_tf.conversion.beyond_copies import check_reads, check_traced
 from bmpq_tf.conversion.cloning import check_class, clone
 from bmpq_tf.conversion.config import QuantizationConfig
@@ -128,6 +129,7 @@ def quantize_model(
     if keras_graph.is_graph(model):
         quantized = clone(model, plan.twin, inside=plan.quantize_inside)
         check_class(model, quantized, _STEPS)
+        model_attributes.warn_of_lost(model, quantized)
     else:
         quantized = model
         plan.quantize_inside(model, model)

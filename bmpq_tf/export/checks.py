@@ -33,6 +33,9 @@ TABLES = (
     keras.layers.HashedCrossing,
 )
 
+# How far averages of equal widths may lie from them.
+_WHOLE = 0.01
+
 
 def check_writable(path: str | os.PathLike, overwrite: bool = False) -> pathlib.Path:
     """Returns the path if a file can be written there; raises before any work is done if not."""
@@ -205,6 +208,23 @@ def check_size(model: keras.Model, kernels: list[KernelState]) -> None:
             f"weights, {weights * FLOAT_BITS // 8:,} bytes; the limit is "
             f"{flatbuffer.LARGEST_BYTES:,}. Export parts of it as models of their own, or "
             f"make it smaller: the largest kernel is '{largest.path}' with {largest.weights:,}."
+        )
+
+
+def check_whole(kernels: list[KernelState]) -> None:
+    """Raises ValueError for widths that are none: averages of those of several models."""
+    broken = [
+        f"'{state.kernel.path}' {bits:.3g} bits"
+        for state in kernels
+        if state.quantizer
+        and abs((bits := float(state.quantizer.bits.numpy())) - round(bits)) > _WHOLE
+    ]
+    if broken:
+        raise ValueError(
+            "The model has widths that are no whole numbers, as averages of models of different "
+            f"widths have. Received: {listed(broken)}. Average trainable variables and statistics "
+            "of BatchNorm only, and give the average its widths by bmpq_tf.assign_bits(model, "
+            "{row.path: row.bits for row in bmpq_tf.kernel_table(trained)}). Nothing was written."
         )
 
 

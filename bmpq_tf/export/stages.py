@@ -74,6 +74,7 @@ def check_request(state: ExportState) -> None:
         # It was of the whole model, whatever part of it is exported.
         state.limit = stored_budget(written)
         judged = state.kernels if options.inputs is None else model_kernels(written)
+    checks.check_whole(state.kernels)
     checks.check_budget(judged, state.limit)
     checks.check_size(state.model, state.kernels)
     checks.check_finite(state.model, state.kernels)
@@ -118,11 +119,8 @@ def convert(state: ExportState) -> None:
         state.known_ranges = known_ranges.known_ranges(state.file, placed)
     if state.is_micro:
         file_checks.check_operators(state)
-    editing.add_signature(
-        state.file,
-        [tensor.name for tensor in model.inputs],
-        [f"output_{i}" for i in range(len(model.outputs))],
-    )
+    inputs = [tensor.name for tensor in model.inputs]
+    editing.add_signature(state.file, inputs, keras_graph.output_names(model))
 
 
 def find_kernels(state: ExportState) -> None:

@@ -22,6 +22,7 @@ from bmpq_tf.layers.sensitivity_tracking import SensitivityTracking, with_joined
 from bmpq_tf.layers.serialization import serializable
 
 _HISTORY = "allocation_history"
+_BUDGET = "budget"
 # Of a thread, so that replicas do not see each other's.
 _IS_UNROUNDED = contextvars.ContextVar("bmpq_unrounded", default=False)
 # No scale is zero.
@@ -67,6 +68,7 @@ class KernelQuantizer(KernelScales, SensitivityTracking, OscillationTracking, ke
             `oscillations.Oscillations`; these and freezing_threshold, scalar, only where
             `track_oscillations`.
         history: tuple of dicts, what each allocation decided for this kernel.
+        budget: dict, that of the last training under one, or `None`.
 
     Under a `tf.distribute` strategy each replica sums what it sees and reading adds the replicas
     up, so that a step over R replicas counts as R mini-batches. Under several workers, reading is a
@@ -78,6 +80,7 @@ class KernelQuantizer(KernelScales, SensitivityTracking, OscillationTracking, ke
         self.config = config
         self.channel_axes = tuple(channel_axes)
         self.history: tuple[dict, ...] = ()
+        self.budget: dict | None = None
         self._start_tracking()
         self._first_base: Callable = _UNKNOWN
         # Whether learned scales are known to have their start. Those of a layer that is built
@@ -149,6 +152,9 @@ class KernelQuantizer(KernelScales, SensitivityTracking, OscillationTracking, ke
         scale = self._scale(kernel, self._loss_factor if knows_loss_scale else None)
         bits = tf.convert_to_tensor(self.bits.value)
         kernel = self._with_held(kernel, scale)
+        if not self.trainable:
+            # Sums of gradients that nobody asks for would keep their computation in the step.
+            kernel, scale = tf.stop_gradient(kernel), tf.stop_gradient(scale)
 
         def on_gradient(gradient):
             # A kernel without elements has no mean gradient.
@@ -228,12 +234,13 @@ class KernelQuantizer(KernelScales, SensitivityTracking, OscillationTracking, ke
 
     def save_own_variables(self, store):
         super().save_own_variables(store)
-        store[_HISTORY] = np.frombuffer(json.dumps(list(self.history)).encode(), np.uint8)
+        store[_HISTORY] = _as_bytes(list(self.history))
+        store[_BUDGET] = _as_bytes(self.budget)
 
     def load_own_variables(self, store):
         # Keras's stores are no mappings: they have keys(), but neither iterate nor answer `in`.
         values = {key: store[key] for key in list(store.keys())}
-        history = values.pop(_HISTORY, None)
+        history, budget = values.pop(_HISTORY, None), values.pop(_BUDGET, None)
         places = {
             id(variable): place for place, variable in enumerate(keras_compat.own_variables(self))
         }
@@ -243,9 +250,8 @@ class KernelQuantizer(KernelScales, SensitivityTracking, OscillationTracking, ke
         if self.built and self.config.track_oscillations:
             # A file of the last epochs would go on freezing in a fit without the callback.
             self.freezing_threshold.assign(math.inf)
-        self.history = (
-            () if history is None else tuple(json.loads(bytes(np.asarray(history, np.uint8))))
-        )
+        self.history = () if history is None else tuple(_read(history))
+        self.budget = None if budget is None else _read(budget)
 
     def get_config(self):
         return {
@@ -257,3 +263,11 @@ class KernelQuantizer(KernelScales, SensitivityTracking, OscillationTracking, ke
     @classmethod
     def from_config(cls, config):
         return cls(**{**config, "config": QuantizerConfig.of(config["config"])})
+
+
+def _as_bytes(plain) -> np.ndarray:
+    return np.frombuffer(json.dumps(plain).encode(), np.uint8)
+
+
+def _read(stored):
+    return json.loads(bytes(np.asarray(stored, np.uint8)))

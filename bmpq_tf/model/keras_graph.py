@@ -3,6 +3,8 @@
 Which layers it has, and which with kernels come first and last.
 """
 
+from typing import Any
+
 import keras
 
 from bmpq_tf._compat import keras as keras_compat
@@ -183,3 +185,14 @@ def graph_inside(operation):
     """
     inner = operation.layer if isinstance(operation, keras.layers.TimeDistributed) else operation
     return inner if is_graph(inner) else None
+
+
+def output_names(model: keras.Model) -> list[str]:
+    """Returns the keys of a model's outputs where they are a dict, and else `output_0` and so on,
+    flat.
+    """
+    # A sequential model has none before it is called.
+    structure: Any = getattr(model, "output", None)
+    if isinstance(structure, dict) and len(structure) == len(model.outputs):
+        return [str(key) for key in keras.tree.flatten({key: key for key in structure})]
+    return [f"output_{number}" for number in range(len(model.outputs))]

@@ -205,9 +205,12 @@ def history_of(states: Sequence[KernelState]) -> list[dict]:
 
 
 def stored_budget(model: keras.Model) -> Budget | None:
-    """Returns the budget that the model's last allocation was made for, or `None` before any."""
-    history = allocation_history(model)
-    return Budget.parse(history[-1]["budget"]) if history else None
+    """Returns the budget of the model's last training under one, or `None` before any."""
+    states = model_kernels(model)
+    budgets = [one.quantizer.budget for one in states if one.quantizer and one.quantizer.budget]
+    # Older files have only that of the last allocation.
+    budgets += [allocation["budget"] for allocation in history_of(states)[-1:]]
+    return Budget.parse(budgets[0]) if budgets else None
 
 
 def within(budget: Budget, states: Sequence[KernelState], plan: DevicePlan | None = None) -> bool:

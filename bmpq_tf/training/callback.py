@@ -192,6 +192,7 @@ class BMPQCallback(keras.callbacks.Callback):
         self._first_epoch: int | None = None
         self._part = self._part_of(self.model)
         self._states = model_kernels(self._part)
+        decision_record.begin(self._states, self.budget)
         self._sums = GradientSums(self._states)
         self._optimizers = KernelOptimizers(self.model, self._part, self._states)
         self._telling = Telling(self.model, self._part, self._states, self.verbose, self._log_dir)

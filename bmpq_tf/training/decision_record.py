@@ -9,6 +9,15 @@ from bmpq_tf.allocation.solver import Solution
 from bmpq_tf.model.kernels import KernelState, compression, total_bits
 
 
+def begin(states: Sequence[KernelState], budget: Budget) -> None:
+    """Notes the budget with each kernel, so that a file of an epoch before the first decision has
+    it too.
+    """
+    for state in states:
+        if state.quantizer:
+            state.quantizer.budget = budget.to_dict()
+
+
 def keep(
     states: Sequence[KernelState],
     epoch: int,

@@ -162,3 +162,13 @@ def test_nan_is_found_in_each_of_two_layers_that_share_a_path():
     model = keras.Model(inputs, parts[1](parts[0](inputs)))
     with pytest.raises(ValueError, match=r"holds NaN or infinity.*Received: 'dense/kernel'"):
         checks.check_finite(model, [])
+
+
+def test_averages_of_models_of_other_widths_are_refused(tmp_path):
+    model = with_widths(small_model(), [4, 8])
+    quantizer = model.get_layer("hidden").kernel_quantizer
+    quantizer.bits.assign(0.999 * quantizer.bits + 0.001 * quantizer.bits)
+    export_tflite(model, tmp_path / "model.tflite")
+    quantizer.bits.assign(5.5)
+    with pytest.raises(ValueError, match=r"no whole numbers.*'hidden/kernel' 5\.5 bits"):
+        export_tflite(model, tmp_path / "model.tflite", overwrite=True)

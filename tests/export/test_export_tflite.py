@@ -127,6 +127,10 @@ def test_shared_layers_nested_models_and_several_inputs_and_outputs(tmp_path):
     file = flatbuffer.parse((tmp_path / "model.tflite").read_bytes())
     (signature,) = file.signatureDefs
     assert [entry.name for entry in signature.inputs] == [b"b_one", b"a_two"]
+    # In the order of the sorted keys.
+    assert [entry.name for entry in signature.outputs] == [b"a", b"z"]
+    tensors = [file.subgraphs[0].tensors[entry.tensorIndex] for entry in signature.outputs]
+    assert [int(tensor.shape[1]) for tensor in tensors] == [2, 3]
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ import pytest
 from conftest import compiled, small_data, small_model
 
 from bmpq_research.models import build_model
-from bmpq_tf import BMPQCallback, dequantize_model, quantize_model
+from bmpq_tf import BMPQCallback, dequantize_model, export_tflite, quantize_model
 from bmpq_tf.model.kernels import allocation_history, model_kernels
 from bmpq_tf.tuning import recipe
 
@@ -102,6 +102,29 @@ def test_the_best_epochs_weights_come_back_with_their_widths_and_scales(trained,
     for scale, theirs in zip(scales, their_scales, strict=True):
         np.testing.assert_array_equal(theirs, scale)
     np.testing.assert_allclose(their_answers, answers, rtol=1e-6, atol=1e-6)
+
+
+class Falling(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        logs["score"] = -epoch
+
+
+def test_a_checkpoint_of_the_warm_up_knows_its_budget(tmp_path):
+    model, best = compiled(quantize_model(small_model())), {"monitor": "score", "mode": "max"}
+    path, weights = tmp_path / "best.keras", tmp_path / "best.weights.h5"
+    saving = [
+        keras.callbacks.ModelCheckpoint(path, save_best_only=True, **best),
+        keras.callbacks.ModelCheckpoint(
+            weights, save_best_only=True, save_weights_only=True, **best
+        ),
+    ]
+    callbacks = [Falling(), BMPQCallback("10x", verbose=0), *saving]
+    model.fit(IMAGES, LABELS, epochs=3, verbose=0, callbacks=callbacks)
+    model.load_weights(weights)
+    for one in (model, keras.models.load_model(path)):
+        with pytest.raises(ValueError, match=r"over its budget.*Received: budget='10x'"):
+            export_tflite(one, tmp_path / "model.tflite", overwrite=True)
+        assert export_tflite(one, tmp_path / "model.tflite", budget="2x", overwrite=True)
 
 
 FRESH = """

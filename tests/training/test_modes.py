@@ -235,6 +235,7 @@ def test_a_frozen_layer_changes_nothing_for_the_others_and_takes_part_when_thawe
         frozen.kernel_quantizer.width,
     ]
     first = allocations(model, by_fit)[0]
+    assert frozen.kernel_quantizer.uses_seen == 0
     for path in ("stem/kernel", "hidden/kernel", "head/kernel"):
         assert first["sensitivity"][path] == pytest.approx(plain[0]["sensitivity"][path], rel=1e-5)
     for value, now in zip(
