@@ -233,13 +233,14 @@ class Budget:
         """Raises `InfeasibleBudgetError` if the narrowest candidates do not meet each limit, naming
         who holds it up; those of flash and RAM apart.
         """
+        told = str(self) if said is None or isinstance(said, Budget) else said
         for limit in self.limits(kernels):
             smallest = sum(min(row) for row in limit.coefficients)
             if smallest <= limit.bound:
                 continue
             raise InfeasibleBudgetError(
                 "The budget cannot be met. Received: "
-                f"budget={said if said is not None else str(self)!r}, which allows {limit.bound:,} "
+                f"budget={told!r}, which allows {limit.bound:,} "
                 f"{limit.name}. The smallest this model reaches is "
                 f"{smallest_reached(kernels, limit, smallest)}{holding_up(kernels, limit)}."
             )

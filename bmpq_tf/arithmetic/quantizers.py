@@ -21,6 +21,8 @@ _RANGES: dict[str, np.ndarray] = dict(
     zip(TWO_BIT_LEVELS, (_TWOS_COMPLEMENT, _SYMMETRIC), strict=True)
 )
 # By width, how far levels lie from whole steps.
+# A few times what float32 rounds a ratio by, relative to the last level.
+_ROUNDING = 1e-6
 _HALVES = np.array([0.0, 0.0, 0.5] + [0.0] * (LARGEST_BITS - 2), np.float32)
 
 
@@ -95,7 +97,8 @@ def fake_quantize(
         # Limits are levels, so clipping first gives the same ones. ClipByValue is one pass over the
         # weights, tf.clip_by_value two.
         clipped = tf.raw_ops.ClipByValue(t=ratio, clip_value_min=low, clip_value_max=high)
-        inside = tf.equal(ratio, clipped)
+        # A weight that sets the scale comes out a rounding error beyond the last level.
+        inside = tf.abs(ratio - clipped) <= _ROUNDING * high
         quantized = rounded(clipped, bits, levels) * scale
 
         def grad(upstream):

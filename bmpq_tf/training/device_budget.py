@@ -1,5 +1,8 @@
 """Budgets of flash and RAM: what the exporter tells of a file, and why none fits."""
 
+import dataclasses
+import math
+import time
 from collections.abc import Sequence
 
 import keras
@@ -12,6 +15,8 @@ from bmpq_tf.allocation.solver import AllocationError, Solution, solve_allocatio
 
 # Whether any widths meet a budget is found out in so many seconds, or it is not known.
 _SECONDS = 60.0
+# What each set of tables gets, whatever the ones before took.
+_LEAST_SECONDS = 1.0
 
 
 def plan_for(model: keras.Model, budget: Budget) -> DevicePlan | None:
@@ -31,26 +36,34 @@ def solve_with_tables(
     plan: DevicePlan | None,
     time_limit: float,
 ) -> Solution:
-    """Solves once for each set of tables that a file may share; returns the best.
+    """Solves once for each set of tables that a file may share; returns the best, which is the
+    optimal one only where every set was proven.
 
     Raises:
         AllocationError: none has an assignment, or none was found in time.
     """
-    best, refused = None, None
+    best, refused, is_proven = None, None, True
+    deadline = time.monotonic() + time_limit
     # Without a limit of flash it does not matter which there are.
     sets = [frozenset[int]()] if plan is None or budget.flash is None else plan.table_sets(kernels)
     for tables in sets:
         try:
             limits = budget.limits(kernels, plan, tables)
-            found = solve_allocation(kernels, costs, limits, time_limit=time_limit)
+            left = max(_LEAST_SECONDS, deadline - time.monotonic())
+            found = solve_allocation(kernels, costs, limits, time_limit=left)
         except AllocationError as error:
             refused = error if refused is None or refused.proven else refused
+            is_proven &= error.proven
             continue
+        is_proven &= found.status == "optimal"
         if best is None or found.objective < best.objective:
             best = found
     if best is None:
         assert refused is not None
         raise refused
+    if best.status == "optimal" and not is_proven:
+        # Another set, which was not searched to its end, may have a better one.
+        best = dataclasses.replace(best, status="feasible", gap=math.inf)
     return best
 
 

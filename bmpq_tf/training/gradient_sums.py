@@ -73,6 +73,6 @@ class GradientSums:
         seen = self._uses_seen()
         new = {path: uses - self._before.get(path, 0.0) for path, uses in seen.items()}
         told = new if any(uses > 0 for uses in new.values()) else seen
-        paths = [state.kernel.path for state in self.opened if told[state.kernel.path] > 0]
-        steps = min((told[path] for path in paths), default=1.0)
+        per_call = [told[state.kernel.path] / state.calls for state in self.opened]
+        steps = min((uses for uses in per_call if uses > 0), default=1.0)
         return {path: uses / steps if uses > 0 else 1.0 for path, uses in told.items()}

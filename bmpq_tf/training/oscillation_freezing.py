@@ -23,8 +23,10 @@ class FreezeOscillations(keras.callbacks.Callback):
     a share of all that are tracked.
 
     Args:
-        threshold: share of the steps, a moving average over about a hundred, in which a weight's
-            integer may turn back; above it, it is frozen.
+        threshold: share of the backward passes, a moving average over about a hundred, in which a
+            weight's integer may turn back; above it, it is frozen. A layer that is called twice
+            has two a step, and with accumulated gradients most of them change no weight: take a
+            smaller share there.
         last_epochs: how many epochs freeze, at least 1; by default a third of the epochs, those in
             which `BMPQCallback` settles.
 

@@ -88,6 +88,8 @@ def test_an_infeasible_budget_names_the_smallest_size_and_who_holds_it_up():
         Budget.parse("40x").check(KERNELS, "40x")
     said = str(error.value)
     assert "Received: budget='40x'" in said
+    with pytest.raises(InfeasibleBudgetError, match=r"Received: budget='40x', which"):
+        Budget.parse("40x").check(KERNELS, Budget(compression=40))
     assert "15.11x (2,700 bytes, 2.118 bits)" in said
     assert (
         "'stem/kernel' and 'head/kernel' are pinned at 8 bits; unpin them or loosen the budget"

@@ -1,6 +1,7 @@
 """Budgets of flash and RAM against every assignment there is."""
 
 import itertools
+import math
 
 import pytest
 from hypothesis import given
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from bmpq_tf.allocation.budget import Budget, InfeasibleBudgetError
 from bmpq_tf.allocation.device_plan import DevicePlan, KernelForm
 from bmpq_tf.allocation.kernel import Kernel
-from bmpq_tf.allocation.solver import AllocationError
+from bmpq_tf.allocation.solver import AllocationError, solve_allocation
 from bmpq_tf.training import device_budget
 
 pytestmark = pytest.mark.quick
@@ -68,6 +69,30 @@ def test_the_best_widths_within_both_are_found_or_there_are_none(plan, flash, ra
         )
 
     assert found.objective == pytest.approx(min(map(cost, possible)))
+
+
+@given(plans(), st.data())
+def test_what_is_not_proven_for_every_set_of_tables_is_not_called_optimal(plan, data):
+    kernels = [Kernel(path, 100, WIDTHS) for path in plan.forms]
+    budget = Budget(flash=10**6)
+    sets = list(plan.table_sets(kernels))
+    late = data.draw(st.integers(0, len(sets) - 1))
+    calls = itertools.count()
+
+    def solve(*given, **options):
+        if next(calls) == late:
+            raise AllocationError("the time ran out", proven=False)
+        return solve_allocation(*given, **options)
+
+    costs = [[2.0, 1.0, 0.0] for _ in kernels]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(device_budget, "solve_allocation", solve)
+        if len(sets) == 1:
+            with pytest.raises(AllocationError):
+                device_budget.solve_with_tables(kernels, costs, budget, plan, 60.0)
+            return
+        found = device_budget.solve_with_tables(kernels, costs, budget, plan, 60.0)
+    assert (found.status, found.gap) == ("feasible", math.inf)
 
 
 @given(plans())

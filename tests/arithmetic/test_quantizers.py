@@ -130,6 +130,17 @@ def test_gradient_is_straight_through_inside_and_zero_outside():
     np.testing.assert_array_equal(tape.gradient(out, weights, upstream), [0, 2, 3, 4, 0])
 
 
+@pytest.mark.parametrize("bits", [3, 4, 8])
+def test_a_weight_that_sets_the_scale_has_a_gradient(bits):
+    random = np.random.default_rng(0)
+    weights = tf.constant(random.standard_normal((16, 200)).astype("float32"))
+    scale = scales.max_abs(weights, bits, (0,))
+    with tf.GradientTape() as tape:
+        tape.watch(weights)
+        total = tf.reduce_sum(quantizers.fake_quantize(weights, scale, bits))
+    np.testing.assert_array_equal(tape.gradient(total, weights), np.ones((16, 200)))
+
+
 def test_gradients_of_symmetric_levels_are_those_of_their_own_range():
     weights, scale = tf.Variable([-3.0, -1.4, 0.2, 1.2, 5.0]), tf.Variable([1.0])
     with tf.GradientTape() as tape:

@@ -8,6 +8,7 @@ from conftest import compiled, small_data
 
 from bmpq_tf import BMPQCallback, dequantize_model, quantize_model
 from bmpq_tf.model.kernels import measurement, model_kernels, read
+from bmpq_tf.training.gradient_sums import GradientSums
 
 pytestmark = pytest.mark.apart
 
@@ -95,6 +96,21 @@ def test_the_uses_of_a_shared_layer_add_up():
             once["first/kernel"] + once["second/kernel"], rel=1e-4
         )
         assert twice["label/kernel"] == pytest.approx(once["label/kernel"], rel=1e-4)
+
+
+def test_where_all_open_layers_are_called_twice_sums_are_divided_by_the_steps():
+    inputs = keras.Input((6,)), keras.Input((6,))
+    shared = keras.layers.Dense(4, name="shared")
+    difference = keras.layers.Subtract()([shared(one) for one in inputs])
+    model = quantize_model(keras.Model(inputs, difference), (2, 4), pin=None)
+    model.compile("sgd", "mse")
+    sums = GradientSums(model_kernels(model))
+    one, other = np.random.default_rng(0).standard_normal((2, 32, 6)).astype("float32")
+    model.fit([one, other], np.zeros((32, 4)), batch_size=16, verbose=0)
+    seen = model.get_layer("shared").kernel_quantizer.accumulated()
+    assert seen.uses_seen == 4
+    assert sums.batches_seen() == 2
+    assert sums.measured()["shared/kernel"].enbg == pytest.approx(seen.bit_gradient / 2)
 
 
 @pytest.mark.parametrize("open_heads", [True, False])
