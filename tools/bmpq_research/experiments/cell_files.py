@@ -65,6 +65,8 @@ def device_files(model: keras.Model, splits: Splits, folder: pathlib.Path) -> di
             optimize_for=kind,
             calibrate_with=images,
             verify_with=images,
+            # What they lose is told, by their accuracy.
+            tolerance=0.5,
             overwrite=True,
         )
         content = path.read_bytes()
