@@ -121,6 +121,8 @@ def _beyond_the_plan(state: ExportState) -> str:
         for name, values in wider.items()
         if (value := getattr(state.options, name)) in values
     ]
+    if not asked and state.options.budget is None:
+        return "It was planned to be smaller. Please report this,"
     if not asked:
         return "Train it under that budget,"
     return f"Budgets are planned without {' and '.join(asked)}, which takes more: leave it out,"

@@ -7,9 +7,7 @@ import tensorflow as tf
 from conftest import small_data, small_model
 from trained_models import with_widths
 
-from bmpq_tf import (
-    export_tflite,
-)
+from bmpq_tf import export_tflite, run_tflite
 from bmpq_tf.export.tflite.interpreter import TFLiteModel
 from bmpq_tf.export.verification.inputs import input_batches
 
@@ -132,3 +130,11 @@ def test_random_masks_mask_something():
     ((values,),) = input_batches(keras.Model(mask, outputs), None)
     assert values.dtype == bool
     assert 0 < values.mean() < 1
+
+
+def test_what_a_file_cannot_run_is_refused_in_words(tmp_path):
+    report = export_tflite(with_widths(small_model(), [8]), tmp_path / "model.tflite")
+    with pytest.raises(ValueError, match=r"Received: a dict of image\. Give a list"):
+        run_tflite(report.path, {"image": IMAGES})
+    with pytest.raises(ValueError, match=r"Received: _TensorSliceDataset\. Give an array"):
+        run_tflite(report.path, tf.data.Dataset.from_tensor_slices(IMAGES))

@@ -105,3 +105,18 @@ def test_a_kernel_that_must_be_unpacked_is_named(plan, monkeypatch):
     ram = plan.planned + plan.persistent + 832
     with pytest.raises(InfeasibleBudgetError, match=r"bytes of RAM where '.*' is unpacked"):
         allocate_bits(model, Budget(ram=ram), {})
+
+
+def test_the_plan_counts_a_kernel_for_each_operator_that_reads_it(tmp_path):
+    inputs = keras.Input((12, 8))
+    x = layers.TimeDistributed(layers.Dense(12, activation="relu"))(inputs)
+    x = layers.TimeDistributed(layers.Dense(12, activation="relu"))(x)
+    outputs = layers.Dense(3)(layers.Flatten()(x))
+    model = quantize_model(keras.Model(inputs, outputs), (4,), activation_bits=8, pin=None)
+    data = np.random.default_rng(1).standard_normal((64, 12, 8)).astype("float32")
+    model.compile("adam", "mse")
+    model.fit(data, data[:, 0, :3], verbose=0)
+    planned = device_plan(model).arena_bytes({row.path: 4 for row in kernel_table(model)})
+    options = {"optimize_for": "micro", "calibrate_with": data}
+    report = export_tflite(model, tmp_path / "model.tflite", **options)
+    assert 0.98 * planned < report.micro.arena.bytes <= planned

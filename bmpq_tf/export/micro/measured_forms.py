@@ -19,8 +19,8 @@ from bmpq_tf.export.tflite import cleanup, flatbuffer
 
 # Of a buffer that starts at a multiple of 16 bytes.
 _ALIGNMENT = 16
-# What a kernel that is not int8 adds to what TFLM plans its memory in, and to what it keeps: 88 and
-# 8 bytes were measured.
+# What a kernel that is not int8 adds to what TFLM plans its memory in, and to what it keeps, for
+# each operator that reads it: 88 and 8 bytes were measured.
 _PLANNING, _KEPT = 96, 16
 # Bytes of a constant that TFLM may look at before it runs: shapes, axes, the headers of tables.
 _LARGEST_READ = 1024
@@ -75,10 +75,11 @@ class MeasuredForms:
         """What each kernel in a form adds beside what it does alone.
 
         TFLM plans in memory of the arena, and needs more for each of them. Where they are few,
-        activations may hide that, so the excess of all together is shared out: it is convex in
-        their number, so that any of them together need no more. Kernels that take more when
-        unpacked would hide it too, and get what was measured elsewhere.
+        activations may hide that, so the excess of all together is shared out among the operators
+        that read them: it is convex in their number, so that any of them together need no more.
+        Kernels that take more when unpacked would hide it too, and get what was measured elsewhere.
         """
+        readers = {name: len(kernel.builtins) for name, kernel in self.kernels.items()}
         base = self.arena({})
         alone = {
             name: (form, self.arena({name: form}))
@@ -89,16 +90,17 @@ class MeasuredForms:
         small = {
             name: (form, arena)
             for name, (form, arena) in alone.items()
-            if computed(arena) <= computed(base) + 2 * _PLANNING
+            if computed(arena) <= computed(base) + 2 * _PLANNING * readers[name]
         }
         if not small:
-            return _Share(frozenset(), 0, _KEPT)
+            return _Share(readers, frozenset(), 0, _KEPT)
         together = self.arena({name: form for name, (form, _) in small.items()})
         planning = max(0, computed(together) - computed(base))
         told = sum(arena.persistent - base.persistent for _, arena in small.values())
         kept = max(0, together.persistent - base.persistent - told)
-        each = [-(-total // len(small)) for total in (planning, kept)]
-        return _Share(frozenset(small), *each)
+        count = sum(readers[name] for name in small)
+        each = [-(-total // count) for total in (planning, kept)]
+        return _Share(readers, frozenset(small), *each)
 
     def int8_bytes(self) -> int:
         """The size of the file with all kernels in int8."""
@@ -168,16 +170,19 @@ class _Share:
     """What a kernel in some form adds to planning, and to what is kept beside what it does alone.
 
     Attributes:
+        readers: how many operators read each tensor.
         small: the tensors that take no more when they are unpacked.
-        planning, kept: bytes for each of these.
+        planning, kept: bytes for each operator that reads one of these.
     """
 
+    readers: Mapping[str, int]
     small: frozenset[str]
     planning: int
     kept: int
 
     def of(self, name: str) -> tuple[int, int]:
-        return (self.planning, self.kept) if name in self.small else (_PLANNING, _KEPT)
+        each = (self.planning, self.kept) if name in self.small else (_PLANNING, _KEPT)
+        return each[0] * self.readers[name], each[1] * self.readers[name]
 
 
 def _serialised(model) -> bytes:

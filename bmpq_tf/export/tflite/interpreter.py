@@ -118,8 +118,13 @@ def arrays_for(details: Sequence[dict], inputs) -> list[np.ndarray]:
     """Returns inputs, an array or one for each that a file takes, in the ranks that it takes.
 
     Raises:
-        ValueError: there are more or fewer.
+        ValueError: there are more or fewer, or they are no arrays.
     """
+    if isinstance(inputs, dict):
+        raise ValueError(
+            f"Files take inputs by their places. Received: a dict of {', '.join(inputs)}. Give a "
+            "list of arrays in the order of the model's inputs (model.inputs)."
+        )
     given = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
     shapes = [tuple(map(int, one.get("shape_signature", one["shape"]))) for one in details]
     if len(given) != len(shapes):
@@ -127,7 +132,14 @@ def arrays_for(details: Sequence[dict], inputs) -> list[np.ndarray]:
             f"The file takes {len(shapes)} inputs, of the shapes {', '.join(map(str, shapes))}. "
             f"Received: {len(given)}. Give a list with an array for each."
         )
-    return [in_rank(np.asarray(one), shape) for one, shape in zip(given, shapes, strict=True)]
+    arrays = [np.asarray(one) for one in given]
+    pairs = zip(given, arrays, strict=True)
+    if broken := [type(one).__name__ for one, array in pairs if array.dtype == object]:
+        raise ValueError(
+            f"Files take arrays. Received: {', '.join(broken)}. Give an array of examples for each "
+            "input; of a data set, those of one batch."
+        )
+    return [in_rank(array, shape) for array, shape in zip(arrays, shapes, strict=True)]
 
 
 # What a runtime that has read a file answers a batch with.
