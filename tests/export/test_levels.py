@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bmpq_tf import export_tflite, inspect_tflite, quantize_model
+from bmpq_tf import ExportError, export_tflite, inspect_tflite, quantize_model
+from bmpq_tf.export.integer.biases import coarsest
 from bmpq_tf.export.kernels import levels
 from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.export.verification.near_ties import output_steps
@@ -67,3 +68,21 @@ def test_biases_are_rounded_to_fine_steps(optimize_for, tmp_path):
     (step,) = output_steps(flatbuffer.parse(pathlib.Path(report.path).read_bytes()))
     # With biases in steps of the trained integers' scale it is 0.91.
     assert report.parity.max_abs_diff < 0.52 * step
+
+
+def test_a_bias_that_stays_coarse_is_named(tmp_path):
+    random = np.random.default_rng(0)
+    data = random.standard_normal((64, 8, 8, 8)).astype("float32")
+    # Hardly a step of the inputs' grid.
+    data[..., 3] *= 0.003
+    inputs = keras.Input((8, 8, 8))
+    x = keras.layers.DepthwiseConv2D(3, name="depthwise")(inputs)
+    x = keras.layers.BatchNormalization(momentum=0.0, epsilon=1e-9, name="normalised")(x)
+    model = quantize_model(keras.Model(inputs, x), (8,), pin=None, activation_bits=8)
+    model(data, training=True)
+    options = {"optimize_for": "integer", "calibrate_with": data, "verify_with": data}
+    with pytest.raises(ExportError, match=r"A bias in front of '.*' is rounded to .* steps"):
+        export_tflite(model, tmp_path / "m.tflite", tolerance=1e-6, **options)
+    export_tflite(model, tmp_path / "m.tflite", tolerance=1.0, **options)
+    _, steps = coarsest(flatbuffer.parse((tmp_path / "m.tflite").read_bytes()))
+    assert steps > 4

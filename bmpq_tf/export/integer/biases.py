@@ -72,3 +72,29 @@ def separate(model) -> None:
                 operator.inputs[place] = editing.add_tensor(
                     model, subgraph, name, values.shape, flatbuffer.FLOAT32, values
                 )
+
+
+def coarsest(model) -> tuple[str, float]:
+    """Returns the output of the operator whose bias has the coarsest step in a channel that has
+    weights, and that step in steps of the output; 0 where there is none.
+    """
+    worst = "", 0.0
+    for subgraph in model.subgraphs:
+        for operator in subgraph.operators:
+            place = OPERAND.get(flatbuffer.builtin_of(model, operator))
+            if place is None or place >= len(operator.inputs) or operator.inputs[place] < 0:
+                continue
+            bias, weights = (subgraph.tensors[operator.inputs[at]] for at in (place, 1))
+            output = subgraph.tensors[operator.outputs[0]]
+            integers = flatbuffer.constant(model, weights)
+            grids = (bias, weights, output)
+            if integers is None or not all(map(flatbuffer.scale_count, grids)):
+                continue
+            steps = np.asarray(bias.quantization.scale) / float(output.quantization.scale[0])
+            axis = int(weights.quantization.quantizedDimension)
+            others = tuple(number for number in range(integers.ndim) if number != axis)
+            if len(steps) == integers.shape[axis]:
+                steps = np.where(integers.any(others), steps, 0.0)
+            if steps.max() > worst[1]:
+                worst = flatbuffer.tensor_name(output), float(steps.max())
+    return worst

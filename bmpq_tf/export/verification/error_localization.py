@@ -4,10 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from bmpq_tf.export.integer.biases import coarsest
+from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.export.tflite.inner_tensors import Exposed
 from bmpq_tf.export.tflite.interpreter import Runtime, TFLiteModel
 
 _WORST = 3
+# Steps of an output that rounding a bias is worth a word from.
+_COARSE = 4.0
 
 
 def departures(
@@ -45,7 +49,7 @@ def describe(
     runtime: Runtime = TFLiteModel,
 ) -> str:
     """Returns a sentence about the first tensor that differs by more than `limit` and the worst
-    ones, in the runtime that shows the most.
+    ones, in the runtime that shows the most, and one about a bias that the file holds too coarsely.
     """
     found, kernels = max(
         (
@@ -64,7 +68,18 @@ def describe(
     listed = ", ".join(f"'{_short(name)}' ({found[name]:.3g})" for name in worst)
     return (
         f"With {kernels}, the first tensor that differs is '{_short(beyond[0])}' "
-        f"({found[beyond[0]]:.3g} of its size); the worst are {listed}."
+        f"({found[beyond[0]]:.3g} of its size); the worst are {listed}.{_coarse_bias(content)}"
+    )
+
+
+def _coarse_bias(content: bytes) -> str:
+    name, steps = coarsest(flatbuffer.parse(content))
+    if steps < _COARSE:
+        return ""
+    return (
+        f" A bias in front of '{_short(name)}' is rounded to {steps:.3g} steps of the output, "
+        "because BatchNorm multiplies a channel by very much there, and the kernel's integers "
+        "leave no finer step. Train longer, or give that kernel other widths with overrides=."
     )
 
 
