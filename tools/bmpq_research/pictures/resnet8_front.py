@@ -76,8 +76,8 @@ def _legend(picture: Picture, seeds: set[int], has_uniform: bool) -> None:
     lines += [(GREEN, "bmpq_tf, one width throughout")] if has_uniform else []
     lines += [(ORANGE, f"{front.PEER_NAME}, 500 epochs and more")]
     for number, (color, words) in enumerate(lines):
-        picture.dot(440, 180 + 26 * number, color, 6)
-        picture.text(454, 185 + 26 * number, words, 14, color)
+        picture.dot(440, 170 + 22 * number, color, 6)
+        picture.text(454, 175 + 22 * number, words, 14, color)
     least, most = min(seeds, default=1), max(seeds, default=1)
     many = (
         "one seed" if most == 1 else f"{least} to {most} seeds" if least < most else f"{most} seeds"
