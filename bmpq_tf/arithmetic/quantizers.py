@@ -20,9 +20,9 @@ _SYMMETRIC[2] = -1.5, 1.5
 _RANGES: dict[str, np.ndarray] = dict(
     zip(TWO_BIT_LEVELS, (_TWOS_COMPLEMENT, _SYMMETRIC), strict=True)
 )
-# By width, how far levels lie from whole steps.
 # A few times what float32 rounds a ratio by, relative to the last level.
 _ROUNDING = 1e-6
+# By width, how far levels lie from whole steps.
 _HALVES = np.array([0.0, 0.0, 0.5] + [0.0] * (LARGEST_BITS - 2), np.float32)
 
 

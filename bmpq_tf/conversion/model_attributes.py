@@ -33,8 +33,8 @@ def warn_of_lost(model: keras.Model, copy: keras.Model) -> None:
     ]
     if lost:
         warnings.warn(
-            f"The copy of model '{model.name}' has not got these attributes of it: {listed(lost)}. "
-            "Set those on the copy that its compile does not set.",
+            f"The copy of model '{model.name}' lacks attributes that were set on it: "
+            f"{listed(lost)}. Set them on the copy, but for those that compile sets.",
             stacklevel=3,
         )
 

@@ -72,7 +72,7 @@ def export_tflite(
             default no answer of a `"size"` file may differ by more than 1e-4 of the largest, ties
             in the rounding of activations apart; 0.1 and 0.2 serve `"latency"` and `"integer"`,
             and for an integer file of a model whose narrowest activation quantizer has 8, 4 or 2
-            bits 0.1, 0.15 and 0.4, with activations of 16 bits 0.01. A trained ResNet-20 stays
+            bits 0.05, 0.15 and 0.4, with activations of 16 bits 0.01. A trained ResNet-20 stays
             below 0.03. Of labels (outputs of integers or truth values), the share that may differ.
         budget: what the model's widths must meet; by default the budget of the model's last
             allocation, where there was one.

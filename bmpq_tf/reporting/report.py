@@ -52,7 +52,7 @@ def write_report(
             own.
         file_bytes: sizes of files, in bytes, of such other forms.
         metric: what `accuracy` holds; shares are shown in per cent where its name has `"acc"`.
-        budget: what the widths are compared with; by default that of the last allocation.
+        budget: what the widths are compared with; by default that of the last training under one.
         title: of the page; the model's name by default.
         command: how the model was made, as it shall be shown; nothing by default.
         overwrite: whether an existing file may be replaced.

@@ -42,7 +42,7 @@ def solve_with_tables(
     Raises:
         AllocationError: none has an assignment, or none was found in time.
     """
-    best, refused, is_proven = None, None, True
+    best, refused, unproven = None, None, 0
     deadline = time.monotonic() + time_limit
     # Without a limit of flash it does not matter which there are.
     sets = [frozenset[int]()] if plan is None or budget.flash is None else plan.table_sets(kernels)
@@ -53,15 +53,15 @@ def solve_with_tables(
             found = solve_allocation(kernels, costs, limits, time_limit=left)
         except AllocationError as error:
             refused = error if refused is None or refused.proven else refused
-            is_proven &= error.proven
+            unproven += not error.proven
             continue
-        is_proven &= found.status == "optimal"
+        unproven += found.status != "optimal"
         if best is None or found.objective < best.objective:
             best = found
     if best is None:
         assert refused is not None
         raise refused
-    if best.status == "optimal" and not is_proven:
+    if unproven > (best.status != "optimal"):
         # Another set, which was not searched to its end, may have a better one.
         best = dataclasses.replace(best, status="feasible", gap=math.inf)
     return best

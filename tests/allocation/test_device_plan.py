@@ -1,5 +1,6 @@
 """Budgets of flash and RAM against every assignment there is."""
 
+import dataclasses
 import itertools
 import math
 
@@ -77,12 +78,15 @@ def test_what_is_not_proven_for_every_set_of_tables_is_not_called_optimal(plan, 
     budget = Budget(flash=10**6)
     sets = list(plan.table_sets(kernels))
     late = data.draw(st.integers(0, len(sets) - 1))
+    # Its own gap tells nothing of the set that was late.
+    own = data.draw(st.sampled_from([("optimal", 0.0), ("feasible", 0.1)]))
     calls = itertools.count()
 
     def solve(*given, **options):
         if next(calls) == late:
             raise AllocationError("the time ran out", proven=False)
-        return solve_allocation(*given, **options)
+        found = solve_allocation(*given, **options)
+        return dataclasses.replace(found, status=own[0], gap=own[1])
 
     costs = [[2.0, 1.0, 0.0] for _ in kernels]
     with pytest.MonkeyPatch.context() as patch:

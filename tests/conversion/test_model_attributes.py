@@ -21,7 +21,7 @@ def test_numbers_that_were_set_on_a_model_come_along_and_what_does_not_is_named(
     assert (copy.share, copy.temperature, list(copy.sizes)) == (0.7, 4.0, [1, 2])
     assert not hasattr(copy, "_hidden")
     model.teacher = small_model()
-    with pytest.warns(UserWarning, match=r"has not got .* 'teacher' \(Functional\)"):
+    with pytest.warns(UserWarning, match=r"lacks attributes .* 'teacher' \(Functional\)"):
         quantize_model(model)
 
 

@@ -46,15 +46,20 @@ class Kernel:
 
 
 def kernel_of(
-    integers: np.ndarray, axis: int, builtins: Sequence[int], scales: int, **more
+    integers: np.ndarray,
+    axis: int,
+    builtins: Sequence[int],
+    scales: int,
+    *,
+    beside_int8: bool = True,
+    factor: int = 1,
 ) -> Kernel:
     """Describes a kernel.
 
     Args:
         integers: as they were trained.
         axis: of the channels.
-        builtins, scales: as in `Kernel`.
-        **more: likewise.
+        builtins, scales, beside_int8, factor: as in `Kernel`.
     """
     channels = np.moveaxis(integers, axis, 0).reshape(integers.shape[axis], -1).astype(np.int64)
     return Kernel(
@@ -64,8 +69,9 @@ def kernel_of(
         channels.max(1),
         scales,
         axis in (0, integers.ndim - 1),
-        step=step_between(integers),
-        **more,
+        beside_int8,
+        step_between(integers),
+        factor,
     )
 
 

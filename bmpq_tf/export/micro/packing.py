@@ -21,13 +21,13 @@ def kernels(model, factors: Mapping[str, int] | None = None) -> dict[str, Kernel
         model: the parsed file.
         factors: what integers were multiplied with, by the names of their tensors; others by 1.
     """
-    return {
-        (name := flatbuffer.tensor_name(subgraph.tensors[index])): _kernel(
-            model, subgraph, index, places, (factors or {}).get(name, 1)
-        )
-        for subgraph in model.subgraphs
-        for index, places in _readers(model, subgraph).items()
-    }
+    found = {}
+    for subgraph in model.subgraphs:
+        for index, places in _readers(model, subgraph).items():
+            name = flatbuffer.tensor_name(subgraph.tensors[index])
+            factor = (factors or {}).get(name, 1)
+            found[name] = _kernel(model, subgraph, index, places, factor)
+    return found
 
 
 def _readers(model, subgraph) -> dict[int, list[tuple[int, int]]]:

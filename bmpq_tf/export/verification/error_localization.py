@@ -77,9 +77,9 @@ def _coarse_bias(content: bytes) -> str:
     if steps < _COARSE:
         return ""
     return (
-        f" A bias in front of '{_short(name)}' is rounded to {steps:.3g} steps of the output, "
-        "because BatchNorm multiplies a channel by very much there, and the kernel's integers "
-        "leave no finer step. Train longer, or give that kernel other widths with overrides=."
+        f" A bias in front of '{_short(name)}' is rounded to {steps:.3g} steps of the output: a "
+        "channel's scale is far above the others', most likely by its BatchNorm. Give that kernel "
+        "more bits with overrides=, if it has less than 8."
     )
 
 

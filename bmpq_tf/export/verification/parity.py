@@ -45,7 +45,7 @@ _EQUAL_LABELS = 0.99
 ROUNDED_LIMITS = {
     # What is left are biases, tables of functions, and sums of rounding errors.
     16: Limits(None, 0.01, 0.95),
-    8: Limits(None, 0.1, 0.9),
+    8: Limits(None, 0.05, 0.9),
     4: Limits(None, 0.15, 0.9),
     2: Limits(None, 0.4, 0.85),
 }
