@@ -107,6 +107,15 @@ def test_turned_signs_take_a_level_more_or_a_table_for_each_channel():
     assert forms.smallest(few).bits == 3
 
 
+@pytest.mark.parametrize("factor", [1, 8])
+def test_only_what_was_planned_to_be_unpacked_is(factor):
+    # At 2 bits int4 takes less than a table, with the two levels that are left a table would.
+    trained = np.resize([-1, 0], (4, 1, 1, 175))
+    kernel = forms.kernel_of(trained, 0, [BUILTIN.CONV_2D], 4, factor=factor)
+    assert forms.smallest(kernel).form == "decode"
+    assert not forms.decodes_at(kernel, 2)
+
+
 @pytest.mark.parametrize("turned", [False, True])
 def test_symmetric_levels_lie_in_2_bits_whatever_the_signs(turned):
     integers = np.resize([-3, -1, 1, 3], (4, 1, 1, 4096))

@@ -174,11 +174,11 @@ def with_symmetric_levels(kernel: Kernel) -> Kernel:
 
 
 def at_width(kernel: Kernel, bits: int, turned: bool) -> Kernel:
-    """A kernel as it may come out of training at a width; `turned`: with the signs of every other
-    channel turned.
+    """A kernel as a plan sees it at a width; `turned`: with the signs of every other channel
+    turned.
     """
     level = 2 ** (bits - 1)
     other = np.arange(len(kernel.lows)) % 2 * turned
     highs = np.minimum(level - 1 + other, 127)
     lows = np.maximum(other - level, -127)
-    return dataclasses.replace(kernel, lows=lows, highs=highs, step=1)
+    return dataclasses.replace(kernel, lows=lows, highs=highs, step=1, factor=1)
