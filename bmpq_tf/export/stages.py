@@ -13,7 +13,7 @@ from bmpq_tf.allocation.kernel import FLOAT_BITS
 from bmpq_tf.conversion import part
 from bmpq_tf.conversion.freeze import frozen, in_float32
 from bmpq_tf.conversion.supported_models import check_quantized
-from bmpq_tf.export import checks, file_checks, report
+from bmpq_tf.export import checks, file_checks, integer_file, report
 from bmpq_tf.export.converter.convert import to_float_model
 from bmpq_tf.export.errors import ConstantColumnsWarning, ExportError
 from bmpq_tf.export.integer import (
@@ -23,7 +23,6 @@ from bmpq_tf.export.integer import (
     known_ranges,
     masks,
     rewrites,
-    static,
 )
 from bmpq_tf.export.kernels import lowering, packing
 from bmpq_tf.export.kernels.match import kernel_integers
@@ -162,18 +161,7 @@ def write_integers(state: ExportState) -> None:
     state.floats = state.file
     state.stored = lowering.plan(state.file, state.matches, state.arithmetic)
     if state.arithmetic == "integer":
-        if state.activation_bits == 8:
-            in_int4 = micro_file.in_int4(state.file, state.stored) if state.is_micro else ()
-            state.stored = packing.with_finer_steps(state.stored, in_int4)
-        state.file, state.stored = static.quantize(
-            state.file,
-            state.stored,
-            state.known_ranges,
-            state.io_dtype,
-            bits=state.activation_bits,
-            is_micro=state.is_micro,
-            alone=state.alone,
-        )
+        state.file, state.stored = integer_file.quantized(state, state.stored)
         file_checks.check_integer(state)
     else:
         state.file = packing.pack(state.file, state.stored)

@@ -70,19 +70,52 @@ def test_biases_are_rounded_to_fine_steps(optimize_for, tmp_path):
     assert report.parity.max_abs_diff < 0.52 * step
 
 
-def test_a_bias_that_stays_coarse_is_named(tmp_path):
-    random = np.random.default_rng(0)
-    data = random.standard_normal((64, 8, 8, 8)).astype("float32")
-    # Hardly a step of the inputs' grid.
-    data[..., 3] *= 0.003
+def with_a_coarse_bias(bits, size=0.003):
+    """A quantized model, one channel of which hardly takes a step of its input's grid, and data."""
+    data = np.random.default_rng(0).standard_normal((64, 8, 8, 8)).astype("float32")
+    data[..., 3] *= size
     inputs = keras.Input((8, 8, 8))
     x = keras.layers.DepthwiseConv2D(3, name="depthwise")(inputs)
-    x = keras.layers.BatchNormalization(momentum=0.0, epsilon=1e-9, name="normalised")(x)
-    model = quantize_model(keras.Model(inputs, x), (8,), pin=None, activation_bits=8)
+    normalised = keras.layers.BatchNormalization(
+        momentum=0.0,
+        epsilon=1e-9,
+        beta_initializer=keras.initializers.RandomNormal(stddev=1.0, seed=0),
+    )
+    model = quantize_model(keras.Model(inputs, normalised(x)), (bits,), pin=None, activation_bits=8)
     model(data, training=True)
+    return model, data
+
+
+def test_a_bias_that_stays_coarse_is_named(tmp_path):
+    model, data = with_a_coarse_bias(8)
     options = {"optimize_for": "integer", "calibrate_with": data, "verify_with": data}
     with pytest.raises(ExportError, match=r"A bias in front of '.*' is rounded to .* steps"):
         export_tflite(model, tmp_path / "m.tflite", tolerance=1e-6, **options)
     export_tflite(model, tmp_path / "m.tflite", tolerance=1.0, **options)
     _, steps = coarsest(flatbuffer.parse((tmp_path / "m.tflite").read_bytes()))
     assert steps > 4
+
+
+def test_where_int4_has_too_coarse_biases_int8_takes_its_place(tmp_path):
+    pytest.importorskip("tflite_micro")
+    model, data = with_a_coarse_bias(4, size=0.01)
+
+    def exported(**options):
+        report = export_tflite(
+            model,
+            tmp_path / "m.tflite",
+            optimize_for="micro",
+            calibrate_with=data,
+            tolerance=1.0,
+            overwrite=True,
+            **options,
+        )
+        return report, report.layers[0]
+
+    free, kernel = exported()
+    assert kernel.stored_bits == 8
+    assert kernel.note == "in int8, since int4 would round a bias too coarsely"
+    narrow, kernel = exported(budget=f"{free.tflite_bytes - 1} B flash")
+    assert kernel.stored_bits == 4
+    assert narrow.tflite_bytes < free.tflite_bytes
+    assert narrow.parity.rms > 2 * free.parity.rms

@@ -1,6 +1,7 @@
 """Biases of integer files: one for each operator, in steps of input times weight scale."""
 
 import collections
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -16,6 +17,8 @@ OPERAND = {
     _BUILTIN.FULLY_CONNECTED: 2,
     _BUILTIN.TRANSPOSE_CONV: 3,
 }
+# Steps of an output from which on rounding a bias to one is coarse; most are below half a step.
+COARSE = 4.0
 # What an int32 accumulator takes with room to spare. Beside activations of 16 bits accumulators
 # have 64, and a product with a multiplier takes 48.
 _LARGEST, _LARGEST_WIDE = 2.0**30, 2.0**46
@@ -74,11 +77,26 @@ def separate(model) -> None:
                 )
 
 
+def coarse(model) -> set[str]:
+    """Returns the kernels beside which a bias is rounded to `COARSE` steps of an output and more,
+    by their tensors' names.
+    """
+    return {kernel for kernel, _, step in _steps(model) if step >= COARSE}
+
+
 def coarsest(model) -> tuple[str, float]:
     """Returns the output of the operator whose bias has the coarsest step in a channel that has
     weights, and that step in steps of the output; 0 where there is none.
     """
-    worst = "", 0.0
+    found = [(step, output) for _, output, step in _steps(model)]
+    step, output = max(found, key=lambda one: one[0], default=(0.0, ""))
+    return output, step
+
+
+def _steps(model) -> Iterator[tuple[str, str, float]]:
+    """The kernel and the output of each operator with a bias, and the coarsest step of its bias in
+    steps of the output.
+    """
     for subgraph in model.subgraphs:
         for operator in subgraph.operators:
             place = OPERAND.get(flatbuffer.builtin_of(model, operator))
@@ -95,6 +113,8 @@ def coarsest(model) -> tuple[str, float]:
             others = tuple(number for number in range(integers.ndim) if number != axis)
             if len(steps) == integers.shape[axis]:
                 steps = np.where(integers.any(others), steps, 0.0)
-            if steps.max() > worst[1]:
-                worst = flatbuffer.tensor_name(output), float(steps.max())
-    return worst
+            yield (
+                flatbuffer.tensor_name(weights),
+                flatbuffer.tensor_name(output),
+                float(steps.max()),
+            )

@@ -31,6 +31,7 @@ class StoredKernel:
         axis: of the scales.
         container: the type, and how the operator reads it.
         factor: what the trained integers were multiplied with.
+        too_coarse_in_int4: whether a bias would be, where int4 is the smallest form.
     """
 
     name: str
@@ -40,6 +41,7 @@ class StoredKernel:
     axis: int
     container: Container
     factor: int = 1
+    too_coarse_in_int4: bool = False
 
     @property
     def bits(self) -> int:
@@ -98,7 +100,9 @@ def stored_kernel(
 
 
 def with_finer_steps(
-    kernels: Sequence[tuple[Match, StoredKernel]], in_int4: Collection[str] = ()
+    kernels: Sequence[tuple[Match, StoredKernel]],
+    in_int4: Collection[str] = (),
+    too_coarse: Collection[str] = (),
 ) -> list[tuple[Match, StoredKernel]]:
     """Returns the same weights in int8 as multiples of their integers, of scales as much smaller.
 
@@ -108,14 +112,18 @@ def with_finer_steps(
     Args:
         kernels: as int8 holds them, with zero points of 0.
         in_int4: the tensors that int4 must hold too.
+        too_coarse: those of them that need the room of int8 after all.
     """
-    return [(match, _in_finer_steps(one, one.name in in_int4)) for match, one in kernels]
+    return [
+        (match, _in_finer_steps(one, one.name in in_int4, one.name in too_coarse))
+        for match, one in kernels
+    ]
 
 
-def _in_finer_steps(stored: StoredKernel, in_int4: bool) -> StoredKernel:
+def _in_finer_steps(stored: StoredKernel, in_int4: bool, too_coarse: bool) -> StoredKernel:
     factor = (
         levels.factor_in_int4(stored.integers)
-        if in_int4
+        if in_int4 and not too_coarse
         else levels.factor_in_int8(stored.integers)
     )
     return dataclasses.replace(
@@ -123,6 +131,7 @@ def _in_finer_steps(stored: StoredKernel, in_int4: bool) -> StoredKernel:
         integers=(stored.integers * factor).astype(np.int8),
         scales=np.maximum(stored.scales / np.float32(factor), _SMALLEST_SCALE).astype(np.float32),
         factor=factor,
+        too_coarse_in_int4=too_coarse,
     )
 
 

@@ -74,6 +74,8 @@ def as_packed(kernel: StoredKernel, bits: int, form: Packed) -> StoredKernel:
     note = kernel.container.note if form.form == "int8" and form.bits == bits else ""
     if form.form == "int8" and is_rounded:
         note = kernel.container.note
+    elif form.form == "int8" and kernel.too_coarse_in_int4:
+        note = "in int8, since int4 would round a bias too coarsely"
     elif form.form == "int8" and bits < form.bits:
         note = "in int8, which takes less than a table and its DECODE"
     elif form.form == "int4" and bits < form.bits:

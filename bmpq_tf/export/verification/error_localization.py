@@ -4,14 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bmpq_tf.export.integer.biases import coarsest
+from bmpq_tf.export.integer.biases import COARSE, coarsest
 from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.export.tflite.inner_tensors import Exposed
 from bmpq_tf.export.tflite.interpreter import Runtime, TFLiteModel
 
 _WORST = 3
-# Steps of an output that rounding a bias is worth a word from.
-_COARSE = 4.0
 
 
 def departures(
@@ -74,7 +72,7 @@ def describe(
 
 def _coarse_bias(content: bytes) -> str:
     name, steps = coarsest(flatbuffer.parse(content))
-    if steps < _COARSE:
+    if steps < COARSE:
         return ""
     return (
         f" A bias in front of '{_short(name)}' is rounded to {steps:.3g} steps of the output: a "
