@@ -1,5 +1,5 @@
 """Trains a model at its widest widths, makes its kernels narrow one by one, and prints which
-sensitivities foretold the loss increase.
+sensitivities predicted the loss increase.
 
 Example:
   python tools/fidelity.py --model=resnet20 --channel_multiplier=0.5 --dataset=cifar10 \\

@@ -100,7 +100,7 @@ def main() -> None:
         share = shares(found)
         errors = [100 * centred_error(row, share) for row in found]
         told = ", ".join(f"{bits} bits {part:.3f}" for bits, part in share.items())
-        print(f"Of what was foretold came out: {told}.")
+        print(f"Of what was predicted came out: {told}.")
         print(f"By these shares: {min(errors):+.1f} to {max(errors):+.1f} % of the file.")
 
 

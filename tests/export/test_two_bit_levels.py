@@ -75,9 +75,9 @@ def test_files_for_microcontrollers_hold_them_in_2_bits_as_the_plan_says(model, 
     bmpq_tf.export_tflite(model, path, optimize_for="micro", calibrate_with=IMAGES)
     widest = max(bmpq_tf.inspect_tflite(path).weights, key=lambda one: np.prod(one.shape))
     assert (widest.stored, widest.bits) == ("table of 2 bits", 2)
-    foretold = plan.flash_bytes({state.kernel.path: 2 for state in model_kernels(model)})
-    assert path.stat().st_size <= foretold
-    assert path.stat().st_size > 0.95 * foretold
+    predicted = plan.flash_bytes({state.kernel.path: 2 for state in model_kernels(model)})
+    assert path.stat().st_size <= predicted
+    assert path.stat().st_size > 0.95 * predicted
 
 
 def test_budgets_of_stored_bytes_count_what_the_file_holds(model):

@@ -96,11 +96,11 @@ def test_an_estimate_without_vela_is_no_less_than_its_bytes_and_near(bits, tmp_p
     model = bmpq_tf.quantize_model(keras.Model(image, x, name="full"), pin=None, config=config)
     images = np.random.default_rng(0).standard_normal((8, 8, 8, 16)).astype("float32")
     report = bmpq_tf.inspect_vela(exported(model, tmp_path / "model.tflite", images))
-    foretold = [encoded_bytes(state.kernel, bits) for state in model_kernels(model)]
+    predicted = [encoded_bytes(state.kernel, bits) for state in model_kernels(model)]
     encoded = [kernel.encoded_bytes for kernel in report.kernels]
-    assert all(least <= most for least, most in zip(encoded, foretold, strict=True))
+    assert all(least <= most for least, most in zip(encoded, predicted, strict=True))
     # At 2 bits even weights have no -2, which is one level of four.
-    assert bits == 2 or sum(foretold) < 1.03 * sum(encoded)
+    assert bits == 2 or sum(predicted) < 1.03 * sum(encoded)
 
 
 @needs_vela

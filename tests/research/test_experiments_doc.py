@@ -9,7 +9,7 @@ import re
 
 import pytest
 
-from bmpq_research.experiments import foretold, front
+from bmpq_research.experiments import front, predictions
 from bmpq_research.experiments.grid import read_grid
 from bmpq_research.experiments.report import JUDGES, markdown
 from bmpq_research.experiments.results import check_results, read_results
@@ -23,7 +23,7 @@ TABLES = re.compile(
 
 def tables(name: str, kind: str) -> str:
     """What `tools/compare.py --report` prints of a grid judged on a split or of its front, or, for
-    the kind "foretold", `tools/foretell.py`.
+    the kind "predicted", `tools/predicted_losses.py`.
     """
     path = ROOT / f"docs/results/{name}.jsonl"
     grid, results = read_grid(ROOT / f"examples/configs/{name}.yaml"), read_results(path)
@@ -31,10 +31,10 @@ def tables(name: str, kind: str) -> str:
     in_order = [results[cell.key] for cell in grid if cell.key in results]
     if kind == "front":
         return front.markdown(in_order)
-    if kind != "foretold":
+    if kind != "predicted":
         return markdown(in_order, kind)
     judged = sorted((ROOT / "docs/results/fidelity").glob(f"{grid[0].config.model}_seed*.json"))
-    return foretold.markdown(in_order, [json.loads(file.read_text()) for file in judged])
+    return predictions.markdown(in_order, [json.loads(file.read_text()) for file in judged])
 
 
 def with_tables(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What sensitivities foretell is measured on the model itself."""
+"""What sensitivities predict is measured on the model itself."""
 
 import keras
 import numpy as np

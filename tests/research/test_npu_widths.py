@@ -28,10 +28,10 @@ def test_a_run_is_a_width_or_a_budget():
 
 
 @pytest.mark.quick
-def test_the_table_sets_what_was_foretold_beside_what_came():
+def test_the_table_sets_what_was_predicted_beside_what_came():
     kernels = (
-        KernelSeen("a", 1000, 4, foretold=550, encoded=500, cycles=10),
-        KernelSeen("b", 600, 8, foretold=650, encoded=620, cycles=20),
+        KernelSeen("a", 1000, 4, predicted=550, encoded=500, cycles=10),
+        KernelSeen("b", 600, 8, predicted=650, encoded=620, cycles=20),
     )
     row = Seen("small", "8x", "ethos-u55-128", kernels, 2000, 1500, 880, 300, 1.5e-4, 0.985)
     assert row.excess == pytest.approx(0.04)
@@ -57,5 +57,5 @@ def test_kernels_are_paired_with_their_names_and_widths():
         ("conv/kernel", 1152, 8),
         ("head/kernel", 1024, 4),
     ]
-    assert all(0 < one.encoded <= one.foretold for one in row.kernels)
+    assert all(0 < one.encoded <= one.predicted for one in row.kernels)
     assert row.beside_bytes == row.file_bytes - row.encoded

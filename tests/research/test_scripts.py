@@ -135,7 +135,7 @@ def test_bad_input_is_answered_in_a_line(tmp_path):
         ("train", [f"--out_dir={tmp_path / 'file' / 'out'}"], "Nothing can be written"),
         ("train", ["--dataset=cifar10", f"--data_dir={tmp_path}"], "--data_dir"),
         (
-            "foretell",
+            "predicted_losses",
             ["--results=none.jsonl", "--costs=none.json"],
             "no such file. Received: --results=none.jsonl",
         ),

@@ -1,4 +1,4 @@
-"""How well sensitivities foretell.
+"""How well sensitivities predict.
 
 Kernels of a model in training are made narrow, and the loss increase is set beside the estimates.
 
@@ -56,7 +56,7 @@ class Estimate:
 def fidelity(
     config: TrainConfig, images: int = 2500, verbose: int = 2
 ) -> tuple[list[Estimate], dict[str, Costs]]:
-    """Trains at the widest candidates, then measures what the estimates foretell.
+    """Trains at the widest candidates, then measures what the estimates predict.
 
     Args:
         config: model, data, epochs, candidates, and the budget of the allocations. The

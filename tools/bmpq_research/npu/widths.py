@@ -1,4 +1,4 @@
-"""Bytes and cycles that Vela gives a model's kernels at their widths, beside what was foretold."""
+"""Bytes and cycles that Vela gives a model's kernels at their widths, beside what was predicted."""
 
 import collections
 import dataclasses
@@ -37,7 +37,7 @@ class KernelSeen:
         path: its variable's.
         weights: how many.
         bits: its width.
-        foretold: `encoded_bytes`, at most.
+        predicted: `encoded_bytes`, at most.
         encoded: what Vela made of it.
         cycles: Vela's estimate for its operator.
     """
@@ -45,7 +45,7 @@ class KernelSeen:
     path: str
     weights: int
     bits: int
-    foretold: int
+    predicted: int
     encoded: int
     cycles: int
 
@@ -79,14 +79,14 @@ class Seen:
         return sum(kernel.encoded for kernel in self.kernels)
 
     @property
-    def foretold(self) -> int:
+    def predicted(self) -> int:
         """Likewise, at most."""
-        return sum(kernel.foretold for kernel in self.kernels)
+        return sum(kernel.predicted for kernel in self.kernels)
 
     @property
     def excess(self) -> float:
-        """By how much more was foretold, as a share of the file."""
-        return (self.foretold - self.encoded) / self.file_bytes
+        """By how much more was predicted, as a share of the file."""
+        return (self.predicted - self.encoded) / self.file_bytes
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain data."""
@@ -100,17 +100,17 @@ class Seen:
 
 
 def shares(rows: Sequence[Seen]) -> dict[int, float]:
-    """Returns by width which share of what was foretold came out, over all rows."""
-    encoded, foretold = collections.Counter(), collections.Counter()
+    """Returns by width which share of what was predicted came out, over all rows."""
+    encoded, predicted = collections.Counter(), collections.Counter()
     for kernel in (kernel for row in rows for kernel in row.kernels):
         encoded[kernel.bits] += kernel.encoded
-        foretold[kernel.bits] += kernel.foretold
-    return {bits: encoded[bits] / foretold[bits] for bits in sorted(foretold)}
+        predicted[kernel.bits] += kernel.predicted
+    return {bits: encoded[bits] / predicted[bits] for bits in sorted(predicted)}
 
 
 def centred_error(row: Seen, share: Mapping[int, float]) -> float:
-    """Returns by how much more these shares foretell, as a share of the file."""
-    expected = sum(share[kernel.bits] * kernel.foretold for kernel in row.kernels)
+    """Returns by how much more these shares predict, as a share of the file."""
+    expected = sum(share[kernel.bits] * kernel.predicted for kernel in row.kernels)
     return (expected - row.encoded) / row.file_bytes
 
 
@@ -146,7 +146,7 @@ def seen(
                 path=state.kernel.path,
                 weights=kernel.count,
                 bits=state.bits,
-                foretold=encoded_bytes(state.kernel, state.bits),
+                predicted=encoded_bytes(state.kernel, state.bits),
                 encoded=kernel.encoded_bytes or 0,
                 cycles=kernel.cycles or 0,
             )
@@ -212,7 +212,7 @@ def reference(name: str, path: str, run: str) -> keras.Model:
 
 def markdown(rows: Sequence[Seen]) -> str:
     """Returns the table of docs/npu.md."""
-    columns = ("network", "widths", "bits a weight", "weights, bytes", "foretold, at most")
+    columns = ("network", "widths", "bits a weight", "weights, bytes", "predicted, at most")
     columns += ("of the file", "flash", "file", "time, ms", "accuracy")
     return table(
         columns,
@@ -220,7 +220,7 @@ def markdown(rows: Sequence[Seen]) -> str:
             (
                 *(row.model, row.run),
                 f"{8 * row.encoded / sum(kernel.weights for kernel in row.kernels):.2f}",
-                *(f"{row.encoded:,}", f"{row.foretold:,}", f"{100 * row.excess:+.1f} %"),
+                *(f"{row.encoded:,}", f"{row.predicted:,}", f"{100 * row.excess:+.1f} %"),
                 *(f"{row.flash_bytes:,}", f"{row.file_bytes:,}", f"{1e3 * row.seconds:.3f}"),
                 "" if row.accuracy is None else f"{100 * row.accuracy:.1f} %",
             )

@@ -1,9 +1,9 @@
-"""Prints what sensitivities foretold of whole runs.
+"""Prints what sensitivities predicted of whole runs.
 
 The estimated costs of their final widths beside their training losses.
 
 Example:
-  python tools/foretell.py --results=docs/results/resnet20_12x.jsonl \
+  python tools/predicted_losses.py --results=docs/results/resnet20_12x.jsonl \
       --costs=docs/results/fidelity/resnet20_seed0.json,docs/results/fidelity/resnet20_seed1.json,docs/results/fidelity/resnet20_seed2.json
 """
 
@@ -19,7 +19,7 @@ from bmpq_research.program import run as run_program
 check_installed("scipy", "yaml")
 
 # isort: split
-from bmpq_research.experiments.foretold import markdown
+from bmpq_research.experiments.predictions import markdown
 from bmpq_research.experiments.results import read_results
 
 flags.DEFINE_string(

@@ -1,4 +1,4 @@
-"""What sensitivities foretell of whole runs.
+"""What sensitivities predict of whole runs.
 
 What the final widths were estimated to cost, beside the training losses they ended at.
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bmpq_research.experiments.foretold import ESTIMATES, markdown
+from bmpq_research.experiments.predictions import ESTIMATES, markdown
 
 # Of candidates 2, 3 and 4; the stem is not open.
 COSTS = {"a/kernel": [6.0, 2.0, 0.0], "b/kernel": [2.0, 1.0, 0.0]}
