@@ -38,7 +38,7 @@ def draw(path: str | os.PathLike) -> str:
         points = round(statistics.fmean(lost), 1)
         words = f"{points:+.1f}" if points else "0.0"
         if _TAUGHT in row.part:
-            picture.text(x, y - 12, f"{words}, its own teacher", 13, color, "middle", "600")
+            picture.text(x, y - 12, f"{words}, self-distilled", 13, color, "middle", "600")
         elif y - 24 < _TOP:
             # Above it would be the line of float32.
             picture.text(x - 12, y + 5, words, 13, color, "end", "600")
