@@ -17,8 +17,8 @@ _Kernels = Sequence[tuple[Match, packing.StoredKernel]]
 def quantized(state: ExportState, kernels: _Kernels) -> tuple[Any, list]:
     """Returns the parsed file, and the kernels as they lie in it.
 
-    What TFLM would read in int4 lies in int8 where a bias needs it, if the budget of flash has room
-    for that.
+    What TFLM would read in int4 lies in int8 where a bias needs it and the budget of flash has room
+    for that, the smallest kernels first.
 
     Args:
         state: with a float file and its ranges.
@@ -28,11 +28,22 @@ def quantized(state: ExportState, kernels: _Kernels) -> tuple[Any, list]:
         return _quantized(state, kernels)
     in_int4 = micro_file.in_int4(state.file, kernels) if state.is_micro else set()
     usual = _quantized(state, packing.with_finer_steps(kernels, in_int4))
-    coarse = in_int4 & biases.coarse(usual[0])
+    coarse = in_int4 & biases.coarse(usual[0]).keys()
     if not coarse:
         return usual
     finer = _quantized(state, packing.with_finer_steps(kernels, in_int4, coarse))
-    return finer if _is_within_flash(state, *finer) else usual
+    if _is_within_flash(state, *finer):
+        return finer
+    chosen: set[str] = set()
+    for name in sorted(coarse, key=_sizes(kernels).__getitem__):
+        finer = _quantized(state, packing.with_finer_steps(kernels, in_int4, {*chosen, name}))
+        if _is_within_flash(state, *finer):
+            chosen, usual = {*chosen, name}, finer
+    return usual
+
+
+def _sizes(kernels: _Kernels) -> dict[str, int]:
+    return {stored.name: stored.integers.size for _, stored in kernels}
 
 
 def _quantized(state: ExportState, kernels: _Kernels) -> tuple[Any, list]:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bmpq_tf import ExportError, export_tflite, inspect_tflite, quantize_model
-from bmpq_tf.export.integer.biases import coarsest
+from bmpq_tf.export.integer.biases import coarse
 from bmpq_tf.export.kernels import levels
 from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.export.verification.near_ties import output_steps
@@ -70,52 +70,67 @@ def test_biases_are_rounded_to_fine_steps(optimize_for, tmp_path):
     assert report.parity.max_abs_diff < 0.52 * step
 
 
-def with_a_coarse_bias(bits, size=0.003):
-    """A quantized model, one channel of which hardly takes a step of its input's grid, and data."""
+def with_coarse_biases(bits, size=0.003, sides=(3,)):
+    """A quantized model, one channel of which hardly takes a step of its input's grid, and data.
+
+    Of several sides it has a depthwise layer and an output each.
+    """
     data = np.random.default_rng(0).standard_normal((64, 8, 8, 8)).astype("float32")
     data[..., 3] *= size
     inputs = keras.Input((8, 8, 8))
-    x = keras.layers.DepthwiseConv2D(3, name="depthwise")(inputs)
-    normalised = keras.layers.BatchNormalization(
-        momentum=0.0,
-        epsilon=1e-9,
-        beta_initializer=keras.initializers.RandomNormal(stddev=1.0, seed=0),
-    )
-    model = quantize_model(keras.Model(inputs, normalised(x)), (bits,), pin=None, activation_bits=8)
+
+    def normalised(x):
+        return keras.layers.BatchNormalization(
+            momentum=0.0,
+            epsilon=1e-9,
+            beta_initializer=keras.initializers.RandomNormal(stddev=1.0, seed=0),
+        )(x)
+
+    outputs = [normalised(keras.layers.DepthwiseConv2D(side)(inputs)) for side in sides]
+    model = quantize_model(keras.Model(inputs, outputs), (bits,), pin=None, activation_bits=8)
     model(data, training=True)
     return model, data
 
 
 def test_a_bias_that_stays_coarse_is_named(tmp_path):
-    model, data = with_a_coarse_bias(8)
+    model, data = with_coarse_biases(8)
     options = {"optimize_for": "integer", "calibrate_with": data, "verify_with": data}
-    with pytest.raises(ExportError, match=r"A bias in front of '.*' is rounded to .* steps"):
+    with pytest.raises(ExportError, match=r"rounded to so many steps of the output: '.*' to"):
         export_tflite(model, tmp_path / "m.tflite", tolerance=1e-6, **options)
     export_tflite(model, tmp_path / "m.tflite", tolerance=1.0, **options)
-    _, steps = coarsest(flatbuffer.parse((tmp_path / "m.tflite").read_bytes()))
-    assert steps > 4
+    assert coarse(flatbuffer.parse((tmp_path / "m.tflite").read_bytes()))
 
 
 def test_where_int4_has_too_coarse_biases_int8_takes_its_place(tmp_path):
     pytest.importorskip("tflite_micro")
-    model, data = with_a_coarse_bias(4, size=0.01)
+    model, data = with_coarse_biases(4, size=0.01)
 
-    def exported(**options):
-        report = export_tflite(
-            model,
-            tmp_path / "m.tflite",
-            optimize_for="micro",
-            calibrate_with=data,
-            tolerance=1.0,
-            overwrite=True,
-            **options,
-        )
-        return report, report.layers[0]
-
-    free, kernel = exported()
+    free = exported(model, data, tmp_path)
+    (kernel,) = free.layers
     assert kernel.stored_bits == 8
     assert kernel.note == "in int8, since int4 would round a bias too coarsely"
-    narrow, kernel = exported(budget=f"{free.tflite_bytes - 1} B flash")
-    assert kernel.stored_bits == 4
+    narrow = exported(model, data, tmp_path, budget=f"{free.tflite_bytes - 1} B flash")
+    assert narrow.layers[0].stored_bits == 4
     assert narrow.tflite_bytes < free.tflite_bytes
     assert narrow.parity.rms > 2 * free.parity.rms
+
+
+def test_where_flash_has_no_room_for_all_the_smallest_kernels_lie_in_int8(tmp_path):
+    pytest.importorskip("tflite_micro")
+    model, data = with_coarse_biases(4, size=0.01, sides=(5, 3))
+    free = exported(model, data, tmp_path)
+    assert [kernel.stored_bits for kernel in free.layers] == [8, 8]
+    less = exported(model, data, tmp_path, budget=f"{free.tflite_bytes - 1} B flash")
+    assert {kernel.weights: kernel.stored_bits for kernel in less.layers} == {200: 4, 72: 8}
+
+
+def exported(model, data, folder, **options):
+    return export_tflite(
+        model,
+        folder / "m.tflite",
+        optimize_for="micro",
+        calibrate_with=data,
+        tolerance=1.0,
+        overwrite=True,
+        **options,
+    )

@@ -77,20 +77,17 @@ def separate(model) -> None:
                 )
 
 
-def coarse(model) -> set[str]:
+def coarse(model) -> dict[str, tuple[str, float]]:
     """Returns the kernels beside which a bias is rounded to `COARSE` steps of an output and more,
-    by their tensors' names.
-    """
-    return {kernel for kernel, _, step in _steps(model) if step >= COARSE}
+    by their tensors' names, the coarsest first.
 
-
-def coarsest(model) -> tuple[str, float]:
-    """Returns the output of the operator whose bias has the coarsest step in a channel that has
-    weights, and that step in steps of the output; 0 where there is none.
+    Each with the name of that output, and the steps in a channel that has weights.
     """
-    found = [(step, output) for _, output, step in _steps(model)]
-    step, output = max(found, key=lambda one: one[0], default=(0.0, ""))
-    return output, step
+    found: dict[str, tuple[str, float]] = {}
+    for kernel, output, step in sorted(_steps(model), key=lambda one: -one[2]):
+        if step >= COARSE:
+            found.setdefault(kernel, (output, step))
+    return found
 
 
 def _steps(model) -> Iterator[tuple[str, str, float]]:

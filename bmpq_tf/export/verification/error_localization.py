@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bmpq_tf.export.integer.biases import COARSE, coarsest
-from bmpq_tf.export.tflite import flatbuffer
+from bmpq_tf.export.integer.biases import coarse
+from bmpq_tf.export.tflite.flatbuffer import parse
 from bmpq_tf.export.tflite.inner_tensors import Exposed
 from bmpq_tf.export.tflite.interpreter import Runtime, TFLiteModel
+from bmpq_tf.wording import listed
 
 _WORST = 3
 
@@ -47,7 +48,7 @@ def describe(
     runtime: Runtime = TFLiteModel,
 ) -> str:
     """Returns a sentence about the first tensor that differs by more than `limit` and the worst
-    ones, in the runtime that shows the most, and one about a bias that the file holds too coarsely.
+    ones, in the runtime that shows the most, and one about biases that the file holds too coarsely.
     """
     found, kernels = max(
         (
@@ -66,18 +67,19 @@ def describe(
     listed = ", ".join(f"'{_short(name)}' ({found[name]:.3g})" for name in worst)
     return (
         f"With {kernels}, the first tensor that differs is '{_short(beyond[0])}' "
-        f"({found[beyond[0]]:.3g} of its size); the worst are {listed}.{_coarse_bias(content)}"
+        f"({found[beyond[0]]:.3g} of its size); the worst are {listed}.{_coarse_biases(content)}"
     )
 
 
-def _coarse_bias(content: bytes) -> str:
-    name, steps = coarsest(flatbuffer.parse(content))
-    if steps < COARSE:
+def _coarse_biases(content: bytes) -> str:
+    places = [f"'{_short(name)}' to {steps:.3g}" for name, steps in coarse(parse(content)).values()]
+    if not places:
         return ""
     return (
-        f" A bias in front of '{_short(name)}' is rounded to {steps:.3g} steps of the output: a "
-        "channel's scale is far above the others', most likely by its BatchNorm. Give that kernel "
-        "more bits with overrides=, if it has less than 8."
+        f" Biases in front of these are rounded to so many steps of the output: {listed(places)}. "
+        "A channel's scale is far above the others' there, most likely by its BatchNorm. Give such "
+        "a kernel more bits with overrides=, if it has less than 8; under a budget of flash, more "
+        "flash may be enough."
     )
 
 
