@@ -7,7 +7,7 @@ read by other kernels. What a sum adds up has the same channels.
 import collections
 import dataclasses
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import keras
 
@@ -15,6 +15,7 @@ from bmpq_tf._compat import keras as keras_compat
 from bmpq_tf.layers.activations import QuantIdentity, QuantReLU
 from bmpq_tf.layers.base import RELU_LIMITS
 from bmpq_tf.layers.serialization import is_of_user
+from bmpq_tf.model import keras_graph
 
 Layer = keras.layers.Layer
 _L = keras.layers
@@ -78,29 +79,39 @@ class ChannelGroups:
 
 
 def channel_groups(model: keras.Model) -> ChannelGroups:
-    """Finds the groups of a functional or sequential model."""
-    nodes = list(keras_compat.nodes_in_order(model))
-    calls = collections.Counter(id(node.operation) for node in nodes)
-    walk = _Walk()
-    for tensor in model.inputs:
-        walk.begin(tensor, stays="the model's input has them")
-    for node in nodes:
-        walk.pass_through(node, calls[id(node.operation)] > 1)
-    for tensor in model.outputs:
-        walk.hold([tensor], "they are the model's output")
+    """Finds the groups of a functional or sequential model, and of such models inside it."""
+    walk = _Walk(collections.Counter(_called(model)))
+    walk.go_through(model, "the model")
     return walk.result()
+
+
+def _called(model: keras.Model) -> Iterator[int]:
+    """The `id` of the operation of each call, in models inside too."""
+    for node in keras_compat.nodes_in_order(model):
+        yield id(node.operation)
+        if keras_graph.is_graph(node.operation):
+            yield from _called(node.operation)
 
 
 class _Walk:
     """The walk through the graph: the group of each tensor, joined where channels are the same."""
 
-    def __init__(self):
+    def __init__(self, calls: Mapping[int, int]):
+        self._calls = calls
         self._groups: list[ChannelGroup] = []
         self._joined: list[int] = []
         # By tensor: its group, and how many values of each channel lie side by side.
         self._of: dict[int, tuple[int, int]] = {}
         self._made: dict[int, int] = {}
         self._read: dict[int, int] = {}
+
+    def go_through(self, model: keras.Model, name: str) -> None:
+        """Goes through a model, whose inputs and outputs keep their channels."""
+        for tensor in model.inputs:
+            self.begin(tensor, stays=f"they are an input of {name}")
+        for node in keras_compat.nodes_in_order(model):
+            self.pass_through(node)
+        self.hold(model.outputs, f"they are an output of {name}")
 
     def begin(self, tensor, *, maker: Layer | None = None, stays: str = "") -> None:
         """Begins a group with a tensor's channels."""
@@ -112,13 +123,16 @@ class _Walk:
         if maker is not None:
             self._made[id(maker)] = len(self._groups) - 1
 
-    def pass_through(self, node, is_shared: bool) -> None:
+    def pass_through(self, node) -> None:
         """Tells the groups of what a call gives."""
         layer = node.operation
         given = [tensor for tensor in node.input_tensors if id(tensor) in self._of]
         results = node.output_tensors
-        if is_shared:
+        if self._calls[id(layer)] > 1:
             self._end(given, results, f"'{layer.name}' is called more than once")
+        elif keras_graph.is_graph(layer):
+            self._end(given, results, f"they are an input of model '{layer.name}'")
+            self.go_through(layer, f"model '{layer.name}'")
         elif len(results) != 1 or len(given) != len(node.input_tensors) or is_of_user(layer):
             self._end(given, results, self._unknown(layer))
         elif isinstance(layer, _MAKERS):
@@ -189,7 +203,7 @@ class _Walk:
             return
         first, *others = (self._root(group) for group, _ in found)
         for other in others:
-            if other == first:
+            if self._root(other) == first:
                 continue
             ours, theirs = self._groups[first], self._groups[other]
             ours.makers += theirs.makers

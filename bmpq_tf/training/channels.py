@@ -83,9 +83,8 @@ def drop_channels(
     groups = _with_gradients(channel_groups(model), states)
     if all(group.stays for group in groups.groups):
         raise ValueError(
-            "No channel of this model can be dropped. Received: "
-            + "; ".join(f"those of '{group.name}' stay: {group.stays}" for group in groups.groups)
-            + ". Give BMPQCallback the budget, which chooses widths alone."
+            f"No channel of this model can be dropped. Received: {_staying(groups)}. Give "
+            "BMPQCallback the budget, which chooses widths alone."
         )
     bound = limit.bits([state.kernel for state in states])
     assert bound is not None
@@ -272,8 +271,12 @@ def _without(model: keras.Model, groups: ChannelGroups, kept: Sequence[np.ndarra
 
 
 def _holding_up(groups: ChannelGroups) -> str:
+    return f", because {_staying(groups)}" if any(one.stays for one in groups.groups) else ""
+
+
+def _staying(groups: ChannelGroups) -> str:
     staying = [f"those of '{one.name}' stay: {one.stays}" for one in groups.groups if one.stays]
-    return f", because {'; '.join(staying)}" if staying else ""
+    return "; ".join(staying) or "a model without Dense and Conv1D to Conv3D, which make them"
 
 
 def _told(groups: ChannelGroups, kept: Sequence[np.ndarray]) -> str:

@@ -44,6 +44,16 @@ def depthwise(inputs):
     return L.Flatten()(L.Conv2D(8, 1, activation="relu", name="point")(x))
 
 
+def nested(inputs):
+    """A part of the network is a model of its own, which holds a model itself."""
+    images = keras.Input((8, 8, 4))
+    features = keras.Input((8, 8, 16))
+    tail = keras.Model(features, conv_bn(conv_bn(features, 24, "inner"), 16, "end"), name="tail")
+    backbone = keras.Model(images, tail(conv_bn(images, 16, "start")), name="backbone")
+    x = L.Conv2D(12, 1, activation="relu", name="outer")(backbone(inputs))
+    return L.GlobalAveragePooling2D()(x)
+
+
 def made(body, config=CONFIG, **options):
     keras.utils.set_random_seed(0)
     inputs = keras.Input((8, 8, 4))
@@ -68,7 +78,7 @@ def test_a_chain_has_a_group_for_each_layer_and_the_output_stays():
     assert names_of(made(chain)) == {
         "first": "",
         "second": "",
-        "head": "they are the model's output",
+        "head": "they are an output of the model",
     }
 
 
@@ -87,6 +97,24 @@ def test_what_a_sum_adds_up_goes_together():
     assert inner.name == "inner"
 
 
+def test_models_inside_keep_the_channels_that_they_are_given_and_give():
+    assert names_of(made(nested)) == {
+        "start": "they are an input of model 'tail'",
+        "inner": "",
+        "end": "they are an output of model 'tail'",
+        "outer": "",
+        "head": "they are an output of the model",
+    }
+
+
+def test_a_tensor_may_be_added_twice():
+    def body(inputs):
+        x, y = (L.Conv2D(8, 3, name=name)(inputs) for name in "xy")
+        return L.GlobalAveragePooling2D()(L.Add()([x, y, L.ReLU()(y)]))
+
+    assert list(names_of(made(body))) == ["x + y", "head"]
+
+
 def test_flatten_reads_each_channel_at_every_position():
     model = made(depthwise)
     found = channel_groups(model)
@@ -95,7 +123,8 @@ def test_flatten_reads_each_channel_at_every_position():
 
 
 @pytest.mark.parametrize(
-    ("body", "granularity"), [(chain, "channel"), (residual, "tensor"), (depthwise, "tensor")]
+    ("body", "granularity"),
+    [(chain, "channel"), (residual, "tensor"), (depthwise, "tensor"), (nested, "channel")],
 )
 def test_the_smaller_model_is_the_larger_one_without_what_it_dropped(body, granularity):
     # One width each, so that no scale starts anew.
@@ -164,6 +193,12 @@ def test_what_cannot_be_dropped_is_told_with_the_reason():
     model = trained(held)
     with pytest.raises(ValueError, match=r"'mixed' stay: 'softmax' \(Softmax\) may mix them"):
         bmpq_tf.drop_channels(model, "10x")
+    inputs = keras.Input((4, 3))
+    model = bmpq_tf.quantize_model(keras.Model(inputs, L.LSTM(5)(inputs)), pin=None)
+    model.compile("adam", "mse")
+    model.fit(np.ones((8, 4, 3)), np.ones((8, 5)), verbose=0)
+    with pytest.raises(ValueError, match="Received: a model without Dense and Conv1D"):
+        bmpq_tf.drop_channels(model, "10x")
 
 
 def shares(x):
@@ -219,6 +254,16 @@ def test_layers_that_are_called_twice_keep_their_channels():
     def twice(inputs):
         layer = L.Conv2D(4, 3, padding="same", name="shared")
         return L.GlobalAveragePooling2D()(layer(layer(conv_bn(inputs, 4, "before"))))
+
+    assert names_of(made(twice))["before"] == "'shared' is called more than once"
+
+
+def test_a_layer_that_a_model_inside_calls_too_is_called_twice():
+    def twice(inputs):
+        layer = L.Dense(8, name="shared")
+        images = keras.Input((8, 8, 8))
+        inner = keras.Model(images, L.Conv2D(8, 3, name="inner")(layer(images)))
+        return L.GlobalAveragePooling2D()(inner(layer(conv_bn(inputs, 8, "before"))))
 
     assert names_of(made(twice))["before"] == "'shared' is called more than once"
 
