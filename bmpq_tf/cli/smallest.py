@@ -124,7 +124,7 @@ def _print(smallest: SmallestBudget, network: keras.Model, test, folder: pathlib
         title_justify="left",
         caption_justify="left",
     )
-    for name in ("", "float", "smallest.tflite", "drop"):
+    for name in ("", "float", "smallest", "drop"):
         table.add_column(name, justify="right" if name else "left")
 
     def row(name: str, before: float, after: float, drop: float, is_share: bool = True) -> None:
@@ -132,7 +132,7 @@ def _print(smallest: SmallestBudget, network: keras.Model, test, folder: pathlib
         table.add_row(name, *values, f"{drop:.2f} points" if is_share else f"{drop:.4g}")
 
     values = (smallest.float_value, smallest.value, smallest.drop)
-    row(f"{smallest.metric}, validation", *values, is_share=smallest.metric == "accuracy")
+    row(f"{smallest.metric}, validation, in Keras", *values, is_share=smallest.metric == "accuracy")
     if test is not None:
         images, labels = test
         answers: Any = network.predict(images, batch_size=250, verbose=0)  # pyright: ignore[reportArgumentType]

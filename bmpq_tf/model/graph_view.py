@@ -78,17 +78,27 @@ def ends_in_softmax(model: keras.Model) -> bool:
         >>> bmpq_tf.ends_in_softmax(keras.Model(float_model.input, answers))
         True
     """
+    return _ends_in(model, "Softmax", (keras.activations.softmax, tf.nn.softmax))
+
+
+def ends_in_sigmoid(model: keras.Model) -> bool:
+    """Whether a model's first output is probabilities, each of its own.
+
+    Raises:
+        ValueError: as `ends_in_softmax`.
+    """
+    return _ends_in(model, "Sigmoid", (keras.activations.sigmoid, tf.nn.sigmoid))
+
+
+def _ends_in(model: keras.Model, name: str, functions: tuple) -> bool:
     last, _, place = keras_compat.producer(followed(model).outputs[0])
     while (inner := keras_graph.graph_inside(last)) is not None:
         last, _, place = keras_compat.producer(inner.outputs[place])
     # Keras's operation is called as its layer is.
-    is_keras = keras_compat.is_from_keras(type(last)) and type(last).__name__ == "Softmax"
-    given = (keras.activations.softmax, tf.nn.softmax)
-    return (
-        is_keras
-        or isinstance(last, keras.layers.Softmax)
-        or getattr(last, "activation", None) in given
+    is_keras = any(
+        keras_compat.is_from_keras(kind) and kind.__name__ == name for kind in type(last).__mro__
     )
+    return is_keras or getattr(last, "activation", None) in functions
 
 
 _SEEN: "weakref.WeakKeyDictionary[keras.Model, keras.Model | None]" = weakref.WeakKeyDictionary()
@@ -167,6 +177,11 @@ def _symbolic_arguments(model: keras.Model, input_shapes, data) -> Any:
     if data is not None and (specs := _specs_of(model, data)) is not None:
         return _mapped(specs)
     config = model.get_build_config() if model.built else None
+    if not config and isinstance(student := getattr(model, "student", None), keras.Model):
+        raise NotFollowedError(
+            f"Model '{model.name}' ({type(model).__name__}) trains model '{student.name}'. Give "
+            "that one: its attribute student."
+        )
     if not config:
         raise NotFollowedError(
             f"Model '{model.name}' ({type(model).__name__}) is not built, so what it takes is not "

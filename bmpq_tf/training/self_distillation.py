@@ -25,8 +25,10 @@ class SelfDistiller(keras.Model):
 
     Compile and fit it as the model itself. `BMPQCallback` finds the model inside. Moving statistics
     are those of the rounded network; regularization counts in both passes, weights of examples and
-    masks not in the distillation loss. It has no config: give `ModelCheckpoint`
-    `save_weights_only=True`. Models with `keras.RematScope` are not for it.
+    masks not in the distillation loss. The `loss` of training is the sum of all three losses,
+    `val_loss` that of the labels. It has no config: give `ModelCheckpoint`
+    `save_weights_only=True`, and read such a file with the trainer's `load_weights`. Models with
+    `keras.RematScope` are not for it.
 
     Args:
         student: the quantized model, built.
@@ -105,6 +107,9 @@ class SelfDistiller(keras.Model):
         for variable, value in zip(noted, before, strict=True):
             variable.assign(value)
         teacher, answers = (_in_float32(one) for one in (taught, y_pred))
+        if self._is_by_logits:
+            # Of one output, in whatever structure.
+            (teacher,), (answers,) = map(keras.tree.flatten, (teacher, answers))
         teacher = keras.tree.map_structure(keras.ops.stop_gradient, teacher)
         apart: Any = self.distillation_loss.compute_loss(teacher, answers)
         share = self.distillation_weight
@@ -112,7 +117,7 @@ class SelfDistiller(keras.Model):
 
     def get_config(self):
         raise NotImplementedError(
-            "A trainer has no config. Save its student, or weights alone: "
+            "A trainer has no config. Save its student, or weights alone, which the trainer loads: "
             "ModelCheckpoint(..., save_weights_only=True)."
         )
 
@@ -134,9 +139,9 @@ def _check_passes(student: keras.Model) -> None:
 
 def _check_loss(student: keras.Model, loss) -> None:
     if loss is None:
-        if _ends_in_softmax(student):
+        if end := _end_in_probabilities(student):
             raise ValueError(
-                f"Model '{student.name}' ends in a softmax, and the default distillation loss is "
+                f"Model '{student.name}' ends in a {end}, and the default distillation loss is "
                 "for logits. Received: distillation_loss=None. Let the model end in logits, or "
                 "give a keras.distillation.DistillationLoss of your own."
             )
@@ -153,10 +158,12 @@ def _check_answers(answers) -> None:
     """Raises ValueError where answers are no logits of classes, as far as their shapes tell."""
     shapes = [tuple(one.shape) for one in keras.tree.flatten(answers)]
     if len(shapes) > 1 or not shapes[0] or shapes[0][-1] == 1:
+        losses = keras.tree.map_structure(lambda one: "mse", answers)
         raise ValueError(
             "The default distillation loss is for one output of logits of several classes. "
             f"Received: outputs of the shapes {', '.join(map(str, shapes))}. Give a "
-            "keras.distillation.DistillationLoss, such as LogitsDistillation(loss='mse')."
+            "keras.distillation.DistillationLoss with a loss for each output, such as "
+            f"LogitsDistillation(loss={losses!r})."
         )
 
 
@@ -175,8 +182,11 @@ def _notes(model: keras.Model) -> list[keras.Variable]:
     return list(found.values())
 
 
-def _ends_in_softmax(model: keras.Model) -> bool:
+def _end_in_probabilities(model: keras.Model) -> str:
+    """What makes the answers probabilities, or empty."""
     try:
-        return graph_view.ends_in_softmax(model)
+        if graph_view.ends_in_softmax(model):
+            return "softmax"
+        return "sigmoid" if graph_view.ends_in_sigmoid(model) else ""
     except graph_view.NotFollowedError:
-        return False
+        return ""

@@ -21,8 +21,8 @@ def none_is_good_enough(tuner: "BisectionTuner", goal: Goal) -> str:
         told = f"The nearest is {nearest.choices['budget']}: {goal.told(value, error)}"
         if goal.is_met(value):
             told += (
-                f"; {goal.margin:g} standard errors of that come on top, so that more validation "
-                "data, or a smaller margin, would do"
+                f"; the margin adds {goal.margin:g} times the standard error, so that more "
+                "validation data, or a smaller margin, would do"
             )
     return (
         f"No budget is good enough. Received: max_drop={goal.max_drop:g}, where the float model "

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from conftest import compiled, small_data, small_model
 
-from bmpq_tf import BackupAndRestore, BMPQCallback, SelfDistiller, quantize_model
+from bmpq_tf import BackupAndRestore, BMPQCallback, SelfDistiller, export_tflite, quantize_model
 from bmpq_tf.model.kernels import allocation_history, model_kernels
 
 RATE, SHARE = 0.1, 0.25
@@ -120,15 +120,34 @@ def test_several_outputs_are_taught_by_a_loss_for_them_and_logged_as_they_are():
     labels = {"one": LABELS, "two": LABELS}
     silent = SelfDistiller(model)
     compiled(silent, loss={"one": sparse, "two": sparse})
-    with pytest.raises(ValueError, match=r"for one output of logits .*\(16, 3\), \(16, 3\)"):
+    with pytest.raises(ValueError, match=r"for one output of logits .*\(16, 3\)") as refused:
         silent.fit(INPUTS, labels, batch_size=16, verbose=0)
     mean = {"one": "mse", "two": "mse"}
+    assert f"LogitsDistillation(loss={mean})" in str(refused.value)
     trainer = SelfDistiller(model, keras.distillation.LogitsDistillation(loss=mean))
     compiled(trainer, loss={"one": sparse, "two": sparse}, optimizer=keras.optimizers.SGD(0.0))
     told = trainer.fit(INPUTS, labels, batch_size=16, verbose=0).history
     # That of the rounded network.
     rounded = sparse(LABELS, model(INPUTS, training=True)["one"])
     np.testing.assert_allclose(told["one_loss"][0], rounded, rtol=1e-5)
+
+
+def test_one_output_may_have_a_name():
+    losses = []
+    for name in (None, "one"):
+        plain = network()
+        outputs = plain.output if name is None else {name: plain.output}
+        model = keras.Model(plain.input, outputs)
+        trainer = compiled(SelfDistiller(model), optimizer=keras.optimizers.SGD(RATE))
+        labels = LABELS if name is None else {name: LABELS}
+        losses.append(trainer.fit(INPUTS, labels, batch_size=16, verbose=0).history["loss"])
+    assert losses[0] == losses[1]
+
+
+def test_an_export_of_the_trainer_names_the_model_to_export(tmp_path):
+    trainer = SelfDistiller(network())
+    with pytest.raises(ValueError, match=r"\(SelfDistiller\) trains model 'functional.*student"):
+        export_tflite(trainer, tmp_path / "m.tflite")
 
 
 def test_what_it_cannot_teach_is_refused():
@@ -140,6 +159,9 @@ def test_what_it_cannot_teach_is_refused():
     with pytest.raises(ValueError, match=r"ends in a softmax.*Received: distillation_loss=None"):
         SelfDistiller(quantized)
     SelfDistiller(quantized, keras.distillation.LogitsDistillation(loss="mse"))
+    several = keras.Model(inputs, keras.layers.Dense(3, activation="sigmoid")(inputs))
+    with pytest.raises(ValueError, match="ends in a sigmoid"):
+        SelfDistiller(quantize_model(several, pin=None))
     features = keras.distillation.FeatureDistillation(
         loss="mse", teacher_layer_name="dense", student_layer_name="dense"
     )
