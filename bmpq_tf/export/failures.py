@@ -13,6 +13,7 @@ from bmpq_tf.export.state import ExportState
 from bmpq_tf.export.tflite import flatbuffer
 from bmpq_tf.export.tflite.decode import is_decode
 from bmpq_tf.export.tflite.interpreter import TFLiteModel
+from bmpq_tf.export.verification.error_localization import coarse_biases
 from bmpq_tf.export.verification.inputs import OPEN_SIZE
 
 # What callers are told as it is: it was raised for them, or is about their machine.
@@ -109,6 +110,10 @@ def _culprit(state: ExportState, error: Exception) -> str:
             return f"It is layer {origin.described(layer)}. {origin.way_out(layer) or _WAY_OUT}"
     if names:
         return f"It is the operator that gives '{names[0]}'. {_WAY_OUT}"
+    # XNNPACK takes no sums whose steps are 256 times those of the output.
+    with contextlib.suppress(Exception):
+        if content and (told := coarse_biases(content).strip()):
+            return told
     return (
         "Nothing tells which layer it is: export smaller parts of the model to find it, and please "
         "report it with a model that shows it."

@@ -124,6 +124,14 @@ def test_where_flash_has_no_room_for_all_the_smallest_kernels_lie_in_int8(tmp_pa
     assert {kernel.weights: kernel.stored_bits for kernel in less.layers} == {200: 4, 72: 8}
 
 
+def test_a_bias_that_is_too_coarse_for_xnnpack_is_named(tmp_path):
+    pytest.importorskip("tflite_micro")
+    model, data = with_coarse_biases(4, size=0.004)
+    free = exported(model, data, tmp_path)
+    with pytest.raises(ExportError, match=r"XNNPACK runtime.* rounded to so many steps"):
+        exported(model, data, tmp_path, budget=f"{free.tflite_bytes - 1} B flash")
+
+
 def exported(model, data, folder, **options):
     return export_tflite(
         model,

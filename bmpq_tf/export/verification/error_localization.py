@@ -67,11 +67,12 @@ def describe(
     listed = ", ".join(f"'{_short(name)}' ({found[name]:.3g})" for name in worst)
     return (
         f"With {kernels}, the first tensor that differs is '{_short(beyond[0])}' "
-        f"({found[beyond[0]]:.3g} of its size); the worst are {listed}.{_coarse_biases(content)}"
+        f"({found[beyond[0]]:.3g} of its size); the worst are {listed}.{coarse_biases(content)}"
     )
 
 
-def _coarse_biases(content: bytes) -> str:
+def coarse_biases(content: bytes) -> str:
+    """Returns sentences about biases that a file holds too coarsely, or nothing."""
     places = [f"'{_short(name)}' to {steps:.3g}" for name, steps in coarse(parse(content)).values()]
     if not places:
         return ""
