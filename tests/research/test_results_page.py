@@ -146,7 +146,7 @@ def test_the_headlines_are_those_of_the_results(page):
     """By network: points from float32, and how many times smaller the file is."""
     text = (ROOT / page).read_text()
     for files, part in (
-        ("vgg16_quarter", "bmpq/12x"),
+        ("vgg16_full", "bmpq/15.4x"),
         ("resnet20_full", "bmpq/10x"),
         ("resnet20_full", "bmpq/15.4x"),
     ):
