@@ -35,15 +35,12 @@ def quantized(state: ExportState, kernels: _Kernels) -> tuple[Any, list]:
     if _is_within_flash(state, *finer):
         return finer
     chosen: set[str] = set()
-    for name in sorted(coarse, key=_sizes(kernels).__getitem__):
+    smallest_first = sorted((stored for _, stored in kernels), key=lambda one: one.integers.size)
+    for name in (stored.name for stored in smallest_first if stored.name in coarse):
         finer = _quantized(state, packing.with_finer_steps(kernels, in_int4, {*chosen, name}))
         if _is_within_flash(state, *finer):
             chosen, usual = {*chosen, name}, finer
     return usual
-
-
-def _sizes(kernels: _Kernels) -> dict[str, int]:
-    return {stored.name: stored.integers.size for _, stored in kernels}
 
 
 def _quantized(state: ExportState, kernels: _Kernels) -> tuple[Any, list]:
