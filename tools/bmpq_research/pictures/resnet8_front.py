@@ -39,6 +39,8 @@ def draw(path: str | os.PathLike) -> str:
         words = f"{points:+.1f}" if points else "0.0"
         if _TAUGHT in row.part:
             picture.text(x, y - 12, f"{words}, self-distilled", 13, color, "middle", "600")
+        elif color == GREEN:
+            picture.text(x + 12, y + 5, words, 13, color, "start", "600")
         elif y - 24 < _TOP:
             # Above it would be the line of float32.
             picture.text(x - 12, y + 5, words, 13, color, "end", "600")
