@@ -23,6 +23,8 @@ _RUNTIMES, _QUANTIZER = ("ai_edge_litert", "tflite_micro"), "litert_quantizer"
 # "Node number 3 (ADD) failed to prepare.", and TFLM's "Node RSQRT (number 3f) failed to invoke".
 _NODE = re.compile(r"Node (?:number (\d+) \((\w+)\)|(\w+) \(number (\d+)f?\))")
 _TENSOR = re.compile(r"Tensor (\d+) has invalid")
+# XNNPACK takes no sums whose steps are so many of the output's.
+_TOO_COARSE = 256.0
 _WAY_OUT = (
     "Build that part from other Keras layers, or make it no part of the model and compute it "
     "outside of the file."
@@ -110,9 +112,9 @@ def _culprit(state: ExportState, error: Exception) -> str:
             return f"It is layer {origin.described(layer)}. {origin.way_out(layer) or _WAY_OUT}"
     if names:
         return f"It is the operator that gives '{names[0]}'. {_WAY_OUT}"
-    # XNNPACK takes no sums whose steps are 256 times those of the output.
+    # What fails may be what a look at the biases needs too.
     with contextlib.suppress(Exception):
-        if content and (told := coarse_biases(content).strip()):
+        if content and (told := coarse_biases(content, _TOO_COARSE)):
             return told
     return (
         "Nothing tells which layer it is: export smaller parts of the model to find it, and please "

@@ -131,8 +131,9 @@ class _Walk:
         if self._calls[id(layer)] > 1:
             self._end(given, results, f"'{layer.name}' is called more than once")
         elif keras_graph.is_graph(layer):
-            self._end(given, results, f"they are an input of model '{layer.name}'")
+            self.hold(given, f"they are an input of model '{layer.name}'")
             self.go_through(layer, f"model '{layer.name}'")
+            self._end([], results, f"they are an output of model '{layer.name}'")
         elif len(results) != 1 or len(given) != len(node.input_tensors) or is_of_user(layer):
             self._end(given, results, self._unknown(layer))
         elif isinstance(layer, _MAKERS):

@@ -20,12 +20,12 @@ _OF_TODAY = ["bmpq/12x[granularity=tensor]", "bmpq/15.4x[granularity=tensor]", "
 # By table, the rows that a reader wants, with the files that they stand in and the network.
 SHOWN = {
     "vgg16": (
-        "headlines ablation_quantizers ablation_scratch vgg16_quarter",
+        "headlines vgg16_quarter ablation_quantizers ablation_scratch",
         "vgg16@0.25",
         ["float32", *_OF_TODAY],
     ),
     "resnet20": (
-        "headlines ablation_quantizers resnet20_12x ablation_scratch resnet20_peers",
+        "headlines resnet20_12x ablation_quantizers ablation_scratch resnet20_peers",
         "resnet20@0.5",
         ["float32", *_OF_TODAY, "after_training_int8", "after_training_int4"],
     ),
@@ -52,15 +52,12 @@ WORDS = {
 
 
 def by_part(names: str, network: str) -> dict[str, Row]:
-    """Returns the rows of a network by method and budget; of several files the one with the most
-    seeds, or the first.
-    """
+    """Returns the rows of a network by method and budget; those of the first file win."""
     found: dict[str, Row] = {}
     for name in names.split():
         for row in rows(list(read_results(ROOT / f"docs/results/{name}.jsonl").values())):
-            of_network = row.setting.startswith(f"{network}/")
-            if of_network and len(row.by_seed) > len(getattr(found.get(row.part), "by_seed", ())):
-                found[row.part] = row
+            if row.setting.startswith(f"{network}/"):
+                found.setdefault(row.part, row)
     return found
 
 

@@ -107,6 +107,16 @@ def test_models_inside_keep_the_channels_that_they_are_given_and_give():
     }
 
 
+def test_what_is_added_to_the_output_of_a_model_inside_stays():
+    def body(inputs):
+        images = keras.Input((8, 8, 4))
+        inner = keras.Model(images, L.Conv2D(8, 3, name="end")(images), name="inner")
+        x = L.Add()([L.Conv2D(8, 3, name="beside")(inputs), inner(inputs)])
+        return L.GlobalAveragePooling2D()(x)
+
+    assert names_of(made(body))["beside"] == "they are an output of model 'inner'"
+
+
 def test_a_tensor_may_be_added_twice():
     def body(inputs):
         x, y = (L.Conv2D(8, 3, name=name)(inputs) for name in "xy")

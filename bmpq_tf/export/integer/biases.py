@@ -77,15 +77,15 @@ def separate(model) -> None:
                 )
 
 
-def coarse(model) -> dict[str, tuple[str, float]]:
-    """Returns the kernels beside which a bias is rounded to `COARSE` steps of an output and more,
-    by their tensors' names, the coarsest first.
+def coarse(model, least: float = COARSE) -> dict[str, tuple[str, float]]:
+    """Returns the kernels beside which a bias is rounded to so many steps of an output and more, by
+    their tensors' names, the coarsest first.
 
     Each with the name of that output, and the steps in a channel that has weights.
     """
     found: dict[str, tuple[str, float]] = {}
     for kernel, output, step in sorted(_steps(model), key=lambda one: -one[2]):
-        if step >= COARSE:
+        if step >= least:
             found.setdefault(kernel, (output, step))
     return found
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bmpq_tf.export.integer.biases import coarse
+from bmpq_tf.export.integer.biases import COARSE, coarse
 from bmpq_tf.export.tflite.flatbuffer import parse
 from bmpq_tf.export.tflite.inner_tensors import Exposed
 from bmpq_tf.export.tflite.interpreter import Runtime, TFLiteModel
@@ -64,20 +64,23 @@ def describe(
     if not beyond:
         return "No single tensor differs by more than that."
     worst = sorted(found, key=lambda name: found[name], reverse=True)[:_WORST]
-    listed = ", ".join(f"'{_short(name)}' ({found[name]:.3g})" for name in worst)
+    told = ", ".join(f"'{_short(name)}' ({found[name]:.3g})" for name in worst)
     return (
         f"With {kernels}, the first tensor that differs is '{_short(beyond[0])}' "
-        f"({found[beyond[0]]:.3g} of its size); the worst are {listed}.{coarse_biases(content)}"
-    )
+        f"({found[beyond[0]]:.3g} of its size); the worst are {told}. {coarse_biases(content)}"
+    ).rstrip()
 
 
-def coarse_biases(content: bytes) -> str:
-    """Returns sentences about biases that a file holds too coarsely, or nothing."""
-    places = [f"'{_short(name)}' to {steps:.3g}" for name, steps in coarse(parse(content)).values()]
+def coarse_biases(content: bytes, least: float = COARSE) -> str:
+    """Returns sentences about biases that a file rounds to so many steps of an output and more, or
+    nothing.
+    """
+    found = coarse(parse(content), least).values()
+    places = [f"'{_short(name)}' to {steps:.3g}" for name, steps in found]
     if not places:
         return ""
     return (
-        f" Biases in front of these are rounded to so many steps of the output: {listed(places)}. "
+        f"Biases in front of these are rounded to so many steps of the output: {listed(places)}. "
         "A channel's scale is far above the others' there, most likely by its BatchNorm. Give such "
         "a kernel more bits with overrides=, if it has less than 8; under a budget of flash, more "
         "flash may be enough."
